@@ -102,11 +102,13 @@ class GetStatistics(Command[Statistics], frozen=True, tag=True):
         marks: the marks of the last readings of these applications, then of these versions; they may be fewer. The
             reply leaves out readings that still have this mark, and all replicas, limits and problems of policies: such
             questions come many times a second. None asks for everything, as workers without this field answer.
+        batches: also versions' batches by size, which may be thousands of numbers for each version.
     """
 
     applications: tuple[str, ...] | None = None
     versions: tuple[ModelId, ...] | None = None
     marks: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    batches: bool = False
 
 
 class Draining(Struct, frozen=True, tag=True):

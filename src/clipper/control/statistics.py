@@ -130,6 +130,13 @@ class ApplicationStatistics(Struct, frozen=True):
     trials: tuple[TrialReading, ...] = ()
 
 
+class BatchesOfSize(Struct, frozen=True):
+    """The batches of one size that a version has answered: their number, and the sum of their times in a replica."""
+
+    count: int
+    sum_s: float
+
+
 class VersionStatistics(Struct, frozen=True):
     """The queue of a model's version, and what its containers answered.
 
@@ -148,6 +155,8 @@ class VersionStatistics(Struct, frozen=True):
             known.
         last_error: the model's message of the latest failure. It may quote a client's input.
         mark: another number whenever a batch, a look-up or a failure was counted, or a batch limit has changed.
+        batches: by size, those that were answered. Told only where ``GetStatistics.batches`` asks for them.
+        last_answered_at: when the latest batch was answered, in seconds since 1970; 0 if none was.
     """
 
     model: str
@@ -170,6 +179,8 @@ class VersionStatistics(Struct, frozen=True):
     rows_per_s: dict[str, float] = {}
     last_error: str = ""
     mark: int = 0
+    batches: dict[int, BatchesOfSize] = {}
+    last_answered_at: float = 0.0
 
 
 class ReplicaStatistics(Struct, frozen=True):

@@ -14,6 +14,8 @@ VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ManagerName = Literal["local", "docker", "ray"]
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "aimd_damped", "quantile_refit", "fixed", "none"]
 
+# The largest batch by default.
+MAX_BATCH = 1024
 # A batch that waits longer than this would miss any objective that batching is for.
 MAX_DELAY_MS = 10_000.0
 # A Python with numpy and no model needs about this much address space.
@@ -32,7 +34,7 @@ class Batching(Struct, frozen=True):
     )
     max_batch: Annotated[
         int, Setting("The largest batch; with fixed, the size of every batch.", least=1, most=MAX_ROWS)
-    ] = 1024
+    ] = MAX_BATCH
     # Counted from the arrival of the batch's oldest query.
     delay_ms: Annotated[
         float, Setting("How long a batch may wait to fill.", least=0, most=MAX_DELAY_MS, keyword="batch_delay_ms")

@@ -312,7 +312,7 @@ class Worker:
         for done, id_ in enumerate(ids, 1):
             queue = self._predictor.find(id_.name, id_.version)
             if queue is not None and marks[1].get(id_) != queue.mark():
-                versions.append(queue.statistics())
+                versions.append(queue.statistics(with_batches=asked.batches))
                 if asked.marks is None:
                     replicas += queue.replica_statistics()
             if done % READ_AT_ONCE == 0:
@@ -416,7 +416,7 @@ class Worker:
 
     async def _statistics_of(self, versions: Collection[ModelId]) -> list[WorkerStatistics]:
         """Return the statistics of these versions from all workers that can be reached."""
-        asked = GetStatistics((), tuple(versions))
+        asked = GetStatistics((), tuple(versions), batches=True)
         return [await self.statistics(asked), *await self._router.statistics_of_peers(asked)]
 
 

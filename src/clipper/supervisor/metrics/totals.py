@@ -63,6 +63,7 @@ _RULES: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "rows_per_s": _by_key(max),
     "test": _furthest,
     "mark": _first,
+    "last_answered_at": max,
     "trials": _first,
 }
 # What is so at present, and is no more once a worker has ended or does not tell.
@@ -71,6 +72,7 @@ _PRESENT: Mapping[str, Any] = {
     "batch_limits": {},
     "rows_per_s": {},
     "mark": 0,
+    "last_answered_at": 0.0,
     "trials": (),
     "explanations": {},
     "last_error": "",

@@ -1,13 +1,16 @@
 """Counters of a version."""
 
+import time
+
 from clipper.control.histogram import Histogram
-from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionStatistics
+from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, BatchesOfSize, VersionStatistics
 from clipper.values.types import ModelId
 from clipper.worker.abstraction.batching.scheduler import Scheduler
 from clipper.worker.abstraction.cache.clock import CacheTable
 
 # A model's error is cut to this length in an answer; the container's log has the whole error.
 MAX_MESSAGE_CHARACTERS = 300
+NO_BATCHES = BatchesOfSize(0, 0.0)
 
 
 class VersionCounts:
@@ -16,6 +19,8 @@ class VersionCounts:
     Attributes:
         turned_away: predictions that found the queue full; the queue counts those that it accepts.
         last_error: the latest message of ``model_errors``; empty if there was none.
+        batches: by size, how many were answered, and the sum of their times: at most as many sizes as a batch has rows.
+        last_answered_at: when the latest was, in seconds since 1970; 0 if none was.
     """
 
     def __init__(self) -> None:
@@ -24,6 +29,15 @@ class VersionCounts:
         self.queue_wait_s = Histogram(LATENCY_BOUNDS_S)
         self.batch_size = Histogram(SIZE_BOUNDS)
         self.batch_latency_s = Histogram(LATENCY_BOUNDS_S)
+        self.batches: dict[int, BatchesOfSize] = {}
+        self.last_answered_at = 0.0
+
+    def answered(self, rows: int, service_s: float) -> None:
+        """Count a batch that a replica has answered."""
+        self.batch_latency_s.record(service_s)
+        before = self.batches.get(rows, NO_BATCHES)
+        self.batches[rows] = BatchesOfSize(before.count + 1, before.sum_s + service_s)
+        self.last_answered_at = time.time()
 
     def count_error(self, message: str) -> str:
         """Count a row on which the model failed; return the message, cut to its bound."""
@@ -39,7 +53,9 @@ class VersionCounts:
         # The limits have bits of their own, so that their change cannot cancel one of the counts.
         return batches + looked_up + self.model_errors + self.expired + ((limits & 0xFFFFF) << 40)
 
-    def statistics(self, model: ModelId, scheduler: Scheduler, table: CacheTable | None) -> VersionStatistics:
+    def statistics(
+        self, model: ModelId, scheduler: Scheduler, table: CacheTable | None, *, with_batches: bool
+    ) -> VersionStatistics:
         replicas = scheduler.replicas.values()
         rates = {replica.id: replica.rows_per_s(scheduler.slo_s) for replica in replicas}
         return VersionStatistics(
@@ -63,4 +79,6 @@ class VersionCounts:
             rows_per_s={id_: rate for id_, rate in rates.items() if rate},
             last_error=self.last_error,
             mark=self.mark(scheduler, table),
+            batches=dict(self.batches) if with_batches else {},
+            last_answered_at=self.last_answered_at,
         )

@@ -398,7 +398,7 @@ class ModelQueue:
         if batch.source:
             self._quarantine.answered(batch.works)
         self._turns.ended(self.model, batch, evaluation_us)
-        self._counts.batch_latency_s.record(service_s)
+        self._counts.answered(len(batch.works), service_s)
         if evaluation_us is not None:
             self.compute_time.record(len(batch.works), evaluation_us / 1e6, service_s)
         return batch
@@ -439,8 +439,8 @@ class ModelQueue:
             if not waiter.done:
                 waiter.on_failure(self.model.name, code, message)
 
-    def statistics(self) -> VersionStatistics:
-        return self._counts.statistics(self.model, self._scheduler, self._table)
+    def statistics(self, *, with_batches: bool = False) -> VersionStatistics:
+        return self._counts.statistics(self.model, self._scheduler, self._table, with_batches=with_batches)
 
     def mark(self) -> int:
         return self._counts.mark(self._scheduler, self._table)

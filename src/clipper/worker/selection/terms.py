@@ -9,6 +9,7 @@ from clipper.learning.decisions.log import DecisionLog
 from clipper.learning.decisions.records import Setting
 from clipper.learning.mathematics.arms import Arms
 from clipper.learning.policies.policy import Choice, as_features
+from clipper.settings.version import MAX_BATCH
 from clipper.values.outputs.output import Output
 from clipper.values.records import ValueType
 from clipper.values.types import InputType
@@ -47,6 +48,7 @@ class Terms:
         features_are_input: whether the input itself is the features.
         features_size: number of features that each query brings; None if it brings none.
         targets: the queue for each link's name; None if no suitable version runs.
+        max_batch: the largest batch that one of its models takes.
         models, newcomers, shadows, ramp: the names, and how newcomers are asked: see ``Lineup``.
         arms: the versions behind the names.
         tried: the newcomers on trial: see ``Lineup``.
@@ -77,6 +79,9 @@ class Terms:
         self.targets, self.arms, self.ramp = lineup.targets, lineup.arms, lineup.ramp
         self.models, self.newcomers, self.shadows = lineup.models, lineup.newcomers, lineup.shadows
         answering = [self.targets[name] for name in self.models]
+        self.max_batch = max(
+            (each.snapshot.batching.max_batch for each in answering if each is not None), default=MAX_BATCH
+        )
         is_asleep = any(target is not None and target.is_asleep for target in answering) and not any(
             target is not None and target.is_served for target in answering
         )

@@ -18,16 +18,18 @@ from tests.worker.frontend.fake_transport import Peer, run
 @pytest.mark.parametrize(
     ("input_type", "expected"),
     [
-        ("float64[784]", 1000_000),
-        ("string", 1000_000),
-        ("float64[*]", 1000_000),
-        ("float32[3,224,224]", 3 * 224 * 224 * limits.BODY_BYTES_PER_NUMBER),
+        ("float64[4]", 50_000),
+        ("float64[784]", 2 * 784 * limits.BODY_BYTES_PER_NUMBER),
+        ("string", 50_000),
+        ("float64[*]", 50_000),
+        ("float32[3,224,224]", 2 * 3 * 224 * 224 * limits.BODY_BYTES_PER_NUMBER),
         ("uint8[3,1024,1024]", limits.MAX_TYPED_BODY_BYTES),
         ("float64[999999999]", limits.MAX_TYPED_BODY_BYTES),
     ],
 )
-def test_what_an_input_can_need_may_be_sent(input_type: str, expected: int) -> None:
-    assert most_body_bytes(InputType.parse(input_type), 1000_000) == expected
+def test_what_a_batch_can_need_may_be_sent(input_type: str, expected: int) -> None:
+    terms = SimpleNamespace(input_type=InputType.parse(input_type), max_batch=2)
+    assert most_body_bytes(cast(Any, terms), 50_000) == expected
 
 
 def test_bound_of_bodies_is_the_workers_or_the_applications() -> None:
@@ -40,14 +42,17 @@ def test_bound_of_bodies_is_the_workers_or_the_applications() -> None:
             answer = client.ask("/large/predict", body)
             assert (answer.status, answer.json["error"]) == (503, "no_replica")
             answer = client.ask("/small/predict", body)
-            assert (answer.status, answer.json["cause"]) == (413, "body is over 100000 bytes")
+            assert (answer.status, answer.json["cause"]) == (
+                413,
+                "body is over 100000 bytes: send fewer inputs at once, or have the server's --max-body-size raised",
+            )
 
 
 class Slow:
     """An application whose queries end when the test says so."""
 
     name = "slow"
-    terms = SimpleNamespace(input_type=InputType.parse("float64"), slo_s=1.0, features_size=None)
+    terms = SimpleNamespace(input_type=InputType.parse("float64"), slo_s=1.0, features_size=None, max_batch=1)
 
     def __init__(self) -> None:
         self.askers: list[Any] = []

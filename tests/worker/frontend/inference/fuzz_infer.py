@@ -39,6 +39,7 @@ class Terms:
     slo_s = 1.0
     is_ready = True
     features_are_input = False
+    max_batch = 1
 
     def __init__(self, input_type: InputType, features_size: int | None) -> None:
         self.input_type, self.features_size = input_type, features_size

@@ -75,7 +75,11 @@ def _values(datatype: str, data: bytes) -> list[Any]:
         (["1", '"a"'], ("BYTES", [2], ["1", '"a"'])),
         (["1e999"], ("BYTES", [1], ["1e999"])),
         (["9223372036854775807"], ("INT64", [1], [2**63 - 1])),
-        (["9223372036854775808"], ("BYTES", [1], ["9223372036854775808"])),
+        (["9223372036854775808"], ("UINT64", [1], [2**63])),
+        (["[0,18446744073709551615]"], ("UINT64", [1, 2], [0, 2**64 - 1])),
+        (["9223372036854775808", "-1"], ("BYTES", [2], ["9223372036854775808", "-1"])),
+        (["9223372036854775808", "0.5"], ("BYTES", [2], ["9223372036854775808", "0.5"])),
+        (["18446744073709551616"], ("BYTES", [1], ["18446744073709551616"])),
         (["1" + 400 * "0", "1.5"], ("BYTES", [2], ["1" + 400 * "0", "1.5"])),
     ],
 )
@@ -142,7 +146,8 @@ def test_one_querys_details_are_in_parameters_and_several_ones_in_columns() -> N
     answers = [Answer(7, b"1", 0.5, None, make_source(["a:1"])), Answer(8, b"2", 0.0, "timeout")]
     form = AnswerForm(tuple((name, False) for name in COLUMNS))
     several = json.loads(whole(finish(encode("m", None, answers, form)))[0])
-    assert several["parameters"] == {"default": True}
+    assert several["parameters"] == {"default": True, "model": "a", "version": "1"}
+    assert several["model_version"] == "1"
     assert {each["name"]: (each["datatype"], each["data"]) for each in several["outputs"]} == {
         "query_id": ("INT64", [7, 8]),
         "confidence": ("FP64", [0.5, 0.0]),

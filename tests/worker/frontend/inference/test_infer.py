@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from clipper.settings.application import Selection
 from clipper.values.inputs.numbers import NUMPY
 from clipper.values.types import InputType
+from clipper.worker.frontend import limits
+from clipper.worker.frontend.inference import metadata
 from clipper.worker.frontend.inference.tensors import DATATYPES, datatype_of
 from tests.example_counts import share_of
 from tests.serving import Client, Response, Serving, application, model, serving, version
@@ -27,7 +30,11 @@ def predict(inputs):
     return [told(each) for each in inputs]
 """
 FAIL = """
+import time
+
 def predict(inputs):
+    if any(row.sum() == 7777 for row in inputs):
+        time.sleep(1)
     return [float("nan") if row.sum() < 0 else float(row.sum()) for row in inputs]
 """
 TYPES = ["int32[3]", "int64[*]", "float32[2,2]", "float64[2,*]", "uint8[4]", "bool[3]", "string", "bytes", "float64[]"]
@@ -137,15 +144,18 @@ def test_one_row_without_an_answer_fails_the_request(client: Client) -> None:
     assert "NaN" in answer.json["error"]
     answer = infer(client, "falls_back", floats([1, 2], [-5, 1], outputs=[{"name": "output"}, {"name": "default"}]))
     assert [each["data"] for each in answer.json["outputs"]] == [[3.0, -1], [False, True]]
-    assert answer.json["parameters"] == {"default": True}
+    # The rows that did not get the default are of one version.
+    assert answer.json["parameters"] == {"default": True, "model": "f", "version": "1"}
     answer = infer(client, "falls_back", floats([-5, 1]))
     assert answer.json["parameters"]["default_reason"] == "model_error"
 
 
 def test_a_timeout_shortens_the_slo(client: Client) -> None:
-    answer = infer(client, "fails", floats([1, 2], parameters={"timeout": 1}))
+    answer = infer(client, "fails", floats([7000, 777], parameters={"timeout": 1000}))
     assert (answer.status, answer.json["code"]) == (504, "timeout")
-    assert infer(client, "fails", floats([1, 2], parameters={"timeout": 10**9})).status == 200
+    # Some clients mean seconds, such as tritony's 30.
+    for timeout in (10**9, 0, 1, 30, 999):
+        assert infer(client, "fails", floats([1, 2], parameters={"timeout": timeout})).status == 200
 
 
 def predict(client: Client, name: str, head: dict[str, Any]) -> Response:
@@ -163,9 +173,11 @@ def test_tensors_may_be_answered_as_predict_answers(client: Client) -> None:
     assert (failed.status, failed.json["code"]) == (502, "model_error")
     first, second, third = predict(client, "fails", floats([1, 2], [-5, 1], [3, 4])).json["batch_predictions"]
     assert (first["output"], second["error"], third["output"]) == (3.0, "model_error", 7.0)
-    late = predict(client, "fails", floats([1, 2], [3, 4], parameters={"timeout": 1})).json["batch_predictions"]
+    late = predict(client, "fails", floats([7000, 777], [7777, 0], parameters={"timeout": 1000})).json[
+        "batch_predictions"
+    ]
     assert [each["error"] for each in late] == ["timeout", "timeout"]
-    assert predict(client, "fails", floats([1, 2], parameters={"timeout": 1})).status == 504
+    assert predict(client, "fails", floats([7000, 777], parameters={"timeout": 1000})).status == 504
     wrong = predict(client, "fails", {"inputs": []})
     assert (wrong.status, wrong.json["code"]) == (400, "malformed_request")
     pinned = client.ask("/v2/models/fails/versions/1/predict", floats([1, 2]))
@@ -221,7 +233,9 @@ def test_a_length_of_the_json_that_lies(client: Client, length: str) -> None:
     [
         ("/v2/models/nobody/infer", 404, "clipper app list"),
         ("/v2/models/fails/versions/9/infer", 404, "no running version '9'"),
-        ("/v2/models/fails/generate", 404, "nothing at"),
+        ("/v2/models/fails/generate", 404, "nothing at '/v2/models/fails/generate': expected /v2/models/MODEL"),
+        ("/v2/", 405, "use GET"),
+        ("/v2/anything", 404, "expected /v2/models/MODEL"),
         ("/v2/models/fails", 405, "use GET"),
         ("/v2/repository/models/fails/load", 501, "clipper deploy"),
         ("/v2/systemsharedmemory/status", 501, "shared memory"),
@@ -237,6 +251,33 @@ def test_a_body_that_is_too_large_is_refused_in_the_protocols_form(client: Clien
         other.send(b"POST /v2/models/fails/infer HTTP/1.1\r\nContent-Length: 999999999\r\n\r\n")
         answer = other.read()
         assert (answer.status, answer.json["code"]) == (413, "too_large")
+        assert "--max-body-size" in answer.json["error"]
+
+
+def test_a_batch_of_pictures_is_taken() -> None:
+    own = "float32[3,224,224]"
+    with serving() as system:
+        container = system.start_container("def predict(inputs):\n    return [0] * len(inputs)\n", input_type=own)
+        worker = system.start_worker()
+        applications = [application(input_type=own, slo_ms=60_000)]
+        system.apply(applications, [model(version(container, input_type=own))])
+        with worker.connect() as client, worker.connect() as other:
+            most = get(client, "/v2/models/app/config").json["max_batch_size"]
+            assert most == (limits.MAX_TYPED_BODY_BYTES - metadata.HEAD_BYTES) // (4 * 3 * 224 * 224)
+
+            def ask(client: Client, rows: int) -> Response:
+                data = bytes(rows * 4 * 3 * 224 * 224)
+                tensor = {"name": "input", "datatype": "FP32", "shape": [rows, 3, 224, 224]}
+                return infer(
+                    client, "app", {"inputs": [tensor | {"parameters": {"binary_data_size": len(data)}}]}, data
+                )
+
+            assert ask(client, 16).json["outputs"][0]["shape"] == [16]
+            assert ask(client, most).json["outputs"][0]["shape"] == [most]
+            other.send(
+                b"POST /v2/models/app/infer HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (limits.MAX_TYPED_BODY_BYTES + 1)
+            )
+            assert other.read().status == 413
 
 
 def get(client: Client, path: str) -> Any:
@@ -252,6 +293,9 @@ def test_what_is_told_of_models(client: Client) -> None:
         assert DATATYPES[tensor["datatype"]] == datatype_of(InputType.parse(input_type).dtype)
         configured = get(client, f"/v2/models/{name}/versions/1/config").json
         assert configured["input"][0]["dims"] == tensor["shape"][1:]
+        assert configured["input"][0]["optional"] is False
+        assert configured["model_transaction_policy"] == {"decoupled": False}
+        assert configured["max_batch_size"] == 10_000
     assert get(client, "/v2/health/ready").json == {"live": True, "ready": True}
     assert get(client, "/v2/models/fails/ready").json == {"name": "fails", "ready": True}
     index = client.ask("/v2/repository/index", b"")
@@ -311,6 +355,10 @@ def test_all_workers_are_counted() -> None:
         with system.worker.connect() as client:
             (told,) = get(client, "/v2/models/stats").json["model_stats"]
         assert told["inference_count"] == 8
+        assert time.time() - 600 < told["last_inference"] / 1000 <= time.time()
+        (batches,) = told["batch_stats"]
+        assert (batches["batch_size"], batches["compute_infer"]["count"], told["execution_count"]) == (1, 8, 8)
+        assert batches["compute_infer"]["ns"] == told["inference_stats"]["compute_infer"]["ns"] > 0
 
 
 def test_an_application_that_is_called_as_the_protocol_is() -> None:

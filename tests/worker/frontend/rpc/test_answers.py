@@ -4,6 +4,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 
 from clipper.values.output_arrays import OutputForm, TypedResults
 from clipper.values.outputs.output import TypedOutput, read_outputs
@@ -12,7 +15,9 @@ from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.inference.answers import Answer
 from clipper.worker.frontend.inference.requests import AnswerForm
 from clipper.worker.frontend.long_work import done
+from clipper.worker.frontend.rpc import protocols
 from clipper.worker.frontend.rpc.answers import MAX_ARRAYS, MAX_OPENINGS, MessageCodec
+from clipper.worker.frontend.rpc.reflection import describe
 from clipper.worker.selection.query import NO_SOURCE, make_source
 from tests.worker.frontend.rpc.rpc_messages import InferResponse
 
@@ -62,6 +67,25 @@ def test_the_usual_array_is_the_message_that_any_is() -> None:
             whole = b"".join(done(codec.encode(exchange, None, [answer], form(True))))
             assert InferResponse.FromString(usual) == InferResponse.FromString(whole)
             assert codec.usual(exchange, None, answer, form(False)) is None
+
+
+def test_a_confidence_is_a_number_and_to_clients_without_doubles_a_text() -> None:
+    codec = MessageCodec("app")
+    exchange = Exchange(Nobody())  # type: ignore[arg-type]
+    answer = Answer(1, b"1.5", 0.75)
+    usual = codec.usual(exchange, None, answer, form(True))
+    whole = b"".join(done(codec.encode(exchange, None, [answer], form(False))))
+    assert usual is not None
+    # KServe's own, without the fields of a number that is not whole.
+    own = descriptor_pb2.FileDescriptorProto.FromString(describe(protocols.OPEN_INFERENCE))  # type: ignore[no-untyped-call]
+    (parameter,) = (each for each in own.message_type if each.name == "InferParameter")
+    del parameter.field[3:]
+    pool = DescriptorPool()
+    pool.Add(own)  # type: ignore[no-untyped-call]
+    of_kserve = GetMessageClass(pool.FindMessageTypeByName("inference.ModelInferResponse"))  # type: ignore[no-untyped-call]
+    for message in (usual, whole):
+        assert InferResponse.FromString(message).parameters["confidence"].double_param == 0.75
+        assert of_kserve.FromString(message).parameters["confidence"].string_param == "0.75"
 
 
 def test_a_model_that_varies_its_shape_fills_no_memory() -> None:

@@ -242,7 +242,7 @@ class Connection:
             return
         self._body.max_bytes = limits.MAX_BODY_BYTES if endpoint is None else endpoint.max_body_bytes
         if self._head.content_length > self._body.max_bytes:
-            self._refuse("too_large", f"body is over {self._body.max_bytes} bytes")
+            self._refuse("too_large", limits.over_bound("body", self._body.max_bytes))
         elif self._head.expectation and not self._is_refused:
             self._pending.append(interim := Exchange(self))
             interim.send_raw(responses.CONTINUE)
@@ -253,7 +253,7 @@ class Connection:
             return
         self._body.add(chunk)
         if self._body.size_bytes > self._body.max_bytes:
-            self._refuse("too_large", f"body is over {self._body.max_bytes} bytes")
+            self._refuse("too_large", limits.over_bound("body", self._body.max_bytes))
         elif not self._port.budget.has_room(0):
             self._refuse("overloaded", NO_ROOM)
 

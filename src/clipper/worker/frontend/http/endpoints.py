@@ -10,7 +10,6 @@ from clipper.control.feedback import Feedback, Outcome
 from clipper.errors import ClipperError, Overloaded
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.reader import make_reader
-from clipper.values.types import InputType
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import Budget
 from clipper.worker.frontend.clients import Guarded
@@ -23,6 +22,7 @@ from clipper.worker.frontend.predict_body import BodyReader
 from clipper.worker.frontend.predict_request import Request
 from clipper.worker.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
 from clipper.worker.selection.application import Application
+from clipper.worker.selection.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Predict:
     error_json = staticmethod(responses.error_json)
 
     def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
-        self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
+        self.max_body_bytes = most_body_bytes(application.terms, max_body_bytes)
         self._application = application
         self._refused = refused
         self._work = work
@@ -163,7 +163,7 @@ class Observe:
         work: LongWork,
         max_body_bytes: int,
     ) -> None:
-        self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
+        self.max_body_bytes = most_body_bytes(application.terms, max_body_bytes)
         self._application = application
         self._taker = taker
         self._refused = refused
@@ -278,13 +278,14 @@ class Health:
         exchange.answer(200, b'{"status":"live"}')
 
 
-def most_body_bytes(input_type: InputType, otherwise: int) -> int:
-    """Return the bound of an application's bodies: ``otherwise``, or what one input of its type needs if that is
-    more."""
+def most_body_bytes(terms: Terms, otherwise: int) -> int:
+    """Return the bound of an application's bodies: ``otherwise``, or what the largest batch of its models needs if that
+    is more."""
+    input_type = terms.input_type
     row_bytes = input_type.row_bytes
     if row_bytes is None:
         return otherwise
-    needed = row_bytes // input_type.dtype.size_bytes * limits.BODY_BYTES_PER_NUMBER
+    needed = terms.max_batch * (row_bytes // input_type.dtype.size_bytes) * limits.BODY_BYTES_PER_NUMBER
     return max(otherwise, min(needed, limits.MAX_TYPED_BODY_BYTES))
 
 

@@ -21,6 +21,8 @@ PIECE = 2000
 _LENGTH = struct.Struct("<I")
 _PACK_FLOAT, _PACK_INTEGER = struct.Struct("<d").pack, struct.Struct("<q").pack
 _INT64 = range(-(2**63), 2**63)
+# The first one that all whole numbers of a tensor fit into is its datatype.
+_INTEGERS = {"INT64": _INT64, "UINT64": range(2**64)}
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
@@ -114,8 +116,8 @@ def column(outputs: Sequence[Output]) -> Generator[None, None, Column]:
     """Make one tensor of all rows' outputs, in steps of a few milliseconds at most.
 
     Arrays of one type and shape keep both, and their bytes are those of a binary tensor. In texts whole numbers become
-    INT64, other numbers FP64, booleans BOOL and strings BYTES. Nested lists become further dimensions if those of all
-    rows have the same shape. Any other outputs become BYTES of their JSON text.
+    INT64, or UINT64 if one is 2^63 or more; other numbers FP64, booleans BOOL and strings BYTES. Nested lists become
+    further dimensions if those of all rows have the same shape. Any other outputs become BYTES of their JSON text.
     """
     arrays = [output for output in outputs if isinstance(output, TypedOutput)]
     forms = {(array.form.dtype, array.form.shape) for array in arrays}
@@ -125,7 +127,7 @@ def column(outputs: Sequence[Output]) -> Generator[None, None, Column]:
     rows: list[list[Any] | Output] = []
     shape: tuple[int, ...] | None = None
     kinds: set[type] = set()
-    are_in_range = True
+    fitting = frozenset(_INTEGERS)
     for index, output in enumerate(outputs):
         if is_long(output):
             own, seen, fit = yield from _measure(bytes(output))
@@ -143,39 +145,43 @@ def column(outputs: Sequence[Output]) -> Generator[None, None, Column]:
             break
         shape = own
         kinds |= seen
-        are_in_range = are_in_range and fit
+        fitting &= fit
     else:
         whole = (len(outputs), *(shape or ()))
         # One list of short rows' values is converted in fewer steps.
         if not any(isinstance(row, bytes) for row in rows):
             rows = [[value for row in rows if isinstance(row, list) for value in row]]
-        if kinds <= {float, int} and are_in_range:
+        if kinds <= {float, int} and "INT64" in fitting:
             return Column("FP64" if float in kinds else "INT64", whole, rows)
+        if kinds == {int} and fitting:
+            return Column("UINT64", whole, rows)
         if kinds in ({bool}, {str}):
             return Column("BOOL" if kinds == {bool} else "BYTES", whole, rows)
     return Column("BYTES", (len(outputs),), [[bytes(output).decode()] for output in outputs])
 
 
-def _fit(values: list[Any]) -> bool:
-    """Whether all whole numbers among these values fit into INT64."""
-    return all(type(value) is not int or value in _INT64 for value in values)
+def _fit(values: list[Any]) -> frozenset[str]:
+    """Return the datatypes into which all whole numbers among these values fit."""
+    integers = [value for value in values if type(value) is int]
+    least, most = min(integers, default=0), max(integers, default=0)
+    return frozenset(name for name, bounds in _INTEGERS.items() if least in bounds and most in bounds)
 
 
-def _measure(text: bytes) -> Generator[None, None, tuple[tuple[int, ...], set[type], bool]]:
+def _measure(text: bytes) -> Generator[None, None, tuple[tuple[int, ...], set[type], frozenset[str]]]:
     """Return the shape of a long text's lists, the types of their elements, and whether these fit as ``_fit`` says.
 
     If it has no such shape, its only element is a list.
     """
-    marks, kinds, count, fit = bytearray(), set[type](), 0, True
+    marks, kinds, count, fit = bytearray(), set[type](), 0, frozenset(_INTEGERS)
     try:
         for values in elements(text, marks):
             kinds.update(map(type, values))
             count += len(values)
-            fit = fit and _fit(values)
+            fit &= _fit(values)
             yield
         return shape_of(bytes(marks), count), kinds, fit
     except Ragged:
-        return (), {list}, True
+        return (), {list}, fit
 
 
 def _flat(value: Any) -> tuple[list[Any], tuple[int, ...]]:
@@ -303,9 +309,9 @@ def _about(name: str, answers: Sequence[Answer]) -> Column:
 
 
 def _common_source(answers: Sequence[Answer]) -> Source:
-    """Return the source of all rows; none if they differ."""
-    first = answers[0].source
-    return first if all(answer.source.text == first.text for answer in answers) else NO_SOURCE
+    """Return the source of all rows but defaults; none if they differ."""
+    sources = {answer.source.text: answer.source for answer in answers if answer.reason is None}
+    return sources.popitem()[1] if len(sources) == 1 else NO_SOURCE
 
 
 def version_of(asked: str | None, answers: Sequence[Answer]) -> str | None:

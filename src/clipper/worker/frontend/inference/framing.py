@@ -7,6 +7,7 @@ import msgspec
 
 from clipper.errors import ClipperError, MalformedRequest, Overloaded, TooLarge, UnsupportedMediaType
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import Budget
 from clipper.worker.frontend.http.heads import Head
 
@@ -90,7 +91,7 @@ def inflate(
                 raise MalformedRequest(f"body is not {name}: {error}") from error
             waiting = inflater.unconsumed_tail
             if len(whole) > max_bytes:
-                raise TooLarge(f"body inflates to over {max_bytes} bytes: expected at most that")
+                raise TooLarge(limits.over_bound("inflated body", max_bytes))
             grown = len(whole) - before
             if not budget.has_room(grown):
                 raise Overloaded("requests that are being read take up all memory for them: try again in a moment")

@@ -62,7 +62,7 @@ class Infer:
     def __init__(
         self, application: Application, work: LongWork, max_body_bytes: int, codec: Codec | None = None
     ) -> None:
-        self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
+        self.max_body_bytes = most_body_bytes(application.terms, max_body_bytes)
         self.application = application
         self.work = work
         must_be_finite = application.terms.features_are_input

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clipper import __version__
-from clipper.control.statistics import HistogramData, VersionStatistics, WorkerStatistics
+from clipper.control.statistics import BatchesOfSize, HistogramData, VersionStatistics, WorkerStatistics
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.outputs.output import Output, TypedOutput
 from clipper.values.records import ValueType
-from clipper.values.types import InputType, ModelId
+from clipper.values.types import DType, InputType, ModelId
 from clipper.worker.frontend.inference.answers import ANY, OutputType, type_of
 from clipper.worker.frontend.inference.requests import FEATURES, INPUT, OUTPUT
 from clipper.worker.frontend.inference.tensors import DATATYPES, MAX_ROWS, batch_shape, datatype_of
@@ -18,15 +18,23 @@ PLATFORM = "clipper"
 STATISTICS = "statistics"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters", "model_repository")
 
+# Room in a body for the JSON or the fields that describe its tensors.
+HEAD_BYTES = 4096
+_INPUT_FLAGS = {"format": "FORMAT_NONE", "is_shape_tensor": False, "allow_ragged_batch": False, "optional": False}
+
 Json = dict[str, Any]
 # Version to the models that have it and whether each can be queried; see ``Targets.versions``.
 Versions = Mapping[str, Mapping[str, bool]]
 
 
+def is_number(version: str) -> bool:
+    """Whether a version is a whole number of at most 64 bits, as all of Triton's are."""
+    return version.isascii() and version.isdigit() and len(version) <= 18
+
+
 def server(versions: Iterable[str]) -> Json:
     """Return the server's metadata. ``versions`` are those of all models."""
-    are_numbers = all(version.isascii() and version.isdigit() and len(version) <= 18 for version in versions)
-    extensions = [*EXTENSIONS, STATISTICS] if are_numbers else list(EXTENSIONS)
+    extensions = [*EXTENSIONS, STATISTICS] if all(map(is_number, versions)) else list(EXTENSIONS)
     return {"name": "clipper", "version": __version__, "extensions": extensions}
 
 
@@ -56,15 +64,33 @@ def output_type(outputs: Iterable[tuple[ValueType | None, Output | None]]) -> Ou
     return found.pop() if len(found) == 1 else None
 
 
-def config(of_model: Json) -> Json:
-    """Return a model's configuration, made of its metadata. Its shapes are those of one row."""
+def most_rows(input_type: InputType, features_size: int | None, most_body_bytes: int) -> int:
+    """Return how many rows a request may have: as many as fit into its body as bytes, if their size is known."""
+    if input_type.row_bytes is None:
+        return MAX_ROWS
+    row_bytes = input_type.row_bytes + (features_size or 0) * DType.FLOAT64.size_bytes
+    return max(1, min(MAX_ROWS, (most_body_bytes - HEAD_BYTES) // row_bytes))
+
+
+def config(of_model: Json, max_batch_size: int) -> Json:
+    """Return a model's configuration as Triton's clients read it, made of its metadata. Its shapes are those of one
+    row. ``max_batch_size``: see ``most_rows``."""
+    inputs = [{**_configured(each), **_INPUT_FLAGS} for each in of_model["inputs"]]
+    outputs = [{**_configured(each), "label_filename": "", "is_shape_tensor": False} for each in of_model["outputs"]]
     return {
         "name": of_model["name"],
         "platform": PLATFORM,
         "backend": PLATFORM,
-        "max_batch_size": MAX_ROWS,
-        "input": [_configured(each) for each in of_model["inputs"]],
-        "output": [_configured(each) for each in of_model["outputs"]],
+        "max_batch_size": max_batch_size,
+        "input": inputs,
+        "output": outputs,
+        "batch_input": [],
+        "batch_output": [],
+        "instance_group": [],
+        "dynamic_batching": {},
+        "parameters": {},
+        "model_warmup": [],
+        "model_transaction_policy": {"decoupled": False},
     }
 
 
@@ -117,7 +143,7 @@ def _counted(name: str, version: str, counted: Sequence[VersionStatistics]) -> J
     return {
         "name": name,
         "version": version,
-        "last_inference": 0,
+        "last_inference": int(max((each.last_answered_at for each in counted), default=0.0) * 1000),
         "inference_count": answered,
         "execution_count": batches,
         "inference_stats": {
@@ -130,9 +156,27 @@ def _counted(name: str, version: str, counted: Sequence[VersionStatistics]) -> J
             "cache_hit": _duration(hits, 0.0),
             "cache_miss": _duration(sum(each.cache_misses for each in counted), 0.0),
         },
-        "batch_stats": [],
+        "batch_stats": _by_size([each.batches for each in counted]),
         "memory_usage": [],
     }
+
+
+def _by_size(counted: Sequence[Mapping[int, BatchesOfSize]]) -> list[Json]:
+    """Return the batches of each size, the smallest first."""
+    found: dict[int, list[BatchesOfSize]] = {}
+    for each in counted:
+        for size, batches in each.items():
+            found.setdefault(size, []).append(batches)
+    return [
+        {
+            "batch_size": size,
+            "compute_input": _duration(count, 0.0),
+            "compute_infer": _duration(count, sum(each.sum_s for each in found[size])),
+            "compute_output": _duration(count, 0.0),
+        }
+        for size in sorted(found)
+        for count in [sum(each.count for each in found[size])]
+    ]
 
 
 def _summed(histograms: Sequence[HistogramData]) -> tuple[int, float]:

@@ -26,6 +26,9 @@ OUTPUT = "output"
 COLUMNS = ("query_id", "confidence", "default", "default_reason", "models")
 # Longer than any UUID. The id is repeated in the answer.
 MAX_ID_LENGTH = 200
+# No request gets to a server and back within less. Clients that give less mean seconds or milliseconds, and count on
+# Triton, which heeds a timeout only where its model's configuration says so.
+LEAST_TIMEOUT_US = 1000
 # A model's input and its features, and some more so that an error can name the unknown ones.
 MAX_TENSORS = 16
 _MOST_BYTES = dict.fromkeys(("id", "parameters", "outputs"), MAX_FIELD_BYTES)
@@ -260,9 +263,7 @@ def announce(head: TensorHead, data: "Raw | Extent | Beside | None", reader: Ten
     """Check a tensor's description, and where its data is. Raises MalformedRequest or WrongInput."""
     name, parameters = head.name[:100], head.parameters or {}
     check_shape(name, head.shape)
-    for unsupported in ("shared_memory_region", "classification"):
-        if unsupported in parameters:
-            raise WrongInput(f"input {name!r} has {unsupported}, which is not supported: expected data")
+    check_supported(head)
     size = parameters.get("binary_data_size")
     told = f"binary_data_size {size}"
     if isinstance(data, Beside):
@@ -277,6 +278,13 @@ def announce(head: TensorHead, data: "Raw | Extent | Beside | None", reader: Ten
     if size is not None and expected is not None and size != expected:
         raise WrongInput(f"input {name!r} has {told}: expected {expected} for its shape")
     return Announced(tensor, reader, size, data)
+
+
+def check_supported(head: TensorHead) -> None:
+    """Raises WrongInput if a tensor's data are not in the request, but in memory that client and server share."""
+    for unsupported in ("shared_memory_region", "classification"):
+        if unsupported in (head.parameters or {}):
+            raise WrongInput(f"input {head.name[:100]!r} has {unsupported}, which is not supported: expected data")
 
 
 def read_tensors(
@@ -320,12 +328,12 @@ def context_of(parameters: dict[str, Any]) -> str | None:
 
 
 def _timeout_s(value: object) -> float | None:
-    """Return a timeout given in microseconds, as in the protocol; 0 is no timeout."""
-    if value is None or value == 0:
+    """Return a timeout given in microseconds, as in the protocol; 0, and what is too short for any, is no timeout."""
+    if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
         raise MalformedRequest("the parameter timeout is not a number of microseconds: expected 0 or more")
-    return value / 1_000_000
+    return None if value < LEAST_TIMEOUT_US else value / 1_000_000
 
 
 def _answer_form(head: InferHead) -> AnswerForm:

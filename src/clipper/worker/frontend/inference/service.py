@@ -15,7 +15,7 @@ from clipper.values.types import ModelId
 from clipper.worker.frontend.clients import Clients
 from clipper.worker.frontend.endpoint import Endpoint
 from clipper.worker.frontend.exchange import Exchange
-from clipper.worker.frontend.http.endpoints import FeedbackTaker, Observe
+from clipper.worker.frontend.http.endpoints import FeedbackTaker, Observe, most_body_bytes
 from clipper.worker.frontend.http.heads import Head
 from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.inference import metadata
@@ -40,6 +40,10 @@ UNSUPPORTED = {
     "trace": "trace settings are not supported",
     "logging": "log settings are not supported",
 }
+UNKNOWN_PATH = (
+    "nothing at {!r}: expected /v2/models/MODEL or, behind it, /infer, /ready, /config, /stats, /predict or /observe; "
+    "/v2/health/live, /v2/health/ready, /v2/models/stats, /v2/repository/index, or /v2"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,13 @@ class Serving:
         """Return the endpoint for feedback on an application."""
         work = self.port.work
         return Observe(application, self.taker, self.port.refused, work, self.max_body_bytes)
+
+    def config(self, application: Application, version: str | None) -> metadata.Json:
+        """Return the configuration of an application, or of one running version."""
+        terms = application.terms
+        most_bytes = most_body_bytes(terms, self.max_body_bytes)
+        most_rows = metadata.most_rows(terms.input_type, terms.features_size, most_bytes)
+        return metadata.config(model_metadata(application, version), most_rows)
 
     def server_metadata(self) -> metadata.Json:
         applications = self.applications.values()
@@ -140,9 +151,9 @@ class Inference:
     def why_not_found(self, path: bytes) -> str | None:
         """Return the cause to answer if ``find`` found nothing; None if the path is not of the protocol."""
         asked = read_path(path)
-        if asked is None or asked.model is None:
-            return None
-        return self._serving.why_not_found(asked.model, asked.version)
+        if asked is not None and asked.model is not None:
+            return self._serving.why_not_found(asked.model, asked.version)
+        return UNKNOWN_PATH.format(path[:200].decode("latin-1")) if path.split(b"/")[1:2] == [b"v2"] else None
 
     def _find_of_model(self, asked: Target, application: Application) -> Endpoint:
         name = application.name
@@ -151,9 +162,9 @@ class Inference:
             return fixed({"name": name, "ready": is_ready}, 200 if is_ready else 503)
         if asked.kind == "statistics":
             return self._statistics_of([application])
-        of_model = model_metadata(application, asked.version)
         if asked.kind == "config":
-            return fixed(metadata.config(of_model))
+            return fixed(self._serving.config(application, asked.version))
+        of_model = model_metadata(application, asked.version)
         return fixed(of_model | {"parameters": {"slo_ms": application.terms.slo_s * 1000}})
 
     def _find_of_server(self, asked: Target, head: Head) -> Endpoint:

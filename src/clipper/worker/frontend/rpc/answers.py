@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 from clipper.values.outputs.output import TypedOutput
 from clipper.worker.frontend.exchange import Exchange
@@ -32,8 +33,26 @@ MAX_OPENINGS = 1024
 _PACK_FLOAT, _PACK_INTEGER = struct.Struct("<d").pack, struct.Struct("<q").pack
 
 
-def _parameter(name: str, choice: str, value: object) -> bytes:
-    return encode(RESPONSE, {"parameters": {name: {choice: value}}})
+def _choices(value: object) -> dict[str, object]:
+    """A parameter's value. Of a number that is not whole also its text, since KServe's protocol has no doubles: clients
+    that know both take the last one of a oneof, which is the number, and others the text."""
+    match value:
+        case bool():
+            return {"bool_param": value}
+        case int():
+            return {"int64_param": value}
+        case float():
+            return {"string_param": repr(value), "double_param": value}
+    return {"string_param": value}
+
+
+def _parameter(name: str, value: object) -> bytes:
+    return encode(RESPONSE, {"parameters": {name: _choices(value)}})
+
+
+@lru_cache(maxsize=1024)  # most answers have one of a few values, such as 1
+def _confidence(value: float) -> bytes:
+    return _parameter("confidence", float(value))
 
 
 def _usual_output(datatype: str) -> bytes:
@@ -43,8 +62,7 @@ def _usual_output(datatype: str) -> bytes:
 
 
 # What stands in the usual answer between what differs.
-_NO_DEFAULT = _parameter("default", "bool_param", False)
-_CONFIDENCE = _parameter("confidence", "double_param", 0.0)[:-8]
+_NO_DEFAULT = _parameter("default", False)
 _FLOAT, _INTEGER = _usual_output("FP64"), _usual_output("INT64")
 
 
@@ -69,7 +87,7 @@ class MessageCodec:
         if opening is None:
             if len(self._openings) >= MAX_OPENINGS:
                 self._openings.clear()
-            told = b"".join([_parameter(name, "string_param", value) for name, value in source.parameters.items()])
+            told = b"".join([_parameter(name, value) for name, value in source.parameters.items()])
             opening = self._opening(version_of(version, (answer,))) + told
             self._openings[version, source.text] = opening
         query_id = b"\x0a\x08query_id\x12%b" % _sized(b"\x10" + varint(answer.query_id))
@@ -79,14 +97,13 @@ class MessageCodec:
                 b"\x22",  # parameters
                 _sized(query_id),
                 _NO_DEFAULT,
-                _CONFIDENCE,
-                _PACK_FLOAT(answer.confidence),
+                _confidence(answer.confidence),
                 output,
             )
         )
 
     def encode(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> Parts:
-        parameters = {name: {_choice(value): value} for name, value in parameters_of(answers).items()}
+        parameters = {name: _choices(value) for name, value in parameters_of(answers).items()}
         head = {"id": form.id, "parameters": parameters}
         parts = [self._opening(version_of(version, answers)), encode(RESPONSE, head)]
         raw: list[bytes] = []
@@ -120,14 +137,3 @@ class MessageCodec:
 
 def _sized(data: bytes) -> bytes:
     return varint(len(data)) + data
-
-
-def _choice(value: object) -> str:
-    match value:
-        case bool():
-            return "bool_param"
-        case int():
-            return "int64_param"
-        case float():
-            return "double_param"
-    return "string_param"

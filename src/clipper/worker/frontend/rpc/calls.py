@@ -213,4 +213,4 @@ class Call:
 def check_size(size_bytes: int, most_bytes: int) -> None:
     """Raises TooLarge where a message is over what its application takes."""
     if size_bytes > most_bytes:
-        raise TooLarge(f"message is over {most_bytes} bytes")
+        raise TooLarge(limits.over_bound("message", most_bytes))

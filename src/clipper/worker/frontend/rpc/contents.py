@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clipper.errors import MalformedRequest, TooLarge, WrongInput
+from clipper.worker.frontend import limits
 from clipper.worker.frontend.inference.tensors import DATATYPES, PIECE_BYTES, PIECE_ROWS, Datatype, check_range
 from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
 from clipper.worker.frontend.rpc.wire import delimited, fields, varint
@@ -52,7 +53,7 @@ def as_binary(name: str, datatype: str, shape: Sequence[int], contents: memoryvi
         raise WrongInput(f"input {name!r} is {datatype} in contents: expected raw_input_contents, which alone has it")
     count = prod(shape)
     if count * max(known.size_bytes, 1) > most_bytes:
-        raise TooLarge(f"input {name!r} has a shape of over {most_bytes} bytes")
+        raise TooLarge(limits.over_bound(f"shape of input {name!r}", most_bytes))
     if known.numpy is None:
         return (yield from _texts(name, count, contents))
     packed = yield from _packed(name, wanted, contents)

@@ -186,5 +186,5 @@ def _read_prefix(data: bytes | bytearray, start: int, max_bytes: int) -> tuple[b
         raise MalformedRequest(f"a message begins with the byte {flag}: expected 0, or 1 if it is compressed")
     size_bytes = int.from_bytes(data[start + 1 : start + PREFIX_BYTES], "big")
     if size_bytes > max_bytes:
-        raise TooLarge(f"message of {size_bytes} bytes is over {max_bytes} bytes")
+        raise TooLarge(limits.over_bound(f"message of {size_bytes} bytes", max_bytes))
     return flag == 1, size_bytes

@@ -13,6 +13,7 @@ from clipper.worker.frontend.inference.requests import (
     Plan,
     RequestReader,
     TensorHead,
+    check_supported,
 )
 from clipper.worker.frontend.rpc.contents import as_binary
 from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
@@ -22,7 +23,7 @@ REQUEST = OPEN_INFERENCE.message("ModelInferRequest")
 _INPUT = OPEN_INFERENCE.message("ModelInferRequest.InferInputTensor")
 _OUTPUT = OPEN_INFERENCE.message("ModelInferRequest.InferRequestedOutputTensor")
 _PARAMETER = OPEN_INFERENCE.message("ModelInferRequest.ParametersEntry")
-_NAME, _VERSION, RAW_INPUT_CONTENTS = 1, 2, 7
+_NAME, _VERSION, _ID, RAW_INPUT_CONTENTS = 1, 2, 3, 7
 # Longer than any; the message of an error shows less.
 MAX_NAME_BYTES = 1024
 # A few of each tensor, and parameters.
@@ -47,6 +48,20 @@ def who_is_asked(message: memoryview) -> tuple[str, str | None]:
     return model, version or None
 
 
+def id_of(message: memoryview) -> str:
+    """Return a request's id as it can be known before the request is read: empty if it has none, or is no message."""
+    found = b""
+    try:
+        for index, (number, wire, value) in enumerate(fields(message)):
+            if number == _ID and wire == 2:
+                found = bytes(value[:MAX_NAME_BYTES])
+            if index > 2 * _MAX_FIELDS:
+                break
+    except MalformedRequest:
+        pass
+    return found.decode(errors="replace")
+
+
 def read_request(
     reader: RequestReader, message: memoryview, most_bytes: int
 ) -> Generator[None, None, tuple[Plan, InferRequest]]:
@@ -64,6 +79,7 @@ def read_request(
         tensor = TensorHead(
             each.get("name", ""), each.get("datatype", ""), each.get("shape", []), _parameters(each, "binary_data_size")
         )
+        check_supported(tensor)
         contents = each.get("contents", memoryview(b""))
         if raw and len(contents):
             raise MalformedRequest(f"input {tensor.name[:100]!r} has both contents and raw_input_contents")

@@ -192,13 +192,16 @@ class Services:
         return application, asked.get("version") or None
 
     def _model_ready(self, asked: Values, call: Call) -> Values:
-        return {"ready": self._readiness.of_model(*self._named(asked, call))}
+        try:
+            return {"ready": self._readiness.of_model(*self._named(asked, call))}
+        except NotFound:  # as Triton answers
+            return {"ready": False}
 
     def _model_metadata(self, asked: Values, call: Call) -> Values:
         return model_metadata(*self._named(asked, call))
 
     def _model_config(self, asked: Values, call: Call) -> Values:
-        return {"config": metadata.config(model_metadata(*self._named(asked, call)))}
+        return {"config": self._serving.config(*self._named(asked, call))}
 
     def _index(self, asked: Values, call: Call) -> Values:
         visible = self._serving.visible(call.authorizations)

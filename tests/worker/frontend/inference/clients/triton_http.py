@@ -77,6 +77,8 @@ def main(url: str) -> None:
     short._raw_data = short._raw_data[:-1]
     surplus._raw_data += b"\0"
     long._parameters["binary_data_size"] = 20
+    region = http.InferInput("input", [1, 4], "FP32")
+    region.set_shared_memory("region", 16)
     found["errors"] = {
         "unknown model": refused(lambda: infer(tensor(ROW, "FP32"), model="nobody")),
         "unknown version": refused(lambda: infer(tensor(ROW, "FP32"), model_version="9")),
@@ -90,6 +92,7 @@ def main(url: str) -> None:
             lambda: infer(tensor(ROW, "FP32"), outputs=[http.InferRequestedOutput("output", class_count=2)])
         ),
         "sequence": refused(lambda: infer(tensor(ROW, "FP32"), sequence_id=5, sequence_start=True)),
+        "region": refused(lambda: infer(region)),
         "load": refused(lambda: client.load_model("app")),
         "shared memory": refused(client.get_system_shared_memory_status),
         "trace": refused(client.get_trace_settings),

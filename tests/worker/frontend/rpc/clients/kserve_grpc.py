@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 from kserve import InferenceGRPCClient, InferInput, InferRequest
+from kserve.protocol.infer_type import to_http_parameters
 
 
 async def main(url: str) -> None:
@@ -23,6 +24,8 @@ async def main(url: str) -> None:
         found[name] = answer.outputs[0].as_numpy().tolist()
     listed = InferInput("input", [2, 4], "FP32", data=rows.flatten().tolist())
     found["listed"] = (await client.infer(InferRequest("app", [listed]))).outputs[0].as_numpy().tolist()
+    one = InferInput("input", [1, 4], "FP32", data=[1.0] * 4)
+    found["parameters"] = to_http_parameters((await client.infer(InferRequest("app", [one]))).parameters)
     wrong = InferInput("input", [1, 5], "FP32", data=[1.0] * 5)
     try:
         await client.infer(InferRequest("app", [wrong]))
