@@ -23,7 +23,6 @@ class Refusal(NamedTuple):
 
 REFUSALS = {
     "unknown model": Refusal("404", "NOT_FOUND", "clipper app list"),
-    "unknown ready": Refusal(None, "NOT_FOUND", "clipper app list"),
     "unknown version": Refusal("404", "NOT_FOUND", "no running version '9'"),
     "datatype": Refusal("400", "INVALID_ARGUMENT", "datatype FP64"),
     "shape": Refusal("400", "INVALID_ARGUMENT", "shape [1,5]: expected [-1,4]"),
@@ -38,6 +37,7 @@ REFUSALS = {
     "sequence": Refusal("400", "INVALID_ARGUMENT", "sequence"),
     "deadline": Refusal(None, "DEADLINE_EXCEEDED", ""),
     "timeout": Refusal(None, "DEADLINE_EXCEEDED", "did not answer"),
+    "region": Refusal("400", "INVALID_ARGUMENT", "shared_memory_region, which is not supported"),
     "load": Refusal("501", "UNIMPLEMENTED", "clipper deploy"),
     "shared memory": Refusal("501", "UNIMPLEMENTED", "shared memory"),
     "trace": Refusal("501", "UNIMPLEMENTED", "trace"),
@@ -45,10 +45,10 @@ REFUSALS = {
 }
 
 
-def told_by(program: Path, address: str) -> dict[str, Any]:
-    """What a client's program found at an address."""
+def told_by(program: Path, *arguments: str) -> dict[str, Any]:
+    """What a client's program found at an address, its first argument."""
     done = subprocess.run(
-        [environment("open_inference"), program, address],
+        [environment("open_inference"), program, *arguments],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

@@ -146,12 +146,13 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 class Query:
-    """``asker``: who waits for its answer; None once it is cancelled."""
+    """``asker``: who waits for its answer; None once it is cancelled. ``arrived_s``: from when its SLO counts."""
 
     done = False
 
-    def __init__(self, asker: Any) -> None:
+    def __init__(self, asker: Any, arrived_s: float) -> None:
         self.asker: Any = asker
+        self.arrived_s = arrived_s
 
     def cancel(self) -> None:
         self.asker = None
@@ -164,8 +165,8 @@ class Later(Answering):
         super().__init__(OWN, None, b"1.5")
         self.waiting: list[Query] = []
 
-    def predict(self, row: bytes, asker: Any, *_: object) -> Any:
-        query = Query(asker)
+    def predict(self, row: bytes, asker: Any, arrived_s: float, *_: object) -> Any:
+        query = Query(asker, arrived_s)
         self.waiting.append(query)
         return query
 

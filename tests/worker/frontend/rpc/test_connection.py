@@ -10,8 +10,7 @@ import pytest
 from clipper.base.turn_budget import LONGEST_TURN_S, VISIT_S, TurnBudget
 from clipper.worker.frontend.rpc import bounds
 from clipper.worker.frontend.rpc.calls import Call
-from clipper.worker.frontend.rpc.service import METHODS
-from clipper.worker.selection.query import NO_SOURCE
+from clipper.worker.frontend.rpc.conversation import STREAM_INFER
 from tests.worker.frontend.rpc.fake_client import ASKED, FakeClient, Later, data, headers_of, run, serving
 from tests.worker.frontend.rpc.http2 import message_frame
 
@@ -170,19 +169,15 @@ def test_input_that_costs_much_is_handled_in_pieces_that_take_a_visit() -> None:
 def test_a_streams_further_messages_wait_for_the_loops_next_turns() -> None:
     # Each is refused at once, so nothing but the turn's budget holds the next one up.
     async def test() -> None:
-        application = Later()
-        busy = Busy(application)
+        busy = Busy(Later())
         greedy = [busy.client() for _ in range(3)]
         invalid = message_frame(b"\xff\xff")
         for client in greedy:
             for stream in (1, 3, 5):
-                client.send(client.headers(stream, headers_of(METHODS["ModelStreamInfer"].path)))
-                client.send(data(message_frame(ASKED) + invalid * 180, stream))
-        busy.settle()
-        assert len(application.waiting) == 9, "those that are invalid wait for the answer to the first"
-        for query in application.waiting:
-            query.asker.on_prediction(1, b"1.5", 1.0, NO_SOURCE)
+                client.send(client.headers(stream, headers_of(STREAM_INFER)))
+                client.send(data(invalid * 180, stream))
         refused = 9 * 180
+        assert busy.server.port.refused["malformed_request"] < refused
         turns_s = []
         while busy.server.port.refused["malformed_request"] < refused and len(turns_s) < 10_000:
             turns_s.append(busy.turn())

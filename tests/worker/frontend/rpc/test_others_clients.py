@@ -36,8 +36,11 @@ def test_tritonclient(system: RpcSystem) -> None:
     assert found["raw"] == [[10.0]] * 3
     assert found["parameters"]["query_id"] > 0 and found["parameters"]["confidence"] == 1.0
     assert found["typed"] == [[6.0, 22.0], 0]
-    assert [found["stream"][0], found["stream"][2]] == [[10.0]] * 2
-    assert "clipper app list" in found["stream"][1]
+    assert found["unknown_ready"] is False
+    # By id, since they need not be in the order of their requests.
+    assert sorted(map(str, found["stream"]))[:2] == ["[10.0]"] * 2
+    assert [each for each in found["stream"] if "clipper app list" in str(each)]
+    assert found["streamed"] == [True] * 64
 
 
 def test_tritonclient_with_asyncio(system: RpcSystem) -> None:
@@ -45,7 +48,16 @@ def test_tritonclient_with_asyncio(system: RpcSystem) -> None:
 
 
 def test_kserves_client(system: RpcSystem) -> None:
-    assert_kserve_found(told_by(CLIENTS / "kserve_grpc.py", system.address), ("raw", "typed", "listed"))
+    found = told_by(CLIENTS / "kserve_grpc.py", system.address)
+    assert found.pop("parameters")["confidence"] == "1.0"
+    assert_kserve_found(found, ("raw", "typed", "listed"))
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_tritony(system: RpcSystem, protocol: str) -> None:
+    address = system.address if protocol == "grpc" else f"127.0.0.1:{system.serving.worker.port}"
+    sums = EIGHT_SUMS[:2]
+    assert told_by(CLIENTS / "tritony_client.py", address, protocol) == {"sums": sums, "named": sums}
 
 
 def test_the_protocols_generated_client(system: RpcSystem) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from clipper.control.snapshot import KeySnapshot, Snapshot
+from clipper.settings.version import Batching
 from clipper.worker.frontend.inference.tensors import DATATYPES
 from clipper.worker.frontend.rpc.contents import FIELD_OF
 from tests.serving import application, model, version
@@ -165,6 +166,83 @@ def test_a_call_that_is_cancelled_is_over(system: RpcSystem) -> None:
         until(lambda: system.serving.worker.statistics().grpc_calls_in_flight == 1)
         call.cancel()
         until(lambda: system.serving.worker.statistics().grpc_calls_in_flight == 0)
+
+
+# -- streams ------------------------------------------------------------------------------------------------------
+
+
+def stream(opened: grpc.Channel, requests: list[Any]) -> list[Any]:
+    """The answers to a stream's requests, which are all sent before one is awaited."""
+    sent = iter([request.SerializeToString() for request in requests])
+    answers = opened.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(sent, timeout=TIMEOUT_S)
+    return [message_class("inference.ModelStreamInferResponse").FromString(each) for each in answers]
+
+
+def test_requests_of_a_stream_are_evaluated_together() -> None:
+    sizes = "def predict(inputs):\n    return [len(inputs)] * len(inputs)\n"
+    # A batch leaves before the SLO only once it is full.
+    batching = Batching("fixed", max_batch=4, delay_ms=10_000)
+    with rpc_serving() as system:
+        started = system.serving
+        started.start_worker(grpc_port=system.port)
+        container = started.start_container(sizes, input_type=OWN)
+        started.apply(
+            [application("app", input_type=OWN, slo_ms=60_000)],
+            [model(version(container, input_type=OWN, batching=batching))],
+        )
+        with channel(system) as opened:
+            asked = [raw_request(np.full(4, index, "<f4").tobytes(), [1, 4], id=str(index)) for index in range(8)]
+            answers = stream(opened, asked)
+            assert {each.infer_response.id for each in answers} == {str(index) for index in range(8)}
+            assert [output(each.infer_response) for each in answers] == [[4]] * 8
+            assert all(each.infer_response.parameters["triton_final_response"].bool_param for each in answers)
+
+
+def test_a_slow_request_of_a_stream_keeps_up_only_those_of_its_id(system: RpcSystem) -> None:
+    with channel(system) as opened:
+        asked = [("slow", "slow"), ("app", "slow"), ("app", "quick"), ("nobody", "wrong")]
+        requests = [raw_request(ROW, [1, 4], model=name, id=request_id) for name, request_id in asked]
+        answers = stream(opened, requests)
+        found = [(each.infer_response.id, each.infer_response.model_name) for each in answers]
+        assert sorted(found[:2]) == [("quick", "app"), ("wrong", "")]
+        assert found[2:] == [("slow", "slow"), ("slow", "app")]
+        assert ["clipper app list" in each.error_message for each in answers].count(True) == 1
+
+
+# -- what is told of models ---------------------------------------------------------------------------------------
+
+
+def told(opened: grpc.Channel, method: str, **fields: Any) -> Any:
+    asked = message_class(f"inference.{method}Request")(**fields).SerializeToString()
+    answer = opened.unary_unary(f"/inference.GRPCInferenceService/{method}")(asked, timeout=TIMEOUT_S)
+    return message_class(f"inference.{method}Response").FromString(answer)
+
+
+def test_what_is_told_of_models(system: RpcSystem) -> None:
+    with channel(system) as opened:
+        assert told(opened, "ModelReady", name="app").ready
+        assert not told(opened, "ModelReady", name="nobody").ready
+        assert not told(opened, "ModelReady", name="app", version="9").ready
+        config = told(opened, "ModelConfig", name="app").config
+        assert config.HasField("model_transaction_policy") and not config.model_transaction_policy.decoupled
+        assert config.HasField("dynamic_batching") and config.max_batch_size == 10_000
+        infer(opened, raw_request(ROW, [1, 4], model_version="2"))
+        counted = {each.version: each for each in told(opened, "ModelStatistics", name="app").model_stats}["2"]
+        assert counted.last_inference > 1_700_000_000_000
+        assert {each.batch_size for each in counted.batch_stats} == {1}
+        assert sum(each.compute_infer.count for each in counted.batch_stats) == counted.execution_count > 0
+        assert counted.batch_stats[0].compute_infer.ns > 0
+
+
+def test_shared_memory_is_refused_as_that(system: RpcSystem) -> None:
+    request = InferRequest(model_name="app")
+    tensor = request.inputs.add(name="input", datatype="FP32", shape=[1, 4])
+    tensor.parameters["shared_memory_region"].string_param = "region"
+    tensor.parameters["shared_memory_byte_size"].int64_param = 16
+    with channel(system) as opened:
+        error = refusal(opened, request)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "shared_memory_region, which is not supported" in error.details()
 
 
 def test_a_call_without_a_message_is_malformed(system: RpcSystem) -> None:
@@ -346,7 +424,7 @@ def test_messages_may_be_as_long_as_the_applications_that_come_later_take() -> N
             until(is_taken)
             error = refusal(opened, raw_request(row, [1, 1 << 20]))
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert "over 1048576 bytes" in error.details()
+            assert "over 1048576 bytes" in error.details() and "--max-body-size" in error.details()
 
 
 def test_nothing_of_grpc_is_imported_where_there_is_no_port_for_it() -> None:

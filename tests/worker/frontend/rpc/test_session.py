@@ -1,23 +1,19 @@
 """Calls by frames: what gRPC makes of HTTP/2's streams."""
 
-import asyncio
 import gzip
 import struct
 from collections.abc import Sequence
 
 import pytest
-from hyperframe.frame import GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import GoAwayFrame, RstStreamFrame
 
 from clipper.worker.frontend import limits
-from clipper.worker.frontend.rpc import bounds
 from clipper.worker.frontend.rpc.service import METHODS, WATCH
 from tests.worker.frontend.rpc.fake_client import ASKED, FakeClient, Served, data, headers_of, run
 from tests.worker.frontend.rpc.http2 import message_frame
 from tests.worker.frontend.rpc.rpc_messages import message_class
 
 CALM, CANCEL = 11, 8
-STREAM_INFER = METHODS["ModelStreamInfer"].path
-REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
 
 # -- heads ---------------------------------------------------------------------------------------------------------
@@ -174,82 +170,7 @@ def test_errors_are_told_in_headers() -> None:
     run(test)
 
 
-# -- streams -------------------------------------------------------------------------------------------------------
-
-
-def test_messages_of_a_stream_are_answered_one_after_another() -> None:
-    async def test() -> None:
-        served = Served()
-        client = served.client
-        client.send(client.headers(1, headers_of(STREAM_INFER)), data(message_frame(ASKED) * 3 + message_frame(b"")))
-        assert len(served.application.waiting) == served.counts.in_flight == 1
-        for _ in range(3):
-            assert len(served.application.waiting) == 1
-            served.answer()
-        answer = (await client.answers())[1]
-        response = message_class("inference.ModelStreamInferResponse")
-        found = []
-        rest = answer["data"]
-        while rest:
-            size = int.from_bytes(rest[1:5], "big")
-            found.append(response.FromString(rest[5 : 5 + size]))
-            rest = rest[5 + size :]
-        assert [bool(each.error_message) for each in found] == [False, False, False, True]
-        assert "grpc-status" not in answer
-        client.send(data(b"", is_last=True))
-        assert (await client.answers())[1]["grpc-status"] == "0"
-        served.assert_nothing_left()
-
-    run(test)
-
-
-def test_a_stream_that_sends_faster_than_it_is_answered_waits() -> None:
-    async def test() -> None:
-        served = Served(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 2**31 - 1})
-        client = served.client
-        client.send(WindowUpdateFrame(0, 2**30), client.headers(1, headers_of(STREAM_INFER)))
-        text = message_frame(ASKED) * 100
-        sent = 0
-        while sent + len(text) <= bounds.STREAM_WINDOW_BYTES:
-            client.send(data(text))
-            sent += len(text)
-        # Nothing lets it send more, and others may.
-        assert not [each for each in client.frames() if isinstance(each, WindowUpdateFrame) and each.stream_id]
-        messages = bounds.STREAM_WINDOW_BYTES // len(message_frame(ASKED)) + 1
-        assert served.port.budget.held_bytes <= messages * (len(ASKED) + bounds.MESSAGE_HELD_BYTES)
-        while served.application.waiting:
-            served.answer()
-            await asyncio.sleep(0)
-        assert [each for each in client.frames() if isinstance(each, WindowUpdateFrame) and each.stream_id == 1]
-        client.leave()
-        served.assert_nothing_left()
-
-    run(test)
-
-
-@pytest.mark.parametrize("path", [STREAM_INFER, REFLECTION])
-def test_a_stream_that_does_not_read_its_answers_is_asked_no_more(path: str) -> None:
-    async def test() -> None:
-        client = FakeClient(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0})
-        asked = ASKED if path == STREAM_INFER else b"\x3a\x00"
-        text = message_frame(asked) * (16_000 // (len(asked) + 5))
-        client.send(client.headers(1, headers_of(path)))
-        for _ in range(10):
-            client.send(data(text))
-            await client.answers(100)
-        held_bytes = client.port.budget.held_bytes
-        waiting = 10 * len(text) // (len(asked) + 5) * (len(asked) + bounds.MESSAGE_HELD_BYTES)
-        assert bounds.MAX_STREAM_UNSENT_BYTES < held_bytes < 3 * bounds.MAX_STREAM_UNSENT_BYTES + waiting
-        # It goes on as they are read.
-        client.send(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 2**31 - 1}))
-        client.send(WindowUpdateFrame(0, 2**30))
-        for _ in range(100):
-            await client.answers(20)
-        client.send(data(b"", is_last=True))
-        assert (await client.answers(100))[1]["grpc-status"] == "0"
-        assert client.port.budget.held_bytes == 0
-
-    run(test)
+# -- watches -----------------------------------------------------------------------------------------------------
 
 
 def test_watch_tells_of_changes() -> None:

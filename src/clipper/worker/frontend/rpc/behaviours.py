@@ -1,21 +1,20 @@
-"""What becomes of the messages of a call, by its kind: one message and its answer, a stream of them, or a watch."""
+"""What becomes of the message of a call that has one, by its kind: it has one answer, or is a watch."""
 
-from collections import deque
 from typing import Protocol
 
-from clipper.base.turn_budget import Backlog
-from clipper.errors import ClipperError, MalformedRequest, Overloaded
+from clipper.errors import ClipperError, MalformedRequest, Overloaded, Unavailable
 from clipper.worker.frontend.budget import NO_ROOM, Budget
 from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.rpc import bounds
 from clipper.worker.frontend.rpc.calls import Call, Caller
 from clipper.worker.frontend.rpc.framing import Message
-from clipper.worker.frontend.rpc.service import METHODS, WATCH, Services, Unary
+from clipper.worker.frontend.rpc.service import WATCH, Services, Unary
 from clipper.worker.frontend.rpc.statuses import Refused
 from clipper.worker.frontend.rpc.stream import Rest, Stream
-from clipper.worker.frontend.rpc.wire import decode, delimited, delimited_head, encode
+from clipper.worker.frontend.rpc.wire import decode, encode
 
-STREAM_INFER = METHODS["ModelStreamInfer"].path
+# What ends a stream while the worker drains.
+STOPPING = Unavailable("the worker is stopping: ask again")
 
 
 class Counts:
@@ -107,6 +106,8 @@ class UnaryCall(Single):
 
     def resume(self) -> None: ...
 
+    def stop(self) -> None: ...
+
     def leave(self) -> None:
         super().leave()
         self._shared.counts.in_flight -= 1
@@ -151,144 +152,12 @@ class Watch(Single):
     def resume(self) -> None:
         self.look()
 
+    def stop(self) -> None:
+        self._stream.fail(STOPPING)
+
     def leave(self) -> None:
         super().leave()
         self._shared.counts.streaming -= 1
-
-
-class Conversation:
-    """A stream of messages, each of which is answered before the next one is asked.
-
-    Messages are asked at once while the turn has time. Without this bound, a stream that is answered would have all
-    that wait asked at once, up to the first that is not refused.
-    """
-
-    may_be_quiet = True
-
-    def __init__(self, stream: Stream, shared: Shared, later: "Backlog[Conversation]") -> None:
-        """``later``: those of one connection whose next message waits for a turn."""
-        self._stream = stream
-        self._shared = shared
-        self._later = later
-        # Of ModelStreamInfer an error is an answer. Of others it ends the stream.
-        self._is_infer = stream.head.path == STREAM_INFER
-        self._waiting: deque[Message] = deque()
-        self.held_bytes = 0
-        self._call: Call | None = None
-        self._is_asking = self._is_answering = self._is_due = self._has_left = False
-        shared.counts.open += 1
-        shared.counts.streaming += 1
-
-    @property
-    def is_busy(self) -> bool:
-        return self._is_answering or bool(self._waiting)
-
-    def take(self, message: Message) -> None:
-        self._waiting.append(message)
-        size_bytes = len(message.data) + bounds.MESSAGE_HELD_BYTES
-        self.held_bytes += size_bytes
-        hold(self._shared.port.budget, size_bytes)
-        if self.held_bytes > bounds.MAX_STREAM_HELD_BYTES:
-            raise Overloaded("too many messages of this stream wait for their answers: send fewer at once")
-        self._ask()
-
-    def end(self) -> None:
-        self._ask()
-
-    def look(self) -> None: ...
-
-    def resume(self) -> None:
-        self._ask()
-
-    def leave(self) -> None:
-        self._has_left = True
-        self._shared.counts.open -= 1
-        self._shared.counts.streaming -= 1
-        self._waiting.clear()
-        self._shared.port.budget.held_bytes -= self.held_bytes
-        self.held_bytes = 0
-        call = self._call
-        if self._is_answering:
-            self._answered()
-        if call is not None:
-            call.cancel()
-
-    def on_answer(self, message: bytes, rest: Rest = ()) -> None:
-        self._answered()
-        size_bytes = len(message) + sum(map(len, rest))
-        self._send(delimited_head(2, size_bytes) + message if self._is_infer else message, rest)
-
-    def on_refusal(self, refused: Refused) -> None:
-        self._answered()
-        if self._is_infer:
-            self._send(delimited(1, str(refused).encode()))
-        else:
-            self._stream.refuse(refused)
-
-    def _send(self, message: bytes, rest: Rest = ()) -> None:
-        try:
-            self._stream.send(message, rest)
-        except Overloaded as error:
-            self._stream.fail(error)
-        else:
-            self._ask()
-
-    def _ask(self) -> None:
-        """Go on with the next message, if there is one and the client has read the answers to those before it."""
-        if self._is_asking or self._is_due:
-            return
-        turn = self._shared.port.turn
-        self._is_asking = True
-        while self._may_ask and turn.is_open(turn.now_s()):
-            self._ask_next()
-        self._is_asking = False
-        self._is_due = self._may_ask
-        if self._is_due:
-            self._later.add(self)
-        else:
-            self._look_at_end()
-
-    def go_on(self, end_s: float) -> bool:
-        """Ask about one message that has waited for a turn; return whether no other one waits for one."""
-        self._is_asking = True
-        if self._may_ask:
-            self._ask_next()
-        self._is_asking = False
-        self._is_due = self._may_ask
-        if not self._is_due:
-            self._look_at_end()
-        return not self._is_due
-
-    def _look_at_end(self) -> None:
-        if not self._has_left and not self.is_busy:
-            self._stream.resume()
-            if self._stream.has_ended:
-                self._stream.finish()
-
-    @property
-    def _may_ask(self) -> bool:
-        return bool(self._waiting) and not (self._is_answering or self._has_left or self._stream.is_behind)
-
-    def _ask_next(self) -> None:
-        message = self._waiting.popleft()
-        size_bytes = len(message.data) + bounds.MESSAGE_HELD_BYTES
-        self.held_bytes -= size_bytes
-        self._shared.port.budget.held_bytes -= size_bytes
-        self._shared.counts.in_flight += 1
-        self._is_answering = True
-        services = self._shared.services
-        try:
-            method = services.infer if self._is_infer else services.reflected
-            call = start(self._stream, self, message, self._shared, method)
-        except ClipperError as error:
-            self._stream.fail(error)
-        else:
-            self._call = call if self._is_answering else None
-
-    def _answered(self) -> None:
-        self._call = None
-        self._is_answering = False
-        self._shared.counts.in_flight -= 1
 
 
 def hold(budget: Budget, size_bytes: int) -> None:

@@ -17,9 +17,13 @@ MAX_STREAMS = 256
 # What a client may send before it gets a WINDOW_UPDATE: a stream's next messages wait within this much, and a large
 # message should not wait for a round trip too often.
 STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES = 1024 * 1024, 4 * 1024 * 1024
-# A stream's message that waits takes this much in addition to its data: a MiB of messages of two bytes took 24. All of
-# a stream may take so much, which no infer messages in a stream's window do.
+# A stream's message that waits takes this much in addition to its data: a MiB of messages of two bytes took 24. All
+# behind the first one may take so much, which no infer messages in a stream's window do.
 MESSAGE_HELD_BYTES, MAX_STREAM_HELD_BYTES = 160, 8 * 1024 * 1024
+# Requests of one stream of infer requests that wait for their answers, each some KB beside its data. A stream's client
+# waits while there are half as many; only a window full of requests of under 500 bytes gets to the whole number, and
+# further ones are refused. It is eight batches of 512, so no model waits for its clients.
+MAX_STREAM_REQUESTS, BUSY_STREAM_REQUESTS = 4096, 2048
 # Where memory is short, a stream of which so much waits gives way like a message that does not end.
 LARGE_STREAM_BYTES = STREAM_WINDOW_BYTES // 4
 # libnghttp2 ends a connection at a larger head. A call whose head is over MAX_HEAD_BYTES is refused alone.
@@ -51,8 +55,8 @@ def next_piece_bytes(piece_bytes: int, handled_bytes: int, took_s: float) -> int
     return max(min(fitting_bytes, 2 * piece_bytes, READ_PIECE_BYTES), LEAST_PIECE_BYTES)
 
 
-# A stream's next message waits while its client has not taken this much of its answers.
-MAX_STREAM_UNSENT_BYTES = 64 * 1024
+# A stream's next messages wait while its client has not taken this much of its answers: as much as it may send itself.
+MAX_STREAM_UNSENT_BYTES = STREAM_WINDOW_BYTES
 # From when a connection is accepted until its first frame.
 PREFACE_SWEEPS = 10
 # A client that has open calls and sends nothing for this long is sent a PING, which it has to answer in time.

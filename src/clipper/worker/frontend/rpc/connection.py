@@ -7,7 +7,7 @@ from typing import Protocol, cast
 from ngh2 import ErrorCode
 
 from clipper.base.turn_budget import RESTS, VISIT_S, Backlog
-from clipper.errors import NotImplementedYet, Overloaded, Unavailable
+from clipper.errors import NotImplementedYet, Overloaded
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import NO_ROOM, Untaken
 from clipper.worker.frontend.http.giving_way import GivingWay, slow_from_s
@@ -15,7 +15,8 @@ from clipper.worker.frontend.http.port import address_of, has_gone
 from clipper.worker.frontend.http.waiting_input import Held
 from clipper.worker.frontend.long_work import Steps
 from clipper.worker.frontend.rpc import bounds
-from clipper.worker.frontend.rpc.behaviours import STREAM_INFER, Conversation, Shared, UnaryCall, Watch
+from clipper.worker.frontend.rpc.behaviours import STOPPING, Shared, UnaryCall, Watch
+from clipper.worker.frontend.rpc.conversation import STREAM_INFER, Conversation
 from clipper.worker.frontend.rpc.protocols import REFLECTION, REFLECTION_ALPHA
 from clipper.worker.frontend.rpc.service import WATCH
 from clipper.worker.frontend.rpc.session import Session
@@ -209,7 +210,7 @@ class RpcConnection(asyncio.Protocol):
         if counts.streaming >= bounds.MAX_STREAMING_CALLS:
             raise Overloaded("too many streams are open: close some, or try again later")
         if self._port.is_draining:
-            raise Unavailable("the worker is stopping: ask again")
+            raise STOPPING
         return Watch(stream, shared) if path == WATCH.path else Conversation(stream, shared, self._later)
 
     def count_refused(self, code: str) -> None:
@@ -330,8 +331,8 @@ class RpcConnection(asyncio.Protocol):
         """The worker drains: ask the client to call another one, and end what would go on for ever."""
         self._session.announce_end()
         for stream in list(self._session.streams.values()):
-            if stream.head.path in _STREAMING:
-                stream.fail(Unavailable("the worker is stopping: ask again"))
+            if stream.behaviour is not None:
+                stream.behaviour.stop()
         self._flush()
 
     def begin_end(self) -> None:

@@ -276,8 +276,11 @@ class Session:
         return passed_on + sum([len(piece) for rest, _ in self._long.values() for piece in rest])
 
     def is_behind(self, stream: Stream) -> bool:
-        unsent_bytes = self._http2.queued_body_size(stream.number)
-        if unsent_bytes > bounds.MAX_STREAM_UNSENT_BYTES or stream.number in self._long:
+        number = stream.number
+        unsent_bytes = self._http2.queued_body_size(number)
+        if number in self._long:
+            unsent_bytes += sum(map(len, self._long[number][0]))
+        if unsent_bytes > bounds.MAX_STREAM_UNSENT_BYTES:
             self._blocked[stream.number] = stream
             return True
         return False
@@ -308,10 +311,14 @@ class Session:
             elif size_bytes > limits.LARGE_ANSWER_BYTES and not self._host.has_room(size_bytes):
                 raise Overloaded("answers that clients have not read take up all memory for them: try again later")
             else:
-                http2.send_data(number, prefix_of(size_bytes) + message)
-            if rest:
-                self._long[number] = deque(rest), trailers
-            elif number in self._long:
+                message = prefix_of(size_bytes) + message
+                if number in self._long:
+                    self._long[number][0].extend((message, *rest))
+                else:
+                    http2.send_data(number, message)
+                    if rest:
+                        self._long[number] = deque(rest), None
+            if number in self._long:
                 self._long[number] = self._long[number][0], trailers
             elif trailers is not None:
                 http2.send_trailers(number, trailers)

@@ -45,6 +45,9 @@ class Behaviour(Protocol):
     def resume(self) -> None:
         """The client has read answers that it was behind with."""
 
+    def stop(self) -> None:
+        """The worker drains: end what would go on for ever, once what is under way is answered."""
+
     def leave(self) -> None:
         """The call has ended, by an answer or without one. Cancel what is under way."""
 

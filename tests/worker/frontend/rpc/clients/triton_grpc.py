@@ -38,6 +38,7 @@ def main(url: str) -> None:
         "ready": client.is_server_ready(),
         "model_ready": client.is_model_ready("app"),
         "version_ready": client.is_model_ready("app", "1"),
+        "unknown_ready": client.is_model_ready("nobody"),
         "server": client.get_server_metadata(as_json=True),
         "model": client.get_model_metadata("app", as_json=True),
         "config": client.get_model_config("app", as_json=True)["config"],
@@ -85,10 +86,24 @@ def main(url: str) -> None:
     for name in ("app", "nobody", "app"):
         client.async_stream_infer(name, [row], request_id=name)
     told = [answers.get(timeout=30) for _ in range(3)]
-    client.stop_stream()
     found["stream"] = [
         error.message() if error is not None else result.as_numpy("output").tolist() for result, error in told
     ]
+    # As clients of decoupled models do: answers until each request has had its final one.
+    waiting = {str(number) for number in range(64)}
+    for name in waiting:
+        client.async_stream_infer("app", [tensor(np.full((1, 4), int(name), np.float32), "FP32")], request_id=name)
+    sums = {}
+    while waiting:
+        result, _ = answers.get(timeout=30)
+        answer = result.get_response()
+        sums[answer.id] = result.as_numpy("output").tolist()
+        if answer.parameters["triton_final_response"].bool_param:
+            waiting.remove(answer.id)
+    client.stop_stream()
+    found["streamed"] = sorted(int(name) * 4 == values[0] for name, values in sums.items())
+    region = triton.InferInput("input", [1, 4], "FP32")
+    region.set_shared_memory("region", 16)
 
     short, surplus, twice = tensor(ROW, "FP32"), tensor(ROW, "FP32"), tensor(ROW, "FP32")
     short._raw_content = short._raw_content[:-1]
@@ -109,7 +124,6 @@ def main(url: str) -> None:
 
     found["errors"] = {
         "unknown model": refused(lambda: infer(row, model="nobody")),
-        "unknown ready": refused(lambda: client.is_model_ready("nobody")),
         "unknown version": refused(lambda: infer(row, model_version="9")),
         "datatype": refused(lambda: infer(tensor(ROW.astype(np.float64), "FP64"))),
         "shape": refused(lambda: infer(tensor(np.ones((1, 5), np.float32), "FP32"))),
@@ -123,6 +137,7 @@ def main(url: str) -> None:
         "sequence": refused(lambda: infer(row, sequence_id=5, sequence_start=True)),
         "deadline": refused(lambda: infer(row, model="slow", client_timeout=0.2)),
         "timeout": refused(lambda: infer(row, model="slow", timeout=200_000)),
+        "region": refused(lambda: infer(region)),
         "load": refused(lambda: client.load_model("app")),
         "shared memory": refused(client.get_system_shared_memory_status),
         "trace": refused(client.get_trace_settings),
