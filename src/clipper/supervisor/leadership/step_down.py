@@ -1,7 +1,7 @@
-"""How a supervisor ends without ending what it runs, for the next start to go on with.
+"""Ends a supervisor but not what it runs, with which the next start goes on.
 
-A leader that becomes a standby starts again in its own process, with the same arguments, and so does a server that is
-handed over while somebody else watches its process: so nothing of it can act for a cluster that it no longer leads.
+A leader that becomes a standby starts again in its own process, with the same arguments, so that nothing of it can act
+for a cluster that it no longer leads. So does a server that is handed over while somebody else watches its process.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from clipper.supervisor.stop_requests import StopRequests
 
 log = logging.getLogger(__name__)
 
-# What runs besides ends in milliseconds. Nothing may hold this server up: another one leads by now, or shall start.
+# The time for other tasks to end, which take milliseconds. Nothing may hold this server up: another leads, or will.
 STEP_DOWN_TIMEOUT_S = 2.0
 
 
 def start_again(config: Config) -> NoReturn:
-    """Descriptors, such as the lock of the home, are closed by the system."""
+    """Start this process again. The system closes descriptors, such as the lock of the home."""
     addresses = {variable: getattr(config, name) for name, variable in ADDRESSES.items()}
     environment = {
         **os.environ,
@@ -40,8 +40,11 @@ async def step_down(parts: Parts, config: Config, why: str) -> NoReturn:
 
 
 class HandOver:
-    """Hands a server over to the next start of its home. A server in the background ends, and the command that asks for
-    this starts the next one. One whose process somebody watches stays that process, and starts again in it."""
+    """Hands a server over to the next start of its home.
+
+    A server in the background ends, and the command that asks for this starts the next. A server whose process somebody
+    watches stays that process, and starts again in it.
+    """
 
     def __init__(self, config: Config, stopping: StopRequests) -> None:
         self._config = config
@@ -50,7 +53,7 @@ class HandOver:
         self._is_waited_for = False
 
     def request(self) -> None:
-        """Hand over. A server that was told to stop goes on stopping; one that has yet to serve has nothing to end."""
+        """Hand over. A server that was told to stop goes on stopping; a server that does not serve yet just ends."""
         if self._stopping.is_requested:
             return
         if not self._is_waited_for:
@@ -70,7 +73,7 @@ class HandOver:
     def _end(self) -> NoReturn:
         if self._config.options.started_by != "start":
             start_again(self._config)
-        # Not by the end of the event loop, which would cancel the tasks that watch what runs.
+        # Not by the end of the event loop, which would cancel the tasks that watch processes.
         os._exit(0)
 
 

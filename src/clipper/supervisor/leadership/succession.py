@@ -1,7 +1,8 @@
-"""How a server of a cluster comes to lead: it asks for the lease, stands by until it gets it, and then takes over.
+"""Brings a server of a cluster to lead: it asks for the lease, stands by until it gets it, and then takes over.
 
-A standby answers no queries. What it left running when another took over goes on until the new leader is ready: its
-workers are drained then, because nobody tells them of changes any more, such as of keys that are revoked."""
+A standby answers no queries. Workers that it left running when another server took over go on until the new leader is
+ready. Then they are drained, because nobody tells them of changes any more, such as revoked keys.
+"""
 
 import asyncio
 import contextlib
@@ -40,21 +41,24 @@ from clipper.values.types import OPERATOR
 
 log = logging.getLogger(__name__)
 
-# How often the lease is asked for. With the lease's duration this is most of what a takeover takes.
+# How often the lease is asked for. With the lease's duration, this is most of the time of a takeover.
 ASK_EVERY_S = 0.5
-# How often to look for models' files that the leader has stored. A takeover fetches what is missing by then.
+# How often to look for models' files that the leader has stored. A takeover fetches files that are still missing.
 FETCH_EVERY_S = 5.0
-# After Redis was away, its leader can renew the lease for so long before a standby asks for it: what the leader knows
-# still holds, and a takeover would only start everything again.
+# After Redis was away, a standby waits for this long, so that the leader can renew the lease: a takeover would only
+# start everything again.
 PATIENCE_S = 5.0
-# A leader that is not ready for longer, for instance because a model cannot run there, keeps no old workers running.
+# Old workers run for at most this long while the new leader is not ready, for instance because a model cannot run
+# there.
 LEFT_FOR_S = 300.0
 
 
 @dataclass(eq=False)
 class Standby:
-    """Waits for the lease. ``_end_orphans`` drains the workers that this home left, and ends its containers.
-    ``outcome``: the latest answer to the request for the lease."""
+    """Waits for the lease. ``outcome`` is the latest answer to the request for it.
+
+    ``_end_orphans`` drains the workers that this home left, and ends its containers.
+    """
 
     _registry: SharedRegistry
     _artifacts: Artifacts
@@ -66,7 +70,7 @@ class Standby:
         self.outcome: Lease | Leader | Away | RegistryUnavailable = Away("the self._registry was not asked yet")
 
     async def ask(self) -> Lease | None:
-        """Ask for the lease once. Raises RegistryUnavailable: as ``SharedRegistry.acquire``."""
+        """Ask for the lease once. Raises RegistryUnavailable like ``SharedRegistry.acquire``."""
         self.outcome = await asyncio.to_thread(self._registry.acquire, clock_s() >= self._patient_until_s)
         if isinstance(self.outcome, Away):
             self._patient_until_s = float("inf")
@@ -110,8 +114,11 @@ class Standby:
 
 @dataclass(eq=False)
 class StandbyOperations:
-    """The answers of a standby's management API; see ``api.server.operations.Operations``. Calls are refused and not
-    passed on: the caller learns where to call, and gets no answer from a server that may lead no more."""
+    """The answers of a standby's management API; see ``api.server.operations.Operations``.
+
+    Calls are refused and not passed on: the caller learns where to call, and gets no answer from a server that may no
+    longer lead.
+    """
 
     _standby: Standby
     _registry: SharedRegistry
@@ -124,7 +131,7 @@ class StandbyOperations:
         self._started_s = time.monotonic()
 
     def __getattr__(self, name: str) -> Any:
-        """Every other method refuses."""
+        """Refuse every other method."""
         if name.startswith("_"):
             raise AttributeError(name)
 
@@ -160,7 +167,7 @@ class StandbyOperations:
         )
 
     async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
-        """A standby has no workers, applications or models: all scrapes get its own state."""
+        """Return the standby's own state for every scrape: it has no workers, applications or models."""
         del by_worker, applications, models
         return render(Scrape(await self.status()))
 
@@ -177,7 +184,7 @@ class StandbyOperations:
 
 
 def who_leads(standby: Standby) -> str:
-    """Why a standby answers neither queries nor operators, and who does."""
+    """Return why a standby answers neither queries nor operators, and which server does."""
     match standby.outcome:
         case Leader(epoch=epoch, address=address):
             return f"this server is a standby: the server at {address} leads, with epoch {epoch}; ask there"
@@ -189,7 +196,7 @@ def who_leads(standby: Standby) -> str:
 
 
 def reap_children() -> None:
-    """Collect the status of children that have ended: a supervisor that stepped down keeps them, and watches none."""
+    """Reap children that have ended: a supervisor that stepped down keeps its children, but does not watch them."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -197,7 +204,7 @@ def reap_children() -> None:
 
 @dataclass(eq=False)
 class Succession:
-    """Takes one server from its start until it leads."""
+    """Takes a server from its start until it leads."""
 
     _config: Config
     _home: HomeFolders
@@ -208,7 +215,9 @@ class Succession:
 
     async def lead(self, registry: SharedRegistry) -> Leadership | None:
         """Wait until this server leads, with all models' files; None if it is told to stop before.
-        Raises RegistryUnavailable: the registry cannot be used as it is, whoever leads."""
+
+        Raises RegistryUnavailable if the registry cannot be used, whoever leads.
+        """
         # A supervisor that stepped down in this process has left children, some of which may have ended.
         reap_children()
         artifacts = Artifacts(self._home.artifacts)
@@ -223,7 +232,7 @@ class Succession:
                     # It is renewed from now on, also while the calls under way are answered.
                     leadership = Leadership(registry, lease, self._port.address, time.time())
             finally:
-                # A server that goes on to lead is found where it is, and whoever calls it waits until it answers.
+                # A server that leads again keeps its address, and its callers wait until it answers.
                 if lease is None:
                     self._home.place.unlink(missing_ok=True)
         log.info("this server leads, with epoch %(epoch)d", {"epoch": lease.epoch})
@@ -252,7 +261,7 @@ class Succession:
             await keepers.stop()
 
     def _holder_of(self, token: str | None) -> Holder | None:
-        """Other tokens are in the registry, which only the leader reads."""
+        """Return the holder of the home's own token. Other tokens are in the registry, which only the leader reads."""
         return Holder(OPERATOR, "admin") if token is not None and self._token_file.matches(token) else None
 
     async def _end_orphans(self) -> None:

@@ -26,14 +26,14 @@ from clipper.values.types import MAX_CONTEXT_LENGTH, DType, InputType, ModelId, 
 
 # A query may ask all of an application's links.
 MAX_LINKS = 64
-# Stands for the type of inputs of an application whose models are not there yet: any policy takes it.
+# The input type, for checks, of an application whose models do not exist yet: any policy takes it.
 UNKNOWN_TYPE = InputType(DType.FLOAT64, (1,))
-# With texts of the greatest length, some MB.
+# With texts of the greatest length, these are some MB.
 MAX_LISTED_CONTEXTS = 10_000
 
 
 class ApplicationOperations(OfParts):
-    """Each change returns once every worker serves it."""
+    """The operations on applications. Each change returns once every worker serves it."""
 
     async def list_applications(self) -> list[Application]:
         return [
@@ -86,14 +86,14 @@ class ApplicationOperations(OfParts):
         there = [link for link in there if link.version is None or ModelId(link.model, link.version) in versions]
         new = replace(new, links=tuple(there))
         if new.code is not None and not self._artifacts.renew(new.code):
-            # It is tried once it is there.
+            # The code is tried once it is there.
             new = replace(new, policy=Selection().policy, loss=Selection().loss, code=None)
         try:
             input_type = self._input_type(new)
         except (Conflict, InvalidArgument):
             if new.input_type is not None:
                 raise
-            # The first link's model will say it.
+            # The first link's model will decide it.
             new, input_type = replace(new, links=()), str(UNKNOWN_TYPE)
         self._reconciler.servable.check(await self._checked(_record(new, input_type)), self._catalog.applications)
 
@@ -119,12 +119,12 @@ class ApplicationOperations(OfParts):
         try:
             await self._reach_workers(f"that application {name!r} is deleted")
         finally:
-            # Also if a worker does not know it yet: it has the code loaded, and what it still learns is waited for.
+            # Also if a worker does not know of it yet: that has the code loaded, and what it still learns is awaited.
             self._forgetter.wake()
             self._remove_unused(record.code)
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
-        """Replaces the link of that name, if there is one. ``MODEL:VERSION`` stands beside other links of the model."""
+        """Link a model, in place of a link of that name. ``MODEL:VERSION`` is a link beside others of the model."""
         record = self._catalog.application(application)
         name, _, version = model.partition(":")
         if version and change.version not in (None, version):
@@ -186,7 +186,7 @@ class ApplicationOperations(OfParts):
                 wanted.check_fits(record, self._catalog.version(link.model, version))
 
     async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
-        """The record, with ``code`` only if its policy or loss uses it."""
+        """Return the checked record, with ``code`` only if its policy or loss uses it."""
         check_features(record.selection, InputType.parse(record.input_type))
         check_json("the policy's parameters", record.selection.parameters)
         check_json("the loss's parameters", record.selection.loss_parameters)
@@ -206,7 +206,7 @@ class ApplicationOperations(OfParts):
             self._artifacts.remove(artifact)
 
     async def _asked(self, name: str) -> list[ApplicationStatistics]:
-        """An application's statistics from each worker that answers."""
+        """Return an application's statistics from each worker that answers."""
         return [
             application
             for worker in await self._workers.statistics([name], ())
@@ -237,13 +237,13 @@ def _record(new: NewApplication, input_type: str) -> ApplicationRecord:
 
 
 def _problem(asked: Sequence[ApplicationStatistics]) -> str | None:
-    """The last problem of an application's policy in one of the workers."""
+    """Return the last problem of an application's policy in any worker."""
     selections = (application.selection for application in asked)
     return next((one.last_policy_error for one in selections if one is not None and one.last_policy_error), None)
 
 
 def _linked(record: ApplicationRecord, name: str) -> Link | None:
-    """The link that ``MODEL:VERSION`` names; or ``MODEL``: its only link, or the one to the current version."""
+    """Return the link that ``MODEL:VERSION`` names; for ``MODEL``, its only link or the link to the current version."""
     model, _, version = name.partition(":")
     links = [link for link in record.links if link.model == model]
     if version:

@@ -16,21 +16,24 @@ from clipper.supervisor.registry.records import KeyRecord
 from clipper.supervisor.registry.store import Delete, Put
 from clipper.values.types import check_name
 
-# One for each client program or customer. All are in each snapshot, and those with limits have metrics.
+# A key for each client program or customer. All are in each snapshot, and keys with limits have metrics.
 MAX_KEYS = 1000
 MAX_APPLICATIONS = 64
 _RANDOM_BYTES = 32
 
 
 class KeyOperations(OfParts):
-    """Workers know only digests of keys, which reveal nothing of 256 random bits."""
+    """The operations on keys. Workers know only digests of keys, which reveal nothing of 256 random bits."""
 
     async def list_keys(self) -> list[Key]:
         return [_view(record) for _, record in sorted(self._catalog.keys.items())]
 
     async def create_key(self, new: NewKey) -> CreatedKey:
-        """Raises InvalidArgument, NotFound or Conflict: a value is not valid, an application does not exist, or the
-        name or the key is taken, or there are too many; and RegistryUnavailable."""
+        """Make a key.
+
+        Raises InvalidArgument if a value is not valid, NotFound if an application does not exist, Conflict if the name
+        or the key is taken or there are too many keys, and RegistryUnavailable.
+        """
         check_name("key", new.name, self._catalog.keys)
         check_ranges(new)
         before = self._catalog.keys.get(new.name)
@@ -62,13 +65,16 @@ class KeyOperations(OfParts):
             new.name, digest, time.time(), applications, new.max_in_flight, new.max_per_second, expires_at
         )
         self._catalog.commit(Put(record), by=CALLER.get())
-        # A worker that does not know it yet will know it later. An error would lose the key, which is shown only once.
+        # A worker that does not know it yet will know it soon. An error would lose the key, which is shown only once.
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
         return CreatedKey(**shared(_view(record), CreatedKey), key=key)
 
     async def revoke_key(self, name: str) -> None:
-        """Returns once every worker refuses it. Raises NotFound, RegistryUnavailable, and Unavailable if it is revoked,
-        but a worker has not confirmed that in time."""
+        """Revoke a key. Return once every worker refuses it.
+
+        Raises NotFound, RegistryUnavailable, and Unavailable if it is revoked but a worker has not confirmed that in
+        time.
+        """
         if name not in self._catalog.keys:
             raise NotFound(f"key {name!r} does not exist: clipper key list shows those that do")
         self._catalog.commit(Delete(KeyRecord, name), by=CALLER.get())

@@ -30,16 +30,16 @@ from clipper.supervisor.rollout import newcomers, rollbacks, rules, wanted
 from clipper.supervisor.rollout.versions import LINK_TIMEOUT_S
 from clipper.values.types import InputType, ModelId, check_name
 
-# A model that names all packages of the environment that it was saved in has some hundred needs.
+# A model that names all packages of its author's environment has some hundred needs.
 MAX_NEEDS = 1000
-# No option of the installer, and no further line.
+# A need is neither an option of the installer nor several lines.
 _NEED = re.compile(r"[A-Za-z0-9][ -~]{0,499}")
 # A path may be longer on disk; such a model can be packed under a shorter one.
 MAX_TEXT_LENGTH = 1000
 
 
 class ModelOperations(OfParts):
-    """Changes that start or stop containers return before the containers have started or stopped: poll the version."""
+    """The operations on models. Changes return before containers have started or stopped: poll the version."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
@@ -60,7 +60,7 @@ class ModelOperations(OfParts):
         return {record.version: deployment_view(record) for record in self._catalog.versions_of(model)}
 
     async def list_replicas(self, models: Sequence[str] | None) -> list[Replica]:
-        # Not those of the catalog: replicas of a version that is gone still stop.
+        # Not the catalog's models: replicas of a removed version may still be stopping.
         wanted = None if models is None else set(models)
         return [self._views.replica(one) for one in self._manager.slots() if wanted is None or one.slot.model in wanted]
 
@@ -90,8 +90,10 @@ class ModelOperations(OfParts):
         self._check(deployment, is_sent=self._artifacts.renew(deployment.artifact))
 
     async def rollback(self, model: str, version: str | None, allow_stopped: bool) -> Model:
-        """Bounded by the version's own start timeout, and the time that its environment may take to be built. A
-        rollback to the current version cancels what waits to take its place."""
+        """Roll back, within the version's own start timeout and the time for its environment.
+
+        A rollback to the current version cancels versions that wait to take its place.
+        """
         target = self._rollback_target(model, version, allow_stopped)
         if target.version == self._catalog.model(model).current:
             if waiting := wanted.cancelled(self._catalog, model):
@@ -100,7 +102,7 @@ class ModelOperations(OfParts):
         else:
             promotion = rules.next_promotion(self._catalog.versions_of(model))
             state = "starting" if target.state == "failed" else target.state
-            # One that is asleep wakes first.
+            # A sleeping version wakes first.
             replicas = max(target.replicas_wanted, 1)
             asked = replace(
                 target,
@@ -164,14 +166,14 @@ class ModelOperations(OfParts):
             await self._manager.save_logs(record.id)
         paths = {name: path for record in records for name, path in self._manager.log_paths(record.id).items()}
         if replica is not None:
-            # A replica's id is its name and the number of its start; all starts of one share a log.
+            # A replica's id is its name and the number of its start; all starts share a log.
             paths = {name: path for name, path in paths.items() if name == replica_name(replica)}
             if not paths:
                 raise NotFound(f"model {model!r} has no log of replica {replica!r}: expected e.g. {model}:1#1")
         return logs_of(paths, after, lines)
 
     def _check(self, deployment: Deployment, *, is_sent: bool = True) -> None:
-        """Raises RequestError if a value is not valid, or, if it was sent, the artifact lacks what is named."""
+        """Raise RequestError if a value is not valid, or if the artifact was sent and lacks what is named."""
         _check_texts(deployment)
         target = deployment.target if deployment.loader in ("file", "binary") else ""
         for path in (target, deployment.data, deployment.requirements):
@@ -218,7 +220,7 @@ class ModelOperations(OfParts):
             ),
             batching=deployment.batching,
             cache=deployment.cache,
-            # One to find out whether it runs at all, also if it may have none.
+            # At least one, to find out whether it runs at all.
             replicas_wanted=max(rules.within(deployment.replicas, in_use), 1),
             created_at=time.time(),
             kept=not deployment.make_current,
@@ -246,7 +248,7 @@ class ModelOperations(OfParts):
         return target
 
     def _others(self, owner: ModelRecord) -> str:
-        """Why a rollback returns to none of the other versions, and what to do."""
+        """Return why a rollback returns to none of the other versions, and what to do."""
         others = [
             f"version {one.version} " + (f"was stopped ({one.stopped})" if one.stopped else f"is {one.state}")
             for one in self._catalog.versions_of(owner.name)
@@ -263,7 +265,7 @@ class ModelOperations(OfParts):
             record = self._catalog.versions.get(target.id)
             return record is None or record.promotion is None
 
-        # Beyond the start itself: the stop of what is in its slots, its environment, and the workers.
+        # Beyond the start itself: the stop of what runs in its slots, its environment, and the workers.
         start_s = MOST_START_TIMES * target.spec.start_timeout_s
         timeout_s = start_s + PREPARE_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
         decided = await self._reconciler.until(is_decided, timeout_s)
@@ -277,7 +279,7 @@ class ModelOperations(OfParts):
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
 
     async def _have_gone(self, removed: list[VersionRecord]) -> None:
-        """Push the removal to workers, and remove what versions leave on disk once their containers are gone."""
+        """Push the removal to workers, and remove the versions' files once their containers are gone."""
 
         def are_gone() -> bool:
             return not any(self._manager.slots(record.id) for record in removed)
@@ -307,13 +309,13 @@ def logs_of(
     lines: int,
     others: Mapping[str, tuple[logs.Lines, str]] = MappingProxyType({}),
 ) -> Logs:
-    """Return what ``Operations.logs`` answers for these logs. ``others``: those that were read elsewhere."""
+    """Return the answer of ``Operations.logs`` for these logs. ``others``: logs that were read elsewhere."""
     found = {**logs.logs_after(paths, after, lines), **others}
     return Logs({name: each for name, (each, _) in found.items()}, {name: place for name, (_, place) in found.items()})
 
 
 def _check_texts(deployment: Deployment) -> None:
-    """Check the texts that go into a command line, a path or a log. A sample does not: it may be any JSON."""
+    """Check the texts that go into a command line, a path or a log. A sample does not, so it may be any JSON."""
     for field, text in shared(deployment, VersionSpec).items():
         if field != "sample" and isinstance(text, str) and not (len(text) <= MAX_TEXT_LENGTH and text.isprintable()):
             raise InvalidArgument(f"{field} is {text!r:.100}: expected at most {MAX_TEXT_LENGTH} printable characters")

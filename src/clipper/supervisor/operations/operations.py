@@ -34,14 +34,14 @@ from clipper.values.types import ModelId
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """An application of which a model cannot be asked; ``is_answered``: others can."""
+    """An application with a model that cannot be asked. ``is_answered``: whether other models can."""
 
     text: str
     is_answered: bool
 
 
 class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations, SeriesOperations, KeyOperations):
-    """See ``api.server.operations.Operations`` for each call."""
+    """All operations; see ``api.server.operations.Operations`` for each call."""
 
     def __init__(
         self,
@@ -160,14 +160,14 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return await self._scrapes.text(by_worker, applications, models)
 
     async def problems(self) -> list[str]:
-        """Why not every model of every application can be asked; empty if each can."""
+        """Return why not every model of every application can be asked; empty if all can."""
         return [*self._problems_of_server(), *(trouble.text for trouble in self._troubles())]
 
     async def why_not_ready(self) -> list[str]:
         return self._why_not_ready(self._problems_of_server(), self._troubles())
 
     def _why_not_ready(self, of_server: list[str], troubles: Sequence["_Trouble"]) -> list[str]:
-        """Why the server is not ready, as query workers judge it: ``frontend.readiness``."""
+        """Return why the server is not ready, by the rule of the query workers: ``frontend.readiness``."""
         unanswered = [trouble.text for trouble in troubles if not trouble.is_answered]
         counts = self._needs_all or len(unanswered) == len(self._catalog.applications)
         return [*of_server, *(unanswered if counts else ())]
@@ -205,7 +205,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return schemas.Stopping(drain_delay_s=self._stopping.drain_delay_s)
 
     def _problem_of_home(self) -> list[str]:
-        """Workers go on without it, so nothing else would say so."""
+        """Return the problem of a home that is gone: workers go on without it, so nothing else would say so."""
         if lock_path(Path(self._home)).exists():
             return []
         return [
@@ -214,7 +214,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         ]
 
     def _unknown_versions(self) -> list[str]:
-        """The versions that run, and of which nobody knows whether they can answer."""
+        """Return a problem for each running version of which nobody knows whether it can answer."""
         records = (self._catalog.versions[id_] for id_ in self._catalog.running())
         return [f"{one.id}: {one.unknown}" for one in records if one.state == "ready" and one.unknown is not None]
 
@@ -242,7 +242,7 @@ def by_node(replicas: Sequence[schemas.Replica]) -> dict[str, dict[str, int]]:
 
 
 def _problems_of_replicas(slots: Sequence[SlotStatus]) -> list[str]:
-    """Versions of which some replicas crash. One of which all crash is a problem of the applications that ask it."""
+    """Return the problems of versions of which some replicas crash. If all do, that is a problem of applications."""
     by_version: defaultdict[ModelId, list[SlotStatus]] = defaultdict(list)
     for slot in slots:
         by_version[ModelId(slot.slot.model, slot.slot.version)].append(slot)
@@ -256,7 +256,7 @@ def _problems_of_replicas(slots: Sequence[SlotStatus]) -> list[str]:
 
 
 def _problems_of_workers(statistics: Sequence[WorkerStatistics]) -> list[str]:
-    """The problems that workers report. Queries are answered all the same; those of a failing policy by the default."""
+    """Return the problems that workers report. Queries are still answered; with a failing policy by the default."""
     problems = [
         f"worker {worker.index} cannot write the decision log: {worker.decisions.problem}"
         for worker in statistics

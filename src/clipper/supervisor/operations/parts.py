@@ -1,4 +1,4 @@
-"""What a supervisor consists of."""
+"""The parts of a supervisor."""
 
 from dataclasses import dataclass
 
@@ -25,8 +25,11 @@ from clipper.supervisor.workers.workers import Workers
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of a supervisor that operations look at and change. ``certificates`` is None without TLS,
-    ``leadership`` without a registry that several servers share, and ``nodes`` if workers are on this machine."""
+    """The parts of a supervisor that operations read and change.
+
+    ``certificates`` is None without TLS, ``leadership`` without a registry that several servers share, and ``nodes`` if
+    workers are on this machine.
+    """
 
     catalog: Catalog
     manager: Manager

@@ -1,4 +1,4 @@
-"""Passes on to the query port what an operator asks an application by way of the management port, to try it."""
+"""Passes queries by which an operator tries an application on from the management port to the query port."""
 
 import asyncio
 import contextlib
@@ -10,29 +10,31 @@ from clipper.base.http1 import Address, Answer, AnswerReader, BadAnswer, Request
 from clipper.base.tls.trust import ClientTls, Trust
 from clipper.errors import MalformedRequest, Overloaded, TooLarge, Unavailable
 
-# People try applications; what needs more asks the query port itself. Each takes some times the bytes of its answer.
+# People try applications; programs ask the query port itself. Each call takes several times the bytes of its answer.
 MAX_AT_ONCE = 8
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
-# An SLO may be longer, but who tries an application does not wait longer.
+# An SLO may be longer, but somebody who tries an application does not wait longer.
 TIMEOUT_S = 100.0
 _READ_BYTES = 256 * 1024
 
 
 class Queries:
-    """The query port, as the supervisor reaches it: each call has a connection of its own."""
+    """The supervisor's client of the query port: each call has a connection of its own."""
 
     def __init__(self, query_url: str, certificate: Path) -> None:
-        """``certificate``: the file with the only certificate to trust, if the port speaks TLS."""
+        """Make a client. ``certificate``: the file with the only certificate to trust, if the port speaks TLS."""
         self._address = Address.parse(query_url)
         self._certificate = certificate
         self._running = 0
 
     async def ask(self, application: str, call: Call, body: bytes, key: str | None) -> tuple[int, bytes]:
-        """Return the port's status and its answer, which is JSON, whatever they are.
+        """Ask, and return the port's status and its answer, which is JSON, also if it is an error.
 
         Raises:
-            MalformedRequest, Overloaded: the key cannot be one, or too many such calls are under way.
-            TooLarge, Unavailable: the answer is larger than is passed on, or there is none.
+            MalformedRequest: the key cannot be a key.
+            Overloaded: too many calls are under way.
+            TooLarge: the answer is larger than is passed on.
+            Unavailable: there is no answer.
         """
         if self._running >= MAX_AT_ONCE:
             raise Overloaded(
@@ -52,7 +54,7 @@ class Queries:
                 answer = await self._exchange(request.encode(self._address))
         except TimeoutError:
             raise Unavailable(f"the query port did not answer within {TIMEOUT_S:g} s") from None
-        # OSError is that of TLS, too.
+        # Errors of TLS are OSErrors, too.
         except (OSError, BadAnswer) as error:
             raise Unavailable(
                 f"the query port at {self._address.url} does not answer: {error}; with --tls-client-ca it answers only "

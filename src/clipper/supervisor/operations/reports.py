@@ -34,16 +34,16 @@ from clipper.supervisor.registry.records import ApplicationRecord
 from clipper.supervisor.rollout import rules
 from clipper.values.types import ModelId
 
-# A report has groups for this many contexts, as many as a page can show: of the latest contexts, each of which is read
-# from the store, those with most feedback.
+# A report has groups for this many contexts, as many as a page can show: those with the most feedback among the latest
+# contexts, which are read from the store.
 MAX_GROUPS = 10
 MAX_LOOKED_AT = 200
-# Versions that are no longer linked: those with most feedback are shown.
+# Versions that are no longer linked: those with the most feedback are shown.
 MAX_UNLINKED = 20
 
 
 class ReportOperations(OfParts):
-    """Makes reports. They change nothing."""
+    """The operations that make reports. They change nothing."""
 
     async def report(
         self,
@@ -118,7 +118,7 @@ class ReportOperations(OfParts):
             known = basis.pooled[key]
             compared = Compared(known.mean if known.count else None, mean_interval(known, 1 - asked.confidence))
             models.append(counted.model(None, key, basis.scored[key], compared))
-        # It is over all queries, whatever context is asked for.
+        # A test is over all queries, whatever context is asked for.
         standing = None if description is None or context is not None else description.test
         verdict, best, more = comparison.verdict, comparison.best, comparison.more_feedback
         if verdict == "no_feedback" and basis.feedback:
@@ -140,7 +140,7 @@ class ReportOperations(OfParts):
             best=best,
             sureness=comparison.sureness if best == comparison.best else 0.0,
             more_feedback=more,
-            # The rate of feedback is not known by context.
+            # The rate of feedback of a context is not known.
             more_s=more / rate if more is not None and rate > 0 and context is None else None,
             models=tuple(models),
             test=standing,
@@ -151,7 +151,7 @@ class ReportOperations(OfParts):
         )
 
     def _versions(self, record: ApplicationRecord, states: Iterable[Ledger]) -> list[ModelId]:
-        """The versions that may be compared: of the models that are linked, and those that have feedback still."""
+        """Return the versions that may be compared: those of linked models, and others that still have feedback."""
         linked = {version.id for link in record.links for version in self._catalog.versions_of(link.model)}
         with_feedback = {
             ModelId(*key.rsplit(":", 1))
@@ -162,7 +162,7 @@ class ReportOperations(OfParts):
         return list(linked | (with_feedback & self._catalog.versions.keys()))
 
     def _linked(self, record: ApplicationRecord) -> tuple[ModelDescription, ...]:
-        """The models by the registry, if no worker describes them."""
+        """Return the models by the registry, if no worker describes them."""
         return tuple(
             ModelDescription(
                 name, 0.0, None, 0.0, 0.0, link.shadow, link.version or self._catalog.model(link.model).current
@@ -193,8 +193,11 @@ class _Counted:
         self.defaults, self.errors = dict(defaults), dict(errors)
 
     def model(self, shown: ModelDescription | None, key: str, scored: float, compared: Compared) -> ReportedModel:
-        """``shown``: None of a version that is not linked any more. ``key``: what states and the workers call the
-        version. ``scored``: number of pieces of feedback on it."""
+        """Return a model of a report.
+
+        ``shown`` is None for a version that is no longer linked. ``key`` is the version's name in states and in the
+        workers. ``scored`` is the number of pieces of feedback on it.
+        """
         name = key if shown is None else shown.model
         counted = [
             each.selection.models[name]
@@ -220,7 +223,7 @@ class _Counted:
 
 
 def _asked(record: ApplicationRecord, confidence: float | None, tolerance: float | None) -> BestArm:
-    """The test's parameters: those given, else the policy's if it is a test. Raises InvalidArgument."""
+    """Return the test's parameters: the given ones, else the policy's if it is a test. Raises InvalidArgument."""
     own = record.selection.parameters if record.selection.policy == "best_arm" else {}
     given = {"confidence": confidence, "tolerance": tolerance}
     parameters = {**own, **{name: value for name, value in given.items() if value is not None}}
@@ -230,7 +233,7 @@ def _asked(record: ApplicationRecord, confidence: float | None, tolerance: float
 
 
 def _key(model: ModelDescription) -> str:
-    """The name of a link's version in a state."""
+    """Return the name of a link's version in a state."""
     name = model.model.partition(":")[0]
     return name if model.version is None else f"{name}:{model.version}"
 
@@ -240,7 +243,7 @@ def _bounds(interval: Interval) -> Bounds:
 
 
 def _latency(histograms: Iterable[HistogramData]) -> Latency | None:
-    """The latencies over all histograms; None if they are empty."""
+    """Return the latencies over all histograms; None if they are empty."""
     found = list(histograms)
     counts = [sum(column) for column in zip(*(each.counts for each in found))]
     total = sum(counts)
@@ -252,7 +255,7 @@ def _latency(histograms: Iterable[HistogramData]) -> Latency | None:
 
 
 class SeriesOperations(OfParts):
-    """They change nothing."""
+    """The operations that show series. They change nothing."""
 
     async def series_overview(self) -> SeriesOverview:
         sampler = self._sampling.sampler
@@ -282,7 +285,7 @@ class SeriesOperations(OfParts):
         return self._all_of(Subject("model", name), OF_MODELS, seconds)
 
     def _forget_former(self) -> None:
-        """An application that was made since the last sample must not show what one of its name did before it."""
+        """Forget the series of a former application of the same name, which a new application must not show."""
         ids = {one.name: one.state_id for one in self._catalog.applications.values()}
         self._sampling.sampler.forget_former(ids)
 

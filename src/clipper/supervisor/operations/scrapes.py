@@ -1,7 +1,7 @@
-"""Scrapes: what all workers have counted, added up, or what each has.
+"""Scrapes: the counts of all workers, added up or by worker.
 
 Workers are asked for some applications and versions at a time, so that neither they nor the supervisor are busy with it
-for long, and so that what all of them say of everything is never in memory at once.
+for long, and so that all counts of all workers are never in memory at once.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import ANSWER_TIMEOUT_S
 from clipper.values.types import ModelId
 
-# Applications, and versions, in one question. What 64 workers say of as many is added up in 50 ms.
+# Applications, and versions, in a question. The answers of 64 workers are added up in 50 ms.
 PER_QUESTION = 50
-# Prometheus gives up after 10 s. What workers have not said by then goes on as they said last.
+# Prometheus gives up after 10 s. For workers that have not answered by then, their last answer is used.
 ASK_S = 6.0
-# Scrapers beside the one whose scrape is made: a few Prometheus servers, and pages of the dashboard.
+# Waiting scrapers: a few Prometheus servers, and pages of the dashboard.
 MAX_WAITING = 16
-# Some 110 MB, and ten seconds of a processor. At about so many series of each thing:
+# This many series take some 110 MB, and ten seconds of a processor. Each thing has about this many series:
 MAX_SERIES = 1_000_000
 PER_APPLICATION, PER_VERSION, PER_REPLICA = 60, 90, 16
 
 K = TypeVar("K", bound=Hashable)
 S = TypeVar("S", bound=Struct)
-# What workers say of things by their keys, by the workers' instances.
+# The workers' statistics of things by key, by the workers' instances.
 Said = Mapping[int, Mapping[K, S]]
 Kind = Literal["applications", "versions", "links", "limits"]
 
 
 class Scrapes:
-    """Makes them one after another: an answer that is added up after a later one would look as if counts had fallen."""
+    """Makes scrapes one after another: an answer that is added up after a later answer would look like a fall."""
 
     def __init__(
         self, parts: Parts, views: Views, status: Callable[[Sequence[WorkerStatistics]], Awaitable[Status]]
@@ -59,7 +59,7 @@ class Scrapes:
         self._waiting = 0
 
     async def text(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
-        """See ``management.operations.Operations.metrics``."""
+        """Return the text of ``api.server.operations.Operations.metrics``."""
         if self._waiting >= MAX_WAITING:
             raise Overloaded(f"{MAX_WAITING} scrapes wait already: scrape less often, or from fewer places")
         self._waiting += 1
@@ -115,7 +115,7 @@ class Scrapes:
         )
 
     def _slots(self, asked: Sequence[str] | None) -> dict[ModelId, list[str]]:
-        """The names of the replicas of each version of these models."""
+        """Return the names of the replicas of each version of these models."""
         known = self._catalog.models
         models = sorted(known if asked is None else known.keys() & set(asked))
         versions = [record.id for model in models for record in self._catalog.versions_of(model)]
@@ -130,7 +130,7 @@ class Scrapes:
             )
 
     def _keep(self) -> None:
-        """Carry on the counts of workers that have ended, and forget what is not there any more."""
+        """Carry on the counts of workers that have ended, and forget things that no longer exist."""
         catalog, alive = self._catalog, {worker.instance for worker in self._workers}
         for totals in (self._applications, self._versions, self._links, self._limits):
             totals.keep_workers(alive)
@@ -146,16 +146,16 @@ class Scrapes:
 
 
 class _Found:
-    """The rows of a scrape so far: of all workers together, or of each by its index."""
+    """The rows of a scrape so far: for all workers together, or for each by its index."""
 
     def __init__(self, by_worker: bool, workers: Mapping[int, WorkerProcess]) -> None:
-        """``workers``: by instance."""
+        """Begin a scrape. ``workers`` are by instance."""
         self._by_worker = by_worker
         self._workers = workers
         self._counted: dict[int | None, Counted] = {}
 
     def add(self, kind: Kind, totals: Totals[K, S], said: "Said[K, S]", keys: Collection[K]) -> None:
-        """Add what workers say of these things. A worker from before an upgrade may say more than it was asked."""
+        """Add the workers' statistics of these things. A worker from before an upgrade may answer more."""
         for instance, things in said.items():
             worker = self._workers.get(instance)
             if worker is None:

@@ -35,9 +35,9 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
     if "policy" in changed:
         policy = _configured(changed.pop("policy"))
         if _goes_by_features(selection.policy) and policy.name in POLICIES and not _goes_by_features(policy.name):
-            # They belong to the previous policy: queries without features would be refused, although nobody reads them.
+            # Features belong to the previous policy: queries without them would be refused, although nobody reads them.
             selection = replace(selection, features=None)
-        if selection.half_life == default_half_life(selection.policy):  # nobody has set another
+        if selection.half_life == default_half_life(selection.policy):  # nobody has set another half-life
             selection = replace(selection, half_life=default_half_life(policy.name))
         selection = replace(selection, policy=policy.name, parameters=policy.parameters)
     if "loss" in changed:
@@ -54,7 +54,7 @@ def _goes_by_features(policy: str) -> bool:
 
 
 def names_code(selection: Selection) -> bool:
-    """Whether its policy or loss is the user's own, ``module:attribute``."""
+    """Whether the policy or the loss is the user's own, ``module:attribute``."""
     return ":" in selection.policy or ":" in selection.loss
 
 
@@ -62,12 +62,15 @@ class SelectionChecker:
     """Checks selections. Code that is not Clipper's own is tried in a process that ends with the check."""
 
     def __init__(self, processes: ProcessFolder, scratch: Path, run_as: RunAs | None = None) -> None:
-        """``processes``: of the workers, so that what is made here can be made there. ``scratch``, ``run_as``: as for
-        containers."""
+        """Make a checker.
+
+        ``processes`` are the workers', so that code that can be made here can be made there. ``scratch`` and ``run_as``
+        are those of containers.
+        """
         self._trials = Trials(processes.environment(_CHECKS), scratch, _CHECKS, run_as)
 
     async def check(self, selection: Selection) -> None:
-        """Raises InvalidArgument if it is not valid, and Unavailable if the process to try it cannot be started."""
+        """Raise InvalidArgument if a selection is not valid, Unavailable if the process to try it cannot be started."""
         check_ranges(selection)
         if not runs_own_code(selection.policy, selection.loss):
             make_policy(selection.policy, selection.parameters)
@@ -83,7 +86,7 @@ def _configured(given: str | Configured) -> Configured:
 
 
 def check_features(selection: Selection, input_type: InputType) -> None:
-    """Raises InvalidArgument: the policy goes by features that queries do not bring, or their inputs cannot be them."""
+    """Raise InvalidArgument if the policy needs features that queries do not bring, or that inputs cannot be."""
     if selection.features is None and _goes_by_features(selection.policy):
         raise InvalidArgument(
             f"policy {selection.policy} needs features: say how many each query brings, features N, or that its "

@@ -22,21 +22,21 @@ from clipper.supervisor.registry.records import KeyRecord, TokenRecord
 from clipper.supervisor.registry.store import Delete, Put
 from clipper.values.types import OPERATOR, RESERVED_CALLERS, check_name
 
-# A week to hand out another one; a quarter of its life, if that is shorter. It is told as long afterwards: then whoever
-# needed it has noticed.
+# The warning begins a week before, to hand out another; or a quarter of the life before, if that is shorter. It ends as
+# long afterwards, when everybody who needed it has noticed.
 WARN_S = 7 * 24 * 3600.0
 WARN_SHARE = 0.25
 YEAR_S = 365 * 24 * 3600.0
-# Later is as good as never, and more likely milliseconds.
+# A later time is as good as never, and more likely given in milliseconds.
 MAX_LIFE_S = 100 * YEAR_S
-# More of them make one line.
+# Further warnings are counted in one line.
 MAX_TOLD = 5
 
 Expiring = KeyRecord | TokenRecord
 
 
 def check_expiry(at_s: float | None) -> None:
-    """Raises InvalidArgument: the time has passed, or is so far away that it is meant otherwise."""
+    """Raise InvalidArgument if the time has passed, or is so far away that it cannot be meant."""
     now_s = time.time()
     if at_s is not None and not now_s < at_s < now_s + MAX_LIFE_S:
         raise InvalidArgument(
@@ -46,12 +46,12 @@ def check_expiry(at_s: float | None) -> None:
 
 
 def expiry_problems(keys: Iterable[KeyRecord], tokens: Iterable[TokenRecord], now_s: float) -> list[str]:
-    """Return the warnings about keys and tokens, the first to expire first."""
+    """Return the warnings about keys and tokens, in the order in which they expire."""
     return _problems("key", keys, now_s) + _problems("token", tokens, now_s)
 
 
 def next_expiry(records: Iterable[Expiring], now_s: float) -> float | None:
-    """Return when the first of those that are still valid expires; None if none will."""
+    """Return when the first key or token that is still valid expires; None if none will."""
     ends = [one.expires_at for one in records if one.expires_at is not None and one.expires_at > now_s]
     return min(ends, default=None)
 
@@ -76,7 +76,8 @@ log = logging.getLogger(__name__)
 
 # Nobody guesses 256 random bits, however fast the server answers.
 _RANDOM_BYTES = 32
-# An operator may write one. It must be long enough that nobody guesses it, and of characters that a header can carry.
+# A token that an operator writes must be long enough that nobody guesses it, and have characters that a header can
+# carry.
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{32,512}")
 
 
@@ -85,12 +86,12 @@ def digest_of(token: str) -> str:
 
 
 def new_token() -> str:
-    """The prefix lets scanners of logs and repositories recognise it as a secret."""
+    """Make a token. Its prefix lets scanners of logs and repositories recognise it as a secret."""
     return f"clipper_{secrets.token_urlsafe(_RANDOM_BYTES)}"
 
 
 class TokenFile:
-    """Reads the token, and makes one if there is none. Only the holder of the home's lock may use it."""
+    """Reads the home's token, and makes it if there is none. Only the holder of the home's lock may use it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -98,7 +99,7 @@ class TokenFile:
         self._token = ""
 
     def open(self) -> str:
-        """The token, made if the file is missing or empty. Raises Unavailable if it holds none or cannot be used."""
+        """Return the token, made if the file is missing or empty. Raises Unavailable if the file cannot be used."""
         try:
             text = self._read()
             if not text:
@@ -117,11 +118,11 @@ class TokenFile:
         return self._token
 
     def matches(self, token: str) -> bool:
-        """Compare in a time that does not depend on how many characters match."""
+        """Compare a token in a time that does not depend on how many characters match."""
         return hmac.compare_digest(digest_of(token), digest_of(self.again()))
 
     def again(self) -> str:
-        """The token in the file now; without a usable file it stays, so that its holder can still stop the server."""
+        """Return the token in the file now; without a usable file the last token, which can still stop the server."""
         try:
             if stamp(self._path) != self._seen:
                 log.info("the token file %(file)s was changed or removed", {"file": self._path})
@@ -133,7 +134,7 @@ class TokenFile:
         return self._token
 
     def _read(self) -> str:
-        """The content of the file; empty if there is no file."""
+        """Return the content of the file; empty if there is no file."""
         try:
             with open_token(self._path) as file:
                 found = os.fstat(file.fileno())
@@ -147,21 +148,21 @@ class TokenFile:
             return ""
 
     def _close_to_others(self, descriptor: int) -> None:
-        """The home's own mode may have been lost when it was copied or shared."""
+        """Close the file to other users: the home's own mode may have been lost when it was copied or shared."""
         try:
             os.fchmod(descriptor, 0o600)
             log.warning(
                 "others could read %(file)s; its mode is 0600 now: delete it to have a new token made",
                 {"file": self._path},
             )
-        except PermissionError as error:  # it may be mounted read-only, such as a secret of an orchestrator
+        except PermissionError as error:  # the file may be mounted read-only, like a secret of an orchestrator
             log.warning(
                 "%(file)s can be read by others, and its mode cannot be changed: %(error)s",
                 {"file": self._path, "error": error},
             )
 
 
-# One for each person and each program. Each call is compared with all of them.
+# A token for each person and each program. Each call is compared with all tokens.
 MAX_TOKENS = 100
 
 
@@ -169,17 +170,17 @@ class Tokens:
     """Knows tokens by their digests, which reveal nothing of 256 random bits, and the role of each."""
 
     def __init__(self, catalog: Catalog, file: TokenFile) -> None:
-        """Raises Unavailable if the file holds no token."""
+        """Read the file. Raises Unavailable if it holds no token."""
         self._catalog = catalog
         self._file = file
         file.open()
 
     def holder_of(self, token: str | None) -> Holder | None:
-        """The name and role of a token; None if it is not known. A replaced or removed token file is noticed here."""
+        """Return the name and role of a token; None if it is unknown. A replaced token file is noticed here."""
         if token is None:
             self._file.again()
             return None
-        # All are compared, each in a time that does not depend on how many characters match.
+        # All tokens are compared, each in a time that does not depend on how many characters match.
         asked = digest_of(token)
         holder = Holder(OPERATOR, "admin") if self._file.matches(token) else None
         for record in self._catalog.tokens.values():
@@ -199,7 +200,10 @@ class Tokens:
         ]
 
     def create(self, new: NewToken) -> CreatedToken:
-        """Raises InvalidArgument, Conflict if the name is taken or there are too many, and RegistryUnavailable."""
+        """Make a token.
+
+        Raises InvalidArgument, Conflict if the name is taken or there are too many tokens, and RegistryUnavailable.
+        """
         check_name("token", new.name, self._catalog.tokens)
         if new.name.lower() in RESERVED_CALLERS:
             raise InvalidArgument(
@@ -217,7 +221,7 @@ class Tokens:
         return CreatedToken(record.name, record.role, record.created_at, record.expires_at, token=token)
 
     def revoke(self, name: str) -> None:
-        """Raises NotFound: there is no such name. Raises RegistryUnavailable: the registry cannot be written."""
+        """Revoke a token. Raises NotFound, and RegistryUnavailable if the registry cannot be written."""
         if name not in self._catalog.tokens:
             raise NotFound(f"token {name!r} does not exist: clipper token list shows those that do")
         self._catalog.commit(Delete(TokenRecord, name), by=CALLER.get())

@@ -1,4 +1,4 @@
-"""Records and what runs, as the management API shows them."""
+"""Shows records and processes in the schemas of the management API."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ from clipper.supervisor.workers.worker_process import WorkerProcess
 
 
 def options_view(options: StartOptions) -> dict[str, OptionStatus]:
-    """All options of the server by their names, with their values and where each came from."""
+    """Return all options of the server by name, with their values and sources."""
     found = {}
     for described in settings_of(ServerSettings):
         option = options.options.get(described.name)
@@ -58,8 +58,11 @@ def application_view(
     description: PolicyDescription | None = None,
     recent: LastMinute | None = None,
 ) -> Application:
-    """``problem`` and ``description`` are those of its policy, if workers were asked for them; ``recent`` is what came
-    of its queries of the last minute, if that is to be shown."""
+    """Show an application.
+
+    ``problem`` and ``description`` are those of its policy, if workers were asked for them; ``recent`` are the outcomes
+    of its queries of the last minute, if they shall be shown.
+    """
     selection = record.selection
     ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
     share = (selection.ramp or 0.0) / len(ramped) if ramped else 0.0
@@ -112,7 +115,7 @@ def policy_view(
     problem: str | None,
     asked: Sequence[ApplicationStatistics],
 ) -> LearnedPolicy:
-    """``asked``: each worker's statistics of its queries."""
+    """Show an application's policy. ``asked``: each worker's statistics of its queries."""
     mean_cost, stages = _mean_cost_and_stages(asked)
     return LearnedPolicy(
         policy=selection.policy,
@@ -164,7 +167,7 @@ def worker_view(worker: WorkerProcess) -> WorkerStatus:
 
 
 class Views:
-    """Shows models, versions and replicas as they are now. Batch limits are those of the last readings of workers."""
+    """Shows the present models, versions and replicas. Batch limits are from the last readings of workers."""
 
     def __init__(self, parts: Parts) -> None:
         self._catalog = parts.catalog
@@ -203,7 +206,7 @@ class Views:
         return [self.replica(slot) for slot in self._manager.slots()]
 
     def replica(self, status: SlotStatus) -> Replica:
-        """A replica without a process has its slot's name as its id."""
+        """Show a replica. Without a process, its id is its slot's name."""
         id_ = status.replica.note.id if status.replica else str(status.slot)
         return Replica(
             id=id_,
@@ -220,7 +223,7 @@ class Views:
 
 
 def condition_of(state: ShownState, replicas: Sequence[ReplicaState]) -> str:
-    """The ``condition`` of ``Version``. A replica in a crash loop has that state also while it is tried again."""
+    """Return the ``condition`` of ``Version``. A replica in a crash loop has that state even while it is restarted."""
     if state not in ("ready", "starting"):
         return state
     crashing = next((one for one in ("crash_loop", "backing_off") if one in replicas), None)

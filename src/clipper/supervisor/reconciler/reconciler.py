@@ -1,7 +1,8 @@
 """Carries out what the rollout decides: the shell around ``clipper.supervisor.rollout``, without rules of its own.
 
-A pass gathers all facts, does what can be done now, and waits for nothing. Every change of a container, a worker or by
-an operator asks for another pass. So nothing slow holds up anything else."""
+A pass gathers all facts, does what can be done now, and waits for nothing. Every change of a container or a worker, and
+every change by an operator, asks for another pass. So nothing slow holds up anything else.
+"""
 
 import asyncio
 import logging
@@ -22,13 +23,15 @@ from clipper.supervisor.rollout.rollout import Rollout
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 
-# Of all slots, whether or not the manager has said that they changed: at most so old is a fact that it did not tell of.
+# How often all slots are looked at, whether or not the manager has noted a change: the longest age of a missed change.
 LOOK_AT_ALL_S = 10.0
 
 
 class SlotGathering:
-    """The facts of all slots. Those of a slot, and those of all, stay the same object while they do not change: so two
-    moments are compared by identity."""
+    """Gathers the facts of all slots.
+
+    Unchanged facts of a slot, and of all slots, stay the same object, so that two moments are compared by identity.
+    """
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
@@ -86,7 +89,7 @@ def worker_facts(worker: WorkerProcess) -> WorkerFacts:
     return WorkerFacts(
         worker.index,
         worker.phase,
-        # An adopted worker is a peer before we have dialled it: the others know it already.
+        # An adopted worker is a peer even before we have dialled it: the others know it already.
         None if worker.process is None or worker.control is None else Peer(worker.instance, worker.control.wire),
         generation=None if applied is None else applied.generation,
         found_generation=worker.found_generation,
@@ -101,16 +104,16 @@ def worker_facts(worker: WorkerProcess) -> WorkerFacts:
 
 log = logging.getLogger(__name__)
 
-# Workers take a snapshot in milliseconds, or within their settle timeout where a replica does not answer.
+# Workers apply a snapshot in milliseconds, or within their settle timeout if a replica does not answer.
 REACH_TIMEOUT_S = 15.0
 # A registry that could not be written is tried again after this.
 SAVE_AGAIN_S = 5.0
-# A pass takes a handful of looks, whatever there is to do; one that never ends is a bug of ours.
+# A pass takes a handful of looks, whatever there is to do. A pass that never ends is a bug.
 MAX_LOOKS = 100
 
 
 class Reconciler:
-    """Runs on the event loop that it is made on. See ``Rollout`` for what is decided, and why in that order."""
+    """Carries out the rollout, on the event loop that it is made on. ``Rollout`` decides what, and in which order."""
 
     def __init__(
         self,
@@ -122,8 +125,11 @@ class Reconciler:
         record: Callable[[Sequence[NewEvent]], None] = lambda _: None,
         take_epoch_above: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """``code_folder``: from an artifact's digest to where its modules are. ``record`` gets the events of processes.
-        ``take_epoch_above`` begins a lease of an epoch above that one."""
+        """Make a reconciler.
+
+        ``code_folder`` maps an artifact's digest to the folder of its modules. ``record`` gets the events of processes.
+        ``take_epoch_above`` begins a lease of a later epoch.
+        """
         self.story = Story()
         self._record = record
         self._take_epoch_above = take_epoch_above
@@ -137,7 +143,7 @@ class Reconciler:
         self._can_commit_at_s = float("-inf")
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._timer: asyncio.Handle | None = None
-        # uvloop's handle of a call that is due at once does not tell for when it was.
+        # uvloop's handle of a call that is due at once does not tell its time.
         self._timer_at_s = 0.0
         self._is_running = False
 
@@ -164,7 +170,7 @@ class Reconciler:
         self._timer = self._loop.call_at(at_s, self._on_timer)
 
     async def until(self, is_so: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until passes have made something true; return whether they did in time."""
+        """Wait until passes have made a condition true; return whether they did in time."""
         if is_so():
             return True
         waiter = is_so, self._loop.create_future()
@@ -180,7 +186,7 @@ class Reconciler:
         return True
 
     async def reach_workers(self, timeout_s: float) -> bool:
-        """Push what the catalog says now; return whether all workers serve by it in time."""
+        """Push the catalog's present state; return whether all workers serve by it in time."""
         if self._is_running:
             self._make_pass()
         snapshots = self.rollout.snapshots
@@ -188,11 +194,11 @@ class Reconciler:
         return await self.until(lambda: snapshots.have_applied(self._facts(), generation), timeout_s)
 
     def told(self) -> Callable[[str], bool]:
-        """Tells of a replica's id whether all workers that answer queries have it among those that they ask now."""
+        """Return a function that tells by a replica's id whether all workers that answer queries may ask it now."""
         return self.rollout.told(self._facts())
 
     def outdated(self) -> list[str]:
-        """Processes that run other code or settings than ours, and what holds up their replacement, as a problem."""
+        """Return the problem of processes with other code or settings than ours, and why they are not replaced yet."""
         facts = self._facts()
         names = [f"worker-{one.index}" for one in facts.workers if one.is_outdated]
         names += [one.id for one in facts.slots if one.is_outdated]
@@ -221,8 +227,8 @@ class Reconciler:
     def _look(self) -> None:
         if not self._catalog.save_notes():
             self.wake(SAVE_AGAIN_S)
-        # Facts are gathered anew for each look, so the next rule sees what carrying out the last one has changed, or
-        # could not change: a registry that cannot be written, a container that cannot be started.
+        # Facts are gathered anew for each look, so the next rule sees what the last rule has changed, or could not
+        # change: a registry that cannot be written, a container that cannot be started.
         for _ in range(MAX_LOOKS):
             facts, at = self._facts(), time.time()
             self._record(self.story.follow(at, facts))

@@ -1,6 +1,4 @@
-"""Which applications workers get: each record has to be encoded in a snapshot, and one that cannot be must not cost the
-others their answers.
-"""
+"""Decides which applications workers get: a record that cannot be encoded in a snapshot must not harm the others."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,17 +11,19 @@ from clipper.settings.fields import check_ranges
 from clipper.supervisor.registry.records import ApplicationRecord
 from clipper.supervisor.rollout import rules
 
-# A snapshot is one message; the other half is for models and their replicas, of which each takes some hundred bytes.
+# A snapshot is a message. Its other half is for models and their replicas, which take some hundred bytes each.
 MAX_APPLICATIONS_BYTES = MAX_MESSAGE_BYTES // 2
-# Most JSON parsers recurse and fail at a few hundred levels; an input has eight at most.
+# Most JSON parsers recurse and fail at a few hundred levels; an input has at most eight.
 MAX_DEPTH = 64
-# What the snapshot's encoding, SQL and most languages have as an integer.
+# The largest integer of the snapshot's encoding, SQL and most languages.
 MAX_INTEGER = 2**63 - 1
 
 
 def check_json(field: str, value: Any) -> None:
-    """Check that any JSON can be written in every form that it takes on the way to workers and back to clients.
-    Raises InvalidArgument: it is nested too deeply, or has an integer of more than 64 bits."""
+    """Check that JSON can be written in every form that it takes on the way to workers and back to clients.
+
+    Raises InvalidArgument if it is nested too deeply, or has an integer of more than 64 bits.
+    """
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         for one in level:
@@ -40,7 +40,7 @@ def check_json(field: str, value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A record as workers get it, or why they cannot get it."""
+    """A record in the form for workers, or why they cannot get it."""
 
     record: ApplicationRecord
     snapshot: ApplicationSnapshot | None
@@ -49,10 +49,10 @@ class _Encoded:
 
 
 class Servable:
-    """Encodes records as workers get them, each once. ``left_out``: those that workers do not get, and why."""
+    """Encodes each record once in the form for workers. ``left_out`` are records that workers do not get, and why."""
 
     def __init__(self, code_folder: Callable[[str], str]) -> None:
-        """``code_folder``: from an artifact's digest to where its modules are."""
+        """Make an encoder. ``code_folder`` maps an artifact's digest to the folder of its modules."""
         self.left_out: dict[str, str] = {}
         self._code_folder = code_folder
         self._encoded: dict[str, _Encoded] = {}
@@ -82,14 +82,16 @@ class Servable:
             else:
                 size_bytes += each.size_bytes
                 found.append(each.snapshot)
-        # The same object while all parts are.
+        # The whole is the same object while all parts are.
         if len(found) != len(self._found) or any(now is not then for now, then in zip(found, self._found)):
             self._found = tuple(found)
         return self._found
 
     def check(self, record: ApplicationRecord, others: Mapping[str, ApplicationRecord]) -> None:
         """Check that a record can be encoded for workers, beside the others, before it is stored.
-        Raises InvalidArgument: it cannot be encoded. Raises TooLarge: there is no room for it."""
+
+        Raises InvalidArgument if it cannot be encoded, and TooLarge if there is no room for it.
+        """
         new = self._known(record)
         if new.snapshot is None:
             raise InvalidArgument(f"application {record.name!r} cannot be served: {new.why_not}")
@@ -105,7 +107,7 @@ class Servable:
         return known if known is not None and known.record is record else self._encode(record)
 
     def _encode(self, record: ApplicationRecord) -> _Encoded:
-        """Encode and decode it as workers will: what they could not read has to show here."""
+        """Encode a record and decode it as workers will, so that they can read it."""
         try:
             rules.checked_type(record.input_type)
             check_ranges(record.selection)
@@ -114,6 +116,6 @@ class Servable:
             decode_command(body[4:])
         except ClipperError as error:
             return _Encoded(record, None, why_not=str(error))
-        except (OverflowError, ValueError, TypeError, RecursionError) as error:  # what the encoder cannot write
+        except (OverflowError, ValueError, TypeError, RecursionError) as error:  # the encoder cannot write it
             return _Encoded(record, None, why_not=f"it cannot be encoded for the workers: {error}")
         return _Encoded(record, snapshot, len(body))

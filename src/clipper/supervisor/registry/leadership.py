@@ -1,4 +1,4 @@
-"""Keeps the lease of a supervisor that leads, and says what it allows."""
+"""Keeps the lease of a supervisor that leads, and says whether it may act."""
 
 import asyncio
 import logging
@@ -15,10 +15,10 @@ READY_POLL_S = 0.5
 
 
 class Leadership:
-    """Keeps a lease. ``standby``: address of a server that stands by. ``lost``: done once it no longer leads."""
+    """Keeps a lease. ``standby``: the address of a server that stands by. ``lost``: done once it no longer leads."""
 
     def __init__(self, registry: SharedRegistry, lease: Lease, address: str, since: float) -> None:
-        """``address``: of this server's management port. ``since``: of the lease, in seconds since 1970."""
+        """Keep ``lease``, which began at ``since``, in seconds since 1970. ``address`` is our management port's."""
         self.registry = registry
         self._lease = lease
         self._address = address
@@ -34,21 +34,21 @@ class Leadership:
         return self._lease.epoch
 
     def may_act(self) -> bool:
-        """Whether certainly nobody else leads, so that what all supervisors share may be changed."""
+        """Whether certainly nobody else leads, so that things may be changed that all supervisors share."""
         return self._lease.may_act(clock_s())
 
     def take_epoch_above(self, epoch: int) -> None:
-        """Give up this lease for one of an epoch above ``epoch``, which workers obey: Redis has forgotten of it."""
+        """Give up this lease for one with an epoch above ``epoch``, which workers obey and Redis has forgotten."""
         self._raising = asyncio.get_running_loop().create_task(self._raise_epoch(epoch))
 
     async def tell_when_ready(self, problems: Callable[[], Awaitable[list[str]]]) -> None:
-        """Wait until ``problems`` returns none, and tell standbys that queries are answered, from then on."""
+        """Wait until ``problems`` returns none; from then on, tell standbys that queries are answered."""
         while await problems():
             await asyncio.sleep(READY_POLL_S)
         self._is_ready = True
 
     def problems(self) -> list[str]:
-        """Why changes are refused; empty if they are not."""
+        """Return why changes are refused; empty if they are not."""
         if self._lease.silent_since_s is None:
             return []
         seconds = clock_s() - self._lease.silent_since_s
@@ -70,7 +70,7 @@ class Leadership:
         )
 
     async def release(self) -> None:
-        """Let a standby take over at once. From now on this server changes nothing that servers share."""
+        """Let a standby take over at once. From now on this server changes nothing shared."""
         self.lost.cancel()
         self._lease.lose("this server has given its lease back")
         try:
@@ -96,13 +96,13 @@ class Leadership:
         while lease.why_lost is None:
             await asyncio.sleep(max(0.0, lease.renew_at_s - clock_s()))
             asked_at_s = clock_s()
-            # On a thread: it takes seconds to find out that a Redis is away.
+            # On a thread: it takes seconds to notice that Redis is away.
             answer = await asyncio.to_thread(self.registry.renew, self._is_ready)
             if isinstance(answer, Renewed):
                 lease.confirm(asked_at_s)
                 self.standby = answer.standby
                 if self.registry.doubt is not None:
-                    # What is stored is read again, so that it and what is in memory are the same.
+                    # The registry is read again, so that memory and storage are the same.
                     lease.lose(f"{self.registry.doubt}; this server starts again with what is stored")
             elif isinstance(answer, Away):
                 if lease.silent_since_s is None:

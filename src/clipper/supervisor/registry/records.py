@@ -1,4 +1,4 @@
-"""What the registry holds. A record is stored as JSON; fields may be added with a default, never renamed."""
+"""The records of the registry. A record is stored as JSON; fields may be added with a default, never renamed."""
 
 from collections.abc import Mapping
 
@@ -18,18 +18,18 @@ class ApplicationRecord(Struct, frozen=True):
     Attributes:
         input_type: ``str(InputType)``.
         default_output: JSON text; None if it has no default.
-        selection: without ``code``, which is a folder: the registry does not know where folders are.
+        selection: its selection without ``code``, which is a folder: the registry does not know where folders are.
         id: the key of its learned state; a new application with an old name has another id.
         code: SHA-256 of the artifact with the modules of its own policy and loss; None if it has none.
-        require_key: it answers only clients that send a key for it.
+        require_key: whether it answers only clients that send a key for it.
         max_in_flight, max_per_second: limits on its queries; None means no limit.
-        newcomers: versions of its links that are ramped, or that were stopped and that no operator has acted on since.
+        newcomers: versions of its links that are ramped, or that were stopped, if no operator has acted on them since.
         ramps: how many ramps and watches there have been.
-        watched: versions that were deployed or linked in place of others where the policy does not learn. They answer
+        watched: versions that were deployed or linked in place of others while the policy does not learn. They answer
             all queries of their links, and are stopped if they fail more than the versions before.
         ended_ramps: the last version of each linked model that was let through.
         waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
-        show_model: its answers say which versions gave them.
+        show_model: whether its answers say which versions gave them.
     """
 
     name: str
@@ -52,13 +52,16 @@ class ApplicationRecord(Struct, frozen=True):
 
     @property
     def state_id(self) -> str:
-        """``id``, or its substitute in an old record without one."""
+        """The ``id``, or its substitute in an old record without an id."""
         return self.id or self.name
 
 
 class ModelRecord(Struct, frozen=True):
-    """``current`` is None until a first version is ready. ``previous`` was current before it and was not stopped; it
-    runs for a rollback. If it has failed since, a rollback returns to another: see ``rollout/rollbacks.py``."""
+    """A model.
+
+    ``current`` is None until a first version is ready. ``previous`` was current before it and was not stopped; it runs
+    for a rollback. If it has failed since, a rollback returns to another version: see ``rollout/rollbacks.py``.
+    """
 
     name: str
     current: str | None = None
@@ -71,23 +74,24 @@ class VersionRecord(Struct, frozen=True):
     Attributes:
         replicas_wanted: the target number of replicas now.
         scaling: the range in which its load decides that; None if it is a fixed number.
-        input_type: what its containers take; None until one has said it.
+        input_type: the type that its containers take; None until a container has stated it.
         runtime: free text from its containers.
-        kept: runs although it is neither current nor previous (deployed with ``make_current: false``).
-        promotion: order of the request to become current; the highest wins. None if not requested.
-        promoted_by: who made the last such request; None in an old record.
+        kept: whether it runs although it is neither current nor previous (deployed with ``make_current: false``).
+        promotion: the order of the request to become current; the highest wins. None if not requested.
+        promoted_by: the caller of the last such request; None in an old record.
         created_at: seconds since the epoch.
-        log_tail: of the container whose start failed, or of the installer, oldest line first.
+        log_tail: the last lines of the container whose start failed, or of the installer, oldest line first.
         warning: a mismatch between the model and the packages that it runs with; None if they match.
         predecessor: the version that was current when this one was deployed; None if there was none, or in an old
             record.
-        is_new: it was deployed and has not become current since, nor been rolled back to, so it may be ramped.
+        is_new: whether it was deployed and has neither become current since nor been rolled back to, so that it may be
+            ramped.
         stopped: why a guardrail stopped it, or that its replicas did not stay up when another version took its place;
             None if neither, or if a later version was deployed over it since.
-        warm_up_rows: bound of the rows of a warm-up batch, because more killed a replica; 0 means no warm-up, None no
+        warm_up_rows: bound on the rows of a warm-up batch, because more killed a replica; 0 means no warm-up, None no
             bound.
-        unanswered: the model's message on the row that Clipper made to warm it up, as long as the version is not known
-            to have answered any input; else empty.
+        unanswered: the model's message on the row that Clipper made to warm it up, while the version is not known to
+            have answered any input; else empty.
     """
 
     model: str
@@ -115,8 +119,7 @@ class VersionRecord(Struct, frozen=True):
 
     @property
     def unknown(self) -> str | None:
-        """A sentence on what is not known of a version that is ready; None if it has answered an input, or none was
-        tried."""
+        """The warning that a ready version is not known to answer; None if it has, or if no input was tried."""
         if not self.unanswered:
             return None
         return (
@@ -130,8 +133,10 @@ class VersionRecord(Struct, frozen=True):
 
 
 class TokenRecord(Struct, frozen=True):
-    """A token of the management API; only its SHA-256, in hex, is stored. ``expires_at``: in seconds since 1970; None
-    means never."""
+    """A token of the management API; only its SHA-256, in hex, is stored.
+
+    ``expires_at`` is in seconds since 1970; None means never.
+    """
 
     name: str
     role: Role
@@ -141,8 +146,11 @@ class TokenRecord(Struct, frozen=True):
 
 
 class KeyRecord(Struct, frozen=True):
-    """A key of the query port; only its SHA-256, in hex, is stored. ``applications``: empty means all. A limit that is
-    None is none. ``expires_at``: in seconds since 1970; None means never."""
+    """A key of the query port; only its SHA-256, in hex, is stored.
+
+    Empty ``applications`` mean all. A limit of None is no limit. ``expires_at`` is in seconds since 1970; None means
+    never.
+    """
 
     name: str
     digest: str
@@ -155,7 +163,7 @@ class KeyRecord(Struct, frozen=True):
 
 Record = ApplicationRecord | ModelRecord | VersionRecord | TokenRecord | KeyRecord
 
-# The kinds of records, and what storage calls many of them.
+# The kinds of records, and the names of their tables.
 TABLES: Mapping[type[Record], str] = {
     ApplicationRecord: "applications",
     ModelRecord: "models",
@@ -166,5 +174,5 @@ TABLES: Mapping[type[Record], str] = {
 
 
 def name_of(record: Record) -> str:
-    """The record's name among those of its kind: ``MODEL:VERSION`` for a version."""
+    """Return the record's name among those of its kind: ``MODEL:VERSION`` for a version."""
     return str(record.id) if isinstance(record, VersionRecord) else record.name

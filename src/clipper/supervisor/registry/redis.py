@@ -33,11 +33,11 @@ from clipper.supervisor.registry.store import (
 
 # All keys begin with this, so that Clipper can share a Redis with others.
 PREFIX = "clipper:registry:"
-# Addresses and names are shorter.
+# Longer than any address or name.
 MAX_TEXT_BYTES = 1000
-# Redis may have this many on their way to its disk, which may write once a second.
+# The pieces that may be on their way to Redis' disk, which may write once a second.
 SYNC_EVERY_PIECES = 8
-# A piece that is uploaded goes after this, unless its artifact is complete by then.
+# An uploaded piece is removed after this, unless its artifact is complete by then.
 PIECE_EXPIRY_S = 3600
 
 # A whole number that fits into 64 bits.
@@ -45,7 +45,7 @@ _NUMBER = re.compile(rb"[0-9]{1,18}")
 
 
 class RedisRegistry:
-    """See ``SharedRegistry``."""
+    """A ``SharedRegistry`` in Redis."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class RedisRegistry:
         now_s: Callable[[], float] = shared.clock_s,
         known: shared.Known | None = None,
     ) -> None:
-        """``known``: keeps the id of the registry at this address. Raises ValueError: the address is malformed."""
+        """Open nothing yet. ``known`` keeps the registry's id. Raises ValueError if the address is malformed."""
         self.shown_address = durable_redis.shown(url)
         self.id = ""
         self.lease: Lease | None = None
@@ -98,7 +98,7 @@ class RedisRegistry:
                 # An epoch that Redis forgot when it crashed would be given out twice.
                 _sync(connection)
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            # Without a password, or with a wrong one, Redis never grants anything.
+            # Without a password, or with a wrong password, Redis never grants anything.
             if isinstance(error, redis.AuthenticationError):
                 raise RegistryUnavailable(self._away(str(error))) from error
             return shared.Away(self._away(str(error)))
@@ -113,7 +113,7 @@ class RedisRegistry:
         try:
             with self._client.client() as connection:
                 reply = self._scripts["RENEW"](args=[*self._fence(), int(is_ready)], client=connection)
-                # A renewal that Redis forgot when it crashed would have its holder act after the lease was over.
+                # If Redis forgot a renewal in a crash, its holder would act after the end of the lease.
                 _sync(connection)
         except RedisError as error:
             return shared.Away(self._away(str(error)))
@@ -150,7 +150,7 @@ class RedisRegistry:
     def artifact_sizes(self) -> dict[str, int]:
         with self._explained():
             sizes = self._client.hgetall(PREFIX + "artifacts")
-        # What is no size was not written by Clipper, and no version has such an artifact.
+        # Clipper did not write values that are no sizes, and no version has such an artifact.
         return {_text(digest): int(size) for digest, size in sizes.items() if _NUMBER.fullmatch(size)}
 
     def admit_artifact(self, size_bytes: int) -> None:
@@ -171,7 +171,7 @@ class RedisRegistry:
     def put_piece(self, digest: str, number: int, piece: bytes) -> None:
         with self._explained(), self._client.client() as connection:
             connection.set(_piece_key(digest, number), piece, ex=PIECE_EXPIRY_S)
-            # So that no more waits for the disk when the artifact is completed than it writes in time.
+            # So that at the end no more waits for the disk than it can write in time.
             if (number + 1) % SYNC_EVERY_PIECES == 0 or len(piece) < shared.PIECE_BYTES:
                 _sync(connection)
 
@@ -257,7 +257,7 @@ def _leader(reply: list[bytes]) -> shared.Leader:
 
 
 def _text(found: bytes) -> str:
-    """Return what is in Redis for people to read, whoever wrote it."""
+    """Return a text from Redis in a form for people, whoever wrote it."""
     return found[:MAX_TEXT_BYTES].decode(errors="replace")
 
 
@@ -275,7 +275,7 @@ def _piece_key(digest: str, number: int) -> str:
 
 
 def _operation(change: Change) -> tuple[str, str, str, str]:
-    """The change as the script takes it: kind, key, name and text."""
+    """Return a change in the form that the script takes: kind, key, name and text."""
     match change:
         case Put(record):
             return "put", TABLES[type(record)], name_of(record), msgspec.json.encode(record).decode()

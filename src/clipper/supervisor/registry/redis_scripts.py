@@ -4,7 +4,7 @@ Whether the epoch is the latest has to be decided in the same step as the change
 another round trip, and another try after each renewal.
 
 ``lease`` is a hash with the latest epoch and its holder. It never expires. ``held`` expires: while it is there, nobody
-else gets the lease. ``standby`` expires, too: it has the address of the last who asked in vain.
+else gets the lease. ``standby`` expires, too: it has the address of the last server that asked in vain.
 """
 
 # ARGV: prefix, known schema version, duration in ms, holder, address, a random id for a new registry, whether to take
@@ -61,7 +61,7 @@ return {'leads', redis.call('GET', prefix .. 'standby') or ''}
 )
 
 # Adds: operations, each with its kind, key, name and text. A Lua script that fails midway is not undone, so everything
-# that can be refused is looked at before the first change.
+# that can be refused is checked before the first change.
 WRITE = (
     _FENCE
     + """

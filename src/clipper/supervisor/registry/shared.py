@@ -11,31 +11,37 @@ from clipper.supervisor.registry.store import Registry
 
 
 def clock_s() -> float:
-    """Seconds on a clock that never goes back, and that also counts while the machine sleeps."""
+    """Return the seconds of a clock that never goes back, and that also counts while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-# The file of a home that has the address and the id of the registry that its server has known last.
+# The file of a home with the address and the id of the registry that its server knew last.
 REGISTRY_ID_NAME = "registry.id"
-# An artifact is in memory and in the append-only file of the storage, so larger ones, and more of them, are refused.
+# The bound on artifacts, which are in the storage's memory and in its append-only file.
 MAX_ARTIFACT_BYTES = 1024 * 1024 * 1024
 MAX_ARTIFACTS_BYTES = 4 * 1024 * 1024 * 1024
-# What is sent at once. The storage answers others in between.
+# The bytes that are sent at once. The storage answers others in between.
 PIECE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The server that asks for the lease. ``id``: of its home. The lock of the home keeps a second process from having
-    the same. ``address``: of its management port, for people and for ``clipper status``."""
+    """The server that asks for the lease.
+
+    ``id`` is its home's, whose lock keeps a second process from having the same. ``address`` is that of its management
+    port, for people and for ``clipper status``.
+    """
 
     id: str
     address: str
 
 
 class Known:
-    """Keeps which registry a server has known at an address: one that was emptied has lost all applications, and to
-    lead it would end them. ``path``: a file of the home; without one nothing is kept for the next start."""
+    """Remembers which registry a server has known at an address.
+
+    A registry that was emptied has lost all applications, and a server that led by it would end them. ``path`` is a
+    file of the home; without it nothing is kept for the next start.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
@@ -57,7 +63,7 @@ class Known:
             return
         self._kept = address, id_
         if self._path is not None:
-            # Without it, the next start knows no registry, as on a first one.
+            # Without the file, the next start knows no registry, like a first start.
             with suppress(OSError):
                 self._path.write_text(f"{address} {id_}\n")
 
@@ -68,8 +74,11 @@ EPOCHS = "supervisor"
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """The supervisor that has the lease. ``since``: when it got the lease, in seconds since 1970 by the storage's
-    clock. ``is_ready``: whether it said that it answers queries."""
+    """The supervisor that has the lease.
+
+    ``since`` is when it got the lease, in seconds since 1970 by the storage's clock. ``is_ready``: whether it said that
+    it answers queries.
+    """
 
     epoch: int
     address: str
@@ -79,7 +88,7 @@ class Leader:
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """``standby``: address of a server that has asked for the lease within its duration; None if none has."""
+    """A confirmed renewal. ``standby`` is the address of a server that has asked for the lease lately; None if none."""
 
     standby: str | None
 
@@ -92,9 +101,10 @@ class Away:
 
 
 class SharedRegistry(Registry, Protocol):
-    """A registry under a lease. Changes are made only by the holder of the latest epoch: see ``lease``. ``write`` and
-    ``reserve`` raise ``NotLeader`` once another supervisor has led since, and ``RegistryUnavailable`` while the storage
-    does not answer.
+    """A registry under a lease. Only the holder of the latest epoch makes changes: see ``lease``.
+
+    ``write`` and ``reserve`` raise ``NotLeader`` once another supervisor has led since, and ``RegistryUnavailable``
+    while the storage does not answer.
 
     Attributes:
         shown_address: the storage's address without a password.
@@ -108,35 +118,41 @@ class SharedRegistry(Registry, Protocol):
     doubt: str | None
 
     def acquire(self, takes: bool = True) -> Lease | Leader | Away:
-        """Ask for the lease; return it, or who has it. It begins a new epoch, also for its holder. Without ``takes``,
-        only find out who has it, or had it last. Raises RegistryUnavailable if this Clipper cannot use the storage as
-        it is."""
+        """Ask for the lease; return it, or its holder. It begins a new epoch, also for its holder.
+
+        Without ``takes``, only return the present or last holder. Raises RegistryUnavailable if this Clipper cannot use
+        the storage in its state.
+        """
 
     def renew(self, is_ready: bool) -> Renewed | Leader | Away:
-        """Ask for a renewal, and say whether this supervisor answers queries; return who leads if it is another. It may
-        run on a thread beside the other methods. It does not change ``lease``."""
+        """Ask for a renewal, and say whether this supervisor answers queries; return the leader if it is another.
+
+        It may run on a thread beside the other methods. It does not change ``lease``.
+        """
 
     def release(self) -> None:
         """Give the lease back, so that another supervisor need not wait for its end. Raises RegistryUnavailable."""
 
     def secret(self, name: str, made: bytes) -> bytes:
-        """The secret of that name. If there is none, ``made``, which is ASCII, is stored and becomes it, unencrypted.
-        Raises as ``write``."""
+        """Return the secret of a name. If there is none, ``made``, an ASCII text, is stored unencrypted and returned.
+
+        Raises the same errors as ``write``.
+        """
 
     def artifact_sizes(self) -> dict[str, int]:
-        """The sizes in bytes of the stored artifacts, by digest. Raises RegistryUnavailable."""
+        """Return the sizes in bytes of the stored artifacts, by digest. Raises RegistryUnavailable."""
 
     def admit_artifact(self, size_bytes: int) -> None:
-        """Raises TooLarge if there is no room for an artifact of this size, and RegistryUnavailable."""
+        """Raise TooLarge if there is no room for an artifact of this size, and RegistryUnavailable."""
 
     def put_piece(self, digest: str, number: int, piece: bytes) -> None:
         """Store a piece for an hour, or until ``complete_artifact``. Raises RegistryUnavailable."""
 
     def complete_artifact(self, digest: str, size_bytes: int) -> None:
-        """Keep all pieces, as a change. Raises as ``write``; also if a piece is missing."""
+        """Keep all pieces, as a change. Raises the same errors as ``write``; also if a piece is missing."""
 
     def get_piece(self, digest: str, number: int) -> bytes:
-        """Raises RegistryUnavailable, also if it is not there."""
+        """Return a piece of an artifact. Raises RegistryUnavailable, also if it is missing."""
 
     def remove_artifact(self, digest: str) -> None:
-        """Raises as ``write``."""
+        """Remove an artifact. Raises the same errors as ``write``."""

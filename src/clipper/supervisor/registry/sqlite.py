@@ -1,6 +1,6 @@
 """The registry in one SQLite file.
 
-Records are few and are read once, at start; so each is one row of JSON. Calls block for one fsync: the supervisor,
+Records are few and are read once, at the start; so each is a row of JSON. Calls block for an fsync: the supervisor,
 which makes them, is on no query's path.
 """
 
@@ -49,7 +49,7 @@ _MIGRATIONS = {
     )
 }
 
-# What an operator can do about each of SQLite's complaints, by the name of its primary result code.
+# The remedies for SQLite's errors, by the name of the primary result code.
 _REMEDIES = {
     "SQLITE_FULL": "the disk is full: free some space",
     "SQLITE_BUSY": "another program holds it locked: close that program",
@@ -100,7 +100,7 @@ class SqliteRegistry:
 
     def _prepare(self) -> None:
         with self._explained():
-            # FULL: a change that was acknowledged is on the disk, also after a power cut.
+            # FULL: an acknowledged change is on the disk even after a power cut.
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
@@ -196,7 +196,7 @@ class SqliteRegistry:
 def _remedy(error: Exception) -> str:
     if isinstance(error, OSError):
         return "a copy of it cannot be kept: check the disk, and the owner and mode of its folder"
-    # An extended code's name begins with its primary one's, e.g. SQLITE_IOERR_WRITE.
+    # An extended code's name begins with its primary code's, e.g. SQLITE_IOERR_WRITE.
     name: str = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
     for primary, remedy in _REMEDIES.items():
         if name == primary or name.startswith(primary + "_"):

@@ -16,8 +16,8 @@ from clipper.supervisor.registry.records import (
     name_of,
 )
 
-# Of what records have in any storage. A record that gains a field, with a default, makes a new version although nothing
-# else changes: an older Clipper would drop the field when it writes.
+# The version of the records' fields in any storage. A new field makes a new version, even with a default: an older
+# Clipper would drop the field when it writes.
 SCHEMA_VERSION = 2
 
 
@@ -28,7 +28,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Remove the record of that kind and name, as ``name_of`` says it; with a model, its versions too."""
+    """Remove the record of a kind and name, in the form of ``name_of``; with a model, its versions too."""
 
     kind: type[Record]
     name: str
@@ -51,7 +51,7 @@ Change = Put | Delete | ForgetLater | Forgotten
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A stored record that cannot be read, because a newer Clipper or another program wrote it. ``text`` is its own."""
+    """A stored record that cannot be read: a newer Clipper or another program wrote it. ``text`` is its text."""
 
     kind: type[Record]
     name: str
@@ -61,7 +61,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """``to_forget``: ids of deleted applications whose learned state is still in the store."""
+    """The registry's contents. ``to_forget``: ids of deleted applications whose state is still in the store."""
 
     applications: tuple[ApplicationRecord, ...]
     models: tuple[ModelRecord, ...]
@@ -76,10 +76,10 @@ class Registry(Protocol):
     """The record of what should exist. Every method raises ``RegistryUnavailable`` if the storage cannot be used."""
 
     def load(self) -> Contents:
-        """Everything, each kind by name."""
+        """Return everything, each kind by name."""
 
     def write(self, *changes: Change) -> None:
-        """Make all the changes or none. When it returns they survive the death of process and machine."""
+        """Make all the changes or none. When this returns, they survive the death of process and machine."""
 
     def reserve(self, counter: str, count: int) -> int:
         """Reserve ``count`` numbers, which are never given out again; return the first. They begin at 1."""
@@ -91,7 +91,7 @@ T = TypeVar("T", ApplicationRecord, ModelRecord, VersionRecord, TokenRecord, Key
 
 
 def read_contents(rows: Mapping[type[Record], Iterable[tuple[bytes, bytes]]], to_forget: Iterable[str]) -> Contents:
-    """The records of rows of name and text, each kind in its order."""
+    """Read the records from rows of name and text, each kind in its order."""
     unreadable: list[Unreadable] = []
 
     def read(kind: type[T]) -> tuple[T, ...]:

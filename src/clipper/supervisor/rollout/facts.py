@@ -10,7 +10,7 @@ from clipper.supervisor.managers.reconcile.plan import NO_DEATHS, History, Phase
 from clipper.supervisor.rollout.wanted import Records
 
 WorkerPhase = Literal["starting", "ready", "lost", "backing_off", "crash_loop", "stopping", "draining"]
-# Phases of slots and workers that should have a process and have none.
+# The phases of slots and workers that should have a process but have none.
 DOWN = ("dead", "backing_off", "crash_loop")
 
 
@@ -24,16 +24,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class SlotFacts:
-    """The place of one replica, and the process in it.
+    """The place of a replica, and the process in it.
 
     Attributes:
-        spec: what this process, or the last one, was started with.
-        id: of the process; empty if it has none.
-        input_type: what the container reported when it became ready; None before.
+        spec: the spec with which its process, or its last process, was started.
+        id: the process's id; empty if there is no process.
+        input_type: the type that the container reported when it became ready; None before.
         start_failure: set while the slot is dead because its last start failed.
         last_error: how the last process ended, or why it could not be started.
-        is_outdated: the process runs another Clipper's code than ours, or with other settings.
-        has_to_move: it is on a node of a cluster that is being emptied.
+        is_outdated: whether the process runs another Clipper's code than ours, or with other settings.
+        has_to_move: whether it is on a node of a cluster that is being emptied.
     """
 
     slot: Slot
@@ -59,18 +59,18 @@ class SlotFacts:
 class WorkerFacts:
     """The facts about a query worker.
 
-    One that is ``lost`` cannot be reached, on a node that may be cut off. It may go on answering, by its last snapshot.
-    Nothing waits for it. Once it can be reached, all that waits for every worker waits for it again, so it gets the
-    newest snapshot before anything goes on.
+    A worker that is ``lost`` cannot be reached, on a node that may be cut off. It may go on answering, by its last
+    snapshot. No rule waits for it. Once it can be reached, rules that wait for every worker wait for it again, so it
+    gets the newest snapshot before anything goes on.
 
     Attributes:
-        peer: how other workers reach it; None if it has no process, or a process that is ending.
-        generation: of the snapshot in force, as it last reported to us; None before its first report.
-        found_generation: of the snapshot in force when we first dialled it, which an earlier supervisor may have sent.
+        peer: its address for other workers; None if it has no process, or a process that is ending.
+        generation: the generation in force that it last reported to us; None before its first report.
+        found_generation: the generation in force when we first dialled it, which an earlier supervisor may have sent.
         unlinked: ids of the replicas that it could not dial, each with the reason.
         undrained: ids of the replicas out of service that still run one of its batches.
-        is_spare: it stands in while others are replaced.
-        is_outdated: another Clipper's code than ours runs in it, or it runs with other settings.
+        is_spare: whether it stands in while others are replaced.
+        is_outdated: whether it runs another Clipper's code than ours, or with other settings.
         node: the address of its node in a cluster; empty if it runs on the server's machine.
     """
 
@@ -88,16 +88,22 @@ class WorkerFacts:
 
     @property
     def is_expected(self) -> bool:
-        """Whether the worker is up or coming up, so that what every worker has to know, it has to know too."""
+        """Whether the worker is up or starting, so that rules that wait for every worker wait for it."""
         return self.phase in ("starting", "ready")
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """``now_s``: of a clock that never goes back. ``applications``: those that can be encoded for workers. ``slots``:
-    in order; unchanged facts are the same object as before. ``can_commit_at_s``: when to try a registry again that
-    could not be written. ``revision``, ``fleet_revision`` stand still while the records, or those of models and
-    versions, do."""
+    """All facts of a moment.
+
+    Attributes:
+        now_s: the time of a clock that never goes back.
+        applications: the applications that can be encoded for workers.
+        slots: the slots in order; unchanged facts are the same object as before.
+        can_commit_at_s: when to try a registry again that could not be written.
+        revision: stays the same while the records do.
+        fleet_revision: stays the same while the records of models and versions do.
+    """
 
     now_s: float
     records: Records
@@ -110,8 +116,7 @@ class Facts:
 
 
 def changed_slots(before: tuple[SlotFacts, ...], now: tuple[SlotFacts, ...]) -> tuple[list[SlotFacts], list[SlotFacts]]:
-    """Return what is in ``now`` and not in ``before``, and the other way round: new facts of a slot are another
-    object."""
+    """Return the facts that are only in ``now``, and those only in ``before``: new facts are another object."""
     if before is now:
         return [], []
     if len(before) == len(now):  # nearly always: then few pairs differ

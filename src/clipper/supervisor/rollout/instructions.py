@@ -12,7 +12,7 @@ from clipper.values.types import ModelId
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Record what happened to a version. It is in force even if it cannot be stored yet."""
+    """Record what happened to a version. The record is in force even if it cannot be stored yet."""
 
     record: VersionRecord
     why: str

@@ -1,9 +1,9 @@
 """Finds the versions that are new to an application after a change of its links and models. Records in and out.
 
 A newcomer comes beside, or replaces, a version that the application asks already: by a link that is added or changed,
-or by the deployment of a model that a link follows; not by a rollback. Where the policy learns and there is a ramp, it
-is ramped: it gets a share of the queries. Else it is watched: it gets the queries of its link at once, and is only
-stopped if it fails more than the version before.
+or by the deployment of a model that a link follows; not by a rollback. If the policy learns and there is a ramp, the
+newcomer is *ramped*: it gets a share of the queries. Otherwise it is *watched*: it gets the queries of its link at
+once, and is stopped only if it fails more than the version before.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -27,14 +27,17 @@ def is_ramped(selection: Selection) -> bool:
 
 
 def is_watched(selection: Selection) -> bool:
-    """Whether new versions are watched: those that are not ramped, unless no guardrail is wanted."""
+    """Whether new versions are watched: if they are not ramped, and a guardrail is wanted."""
     return selection.max_loss_increase is not None and not is_ramped(selection)
 
 
 def after_link(
     before: ApplicationRecord, after: ApplicationRecord, new: Link, replaced: Link | None, current: Current
 ) -> ApplicationRecord:
-    """``new`` has been linked, in place of another link or as one more. A stopped version is tried again."""
+    """Return the record after ``new`` was linked, as a further link or in place of another.
+
+    A stopped version is tried again.
+    """
     version = new.version or current(new.model)
     was = None if replaced is None or replaced.shadow else replaced.version or current(replaced.model)
     known = _newcomer(before, new.model, version)
@@ -48,8 +51,10 @@ def after_link(
 def after_promotion(
     record: ApplicationRecord, model: str, version: str, was: str | None, *, is_new: bool, current: Current
 ) -> ApplicationRecord:
-    """``version`` is current in place of ``was``: deployed (``is_new``), or rolled back to. A ramp under way is
-    overtaken; what it was compared with goes on."""
+    """Return the record after ``version`` became current instead of ``was``, deployed (``is_new``) or rolled back to.
+
+    A ramp under way is overtaken; the version that it was compared with goes on.
+    """
     link = next((one for one in record.links if (one.model, one.version) == (model, None) and not one.shadow), None)
     if link is None:
         return record
@@ -61,7 +66,7 @@ def after_promotion(
 def after_other_change(
     record: ApplicationRecord, current: Current, exists: Callable[[ModelId], bool]
 ) -> ApplicationRecord:
-    """Drop newcomers without a link, those whose ``before`` is gone, and those that are not ramped any more."""
+    """Drop newcomers without a link, newcomers whose ``before`` is gone, and newcomers that are no longer ramped."""
 
     def is_over(one: Newcomer) -> bool:
         links = [link for link in record.links if link.model == one.model and not link.shadow]
@@ -88,7 +93,7 @@ def after_other_change(
 
 
 def through(record: ApplicationRecord, newcomer: Newcomer, ended: EndedRamp) -> ApplicationRecord:
-    """The newcomer has enough feedback: from now on it is a link like the others, and ``ended`` is kept for show."""
+    """Return the record after a newcomer was let through: it is a link like others, and ``ended`` is kept for show."""
     linked = {link.model for link in record.links}
     kept = [one for one in record.ended_ramps if one.model in linked and one.model != ended.model]
     return replace(_without(record, lambda one: one == newcomer), ended_ramps=(*kept, ended))
@@ -110,7 +115,7 @@ def ended_ramps(
 
     def is_of_now(one: EndedRamp) -> bool:
         version = versions.get(id_ := ModelId(one.model, one.version))
-        # A version that was deleted and deployed again under its name is another one.
+        # A version that was deleted and deployed again under its name is another version.
         return id_ in answering and version is not None and version.created_at <= one.ended_at
 
     return tuple(filter(is_of_now, record.ended_ramps))
@@ -119,8 +124,11 @@ def ended_ramps(
 def stopped(
     record: ApplicationRecord, newcomer: Newcomer, why: str, outcome: RampOutcome = NO_OUTCOME
 ) -> ApplicationRecord:
-    """The newcomer gets no more queries. A link that was changed to it goes back to the version before. If it was
-    promoted, the caller has to roll its model back."""
+    """Return the record after a newcomer was stopped: it gets no more queries.
+
+    A link that was changed to it goes back to the version before. If it was promoted, the caller has to roll its model
+    back.
+    """
 
     def back(link: Link) -> Link:
         leads = link.version == newcomer.version or (link.version is None and not newcomer.promoted)
@@ -137,7 +145,7 @@ def stopped(
 
 
 def compared_with(records: Iterable[ApplicationRecord]) -> set[ModelId]:
-    """The versions that go on answering until their successors are let through."""
+    """Return the versions that go on answering until their successors are let through."""
     return {
         ModelId(one.model, one.before)
         for record in records
@@ -147,8 +155,10 @@ def compared_with(records: Iterable[ApplicationRecord]) -> set[ModelId]:
 
 
 def proven(records: Iterable[ApplicationRecord], model: ModelRecord) -> str | None:
-    """The version to roll back to from the next one: the current one, unless an application still ramps it or has
-    stopped it; then the one before that."""
+    """Return the version to which a rollback from the next version returns.
+
+    It is the current version, unless an application still ramps it or has stopped it; then it is the version before.
+    """
     for record in records:
         newcomer = _newcomer(record, model.name, model.current)
         if newcomer is not None and newcomer.promoted:
@@ -157,8 +167,10 @@ def proven(records: Iterable[ApplicationRecord], model: ModelRecord) -> str | No
 
 
 def without_ramps(snapshot: Snapshot) -> Snapshot:
-    """The links for a worker that does not know newcomers, and would send one all queries of its link. Each link asks
-    the version that its newcomer is compared with, so long as that has a replica."""
+    """Return the links for a worker that does not know newcomers, and would send them all queries of their links.
+
+    Each link asks the version that its newcomer is compared with, as long as that has a replica.
+    """
     current = {model.name: model.current or "" for model in snapshot.models}
     runs = {
         (model.name, version.version) for model in snapshot.models for version in model.versions if version.replicas
@@ -191,8 +203,7 @@ def _beginning(
     *,
     promoted: bool = False,
 ) -> ApplicationRecord:
-    """Add ``version`` of ``link``, if there is anything to compare it with, such as ``asked``, that was asked
-    before."""
+    """Add ``version`` of ``link`` as a newcomer, if it can be compared, such as with ``asked``, the version before."""
     others = [
         ModelId(other.model, at)
         for other in record.links
@@ -205,7 +216,7 @@ def _beginning(
     newcomer = Newcomer(record.ramps + 1, link.model, version, asked, promoted)
     if is_ramped(record.selection):
         return replace(record, newcomers=(*record.newcomers, newcomer), ramps=newcomer.ramp)
-    # ``single`` asks no link that is added. A policy that learns asks it as its outputs deserve, which is no chance.
+    # ``single`` asks no added link. A policy that learns asks it by its merits and not by chance.
     is_compared = asked is not None or not (record.selection.policy == "single" or _learns(record.selection))
     if is_watched(record.selection) and is_compared:
         return replace(record, watched=(*record.watched, newcomer), ramps=newcomer.ramp)
@@ -213,7 +224,7 @@ def _beginning(
 
 
 def _learns(selection: Selection) -> bool:
-    """Whether the policy learns from feedback. A user's own may, and equal votes do not."""
+    """Whether the policy learns from feedback. A user's own policy may; equal votes do not."""
     if selection.policy == "ensemble" and selection.parameters.get("weighting") == "equal":
         return False
     policy = POLICIES.get(selection.policy)
@@ -221,7 +232,7 @@ def _learns(selection: Selection) -> bool:
 
 
 def _incumbent(record: ApplicationRecord, model: str, version: str) -> str | None:
-    """The version that gets most queries of a link to ``version``; None if a newcomer has the link to itself."""
+    """Return the version that gets most queries of a link to ``version``; None if a newcomer gets all of them."""
     known = _newcomer(record, model, version)
     return version if known is None else known.before
 
@@ -231,7 +242,7 @@ def _newcomer(record: ApplicationRecord, model: str, version: str | None) -> New
 
 
 def _is_over(one: Newcomer) -> bool:
-    """Whether its link leads back to the version before, so that it only stays to show that it was stopped."""
+    """Whether a newcomer's link leads back to the version before, and it is kept only to show that it was stopped."""
     return one.stopped is not None and one.before is not None
 
 

@@ -16,7 +16,7 @@ OUTDATED = "it runs another Clipper's code or other settings"
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """A replica that has left service: when, and the first snapshot without it."""
+    """A replica that has left service: the time, and the first snapshot without it."""
 
     since_s: float
     generation: int
@@ -24,7 +24,11 @@ class Retired:
 
 
 class Replicas:
-    """``retired``: replicas that have left service, by id. ``renewing``: versions whose replicas are being replaced."""
+    """The rules for replicas.
+
+    ``retired`` are the replicas that have left service, by id. ``renewing`` are the versions whose replicas are being
+    replaced.
+    """
 
     def __init__(self) -> None:
         self.retired: dict[str, Retired] = {}
@@ -35,7 +39,7 @@ class Replicas:
         self.retired = {id_: one for id_, one in self.retired.items() if id_ in leaving}
 
     def drop_outdated(self, view: View) -> list[Instruction]:
-        """A version that is deployed under the name of a removed one must not get that one's replicas."""
+        """Retire replicas of removed versions, which a new version of the same name must not get."""
         instructions: list[Instruction] = []
         for one in chain.from_iterable(view.misplaced.values()):
             if one.lives:
@@ -45,10 +49,12 @@ class Replicas:
         return instructions
 
     def move(self, view: View, snapshots: SnapshotRollout) -> tuple[list[Instruction], float]:
-        """Start missing replicas. Retire surplus ones, once every worker knows the replicas that stay.
-        Returns what to do, or when the next start is due."""
+        """Start missing replicas, and retire surplus replicas once every worker knows the replicas that stay.
+
+        Return what to do, or when the next start is due.
+        """
         renewing = self._renewed(view)
-        # Of most versions there is nothing to plan. The others' slots are looked at one by one.
+        # For most versions there is nothing to plan. The slots of the others are looked at one by one.
         desired = {id_: view.runs.get(id_, 0) + (id_ in renewing) for id_ in {*view.unsettled, *renewing}}
         found = [one for id_ in desired for one in view.grouped.get(id_, ())]
         observed = [SlotState(one.slot, one.phase, one.history) for one in found]
@@ -69,11 +75,13 @@ class Replicas:
         return instructions, float("inf") if plan.wake_at_s is None else plan.wake_at_s
 
     def stop(self, view: View, snapshots: SnapshotRollout) -> tuple[list[Instruction], float]:
-        """Stop replicas that have drained: every worker has reported, for a snapshot without them, that no batch is
-        left there; or their last batch has run for so long that it counts as hung. Return what to do, or when the next
-        one is overdue."""
+        """Stop replicas that have drained; return what to do, or when the next replica is overdue.
+
+        A replica has drained when every worker has reported, for a snapshot without it, that no batch is left there; or
+        when its last batch has run for so long that it counts as hung.
+        """
         undrained = {id_ for worker in view.facts.workers for id_ in worker.undrained}
-        # A worker that drains finishes its batches and reports nothing any more.
+        # A worker that drains finishes its batches and reports nothing more.
         is_draining = any(worker.phase in ("draining", "stopping") for worker in view.facts.workers)
         instructions: list[Instruction] = []
         wake_at_s = float("inf")
@@ -93,13 +101,13 @@ class Replicas:
         return instructions, wake_at_s
 
     def _renewed(self, view: View) -> dict[ModelId, Slot | None]:
-        """Versions in which replicas are replaced now, one at a time over all versions, since they are of other code or
-        settings, or on nodes that are being emptied; with the slot that is to be given back now, or None while that has
-        to wait.
+        """Return the versions whose replicas are being replaced, each with the slot to give back now, or None to wait.
 
-        Such a version has one slot more. While all of them are ready the first old replica gives its slot back, and a
-        new one comes up in it. So there are never fewer than wanted. Workers come first: those of the old code need not
-        get along with containers of the new one."""
+        Replicas are replaced if they have other code or settings, or are on nodes that are being emptied, one at a time
+        over all versions. Such a version has an additional slot. When all its slots are ready, the first old replica
+        gives its slot back, and a new replica starts in it. So there are never too few. Workers are replaced first,
+        because workers of the old code need not understand containers of the new code.
+        """
         found: dict[ModelId, Slot | None] = {}
         if not view.has_outdated and not self.renewing:
             return found
@@ -114,7 +122,7 @@ class Replicas:
                 continue
             has_spare = len(view.in_service.get(id_, ())) > wanted
             found[id_] = old[0].slot if old and has_spare else None
-            # One that does not come up may not keep the other versions waiting.
+            # A version whose replicas do not come up must not keep the other versions waiting.
             if not any(one.history.crash_loop for one in slots):
                 break
         self.renewing = set(found)
@@ -122,7 +130,7 @@ class Replicas:
 
     @property
     def waits(self) -> bool:
-        """Whether a replica has left service and is not stopped yet."""
+        """Whether some replica has left service and is not stopped yet."""
         return any(not one.is_stopped for one in self.retired.values())
 
 

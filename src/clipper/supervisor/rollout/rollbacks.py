@@ -12,8 +12,11 @@ from clipper.values.types import ModelId
 
 
 def target(records: Records, model: ModelRecord) -> str | None:
-    """The version that a rollback returns to unless it names one; None if there is none. That is the model's previous
-    version or, if a guardrail stopped that one, or it has failed, the version before it, and so on."""
+    """Return the version to which a rollback returns unless it names a version; None if there is none.
+
+    It is the model's previous version or, if a guardrail stopped that or it has failed, the version before it, and so
+    on.
+    """
     current = records.versions.get(ModelId(model.name, model.current or ""))
     if model.previous is not None or current is None:
         return _sound(records, model.name, model.previous, model.current)
@@ -21,7 +24,7 @@ def target(records: Records, model: ModelRecord) -> str | None:
 
 
 def after(records: Records, model: ModelRecord, version: str, judged: VersionRecord | None = None) -> ModelRecord:
-    """The model with ``version`` as its current one. ``judged``: a version as it will be, unlike in ``records``."""
+    """Return the model with ``version`` as its current. ``judged``: a version's new record, instead of its present."""
     if model.current == version:
         return model
     first = newcomers.proven(records.applications.values(), model)
@@ -31,8 +34,11 @@ def after(records: Records, model: ModelRecord, version: str, judged: VersionRec
 def stop(
     records: Records, application: ApplicationRecord, newcomer: Newcomer, why: str, outcome: RampOutcome = NO_OUTCOME
 ) -> list[Put] | None:
-    """The changes that stop a newcomer; a model that it was deployed to is rolled back for all that follow it. None if
-    the version before does not run now."""
+    """Return the changes that stop a newcomer; None if the version before does not run now.
+
+    If the newcomer was deployed as its model's current version, the model is rolled back for all applications that
+    follow it.
+    """
     changes = [Put(newcomers.stopped(application, newcomer, why, outcome))]
     model, known = records.models.get(newcomer.model), records.versions.get(ModelId(newcomer.model, newcomer.version))
     if model is None or known is None:
@@ -63,7 +69,7 @@ def stop(
 
 
 def let_through(records: Records, application: ApplicationRecord, newcomer: Newcomer, ended: EndedRamp) -> list[Put]:
-    """Return the changes that let a newcomer through. If it was stopped before, that counts no more."""
+    """Return the changes that let a newcomer through. If it was stopped before, that no longer counts."""
     changes = [Put(newcomers.through(application, newcomer, ended))]
     version = records.versions.get(ModelId(newcomer.model, newcomer.version))
     if version is not None and version.stopped is not None:
@@ -79,15 +85,17 @@ def _sound(
     judged: VersionRecord | None = None,
     younger_s: float = float("inf"),
 ) -> str | None:
-    """The first of a version and its predecessors that is not current, was not stopped and has not failed. ``judged``:
-    a version as it will be, if that is not as ``records`` has it. ``younger_s``: when the successor of ``first`` was
-    deployed."""
+    """Return the first of a version and its predecessors that is not current, was not stopped and has not failed.
+
+    ``judged`` is a version's new record, which replaces that in ``records``. ``younger_s`` is when the successor of
+    ``first`` was deployed.
+    """
     version = first
     while version is not None:
         record = records.versions.get(ModelId(model, version))
         if judged is not None and judged.version == version:
             record = judged
-        # A name may belong to a later version by now, as after a failed one was deployed again.
+        # The name may belong to a later version by now, because a failed version was deployed again.
         if record is None or record.created_at >= younger_s:
             return None
         if version != current and record.stopped is None and record.state != "failed":

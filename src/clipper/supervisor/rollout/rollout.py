@@ -1,9 +1,11 @@
-"""Facts in, instructions out. Each look uses the present state, not events, and applies the first rule that has
-something to do. The caller carries its instructions out and looks again until there are none: so every rule sees the
-effects of the rules before it, and what could not be done.
+"""Facts in, instructions out: the order of the rules.
 
-The order of the rules keeps queries from being lost: new replicas are known to every worker before a version becomes
-current, and a replica is stopped only when every worker has said that it was taken out and has no batch left.
+Each look uses the present state, not events, and applies the first rule that has something to do. The caller carries
+out its instructions and looks again until there are none. So every rule sees the effects of the rules before it, and
+what could not be done.
+
+The order keeps queries from being lost: every worker knows new replicas before a version becomes current, and a replica
+is stopped only when every worker has reported that it was taken out and has no batch left.
 """
 
 from collections.abc import Callable
@@ -19,25 +21,27 @@ from clipper.values.types import ModelId
 
 
 class Rollout:
-    """The memory of a supervisor between looks. It may be lost: the next supervisor starts from the facts alone."""
+    """The rules, with a memory between looks. It may be lost: the next supervisor starts from the facts alone."""
 
     def __init__(self, epoch: int, *, needs_key: bool = False, is_leased: bool = False) -> None:
-        """``epoch``: one more than that of the supervisor before. ``needs_key``: applications answer only who shows a
-        key. ``is_leased``: only another lease has another epoch."""
+        """Begin without a memory.
+
+        ``epoch`` is above that of the supervisor before. ``needs_key``: applications answer only clients with a key.
+        ``is_leased``: another epoch takes another lease.
+        """
         self.snapshots = SnapshotRollout(epoch, needs_key=needs_key, is_leased=is_leased)
         self.versions = Versions()
         self.replicas = Replicas()
         self._view: View | None = None
 
     def look(self, facts: Facts) -> list[Instruction]:
-        """Decide what to do now. Once that is done, look again; with no more than a ``WakeAt`` there is nothing to
-        do."""
+        """Decide what to do now. Once that is done, look again, until there is at most a ``WakeAt``."""
         view = self._view = View(facts, self._view)
         self.versions.drop_stale(view)
         self.replicas.drop_stale(view)
         if instructions := self.replicas.drop_outdated(view) or self.versions.judge(view) or self.snapshots.tell(view):
             return instructions
-        # From here on the newest snapshot tells all that is.
+        # From here on the newest snapshot is up to date.
         self.versions.announce(view, self.snapshots)
         wakes_at_s = []
         for rule in (self.versions.promote, self.replicas.move, self.replicas.stop):
@@ -56,11 +60,11 @@ class Rollout:
         return [] if at_s == float("inf") else [WakeAt(at_s)]
 
     def is_announced(self, id_: ModelId) -> bool:
-        """Whether every worker knows that the version is ready: its replicas, and that it is current if it is."""
+        """Whether every worker knows of a ready version: its replicas, and whether it is current."""
         return id_ not in self.versions.announcing
 
     def told(self, facts: Facts) -> Callable[[str], bool]:
-        """Tells of a replica's id whether all workers that answer queries have it among those that they ask."""
+        """Return a function that tells by a replica's id whether all workers that answer queries may ask it."""
         snapshots = self.snapshots
         in_force = [worker.generation for worker in facts.workers if worker.generation is not None]
         lowest = min(in_force, default=snapshots.generation) if max(in_force, default=0) <= snapshots.generation else -1

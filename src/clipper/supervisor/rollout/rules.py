@@ -14,14 +14,14 @@ from clipper.values.types import MAX_CONTEXT_LENGTH, InputType
 
 
 def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
-    """An application as workers get it. ``code_folder``: from an artifact's digest to the folder of its modules."""
+    """Return an application in the form for workers. ``code_folder`` maps a digest to the folder of its modules."""
     selection = replace(record.selection, code=code_folder(record.code) if record.code else None)
     own = {"selection": selection, "id": record.state_id, "needs_key": record.require_key}
     return ApplicationSnapshot(**shared(record, ApplicationSnapshot) | own)
 
 
 def within(replicas: int | ReplicaRange, in_use: int) -> int:
-    """The number of replicas that a version begins with; of a range, the number nearest to those in use."""
+    """Return the number of replicas that a version begins with; in a range, the number nearest to those in use."""
     return replicas if isinstance(replicas, int) else min(max(in_use, replicas.min), replicas.max)
 
 
@@ -30,13 +30,15 @@ def next_version(taken: Iterable[str]) -> str:
 
 
 def next_promotion(versions: Iterable[VersionRecord]) -> int:
-    """The number of a new request to become current, above those of all requests under way."""
+    """Return the number of a new request to become current, above the numbers of all requests under way."""
     return max((record.promotion or 0 for record in versions), default=0) + 1
 
 
 def check_context(context: str | None) -> None:
-    """Raises:
-    InvalidArgument: no query can be in that context. An empty one would stand for what all have taught.
+    """Check that a query can be in a context. The empty context would stand for what all contexts have taught.
+
+    Raises:
+        InvalidArgument: no query can be in it.
     """
     if context is not None and not 0 < len(context) <= MAX_CONTEXT_LENGTH:
         raise InvalidArgument(f"context has {len(context)} characters: expected 1 to {MAX_CONTEXT_LENGTH}")
@@ -44,7 +46,9 @@ def check_context(context: str | None) -> None:
 
 def checked_type(text: str) -> InputType:
     """Read an input type whose rows fit into a request and into a frame to a container.
-    Raises InvalidArgument: the type is not valid, or no request is large enough for one of its rows."""
+
+    Raises InvalidArgument if the type is not valid, or no request is large enough for one of its rows.
+    """
     input_type = InputType.parse(text)
     # A number takes at least a digit and a comma. A frame to a container has room for far more.
     if (needed := 2 * (input_type.row_bytes or 0) // (input_type.dtype.size_bytes or 1)) > MOST_MAX_BODY_BYTES:

@@ -1,9 +1,8 @@
-"""Which snapshot workers get, and which workers have applied it.
+"""Decides which snapshot workers get, and knows which workers have applied it.
 
 A snapshot's *generation* has its supervisor's *epoch* in the upper bits and a count below them. A worker never goes
 back to a lower generation. The registry counts epochs; if it was restored from a backup, workers may have a higher
-epoch than it says. Then the supervisor takes an epoch above theirs, or asks for another lease where it has its epoch by
-a lease.
+epoch. Then the supervisor takes an epoch above theirs; if its epoch comes from a lease, it asks for another lease.
 """
 
 from collections.abc import Mapping
@@ -23,21 +22,23 @@ ASK_AGAIN_S = 0.5
 
 
 class SnapshotRollout:
-    """``generation``: of the newest snapshot; ``content``: that snapshot without it. ``told_in``: of each replica in
-    it, the first snapshot of this supervisor that had it."""
+    """The newest snapshot: its ``generation``, and its ``content`` without it.
+
+    ``told_in`` has for each replica in it the first generation of this supervisor that had the replica.
+    """
 
     def __init__(self, epoch: int, *, needs_key: bool, is_leased: bool = False) -> None:
-        """``needs_key``: as in a ``Snapshot``. ``is_leased``: as for ``Rollout``."""
+        """Begin without a snapshot. ``needs_key``: as in a ``Snapshot``. ``is_leased``: as for ``Rollout``."""
         self.generation = epoch << EPOCH_BITS
         self.content: Snapshot | None = None
         self.told_in: dict[str, int] = {}
         self._needs_key = needs_key
         self._is_leased = is_leased
-        # The epoch above which one was asked for.
+        # The epoch above which a lease was asked for.
         self._asked_above: int | None = None
         self._pushed_at_s = float("-inf")
         self._contents = Contents()
-        # What the last content was made of, and the content.
+        # The revision of the last content, and the content.
         self._revision: int | None = None
         self._in_service: Mapping[ModelId, tuple[ReplicaAddress, ...]] = {}
         self._found: Snapshot | None = None
@@ -46,7 +47,7 @@ class SnapshotRollout:
         return worker.generation is not None and generation <= worker.generation <= self.generation
 
     def have_applied(self, facts: Facts, generation: int) -> bool:
-        """Whether every worker that is up or starting serves by it. One that is down gets the newest first."""
+        """Whether every worker that is up or starting serves by ``generation``. Others start with the newest."""
         return all(self.has_applied(worker, generation) for worker in facts.workers if worker.is_expected)
 
     def all_know(self, facts: Facts) -> bool:
@@ -54,7 +55,7 @@ class SnapshotRollout:
         return self.have_applied(facts, self.generation)
 
     def tell(self, view: View) -> list[Instruction]:
-        """Push a snapshot if the newest one is out of date: this comes before all that depends on what workers know."""
+        """Push a snapshot if the newest is out of date, before all rules that depend on what workers know."""
         ahead = self._ahead(view.facts)
         if self._is_leased and (ahead is not None or self._asked_above is not None):
             return self._ask_above(view.now_s, ahead)
@@ -67,15 +68,17 @@ class SnapshotRollout:
         return [self._push(view, now, _difference(self.content or Snapshot(), now))]
 
     def ask_again(self, view: View) -> tuple[list[Instruction], float]:
-        """Push the same content once more: workers report what they have dialled and drained when they get a snapshot.
-        Returns the snapshot, or when it is time for it."""
+        """Push the same content again, since workers report what they have dialled and drained only with a snapshot.
+
+        Return the snapshot, or when it is time for it.
+        """
         due_s = self._pushed_at_s + ASK_AGAIN_S
         if self.content is None or view.now_s < due_s or not self.all_know(view.facts):
             return [], due_s if due_s > view.now_s else view.now_s + ASK_AGAIN_S
         return [self._push(view, self.content, "to ask what was linked and drained since")], due_s
 
     def _ask_above(self, now_s: float, ahead: int | None) -> list[Instruction]:
-        """Ask for a lease of a later epoch. Nothing is told by this one any more, since workers would not obey it."""
+        """Ask for a lease of a later epoch. Nothing more is sent for this epoch, since workers would not obey it."""
         epoch = None if ahead is None else ahead >> EPOCH_BITS
         if epoch is None or epoch <= (self._asked_above or 0):
             return [WakeAt(now_s + ASK_AGAIN_S)]
@@ -83,7 +86,7 @@ class SnapshotRollout:
         return [TakeEpochAbove(epoch, "a worker is ahead: Redis may have been restored from an older copy")]
 
     def _ahead(self, facts: Facts) -> int | None:
-        """The highest generation in force that is not ours; None if there is none."""
+        """Return the highest generation in force that is not ours; None if there is none."""
         epoch = self.generation >> EPOCH_BITS
         found = [worker.found_generation for worker in facts.workers if worker.found_generation >> EPOCH_BITS >= epoch]
         told = [worker.generation for worker in facts.workers if (worker.generation or 0) > self.generation]

@@ -15,14 +15,17 @@ from clipper.supervisor.rollout.view import View
 from clipper.supervisor.rollout.wanted import check_fits
 from clipper.values.types import ModelId
 
-# Enough for a worker that has to start first and then waits in vain for a replica to answer.
+# Enough for a worker that first has to start and then waits in vain for a replica's answer.
 LINK_TIMEOUT_S = 45.0
 
 
 @dataclass(frozen=True, slots=True)
 class Linking:
-    """A version whose replicas workers are dialling. ``created_at``: of the version, which may be made anew under its
-    name. ``is_start``: it becomes ready after that; otherwise it is ready already, and only becomes current."""
+    """A version whose replicas workers are dialling.
+
+    ``created_at`` tells the version from a later one of the same name. ``is_start``: it becomes ready after that;
+    otherwise it is ready already, and only becomes current.
+    """
 
     created_at: float
     since_s: float
@@ -30,15 +33,18 @@ class Linking:
 
 
 class Versions:
-    """``linking``: versions whose replicas workers are dialling. ``announcing``: versions that are ready, to the first
-    snapshot after that; None until there is one. They are shown as ready once all workers have it."""
+    """The rules for versions.
+
+    ``linking`` are the versions whose replicas workers are dialling. ``announcing`` has for each version that has
+    become ready the first snapshot after that; None until there is one. It is shown as ready once all workers have it.
+    """
 
     def __init__(self) -> None:
         self.linking: dict[ModelId, Linking] = {}
         self.announcing: dict[ModelId, int | None] = {}
 
     def drop_stale(self, view: View) -> None:
-        """Forget what was remembered of versions that are gone, have started, or no longer wait to become current."""
+        """Forget versions that are gone, have started, or no longer wait to become current."""
         self.linking = {id_: one for id_, one in self.linking.items() if self._goes_on(view, id_, one)}
         versions = view.records.versions
         self.announcing = {
@@ -49,8 +55,8 @@ class Versions:
         record = view.records.versions.get(id_)
         if record is None or record.created_at != one.created_at:
             return False
-        # One that does not run any more sleeps once ``judge`` has seen it.
-        # A replica that dies before workers have it is waited for again, as one that is not up yet.
+        # A version that no longer runs sleeps once ``judge`` has seen it.
+        # A replica that dies before workers have it is awaited again, like a replica that is not up yet.
         return record.state == "starting" and not view.lacks(record) if one.is_start else _is_to_be_promoted(record)
 
     def judge(self, view: View) -> list[Instruction]:
@@ -63,7 +69,7 @@ class Versions:
             if record.state in ("starting", "ready"):
                 return Note(replace(record, state="sleeping", promotion=None), "nothing uses it any more")
         elif record.state == "sleeping":
-            # One that was asleep needs a replica to be ready.
+            # A version that was asleep needs a replica to be ready.
             wanted = max(record.replicas_wanted, 1)
             again = replace(record, state="starting", replicas_wanted=wanted, last_error=None, log_tail=())
             return Note(again, "it is used again")
@@ -72,7 +78,7 @@ class Versions:
         return None
 
     def _judge_start(self, view: View, record: VersionRecord) -> Note | None:
-        """A version fails with the first replica that cannot start. Once all its replicas are up, workers dial them."""
+        """Judge a start: a version fails with the first replica that cannot start; if all are up, workers dial them."""
         slots = view.slots_of.get(record.id, [])
         for slot in slots:
             if slot.start_failure is not None:
@@ -93,7 +99,9 @@ class Versions:
 
     def promote(self, view: View, snapshots: SnapshotRollout) -> tuple[list[Instruction], float]:
         """Make versions ready, and current if that was requested, once all workers have linked their replicas.
-        Returns what to do, or when to look again if nothing happens."""
+
+        Return what to do, or when to look again if nothing happens.
+        """
         wake_at_s = float("inf")
         for record in view.undecided:
             id_ = record.id
@@ -120,13 +128,13 @@ class Versions:
         return [], wake_at_s
 
     def announce(self, view: View, snapshots: SnapshotRollout) -> None:
-        """Runs when ``SnapshotRollout.tell`` had nothing to push: the newest snapshot is up to date."""
+        """Note the snapshot that announces new ready versions. The newest snapshot must be up to date."""
         named = {id_: one or snapshots.generation for id_, one in self.announcing.items()}
         self.announcing = {id_: one for id_, one in named.items() if not snapshots.have_applied(view.facts, one)}
 
 
 def _is_to_be_promoted(record: VersionRecord) -> bool:
-    """Whether it waits to become current and is ready already, as the previous version or a kept one is."""
+    """Whether a version waits to become current and is ready already, like the previous version or a kept one."""
     return record.state == "ready" and record.promotion is not None
 
 
@@ -175,7 +183,7 @@ def _ready(view: View, record: VersionRecord) -> Commit:
 
 
 def _replaced(view: View, model: ModelRecord, by: VersionRecord) -> VersionRecord | None:
-    """The version that another one replaces, if it is judged by that; else None."""
+    """Return the record of the version that another replaces, if that is judged by it; else None."""
     replaced = view.records.versions.get(ModelId(model.name, model.current or ""))
     if replaced is None or replaced.version == by.version:
         return None
@@ -187,11 +195,11 @@ def _replaced(view: View, model: ModelRecord, by: VersionRecord) -> VersionRecor
 
 
 def _ramped(view: View, record: VersionRecord) -> list[Put]:
-    """Changes of the applications that follow the model: where the policy learns, the version is ramped."""
+    """Return the changes of the applications that follow the model: where the policy learns, the version is ramped."""
     models = view.records.models
     was = models[record.model].current
 
-    def current(model: str) -> str | None:  # asked of other models only: one link at most follows this one
+    def current(model: str) -> str | None:  # called only for other models: at most one link follows this model
         return models[model].current if model in models else None
 
     before = list(view.records.applications.values())

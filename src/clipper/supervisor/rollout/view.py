@@ -10,7 +10,7 @@ from clipper.supervisor.rollout.facts import Facts, SlotFacts, changed_slots
 from clipper.supervisor.rollout.wanted import running
 from clipper.values.types import ModelId
 
-# Conclusions from the records alone, from the slots alone, from both, and from the slots and the records of versions.
+# Conclusions from records alone, from slots alone, from both, and from slots and the records of versions.
 OF_RECORDS = ("runs", "undecided")
 OF_SLOTS = ("_groups", "leaving", "has_outdated")
 OF_BOTH = ("unsettled",)
@@ -20,16 +20,18 @@ T = TypeVar("T")
 
 
 class View:
-    """Facts of one moment, each conclusion drawn once. Most looks find one model or replica changed, or none: so a view
-    takes over the conclusions of the one before that still hold, and of those by version draws anew those of changed
-    slots."""
+    """The facts of a moment, and conclusions from them, each drawn once.
+
+    Most looks find at most one changed model or replica. So a view takes over conclusions of the view before that still
+    hold, and draws conclusions by version anew only for versions with changed slots.
+    """
 
     def __init__(self, facts: Facts, before: "View | None" = None) -> None:
         self.facts = facts
         self.now_s = facts.now_s
         self.records = facts.records
         self._slots_before: tuple[SlotFacts, ...] = ()
-        # Conclusions of the view before, by name, that hold for versions whose slots have not changed.
+        # The conclusions of the view before, by name, that still hold for versions whose slots have not changed.
         self._partial: dict[str, Any] = {}
         if before is None:
             return
@@ -49,18 +51,18 @@ class View:
             elif "_groups" in known:
                 self._slots_before = was.slots
                 self._partial |= found
-        # At once, since it takes next to nothing now, and the next view would have to begin anew.
+        # At once, since it costs next to nothing now, while the next view would have to begin anew.
         for name in self._partial:
             getattr(self, name)
 
     @cached_property
     def runs(self) -> dict[ModelId, int]:
-        """The target number of replicas of each version that is to run."""
+        """The target number of replicas of each version that should run."""
         return running(self.records)
 
     @cached_property
     def undecided(self) -> list[VersionRecord]:
-        """The versions of which something is to be recorded, or waited for: they start, or sleep and should not."""
+        """The versions whose records may have to change: they start, or sleep and should not."""
         runs = self.runs
         return [
             record
@@ -71,7 +73,7 @@ class View:
 
     @cached_property
     def _groups(self) -> tuple[dict[ModelId, tuple[SlotFacts, ...]], set[ModelId]]:
-        """All slots by version, in order; and the versions whose slots are others than in the view before."""
+        """All slots by version, in order; and the versions whose slots differ from the view before."""
         changed, gone = changed_slots(self._slots_before, self.facts.slots)
         groups = dict(self._partial["_groups"][0]) if "_groups" in self._partial else {}
         old = set(map(id, gone))
@@ -91,7 +93,7 @@ class View:
 
     @cached_property
     def slots_of(self) -> dict[ModelId, list[SlotFacts]]:
-        """The slots of each version, without those of a removed version of the same name."""
+        """The slots of each version, without slots of a removed version of the same name."""
 
         def find(id_: ModelId) -> list[SlotFacts]:
             record = self.records.versions.get(id_)
@@ -101,7 +103,7 @@ class View:
 
     @cached_property
     def in_service(self) -> dict[ModelId, tuple[ReplicaAddress, ...]]:
-        """The ready replicas of each version that has any: those that workers may ask."""
+        """The ready replicas, which workers may ask, of each version that has any."""
 
         def find(id_: ModelId) -> tuple[ReplicaAddress, ...]:
             own = self.slots_of.get(id_, ())
@@ -111,7 +113,7 @@ class View:
 
     @cached_property
     def looping(self) -> dict[ModelId, bool]:
-        """The versions all of whose slots are in a crash loop, so that none is expected to be ready soon."""
+        """The versions whose slots are all in a crash loop, so that no replica is expected soon."""
 
         def find(id_: ModelId) -> bool:
             own = self.slots_of.get(id_, ())
@@ -131,12 +133,12 @@ class View:
 
     @cached_property
     def unsettled(self) -> dict[ModelId, bool]:
-        """The versions whose slots are not just the wanted ones, each with a process that starts or is ready."""
+        """The versions whose slots are not exactly the wanted slots, each with a process that starts or is ready."""
         runs, grouped = self.runs, self.grouped
 
         def find(id_: ModelId) -> bool:
             wanted, group = runs.get(id_, 0), grouped.get(id_, ())
-            # In order and each once, so that the last index tells whether all before it are there.
+            # Slots are in order and each is there once, so the last index tells whether all before it are there.
             is_whole = len(group) == wanted and (not group or group[-1].slot.index == wanted)
             return not is_whole or any(one.phase not in ("starting", "ready") for one in group)
 
@@ -148,7 +150,7 @@ class View:
 
     @cached_property
     def has_outdated(self) -> bool:
-        """Whether a process runs another Clipper's code, or where it cannot stay."""
+        """Whether a process runs another Clipper's code, or in a place where it cannot stay."""
         return any(one.is_outdated or one.has_to_move for one in self.facts.slots)
 
     def lacks(self, record: VersionRecord) -> int:

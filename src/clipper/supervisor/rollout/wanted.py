@@ -1,4 +1,4 @@
-"""Derives from the registry's records which versions run, and what workers get. Values in, values out."""
+"""Derives from the registry's records which versions run, and the snapshot for workers. Values in, values out."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
@@ -14,7 +14,7 @@ from clipper.supervisor.registry.records import ApplicationRecord, KeyRecord, Mo
 from clipper.supervisor.rollout import newcomers
 from clipper.values.types import InputType, ModelId
 
-# A batch that runs longer than both of these counts as hung: no application waits for it any more.
+# A batch that runs longer than both of these counts as hung: no application still waits for it.
 MIN_BATCH_TIMEOUT_S = 30.0
 BATCH_TIMEOUT_SLOS = 10
 
@@ -36,19 +36,19 @@ class Records(Protocol):
     def keys(self) -> Mapping[str, KeyRecord]: ...
 
     def versions_of(self, model: str) -> list[VersionRecord]:
-        """Oldest first."""
+        """Return a model's versions, oldest first."""
 
     def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
-        """The applications that link a model, each with the version that it pins."""
+        """Return the applications that link a model, each with the version that it pins."""
 
 
 def cancelled(records: Records, model: str) -> list[VersionRecord]:
-    """Cancel requests of a model's versions to become current, since an operator chose its current one again."""
+    """Cancel requests of a model's versions to become current: an operator chose its current version again."""
     return [replace(one, promotion=None) for one in records.versions_of(model) if one.promotion is not None]
 
 
 def running(records: Records) -> dict[ModelId, int]:
-    """The target number of replicas of each version that is to run."""
+    """Return the target number of replicas of each version that should run."""
     pinned = {
         ModelId(link.model, link.version)
         for application in records.applications.values()
@@ -66,18 +66,18 @@ def running(records: Records) -> dict[ModelId, int]:
 
 
 def goes_on(records: Records, runs: Mapping[ModelId, int], slot: Slot, spec: VersionSpec) -> bool:
-    """Whether a container that an earlier supervisor started goes on: it is wanted, and is what the record says."""
+    """Whether a container that an earlier supervisor started goes on: it is wanted, and is as its record says."""
     record = records.versions.get(slot.model_id)
     return record is not None and record.spec == spec and slot.index <= runs.get(record.id, 0)
 
 
 def to_remove(records: Records, keep: int) -> list[ModelId]:
-    """Versions that neither run nor are named by anything, except the newest ``keep`` of each model."""
+    """Return versions that neither run nor are named by anything, except the newest ``keep`` of each model."""
     runs = running(records)
     idle: dict[str, list[VersionRecord]] = {}
     for record in sorted(records.versions.values(), key=lambda record: record.created_at):
         model = records.models[record.model]
-        # A pinned version that has failed does not run, and stays nevertheless.
+        # A pinned version that has failed does not run, but is kept.
         is_pinned = any(pin == record.version for _, pin in records.linking(record.model))
         is_idle = record.state in ("sleeping", "failed") and record.id not in runs and not is_pinned
         if is_idle and record.version not in (model.current, model.previous):
@@ -86,12 +86,12 @@ def to_remove(records: Records, keep: int) -> list[ModelId]:
 
 
 class Contents:
-    """Makes the content of snapshots, and anew only the parts that changed: contents are compared by identity."""
+    """Makes the content of snapshots, and only changed parts anew, so that contents can be compared by identity."""
 
     def __init__(self) -> None:
-        # By model, what its part was made of, and the part.
+        # By model, the sources of its part, and the part.
         self._models: dict[str, tuple[tuple[object, ...], snapshot.ModelSnapshot]] = {}
-        # What all of these were made of.
+        # The revision from which all of these were made.
         self._revision: int | None = None
         self._runs: Mapping[ModelId, int] = {}
         self._replicas: Mapping[ModelId, tuple[snapshot.ReplicaAddress, ...]] = {}
@@ -109,9 +109,14 @@ class Contents:
         workers: int = 1,
         looping: Collection[ModelId] = (),
     ) -> snapshot.Snapshot:
-        """The content of a snapshot for workers, without its generation. ``runs``: the target number of replicas of
-        each version. ``replicas``: those in service. ``workers``: how many share what is bounded over all. ``looping``:
-        the versions whose replicas are all in a crash loop, which may only change if ``replicas`` is another object."""
+        """Make the content of a snapshot for workers, without its generation.
+
+        Args:
+            runs: the target number of replicas of each version.
+            replicas: the replicas in service.
+            workers: the number of workers that share limits.
+            looping: the versions whose replicas are all in a crash loop; it may change only with ``replicas``.
+        """
         is_same = fleet_revision is not None and fleet_revision == self._revision
         models = self._content.models
         if not is_same or replicas is not self._replicas or runs != self._runs:
@@ -129,8 +134,8 @@ class Contents:
         replicas: Mapping[ModelId, tuple[snapshot.ReplicaAddress, ...]],
         looping: Collection[ModelId],
     ) -> tuple[snapshot.ModelSnapshot, ...]:
-        # A version without an input type has had no ready container yet. One that stops stays in the snapshot until its
-        # last replica has left service.
+        # A version without an input type has had no ready container yet. A version that stops stays in the snapshot
+        # until its last replica has left service.
         told: dict[str, list[_Told]] = {name: [] for name in records.models}
         for id_, record in records.versions.items():
             own = replicas.get(id_)
@@ -176,15 +181,17 @@ def batch_timeout_s(records: Records, model: str) -> float:
 
 
 def fits(application: str, model: str) -> bool:
-    """Whether an application's queries can go to a model, by their input types as text. Either may leave a length open
-    that the other fixes: workers check each query against both."""
+    """Whether an application's queries can go to a model, by their input types as text.
+
+    Either may leave a length open that the other fixes: workers check each query against both.
+    """
     taken = InputType.parse(model)
     both = InputType.parse(application).narrowed(taken)
     return both is not None and both.suits(taken)
 
 
 def check_fits(application: ApplicationRecord, version: VersionRecord) -> None:
-    """Raises InvalidArgument if the application's queries cannot go to the version."""
+    """Raise InvalidArgument if the application's queries cannot go to the version."""
     if version.input_type is not None and not fits(application.input_type, version.input_type):
         raise InvalidArgument(
             f"application {application.name!r} has inputs {application.input_type}, but version {version.version!r} of "

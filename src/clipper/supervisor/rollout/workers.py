@@ -6,7 +6,7 @@ from clipper.supervisor.rollout.instructions import DrainWorker, Instruction, St
 from clipper.supervisor.rollout.snapshot_rollout import SnapshotRollout
 from clipper.supervisor.rollout.view import View
 
-# Each worker dials each replica, and a replica on a node takes 256 callers; some are the supervisor and workers that
+# Each worker dials each replica, and a replica on a node takes 256 callers, among them the supervisor and workers that
 # start while others drain.
 MAX_WORKERS_ON_NODES = 240
 
@@ -14,9 +14,11 @@ MAX_WORKERS_ON_NODES = 240
 def place_workers(
     nodes: Collection[str], per_node: int, placed: Mapping[int, str], leaving: Collection[str] = ()
 ) -> dict[int, str]:
-    """The node of each worker, by its index: at most ``MAX_WORKERS_ON_NODES``. A worker (of ``placed``) whose node is
-    up stays; a new one gets the lowest free index. ``leaving``: nodes whose workers stay for now, and that get no new
-    ones."""
+    """Return the node of each worker, by the worker's index: at most ``MAX_WORKERS_ON_NODES``.
+
+    A worker of ``placed`` whose node is up stays; a new worker gets the lowest free index. ``leaving`` are nodes whose
+    workers stay for now, but that get no new workers.
+    """
     found: dict[int, str] = {}
     lacking = dict.fromkeys(sorted(set(nodes) - set(leaving)), per_node)
     for index, node in sorted(placed.items()):
@@ -25,7 +27,7 @@ def place_workers(
         elif lacking.get(node, 0):
             found[index] = node
             lacking[node] -= 1
-    # All nodes get their first worker before any gets its second one, should there not be enough for all.
+    # All nodes get their first worker before any gets its second, in case there are not enough for all.
     waiting = [node for turn in range(per_node) for node, lacks in lacking.items() if lacks > turn]
     free = (index for index in range(MAX_WORKERS_ON_NODES) if index not in found)
     return dict(sorted((found | dict(zip(free, waiting))).items()))

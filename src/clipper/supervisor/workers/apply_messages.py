@@ -1,4 +1,4 @@
-"""What workers are told, as bytes: each message is made once for all workers that need the same."""
+"""The messages to workers, as bytes: each is made once for all workers that need the same."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from clipper.control.difference import Changes
 from clipper.control.messages import Apply, ApplyDifference, encode
 from clipper.control.snapshot import Snapshot
 
-# Messages of the newest snapshot: one whole, and one for each base that workers have. They have a few, since all are
-# told at the same time.
+# Messages of the newest snapshot: the whole, and a difference for each base that workers have. There are few bases,
+# since all workers get their messages at the same time.
 MAX_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyMessage:
-    """A command with its bytes. ``is_whole``: it holds the whole snapshot, and not a difference."""
+    """A command with its bytes. ``is_whole``: whether it holds the whole snapshot, and not a difference."""
 
     command: Apply | ApplyDifference
     body: bytes
@@ -31,8 +31,11 @@ class ApplyMessages:
         self._kept: dict[tuple[int | None, TlsMaterial | None, bool], ApplyMessage] = {}
 
     def make(self, snapshot: Snapshot, base: int | None, tls: TlsMaterial | None, is_stopping: bool) -> ApplyMessage:
-        """The message for a worker: a difference from ``base``, the generation that it has last reported to us, if that
-        is known; else the whole snapshot. If a newer snapshot has been told by now, it is that one."""
+        """Return the message for a worker: a difference from ``base``, or the whole snapshot.
+
+        ``base`` is the generation that the worker last reported to us. If there is a newer snapshot by now, the message
+        has that.
+        """
         newest = self._snapshot
         if newest is None or snapshot.generation > newest.generation:
             newest = self._snapshot = snapshot

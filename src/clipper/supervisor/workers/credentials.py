@@ -1,4 +1,4 @@
-"""What the control channel needs over TCP: a supervisor's certificate, and an authority that signs for workers.
+"""The credentials of the control channel over TCP: a supervisor's certificate, and an authority that signs for workers.
 
 It needs ``cryptography``, which the extra ``ray`` brings.
 """
@@ -26,10 +26,10 @@ def _now() -> datetime:
 
 
 class SupervisorCredentials:
-    """``authority``: signs for workers, too."""
+    """A supervisor's credentials. ``authority`` signs for workers, too."""
 
     def __init__(self, authority: Authority, last_epoch: int | None = None, now: Callable[[], datetime] = _now) -> None:
-        """``last_epoch``: the lease's, beyond which it may not speak; None if the home is this server's alone."""
+        """Make credentials. ``last_epoch`` is the lease's epoch, the last that may be used; None without a lease."""
         self.authority = authority
         self._last_epoch = last_epoch
         self._now = now
@@ -51,9 +51,11 @@ class SupervisorCredentials:
 
 
 def open_credentials(path: Path, registry: SharedRegistry | None, epoch: int) -> tuple[SupervisorCredentials, Sign]:
-    """The supervisor's credentials, and what signs for the workers that it starts. The authority's key is in the
-    registry that servers share, or in the file ``path``. Raises Unavailable, NotLeader or RegistryUnavailable if it
-    cannot be read or made."""
+    """Return the supervisor's credentials, whose authority signs for the workers that it starts.
+
+    The authority's key is in the registry that servers share, or in the file ``path``. Raises Unavailable, NotLeader or
+    RegistryUnavailable if it cannot be read or made.
+    """
     authority = home_authority(path) if registry is None else shared_authority(registry)
 
     def sign(request: bytes, instance: int) -> tuple[bytes, bytes]:
@@ -63,7 +65,7 @@ def open_credentials(path: Path, registry: SharedRegistry | None, epoch: int) ->
 
 
 def home_authority(path: Path) -> Authority:
-    """The authority of a home, which is made when it is first needed. Raises Unavailable."""
+    """Return the authority of a home, which is made on first use. Raises Unavailable."""
     try:
         if not path.exists():
             write_whole(path, [make_authority(_now())], is_synced=True)
@@ -76,5 +78,5 @@ def home_authority(path: Path) -> Authority:
 
 
 def shared_authority(registry: SharedRegistry) -> Authority:
-    """The authority of all servers that share a registry. Raises as ``SharedRegistry.write``."""
+    """Return the authority of all servers that share a registry. Raises the same errors as ``SharedRegistry.write``."""
     return Authority(registry.secret(SECRET_NAME, make_authority(_now())))

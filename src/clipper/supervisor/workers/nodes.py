@@ -22,9 +22,11 @@ LOOK_EVERY_S = 1.0
 
 @dataclass(eq=False)
 class NodeFollower:
-    """Looks which nodes are up, and has ``_per_node`` workers on each. Those of a node that the cluster empties say for
-    ``_drain_delay_s`` that they are not ready, before they drain. ``_on_change`` is called when there are other
-    workers. ``_empty`` has replicas moved away from nodes."""
+    """Looks which nodes are up, and has ``_per_node`` workers on each.
+
+    Workers of a node that the cluster empties say for ``_drain_delay_s`` that they are not ready, before they drain.
+    ``_on_change`` is called when workers come or go. ``_empty`` has replicas moved away from nodes.
+    """
 
     _host: ClusterHost
     _workers: Workers
@@ -34,9 +36,9 @@ class NodeFollower:
     _empty: Callable[[Collection[str]], None]
 
     def __post_init__(self) -> None:
-        # Since when nodes that the cluster empties are known to be such.
+        # By node that the cluster empties, since when that is known.
         self._draining: dict[str, float] = {}
-        # As it was at the last look: a worker that drains goes by itself.
+        # The placement at the last look: a worker that drains leaves by itself.
         self._placed: dict[int, str] = {}
         self._trouble = "it was not asked yet"
         self._lacking = 0
@@ -73,12 +75,14 @@ class NodeFollower:
             log.info("%(count)d query workers on the nodes %(address)s", {"count": len(now), "address": nodes_with})
             self._placed = now
             self._on_change()
-        # Workers first: their open queries need replicas, and no others may have room yet.
+        # Workers first: their open queries need replicas, and there may be no room for others yet.
         self._empty(draining - set(now.values()))
 
     async def logs(self, name: str | None, places: Mapping[str, str], lines: int) -> dict[str, tuple[Lines, str]]:
-        """Return what workers have written on their nodes, by the log's name (``name``: only this one, such as
-        ``access-3``), as ``logs_after`` returns it; or a line that says that a worker cannot be asked."""
+        """Return the logs that workers have written on their nodes, by name, in the form of ``logs_after``.
+
+        ``name``: only this log, such as ``access-3``. If a worker cannot be asked, a line says so.
+        """
         room = asyncio.Semaphore(ASKED_AT_ONCE)
 
         async def read(worker: WorkerProcess, process: RunningWorker) -> dict[str, tuple[Lines, str]]:
@@ -96,7 +100,7 @@ class NodeFollower:
         return found
 
     def close(self) -> None:
-        """Look no more. Workers that run go on."""
+        """Stop looking. Running workers go on."""
         self._is_closed = True
         self._host.close()
 
@@ -111,12 +115,12 @@ class NodeFollower:
 
 
 def addresses_of(nodes: list[ClusterNode]) -> set[str]:
-    """The addresses at which a node is up: nodes of one address share its ports, so they have workers as one."""
+    """Return the addresses at which nodes are up. Nodes with the same address share its ports, so they count as one."""
     return {node.address for node in nodes if node.is_up}
 
 
 async def own_address(host: ClusterHost) -> str | None:
-    """The address of this machine in the cluster; None if the cluster does not say."""
+    """Return the address of this machine in the cluster; None if the cluster does not know it."""
     try:
         nodes = await host.nodes()
     except Unavailable as error:
@@ -126,7 +130,7 @@ async def own_address(host: ClusterHost) -> str | None:
 
 
 async def take_over(host: ClusterHost, workers: Workers, settings: WorkerSettings | None, instances: Numbers) -> None:
-    """Adopt the workers that an earlier supervisor left on nodes, and end the others: all, if ``settings`` is None."""
+    """Adopt workers that an earlier supervisor left on nodes, and end the others; end all if ``settings`` is None."""
     unwanted = []
     for record in await host.orphans():
         note = worker_note(record)

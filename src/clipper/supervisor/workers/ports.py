@@ -7,7 +7,7 @@ from clipper.errors import Conflict
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:
-    """A socket that listens; ``port`` 0 is any free one. Raises Conflict, which names the ``option`` to change."""
+    """Return a listening socket; ``port`` 0 is any free port. Raises Conflict, which names the ``option`` to change."""
     try:
         return socket.create_server((host, port), family=_family(host), backlog=128)
     except (OSError, OverflowError) as error:
@@ -16,10 +16,12 @@ def listen(host: str, port: int, option: str) -> socket.socket:
 
 def hold(host: str, port: int, option: str, check_free: bool) -> socket.socket:
     """Keep a port for the workers, which share it, without listening: none of their connections come here.
-    ``check_free``: check that nobody has the port; not if workers of ours have it already. Raises Conflict as
-    ``listen``."""
+
+    ``check_free``: check that nobody has the port; not if workers of ours have it already. Raises Conflict like
+    ``listen``.
+    """
     if check_free:
-        # With SO_REUSEPORT two servers could share a port unnoticed, so bind it without that first.
+        # With SO_REUSEPORT two servers could share a port unnoticed, so first bind it without.
         with listen(host, port, option) as alone:
             port = port_of(alone)
     holder = socket.socket(_family(host))

@@ -1,4 +1,4 @@
-"""What query workers are started with, and what is noted of them for the next supervisor."""
+"""The settings with which query workers are started, and the notes on them for the next supervisor."""
 
 import hashlib
 from typing import Protocol
@@ -13,7 +13,7 @@ from clipper.control.messages import CHANNEL_VERSION
 from clipper.control.shared_settings import SharedSettings
 from clipper.errors import InvalidArgument
 
-# Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
+# The room of query ids for the number of the worker's start; numbers repeat after a million starts.
 INSTANCES = 2**20
 
 
@@ -23,17 +23,18 @@ class Credentials(Protocol):
 
 
 class WorkerSettings(SharedSettings, frozen=True, kw_only=True):
-    """The settings that all workers of a server share. A worker with other settings is replaced: at once, or, if it can
-    stand beside new workers, one after another as in an upgrade.
+    """The settings that all workers of a server share.
 
-    ``store_digest`` shows whether the selection store is the same; its address may hold a password. ``knows_keys``:
-    False if a Clipper from before there were keys started the worker, which then answers anyone."""
+    A worker with other settings is replaced: at once or, if it can stand beside new workers, one after another as in an
+    upgrade. ``store_digest`` shows whether the selection store is the same, whose address may hold a password.
+    ``knows_keys`` is False if a Clipper from before there were keys started the worker, which then answers anyone.
+    """
 
     store_digest: str
     knows_keys: bool = False
 
     def can_stand_beside(self, other: "WorkerSettings") -> bool:
-        """Whether workers of both may answer on one port, until those of one are replaced."""
+        """Whether workers with both settings may answer on the same port, until the old workers are replaced."""
         return (self.host, self.port, self.tls, self.store_digest, self.knows_keys) == (
             other.host,
             other.port,
@@ -44,7 +45,7 @@ class WorkerSettings(SharedSettings, frozen=True, kw_only=True):
 
 
 def store_digest(address: str) -> str:
-    """A digest of a store's address. It takes some 30 ms, so that a weak password cannot be found by trying."""
+    """Return a digest of a store's address. It takes some 30 ms, so that a weak password cannot be found by trying."""
     return hashlib.scrypt(address.encode(), salt=b"clipper selection store", n=2**13, r=8, p=1, dklen=16).hex()
 
 
@@ -53,7 +54,7 @@ class WorkerNote(Struct, frozen=True):
 
     Attributes:
         control: where its control channel listens, as ``ControlAddress.wire``.
-        build: of the Clipper that started it; empty if that Clipper did not note it yet.
+        build: the build of the Clipper that started it; empty if that Clipper did not note it yet.
         channel: its version of the control channel.
         knows_ramps: False if it was started before there were ramps.
     """
@@ -69,20 +70,20 @@ class WorkerNote(Struct, frozen=True):
 
     @property
     def address(self) -> ControlAddress:
-        """Raises InvalidArgument: ``control`` is no address that this version knows."""
+        """Return its control channel's address. Raises InvalidArgument if this version does not know its form."""
         return parse_address(self.control)
 
     def goes_on(self, settings: WorkerSettings, workers: int) -> bool:
-        """Whether another supervisor goes on with it: in its place, always on a node, or as the spare."""
+        """Whether another supervisor goes on with the worker: in its place, always on a node, or as the spare."""
         return self.settings.can_stand_beside(settings) and (bool(self.node) or self.index <= workers)
 
     def is_outdated(self, settings: WorkerSettings, build: str) -> bool:
-        """Whether it has to be replaced, because it runs other code or with other settings."""
+        """Whether the worker has to be replaced, because it runs other code or with other settings."""
         return self.build != build or self.settings != settings
 
 
 def worker_note(record: ProcessRecord) -> WorkerNote | None:
-    """The note in a process record; None if it is not a worker's, or if its control channel is not ours or adjacent."""
+    """Return a worker's note in its process record; None if there is none, or its control channel is too old or new."""
     try:
         note = msgspec.convert(record.extra, WorkerNote)
         _ = note.address

@@ -1,4 +1,4 @@
-"""Takes over what an earlier supervisor left running, where it fits, with its query ports; and ends the rest."""
+"""Takes over the processes that an earlier supervisor left, if they fit, with their query ports; ends the rest."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 def worker_settings(
     config: Config, home: HomeFolders, port: int, store_digest: str, grpc_port: int = 0
 ) -> WorkerSettings:
-    """The settings that workers are started with now. On a node, its actor knows the address and has the folders."""
+    """Return the settings for new workers. On a node, the worker's actor knows the address and has the folders."""
     own: dict[str, Any] = {
         "port": port,
         "store_digest": store_digest,
@@ -50,14 +50,14 @@ def worker_settings(
 
 
 def _running_notes(records: list[ProcessRecord]) -> Iterator[WorkerNote]:
-    """The notes of workers that still run."""
+    """Return the notes of workers that still run."""
     for record in records:
         if (note := worker_note(record)) is not None and start_time(record.pid) == record.start_time:
             yield note
 
 
 def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFolders, store_digest: str) -> int | None:
-    """The query port of workers that still run, if they can be taken over with our configuration."""
+    """Return the query port of workers that still run, if they can be taken over with our configuration."""
     for note in _running_notes(records):
         port = config.query_port or note.settings.port
         if note.settings.can_stand_beside(worker_settings(config, home, port, store_digest)):
@@ -66,13 +66,13 @@ def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFold
 
 
 def left_grpc_port(records: list[ProcessRecord], config: Config) -> int | None:
-    """The gRPC port of workers that are taken over, if it is the one that we want."""
+    """Return the gRPC port of workers that are taken over, if it is the configured port."""
     port = next((note.settings.grpc_port for note in _running_notes(records) if note.settings.grpc_port), None)
     return port if config.wanted_grpc_port in (0, port) else None
 
 
 async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbers) -> list[Replica]:
-    """Adopt the containers that are still wanted; end the others. ``starts`` passes over their numbers."""
+    """Adopt the containers that are still wanted; end the others. ``starts`` skips their numbers."""
     adopted: list[Replica] = []
     taken: set[Slot] = set()
     runs = wanted.running(catalog)
@@ -90,8 +90,10 @@ async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbe
 async def take_over_workers(
     records: list[ProcessRecord], workers: Workers, settings: WorkerSettings, instances: Numbers
 ) -> None:
-    """Adopt the workers that can stand beside workers with these settings, and give no new one the number of any: it
-    may still run, or its answers may still get feedback."""
+    """Adopt the workers that can stand beside workers with these settings.
+
+    No new worker gets the number of an old one, which may still run, or whose answers may still get feedback.
+    """
     for record in records:
         if (note := worker_note(record)) is not None:
             instances.pass_over(note.instance)
@@ -99,7 +101,7 @@ async def take_over_workers(
 
 
 def end_the_rest(processes: ProcessFolder, home: HomeFolders, replicas: list[Replica], workers: Workers) -> None:
-    """Kill every process of the home that was not taken over, and remove what such processes leave."""
+    """Kill every process of the home that was not taken over, and remove what it leaves."""
     adopted = [worker for worker in workers if worker.process]
     names = {replica.note.name for replica in replicas} | {worker.name for worker in adopted}
     sockets = {replica.note.listen.removeprefix("unix:") for replica in replicas}
@@ -109,7 +111,7 @@ def end_the_rest(processes: ProcessFolder, home: HomeFolders, replicas: list[Rep
 
 
 async def end_all_orphans(processes: ProcessFolder, home: HomeFolders, launchers: Iterable[Launcher]) -> None:
-    """Let all workers that were left answer their open queries and end, and end all containers of these launchers."""
+    """Let all orphaned workers answer their open queries and end, and end all containers of these launchers."""
     workers = [record for record in processes.recorded() if worker_note(record) is not None]
     running = [process for record in workers if (process := processes.adopt(record)) is not None]
     await asyncio.gather(*(process.stop(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S) for process in running))
@@ -135,8 +137,10 @@ PORT_POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class QueryPorts:
-    """The ports on which queries are answered. ``host``: for clients on this machine. ``holders`` keep its ports for
-    the workers."""
+    """The ports on which queries are answered.
+
+    ``host`` is for clients on this machine. ``holders`` keep the ports for the workers.
+    """
 
     host: str
     port: int
@@ -147,11 +151,13 @@ class QueryPorts:
 async def hold_ports(
     records: list[ProcessRecord], processes: ProcessFolder, config: Config, home: HomeFolders, store_digest: str
 ) -> QueryPorts:
-    """Hold the ports that the workers on this machine share, and end those that an earlier supervisor left elsewhere.
-    Raises Conflict: a port is taken."""
+    """Hold the ports that the workers on this machine share, and end workers that were left on other ports.
+
+    Raises Conflict if a port is taken.
+    """
     left_port = left_query_port(records, config, home, store_digest)
     if left_port is None:
-        # Workers with other settings may hold the port that ours need.
+        # Workers with other settings may hold the port that our workers need.
         processes.sweep(keep=[record.name for record in records if container_note(record.extra)])
     holders = [await _hold_port(config.host, left_port, config.query_port, "--query-port")]
     grpc_port = 0
@@ -163,7 +169,7 @@ async def hold_ports(
 
 
 async def _hold_port(host: str, left_port: int | None, wanted_port: int, option: str) -> socket.socket:
-    """Hold the port of the workers that are taken over; else the wanted port, which nobody else may have."""
+    """Hold the port of the workers that are taken over; else the configured port, which must be free."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + PORT_TIMEOUT_S
     port, check_free = left_port or wanted_port, left_port is None

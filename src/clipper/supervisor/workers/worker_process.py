@@ -1,4 +1,4 @@
-"""The process of one query worker: started again when it dies, and kept up to date with snapshots."""
+"""The process of a query worker: started again when it dies, and kept up to date with snapshots."""
 
 import asyncio
 import logging
@@ -30,38 +30,39 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-# A worker imports its libraries and listens: that takes so long only on an overloaded machine.
+# A worker imports its libraries and listens, which takes this long only on an overloaded machine.
 START_TIMEOUT_S = 30.0
 DIAL_EVERY_S = 0.02
 # How long a worker may wait for replicas before it answers ``Applied``, and how long we wait for that answer.
 SETTLE_TIMEOUT_S = 5.0
 APPLY_TIMEOUT_S = 15.0
-# This is how a hung worker is noticed: nothing else may be asked of it for days.
+# How often a worker is checked, so that a hung worker is noticed: there may be no other command for days.
 CHECK_EVERY_S = 5.0
 CHECK_TIMEOUT_S = 10.0
 # A worker whose connection breaks is most likely exiting, and its exit status says more.
 EXIT_AFTER_LOSS_S = 1.0
-# For open queries when it is told to stop. The worker itself keeps to this; we wait a little longer.
+# The time for open queries when a worker is told to stop. The worker itself keeps to this; we wait a little longer.
 DRAIN_TIMEOUT_S = 10.0
 DRAIN_MARGIN_S = 1.0
-# Snapshots that may be sent before the first is answered, which may wait for a replica that hangs.
+# Snapshots that may be sent before the first is answered, whose answer may wait for a replica that hangs.
 MAX_APPLYING = 4
 # Workers of this version of the control channel, and of later ones, take differences.
 DIFFERENCES_SINCE = 2
-# Its generation, without a megabyte of statistics: it answers in a turn of its loop, however many models it serves.
+# Asks for its generation, without a megabyte of statistics: the worker answers in a turn of its loop, even with
+# thousands of models.
 BASICS = commands.GetStatistics((), ())
 
 
 class WorkerProcess:
-    """Keeps one query worker running and up to date.
+    """Keeps a query worker running and up to date.
 
     Attributes:
         instance: the number of its process's start, which is the upper part of the ids of its queries.
         applied: its last reply to a snapshot; None before the first.
-        found_generation: of the snapshot in force when it was first dialled; 0 if there was none, or before that.
-        is_adopted: another supervisor started its process.
-        is_outdated: it runs with other code or settings than ours.
-        is_spare: it is not started again once it has been renewed.
+        found_generation: the generation in force when it was first dialled; 0 if there was none, or before that.
+        is_adopted: whether another supervisor started its process.
+        is_outdated: whether it runs with other code or settings than ours.
+        is_spare: whether it is the spare, which is not started again once it has been renewed.
         node: the address of its node in a cluster; empty if it runs on the server's machine.
     """
 
@@ -82,9 +83,12 @@ class WorkerProcess:
         is_spare: bool = False,
         node: str = "",
     ) -> None:
-        """``store``: the selection store's address. ``build``: of the code that it is started with. ``messages``: makes
-        what it is told, for all workers. ``epoch``: of this supervisor; snapshots may have a later one: see
-        ``rollout.snapshot_rollout``."""
+        """Make a worker without a process.
+
+        ``store`` is the selection store's address. ``build`` is that of the code with which it is started. ``messages``
+        makes the messages for all workers. ``epoch`` is this supervisor's; snapshots may have a later epoch: see
+        ``rollout.snapshot_rollout``.
+        """
         self.index = index
         self.node = node
         self.is_spare = is_spare
@@ -104,12 +108,12 @@ class WorkerProcess:
         self._next_instance = next_instance
         self._on_change = on_change
         self._history = NO_DEATHS
-        # The instance that has last served by a snapshot of ours. Started again by its host, it is not ahead of us.
+        # The instance that last served by a snapshot of ours. If its host starts it again, it is not ahead of us.
         self._told = -1
         self._snapshot: Snapshot | None = None
         self._tls: TlsMaterial | None = None
         self._is_stopping = False
-        # The newest of all three, as they were sent.
+        # The newest snapshot, certificate and stop, as they were sent.
         self._sent: tuple[Snapshot, TlsMaterial | None, bool] | None = None
         self._applying: set[asyncio.Task[None]] = set()
         self._killed_because: str | None = None
@@ -144,7 +148,7 @@ class WorkerProcess:
         return self.process is not None
 
     async def run(self) -> None:
-        """Keep it running until cancelled. The process itself goes on then. A spare ends when it has been renewed."""
+        """Keep the worker running until cancelled; its process then goes on. A spare ends when it has been renewed."""
         loop = asyncio.get_running_loop()
         # Each turn is the life of one process: it is started or was adopted, is dialled, gets snapshots, and is watched
         # until it is gone. A renewal begins the next turn at once. Any other end counts as a death and is backed off.
@@ -163,7 +167,7 @@ class WorkerProcess:
                 self.last_error = self._killed_because or trouble
             except (ClipperError, OSError) as error:
                 self.last_error = f"{self.name} cannot be started: {error}"
-            except Exception as error:  # a bug of ours; the worker must not be lost with it, so it is a death too
+            except Exception as error:  # a bug of ours, which must not lose the worker: it counts as a death, too
                 log.exception("keeping %(worker)s failed", {"worker": self.name})
                 self.last_error = f"keeping {self.name} failed: {error!r}"
             uptime_s = 0.0 if ready_at_s is None else loop.time() - ready_at_s
@@ -191,7 +195,7 @@ class WorkerProcess:
             self.restarts += 1
 
     def renew(self) -> None:
-        """Let it answer its open queries and exit; it is started again at once, with our code."""
+        """Let the worker answer its open queries and exit; it is started again at once, with our code."""
         if self.process is not None and self._draining is None:
             self.phase = "draining"
             self._draining = asyncio.get_running_loop().create_task(self._drain(self.process))
@@ -199,15 +203,17 @@ class WorkerProcess:
     def tell(
         self, snapshot: Snapshot | None = None, tls: TlsMaterial | None = None, *, is_stopping: bool = False
     ) -> None:
-        """Send it what is newer than what it was told: now if it is ready, else as soon as it is. ``is_stopping``: let
-        it say that it is not ready, and answer queries all the same."""
+        """Send the worker whatever is newer than its last message: now if it is ready, else as soon as it is.
+
+        ``is_stopping``: let it say that it is not ready, but go on answering queries.
+        """
         self._snapshot, self._tls = snapshot or self._snapshot, tls or self._tls
         self._is_stopping = self._is_stopping or is_stopping
         if self.phase == "ready":
             self._begin_to_apply()
 
     async def ask(self, command: commands.Command[R], timeout_s: float, message: bytes | None = None) -> R:
-        """Send it a command; return the reply. Raises OSError or ProtocolViolation without a proper one in time."""
+        """Send a command; return the reply. Raises OSError or ProtocolViolation if no proper reply comes in time."""
         assert self.control is not None, "it was started or adopted"
         secured = None
         if self._credentials is not None and isinstance(self.control, TcpAddress):
@@ -215,12 +221,12 @@ class WorkerProcess:
         return await self._connections.ask(self.control, command, timeout_s, message, secured)
 
     async def leave(self) -> None:
-        """Let go of it: its node is lost. ``run`` must have been cancelled."""
+        """Let go of the worker, whose node is lost. ``run`` must have been cancelled."""
         self.phase = "stopping"
         await self._clean_up()
 
     async def drain(self) -> None:
-        """Let it answer its open queries, then end it. ``run`` must have been cancelled."""
+        """Let the worker answer its open queries, then end it. ``run`` must have been cancelled."""
         self.phase = "stopping"
         if self._draining is not None:
             await self._draining
@@ -232,7 +238,7 @@ class WorkerProcess:
         try:
             await self.ask(commands.Drain(self._epoch), CHECK_TIMEOUT_S)
         except (OSError, ProtocolViolation):
-            process.terminate()  # SIGTERM asks for the same
+            process.terminate()  # SIGTERM has the same effect
         if not await process.has_exited_within(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S):
             log.warning(
                 "%(worker)s has not drained within %(wait_s)g s and is killed",
@@ -248,7 +254,7 @@ class WorkerProcess:
         await self._host.clean_up(self.name, process, self.control)
 
     async def _regained(self) -> RunningWorker | None:
-        """Return what its host has started again by itself; None if that is nothing."""
+        """Return the process that its host has started again by itself; None if there is none."""
         if (record := await self._host.regain(self.name, self.node)) and (note := worker_note(record)):
             await self.adopt(record, note)
         return self.process
@@ -257,7 +263,7 @@ class WorkerProcess:
         self.instance = self._next_instance() % INSTANCES
         self.is_adopted = self.is_outdated = False
         self._knows_ramps, self._channel = True, commands.CHANNEL_VERSION
-        # The store's address goes by the environment; ``knows_keys`` is for the next supervisor alone.
+        # The store's address is passed in the environment; ``knows_keys`` is only for the next supervisor.
         settings = msgspec.to_builtins(shared(self._settings, SharedSettings))
         own = {"index": self.index, "instance": self.instance}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
@@ -294,7 +300,7 @@ class WorkerProcess:
         return f"{self.name} was not ready within {START_TIMEOUT_S:g} s"
 
     async def _watch(self, process: RunningWorker) -> str:
-        """Wait until it is gone or hangs; return which."""
+        """Wait until the worker is gone or hangs; return which."""
         while not await process.has_exited_within(CHECK_EVERY_S):
             try:
                 await self._check()
@@ -314,8 +320,10 @@ class WorkerProcess:
         self._is_found((await self.ask(BASICS, CHECK_TIMEOUT_S)).worker.generation)
 
     async def _hangs(self, process: RunningWorker) -> bool:
-        """Whether one that did not answer runs, as its host can tell, and does not answer. On a node it is asked once
-        more: the network may be back, which was cut when it was asked."""
+        """Whether a worker that did not answer runs, by its host, and still does not answer.
+
+        On a node it is asked once more: the network may have been cut, and be back.
+        """
         if not (self.node and await self._host.sees(process)):
             return not self.node
         try:
@@ -325,7 +333,7 @@ class WorkerProcess:
         return False
 
     def _is_lost(self, error: Exception) -> None:
-        """It cannot be reached, on a node that may be cut off. It may go on, so nothing waits for it any more."""
+        """Note that the worker cannot be reached, on a node that may be cut off. It may go on; nothing waits for it."""
         if self.phase == "ready":
             log.warning("%(worker)s cannot be reached: %(error)r", {"worker": self.name, "error": error})
             self.phase, self.applied, self._sent = "lost", None, None
@@ -333,7 +341,7 @@ class WorkerProcess:
             self._on_change()
 
     def _is_found(self, generation: int) -> None:
-        """It answers. One that was lost, or that its host has started again, gets the newest snapshot before all."""
+        """Note that the worker answers. If it was lost, or restarted by its host, it first gets the newest snapshot."""
         is_behind = self.applied is not None and generation < self.applied.generation
         if self.phase == "lost" or (self.phase == "ready" and is_behind):
             log.info("%(worker)s can be reached again", {"worker": self.name})
@@ -342,16 +350,16 @@ class WorkerProcess:
             self._on_change()
 
     def _tells_nothing(self, error: Exception) -> bool:
-        """Whether we could not ask, for lack of descriptors, or since its host's workers are away."""
+        """Whether an error says nothing about the worker: we lack descriptors, or its host cannot be asked."""
         return is_own_shortage(error) or (isinstance(error, FileNotFoundError) and self._host.is_away)
 
     def _begin_to_apply(self) -> None:
-        # The worker got a higher generation from another registry; the rollout will push one above that.
+        # The worker got a higher generation from another registry; the rollout will push a generation above that.
         if self._snapshot is None or self._snapshot.generation <= self.found_generation:
             return
         newest = self._snapshot, self._tls, self._is_stopping
         is_sent = self._sent is not None and all(now is then for now, then in zip(newest, self._sent))
-        # The newest is not lost when the bound is reached: this runs again when an earlier one has ended.
+        # The newest snapshot is not lost at the bound: this runs again when an earlier reply has come.
         if not is_sent and len(self._applying) < MAX_APPLYING:
             self._sent = newest
             task = asyncio.get_running_loop().create_task(self._apply(*newest))
@@ -374,7 +382,7 @@ class WorkerProcess:
                 await self._host.provide(process, filter(None, codes))
             reply = await self.ask(message.command, APPLY_TIMEOUT_S, message.body)
         except commands.CommandRefused as error:
-            # It obeys a later epoch: what is wrong is with us, and another process in its place would not mend that.
+            # It obeys a later epoch: the fault is ours, and another process in its place would not mend it.
             log.error("%(worker)s takes no snapshot from us: %(error)s", {"worker": self.name, "error": error})
             self.last_error = str(error)
             return
@@ -382,7 +390,7 @@ class WorkerProcess:
             tells_nothing = self._tells_nothing(error)
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
                 return
-            # It is no fault of the worker's that its host cannot provide it, or that it cannot be reached.
+            # It is not the worker's fault that its host lacks an artifact, or that it cannot be reached.
             is_of_host = isinstance(error, ClipperError) and not isinstance(error, ProtocolViolation)
             if tells_nothing or is_of_host or not await self._hangs(process):
                 log.warning(
@@ -395,10 +403,10 @@ class WorkerProcess:
                 process.kill()
             return
         if process is not self.process or self.phase == "lost":
-            return  # the reply is from a process that has been replaced since, or gets the newest once it is found
+            return  # the reply is from a process that was replaced since, or that gets the newest once it is found
         if reply.needs_whole and not message.is_whole:
             self.applied = reply
-            self._sent = None  # the whole is sent next, since what is in force is no base
+            self._sent = None  # the whole snapshot is sent next, since the one in force is no base
         elif self.applied is None or reply.generation >= self.applied.generation:
             self.applied, self._told = reply, self.instance
             self._on_change()

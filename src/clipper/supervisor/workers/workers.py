@@ -1,4 +1,4 @@
-"""All query workers: sends them snapshots and asks them for what they know."""
+"""All query workers: sends them snapshots, and asks them."""
 
 import asyncio
 import logging
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 # Neither a scrape nor the start of a container waits longer for a slow worker.
 ANSWER_TIMEOUT_S = 1.0
-# Of workers of which one may know something: all at once might each answer an input of megabytes, and one after another
-# takes as many time limits as there are workers that are busy.
+# Workers that are asked at once when any may know: all at once might each answer an input of megabytes, and one after
+# another takes a time limit for each busy worker.
 ASKED_AT_ONCE = 8
 # A worker may first have to read a context's state, from a store that may take 2 s to fail.
 DESCRIBE_TIMEOUT_S = 5.0
@@ -37,8 +37,11 @@ class Workers:
     """The workers of a server. Nobody waits for a worker that is down: once it is up, it gets the newest snapshot."""
 
     def __init__(self, make: Callable[[int, str], WorkerProcess], target: int | None) -> None:
-        """``make`` makes the worker of an index, on a node; a spare has the index that follows the others'. ``target``:
-        how many there are on this machine; None if they are on the nodes of a cluster, as ``place`` says."""
+        """Make the workers, which do not run yet.
+
+        ``make`` makes the worker of an index, on a node; a spare has the index after the others'. ``target`` is their
+        number on this machine; None if ``place`` puts them on the nodes of a cluster.
+        """
         self._make = make
         self._target = target
         self._workers: dict[int, WorkerProcess] = {index: make(index, "") for index in range(target or 0)}
@@ -64,7 +67,7 @@ class Workers:
         known = self._workers.get(note.index)
         if known is not None:
             return known.process is None and await known.adopt(record, note)
-        # It is on a node; or one too many, as after a start with fewer workers: it is drained when it is not needed.
+        # It is on a node; or there are fewer workers now: it is drained when it is not needed.
         worker = self._make(note.index, note.node)
         if await worker.adopt(record, note):
             self._workers[note.index] = worker
@@ -78,8 +81,11 @@ class Workers:
             self._keep(worker)
 
     def place(self, placed: Mapping[int, str], up: Collection[str]) -> None:
-        """Have a worker of each index on its node, and no others. One that goes drains if its node is ``up``, and keeps
-        its index until then; one of a node that is lost is dropped."""
+        """Have a worker of each index on its node, and no others.
+
+        A surplus worker drains if its node is ``up``, and keeps its index until then; if its node is lost, it is
+        dropped.
+        """
         if self._has_drained:
             return
         for index, worker in list(self._workers.items()):
@@ -94,7 +100,7 @@ class Workers:
                 self._add(index, node)
 
     def announce_leaving(self, nodes: Collection[str]) -> None:
-        """Let the workers of these nodes say that they are not ready, and answer queries all the same."""
+        """Let the workers of these nodes say that they are not ready, but go on answering queries."""
         for worker in self:
             if worker.node in nodes:
                 worker.tell(is_stopping=True)
@@ -110,7 +116,7 @@ class Workers:
             worker.tell(tls=tls)
 
     def announce_stop(self) -> None:
-        """Let all workers say that they are not ready, and answer queries all the same."""
+        """Let all workers say that they are not ready, but go on answering queries."""
         self._is_stopping = True
         for worker in self:
             worker.tell(is_stopping=True)
@@ -137,8 +143,8 @@ class Workers:
 
     async def _run(self, worker: WorkerProcess) -> None:
         await worker.run()
-        # A spare has drained; all others go on until they are told to end. It is gone in the step in which it wakes the
-        # rollout, which would look too early otherwise, and wait for it to go.
+        # A spare has drained; all others go on until they are told to end. The spare is removed in the step that wakes
+        # the rollout, which would otherwise look too early, and wait for it.
         if self._workers.get(worker.index) is worker and not self._has_drained:
             del self._workers[worker.index]
 
@@ -162,7 +168,7 @@ class Workers:
         return [worker.instance for worker in self._ready()]
 
     def pids(self) -> dict[int, int]:
-        """The process of each worker that has one on this machine, by the worker's index."""
+        """Return the process ids of the workers on this machine, by the worker's index."""
         return {one.index: one.process.pid for one in self if one.process is not None and not one.node}
 
     @property
@@ -170,7 +176,7 @@ class Workers:
         return any(worker.applied is not None for worker in self)
 
     async def ask_all(self, command: Command[R], timeout_s: float = ANSWER_TIMEOUT_S) -> list[tuple[int, R]]:
-        """The reply of each worker that is up and answers in time, with its instance."""
+        """Return the reply of each worker that is up and answers in time, by its instance."""
         return await self.ask_each({worker.instance: command for worker in self._ready()}, timeout_s)
 
     async def ask_each(
@@ -189,7 +195,7 @@ class Workers:
     async def ask_until(
         self, command: Command[R], is_enough: Callable[[R], bool], timeout_s: float = ANSWER_TIMEOUT_S
     ) -> R | None:
-        """A reply that is enough, from workers that are up, asked a few at a time; None if no reply is."""
+        """Ask workers that are up, a few at a time, until a reply is enough; return that, or None if no reply is."""
 
         async def ask(worker: WorkerProcess) -> R | None:
             return await _ask(worker, command, timeout_s)
@@ -205,25 +211,27 @@ class Workers:
     async def statistics(
         self, applications: Collection[str] | None = None, versions: Collection[ModelId] | None = None
     ) -> list[WorkerStatistics]:
-        """The statistics of the workers that answer within a second, of these applications and versions; None means
-        all, which takes seconds to read with thousands. A worker from before an upgrade may tell of more."""
+        """Return the statistics of the workers that answer within a second, on these applications and versions.
+
+        None means all, which takes seconds to read with thousands. A worker from before an upgrade may answer more.
+        """
         asked = GetStatistics(
             None if applications is None else tuple(applications), None if versions is None else tuple(versions)
         )
         return [reply.worker for _, reply in await self.ask_all(asked)]
 
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:
-        """The description by the first worker that knows the application; None if no worker does."""
+        """Return the description by the first worker that knows the application; None if no worker does."""
         command = DescribePolicy(application, context)
         return await self.ask_until(command, lambda description: description.found, DESCRIBE_TIMEOUT_S)
 
     async def drain(self) -> None:
-        """Stop all workers at once; returns when they are gone."""
+        """Stop all workers at once; return when they are gone."""
         await self.let_go()
         await asyncio.gather(*(worker.drain() for worker in self))
 
     async def let_go(self) -> None:
-        """Keep no worker running any more. Those that run go on."""
+        """Keep no worker running any more. Running workers go on."""
         self._has_drained = True
         await self._cancel(list(self))
         if self._leaving:
