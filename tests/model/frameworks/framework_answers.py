@@ -11,19 +11,31 @@ from typing import Any
 import numpy as np
 
 from clipper.errors import ContainerFailed
+from clipper.model.frameworks.table import column_of
 from clipper.model.model import LoadedModel
 from clipper.model.runtime.evaluate import evaluate
 from clipper.model.runtime.loading import ModelSource, load
 from clipper.model.runtime.outputs import learn_type
+from clipper.values.records import Field, RecordType
+from clipper.values.types import DType
 
-FIELDS = ("loader", "target", "data", "input_type", "framework", "output")
+FIELDS = ("loader", "target", "data", "input_type", "framework", "output", "sample_type")
 
 
 def inputs_of(model: LoadedModel, values: list[Any]) -> Any:
+    if isinstance(model.input_type, RecordType):
+        return {
+            field.name: column_of(field, [value_of(field, row) for row in values]) for field in model.input_type.fields
+        }
     if not model.input_type.dtype.is_numeric:
         return values
     arrays = [np.array(value, model.input_type.dtype.label) for value in values]
     return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
+
+
+def value_of(field: Field, row: dict[str, Any]) -> Any:
+    value = row.get(field.name)
+    return value.encode() if field.type.dtype is DType.BYTES else value
 
 
 def answer(folder: Path, case: dict[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ random = np.random.default_rng(1)
 state, rows, expected = np.zeros((2, 1, 128), np.float32), [], []
 for _ in range(4):
     sound = random.normal(size=(1, 576)).astype(np.float32)
-    rows.append(json.dumps({"input": sound.tolist(), "state": state.tolist(), "sr": 16000}))
+    rows.append({"input": sound.tolist(), "state": state.tolist(), "sr": 16000})
     speech, state = run("silero.onnx", input=sound, state=state, sr=np.array(16000, np.int64))
     expected.append({"output": speech.tolist(), "stateN": state.tolist()})
 case("recurrent", "silero.onnx", rows, expected)
@@ -122,8 +122,10 @@ outputs = {"sum": (TensorProto.INT16, ["n", 2]), "product": (TensorProto.INT16, 
 graph("pair.onnx", [("Add", ["a", "b"], ["sum"]), ("Mul", ["a", "b"], ["product"])], pair, outputs)
 objects = [{"a": [1, 2], "b": [3, 4]}, {"b": [0, 0], "a": [5, 6]}]
 both = [{"sum": [4, 6], "product": [3, 8]}, {"sum": [5, 6], "product": [0, 0]}]
-case("two inputs", "pair.onnx", [json.dumps(each) for each in objects], both)
-case("an input is absent", "pair.onnx", ['{"a": [1, 2]}', json.dumps(objects[0])], [None, both[0]])
+case("two inputs", "pair.onnx", objects, both)
+case("two inputs as texts", "pair.onnx", [json.dumps(each) for each in objects], both, input_type="string")
+texts = ['{"a": [1, 2]}', json.dumps(objects[0])]
+case("an input is absent", "pair.onnx", texts, [None, both[0]], input_type="string")
 
 # What cannot be served.
 graph("sum.onnx", [("ReduceSum", ["x"], ["y"])], {"x": (FLOAT, ["n", 3])}, {"y": (FLOAT, None)})

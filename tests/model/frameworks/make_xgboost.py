@@ -54,7 +54,7 @@ for kind in ("gbtree", "dart", "gblinear"):
     booster.save_model(folder / f"{kind}.json")
     case(kind, f"{kind}.json", rows, booster.predict(xgboost.DMatrix(rows)).tolist(), takes="float32[10]")
 
-# Features that have names, which rows do not bring, and of which one is a category.
+# Features that have names, of which one is a category by its number.
 random = np.random.default_rng(1)
 rows = np.stack((random.integers(0, 5, 200), random.normal(size=200)), 1).astype(np.float32)
 form = {"feature_names": ["kind", "size"], "feature_types": ["c", "q"], "enable_categorical": True}
@@ -62,7 +62,13 @@ for kind in ("gbtree", "dart"):
     matrix = xgboost.DMatrix(rows, rows[:, 0] % 2 + rows[:, 1], **form)
     booster = xgboost.train({"objective": "reg:squarederror", "booster": kind, "nthread": 1}, matrix, 5)
     booster.save_model(folder / f"categories_{kind}.json")
-    case(f"categories, {kind}", f"categories_{kind}.json", rows[:20], booster.predict(matrix)[:20].tolist())
+    target, expected = f"categories_{kind}.json", booster.predict(matrix)[:20].tolist()
+    case(f"categories, {kind}, as a list", target, rows[:20], expected, input_type="float32[2]")
+    records = [dict(zip(form["feature_names"], row)) for row in rows[:20].tolist()]
+    case(f"categories, {kind}", target, rows[:20], expected, inputs=records, takes="kind: float32?, size: float32?")
+    named = 'kind: string{"0", "1", "2", "3", "4"}, size: float64'
+    texts = [{"kind": f"{row['kind']:g}", "size": row["size"]} for row in records]
+    case(f"categories, {kind}, declared", target, rows[:20], expected, inputs=texts, input_type=named)
 case("regressor's probabilities", "gbtree.json", rows, [], output="probabilities")
 
 rows, targets = load_breast_cancer(return_X_y=True)

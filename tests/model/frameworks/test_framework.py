@@ -4,14 +4,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipper.errors import ContainerFailed, WrongInput
+from clipper.errors import ContainerFailed
 from clipper.model.frameworks.framework import (
     FrameworkSource,
     answered,
     answered_type,
     chosen_answer,
     classifier_type,
-    named_inputs,
     regressor_answers,
     score_answers,
     thread_count,
@@ -91,20 +90,6 @@ def test_a_regressor_has_values_alone() -> None:
     assert chosen_answer(source("values"), regressor_answers())[1](np.array([1.5])).tolist() == [1.5]
     with pytest.raises(ContainerFailed, match="has no output labels: it has values"):
         chosen_answer(source("labels"), regressor_answers())
-
-
-def test_named_inputs_are_objects_of_all_that_is_required() -> None:
-    assert named_inputs(['{"a": 1, "b": [2]}'], ["a", "b"]) == [{"a": 1, "b": [2]}]
-    assert named_inputs(['{"a": 1}'], ["a"], ["a", "b"]) == [{"a": 1}]
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [('{"a": 1}', "got a"), ('{"a": 1, "b": 2, "c": 3}', "got a, b, c"), ("[1]", "got a list"), ("{", "Expecting")],
-)
-def test_named_inputs_that_are_something_else(text: str, says: str) -> None:
-    with pytest.raises(WrongInput, match=f"the text of a JSON object with a, b: .*{says}"):
-        named_inputs([text], ["a", "b"])
 
 
 @pytest.mark.parametrize(("text", "threads"), [(None, 1), ("", 1), ("3", 3), ("0", 1), ("4,2", 1)])

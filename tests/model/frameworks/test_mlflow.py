@@ -13,7 +13,7 @@ def told() -> Told:
 
 
 def test_answers_are_the_functions_own(told: Told) -> None:
-    assert len(told.served) == 8
+    assert len(told.served) == 14
     assert told.wrong() == {} and told.broken() == {}
 
 
@@ -22,10 +22,20 @@ def test_answers_are_the_functions_own(told: Told) -> None:
     [
         ("tensor", "float64[64]"),
         ("unsigned", "float64[*]"),
-        ("columns", "float64[4]"),
-        ("texts", "string"),
-        ("mixed", "string"),
-        ("tensors by name", "string"),
+        (
+            "columns",
+            '"sepal length (cm)": float64?, "sepal width (cm)": float64?, "petal length (cm)": float64?, '
+            '"petal width (cm)": float32?',
+        ),
+        ("columns as a list", "float64[4]"),
+        ("texts", "text: string"),
+        ("mixed", "city: string, area: float64?, note: string?"),
+        (
+            "every type",
+            "b: bool, i: int32, l: int64, f: float32?, d: float64?, s: string, raw: bytes, at: string, maybe: int64?, "
+            "note: string?, list: float64[*], object: string, alpha: float64 = 0.5, names: int64[*] = [1,2]",
+        ),
+        ("tensors by name", "a: float32[2], b: float32[2]"),
     ],
 )
 def test_a_signature_says_what_a_model_takes(told: Told, case: str, takes: str) -> None:
@@ -35,7 +45,7 @@ def test_a_signature_says_what_a_model_takes(told: Told, case: str, takes: str) 
 
 def test_rows_that_are_not_of_the_signature_fail_alone(told: Told) -> None:
     lacking, no_json = told.answers["not all columns"].failures
-    assert "the model takes the text of a JSON object with area, city, note: got city" in lacking
+    assert "the model takes the text of a JSON object with area, city, note: got area" in lacking
     assert "Expecting value" in no_json
 
 

@@ -13,7 +13,7 @@ def told() -> Told:
 
 
 def test_answers_are_the_librarys_own(told: Told) -> None:
-    assert len(told.served) == 21
+    assert len(told.served) == 22
     assert told.wrong() == {} and told.broken() == {}
 
 
@@ -24,11 +24,12 @@ def test_answers_are_the_librarys_own(told: Told) -> None:
         ("bytes for floats", "uint8[64]", None),
         ("texts", "string", None),
         ("magika", "int32[2048]", None),
-        ("recurrent", "string", 1),
+        ("recurrent", "input: float32[*,*], state: float32[2,*,128], sr: int64", 1),
         ("any size", "float32[2,*,*]", None),
         ("one row at a time", "float32[3]", 1),
         ("no dimension for rows", "float32[3]", 1),
-        ("two inputs", "string", None),
+        ("two inputs", "a: int32[2], b: int32[2]", None),
+        ("two inputs as texts", "string", None),
     ],
 )
 def test_what_a_graph_takes(told: Told, case: str, takes: str, max_batch: int | None) -> None:

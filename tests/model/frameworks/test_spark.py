@@ -71,10 +71,14 @@ def test_labels_are_those_that_the_pipeline_was_fitted_on(spark: Desk, models: P
     assert spark.load(models / "texts", "spark", output="prediction").predict(["slow is not"]) == [0.0]
 
 
-def test_columns_of_numbers_are_one_list(spark: Desk, models: Path) -> None:
+def test_columns_of_numbers_are_a_record_or_a_list(spark: Desk, models: Path) -> None:
     model = spark.load(models / "numbers", "spark")
-    assert model.input_type == "float64[2]"
-    assert near(model.predict(np.array([[1.0, 2.0], [4.0, 4.0]])), [8.0, 20.0], 1e-6)
+    assert model.input_type.count("float64") == 2
+    names = [part.partition(":")[0] for part in model.input_type.split(", ")]
+    rows = [dict(zip(names, row)) for row in ([1.0, 2.0], [4.0, 4.0])]
+    assert near(model.predict(rows), [8.0, 20.0], 1e-6)
+    listed = spark.load(models / "numbers", "spark", input_type="float64[2]")
+    assert near(listed.predict(np.array([[1.0, 2.0], [4.0, 4.0]])), [8.0, 20.0], 1e-6)
 
 
 def test_a_model_without_probabilities(spark: Desk, models: Path, inputs: np.ndarray) -> None:

@@ -192,5 +192,7 @@ def test_weights_that_do_not_fit(torch: Desk, small: Path, code: Path, weights: 
 
 
 def test_a_program_of_two_inputs(torch: Desk, small: Path) -> None:
-    with pytest.raises(Refused, match="the program takes 2 inputs, left, right: expected one tensor of a batch"):
-        torch.load(small / "sum.pt2", "torch_export")
+    model = torch.load(small / "sum.pt2", "torch_export")
+    assert (model.input_type, model.max_batch) == ("left: int32[2], right: int32[2]", 4)
+    rows = [{"left": [1, 2], "right": [3, 4]}, {"right": [0, 1], "left": [5, 5]}]
+    assert model.predict(rows) == [[4, 6], [5, 6]]

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from clipper.errors import ClipperError
+from clipper.model.frameworks.table import column_of
 from clipper.model.model import LoadedModel
 from clipper.model.runtime.loading import ModelSource, load
 from clipper.model.runtime.outputs import encode_outputs, learn_type
+from clipper.values.records import RecordType
 
 Message = dict[str, Any]
 
@@ -48,11 +50,15 @@ def answered(asked: Message, models: list[LoadedModel]) -> Message:
 
 
 def predicted(asked: Message, model: LoadedModel) -> Message:
-    inputs = asked["inputs"]
-    if isinstance(inputs, str):
+    inputs, rows = asked["inputs"], len(asked["inputs"])
+    if isinstance(model.input_type, RecordType):
+        fields = model.input_type.fields
+        inputs = {field.name: column_of(field, [row.get(field.name) for row in inputs]) for field in fields}
+    elif isinstance(inputs, str):
         # As they come off the wire: in the type that the model takes.
         inputs = np.load(inputs).astype(model.input_type.dtype.label)
-    encoded = encode_outputs(model.predict_batch(inputs), len(inputs))
+        rows = len(inputs)
+    encoded = encode_outputs(model.predict_batch(inputs), rows)
     outputs = [json.loads(row) for row in encoded.lines().split(b"\n")]
     return {"outputs": outputs, "failures": dict(encoded.failures), "shown": str(learn_type(encoded))}
 

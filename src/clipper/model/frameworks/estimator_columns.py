@@ -6,6 +6,7 @@ of numbers if the estimator answers a row with a number there and refuses one wi
 a column may lack values if the estimator answers a row without its value.
 """
 
+import importlib
 import itertools
 import json
 import warnings
@@ -189,7 +190,10 @@ def _kinds_of_leaf(step: Any, names: Sequence[str]) -> dict[str, Field | None]:
     if (trees := _boosted(step, names)) is not None:
         return trees
     library = type(step).__module__.partition(".")[0]
-    if library in ("sklearn", "xgboost", "lightgbm") and _takes_numbers(step):
+    if library in ("xgboost", "lightgbm"):
+        fields = importlib.import_module(f"clipper.model.frameworks.{library}").fields_of(step)
+        return dict(zip(names, fields)) if fields else {name: number(name) for name in names}
+    if library == "sklearn" and _takes_numbers(step):
         return {name: number(name) for name in names}
     return dict.fromkeys(names)
 

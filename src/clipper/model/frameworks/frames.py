@@ -21,13 +21,13 @@ _TEXT = pandas.Series([""]).dtype
 
 
 def framing(record: RecordType) -> Callable[[Inputs], Any]:
-    """Return a function that makes the DataFrame of a batch of columns."""
+    """Return a function that makes the DataFrame of a batch of columns, without those that the batch lacks."""
     makers = [(field.name, _maker(field)) for field in record.fields]
 
     def make(inputs: Inputs) -> Any:
         assert isinstance(inputs, dict)
         # Its arrays are the batch's own, which the model may change.
-        return pandas.DataFrame({name: maker(inputs[name]) for name, maker in makers}, copy=False)
+        return pandas.DataFrame({name: maker(inputs[name]) for name, maker in makers if name in inputs}, copy=False)
 
     return make
 

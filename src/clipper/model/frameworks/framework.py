@@ -1,6 +1,5 @@
 """The arguments and results of every framework's module."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clipper.errors import ContainerFailed, InvalidArgument, WrongInput
+from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.model.model import Array, Inputs
 from clipper.values.records import MAX_FIELDS, Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
@@ -91,30 +90,6 @@ def answered_type(types: Mapping[str, InputType | None]) -> ValueType | None:
         return answered(known) if len(known) == 1 else RecordType(tuple(map(Field, known, known.values())))
     except InvalidArgument:
         return None
-
-
-def named_inputs(rows: Inputs, required: Sequence[str], known: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Read the inputs of a model that takes several: each row is the text of a JSON object of inputs by name.
-
-    Args:
-        known: the names of all inputs, if some may be absent.
-
-    Raises:
-        WrongInput: a row is not such an object.
-    """
-    return [_named_input(str(row), set(required), set(known or required)) for row in rows]
-
-
-def _named_input(text: str, required: set[str], known: set[str]) -> dict[str, Any]:
-    expected = f"the model takes the text of a JSON object with {', '.join(sorted(map(str, known)))}"
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise WrongInput(f"{expected}: {error}") from error
-    if not isinstance(values, dict) or not required <= values.keys() <= known:
-        got = ", ".join(sorted(values)) if isinstance(values, dict) else f"a {type(values).__name__}"
-        raise WrongInput(f"{expected}: got {got or 'an empty object'}")
-    return values
 
 
 def classifier_answers(

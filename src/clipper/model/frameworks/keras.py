@@ -6,10 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from clipper.errors import ContainerFailed
 from clipper.model.frameworks import tensorflow
 from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource
-from clipper.model.frameworks.tensors import Answer, in_batches_of, texts
+from clipper.model.frameworks.tensors import Answer, in_batches_of, named, texts, type_of
 from clipper.model.model import Inputs
 
 LIBRARY = f"keras {keras.__version__} on {tensorflow.LIBRARY}"
@@ -19,34 +18,27 @@ def load(source: FrameworkSource) -> FrameworkModel:
     """Load the model. A layer with Python code is refused, because the file could run any code.
 
     Raises:
-        ContainerFailed: the model takes more than one tensor.
+        ContainerFailed: the model takes a tensor that no input of Clipper can be.
         ValueError: the file has Python code.
     """
     model = keras.saving.load_model(source.path, compile=False, safe_mode=True)
-    spec = _input(model)
+    specs = [tf.TensorSpec(each.shape, each.dtype, each.name) for each in model.inputs]
+    tensors = [tensorflow.described(spec.name, spec) for spec in specs]
     names = _output_names(model)
     answer = Answer.of(source, names)
     # Traced once for batches of every size, because predict() takes milliseconds to prepare each batch.
-    call = tf.function(lambda inputs: model(inputs, training=False)).get_concrete_function(spec)
+    function = tf.function(lambda *inputs: model(inputs[0] if len(specs) == 1 else list(inputs), training=False))
+    call = function.get_concrete_function(*specs)
 
     def predict_batch(inputs: Inputs) -> Any:
-        outputs = _by_name(call(tensorflow.given(inputs, spec)), names)
+        given = zip(named(inputs, tensors).values(), specs)
+        outputs = _by_name(call(*(tensorflow.given(values, spec) for values, spec in given)), names)
         return answer.rows({name: texts(value.numpy()) for name, value in outputs.items()})
 
-    tensor = tensorflow.described(spec.name, spec)
-    batch = tensor.fixed_batch
+    batch = tensors[0].fixed_batch
+    takes = type_of(tensors, source.input_type)
     gives = answer.output_type(tensorflow.returned(_by_name(call.structured_outputs, names)), batch)
-    return FrameworkModel(
-        in_batches_of(batch, predict_batch), tensor.input_type(source.input_type), LIBRARY, batch, gives
-    )
-
-
-def _input(model: keras.Model) -> tf.TensorSpec:
-    if len(model.inputs) != 1:
-        names = ", ".join(each.name for each in model.inputs)
-        raise ContainerFailed(f"the model takes {len(model.inputs)} inputs, {names}: expected one tensor of a batch")
-    [only] = model.inputs
-    return tf.TensorSpec(only.shape, only.dtype, only.name)
+    return FrameworkModel(in_batches_of(batch, predict_batch), takes, LIBRARY, batch, gives)
 
 
 def _output_names(model: keras.Model) -> list[str]:

@@ -17,11 +17,10 @@ from clipper.model.frameworks.framework import (
     FrameworkSource,
     answered,
     answered_type,
-    named_inputs,
     thread_count,
 )
-from clipper.model.model import Array, Inputs
-from clipper.values.records import ValueType
+from clipper.model.model import Array, Inputs, Values
+from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType, Shape
 
 # From a graph's element type to numpy's and to that of queries: JSON has no half-precision or small numbers.
@@ -79,7 +78,8 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
     def predict_batch(rows: Inputs) -> Any:
         values = session.run(names, read(rows))
-        split = (_split(value, name, batching, len(rows)) for name, value in zip(names, values))
+        count = len(next(iter(rows.values()))) if isinstance(rows, dict) else len(rows)
+        split = (_split(value, name, batching, count) for name, value in zip(names, values))
         return answered({name: output.convert(value) for (name, output), value in zip(chosen.items(), split)})
 
     return FrameworkModel(
@@ -122,10 +122,21 @@ def _batching_of(inputs: Sequence[_Input]) -> _Batching:
     return "single" if all(len(one.shape) > 1 and one.shape[0] == 1 for one in inputs) else "whole"
 
 
-def _input_type(inputs: Sequence[_Input], batching: _Batching) -> InputType:
-    if len(inputs) > 1:
-        return InputType(DType.STRING)
-    (one,) = inputs
+def _input_type(inputs: Sequence[_Input], batching: _Batching) -> ValueType:
+    """The type of a row: of one input its own, of several a record with their names."""
+    if len(inputs) == 1:
+        return _type_of(inputs[0], batching)
+    types = [_type_of(one, batching) for one in inputs]
+    # A column of one number for each row is a number.
+    return RecordType(
+        tuple(
+            Field(one.name, InputType(of_type.dtype, ()) if _is_column(one, batching) else of_type)
+            for one, of_type in zip(inputs, types)
+        )
+    )
+
+
+def _type_of(one: _Input, batching: _Batching) -> InputType:
     shape = one.shape if batching == "whole" else one.shape[1:]
     if one.wire is DType.STRING and any(size not in (1, None) for size in shape):
         raise ContainerFailed(
@@ -134,23 +145,23 @@ def _input_type(inputs: Sequence[_Input], batching: _Batching) -> InputType:
     return InputType(one.wire, shape)
 
 
+def _is_column(one: _Input, batching: _Batching) -> bool:
+    return batching != "whole" and one.shape[1:] == (1,)
+
+
 def _reader(inputs: Sequence[_Input], batching: _Batching) -> Callable[[Inputs], dict[str, Array]]:
-    if len(inputs) > 1:
-        return lambda rows: _from_objects(rows, inputs, batching)
-    (one,) = inputs
+    if len(inputs) == 1:
+        (one,) = inputs
+        return lambda rows: {one.name: _tensor(one, rows, batching)}  # type: ignore[arg-type]  # it takes no record
+    return lambda rows: {one.name: _tensor(one, rows[one.name], batching) for one in inputs}  # type: ignore[call-overload]
+
+
+def _tensor(one: _Input, values: Values, batching: _Batching) -> Array:
     if one.wire is DType.STRING:
         sizes = (1,) * (len(one.shape) if batching == "whole" else len(one.shape) - 1)
-        return lambda rows: {one.name: _whole(np.array(rows, object).reshape(-1, *sizes), batching)}
-    return lambda rows: {one.name: _whole(np.asarray(rows).astype(one.element, copy=False), batching)}
-
-
-def _from_objects(rows: Inputs, inputs: Sequence[_Input], batching: _Batching) -> dict[str, Array]:
-    """Read the inputs of a graph with several: each row is the text of a JSON object of inputs by name."""
-    objects = named_inputs(rows, [one.name for one in inputs])
-    return {
-        one.name: _whole(np.stack([np.array(values[one.name], one.element) for values in objects]), batching)
-        for one in inputs
-    }
+        return _whole(np.array(values, object).reshape(-1, *sizes), batching)
+    array = np.asarray(values).astype(one.element, copy=False)
+    return _whole(array.reshape(-1, 1) if _is_column(one, batching) else array, batching)
 
 
 def _whole(rows: Array, batching: _Batching) -> Array:

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from clipper.errors import ContainerFailed
 from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource, thread_count
-from clipper.model.frameworks.tensors import Answer, Tensor, in_batches_of, texts
-from clipper.model.model import Inputs
+from clipper.model.frameworks.tensors import Answer, Tensor, in_batches_of, named, texts, type_of
+from clipper.model.model import Inputs, Values
 
 LIBRARY = f"tensorflow {tf.__version__}"
 
@@ -23,11 +23,12 @@ def load(source: FrameworkSource) -> FrameworkModel:
     """Load the folder.
 
     Raises:
-        ContainerFailed: the folder has no such signature, or the signature takes more than one tensor.
+        ContainerFailed: the folder has no such signature, or it takes a tensor that no input of Clipper can be.
     """
     saved = tf.saved_model.load(str(source.path))
     signature = _signature(saved.signatures)
-    name, spec = _input(signature.structured_input_signature[1])
+    specs = dict(sorted(signature.structured_input_signature[1].items()))
+    tensors = [described(name, spec) for name, spec in specs.items()]
     # Sorted, because TensorFlow returns them in a changing order.
     names = sorted(signature.structured_outputs)
     answer = Answer.of(source, names)
@@ -35,18 +36,16 @@ def load(source: FrameworkSource) -> FrameworkModel:
     def predict_batch(inputs: Inputs) -> Any:
         # Keep ``loaded`` alive: the signature does not.
         assert saved is not None
-        outputs = signature(**{name: given(inputs, spec)})
+        outputs = signature(**{name: given(values, specs[name]) for name, values in named(inputs, tensors).items()})
         return answer.rows({key: texts(outputs[key].numpy()) for key in names})
 
-    tensor = described(name, spec)
-    batch = tensor.fixed_batch
+    batch = tensors[0].fixed_batch
+    takes = type_of(tensors, source.input_type)
     gives = answer.output_type(returned(signature.structured_outputs), batch)
-    return FrameworkModel(
-        in_batches_of(batch, predict_batch), tensor.input_type(source.input_type), LIBRARY, batch, gives
-    )
+    return FrameworkModel(in_batches_of(batch, predict_batch), takes, LIBRARY, batch, gives)
 
 
-def given(inputs: Inputs, spec: tf.TensorSpec) -> tf.Tensor:
+def given(inputs: Values, spec: tf.TensorSpec) -> tf.Tensor:
     """Convert a batch to the signature's tensor; texts become a column if the signature has one."""
     tensor = tf.convert_to_tensor(inputs, spec.dtype)
     return tf.reshape(tensor, (-1, *spec.shape[1:])) if spec.dtype == tf.string else tensor
@@ -72,11 +71,3 @@ def _signature(signatures: Mapping[str, Any]) -> Any:
             f"tf.saved_model.save(model, path, signatures={{'{SIGNATURE}': function}})"
         )
     return signatures[SIGNATURE]
-
-
-def _input(specs: Mapping[str, tf.TensorSpec]) -> tuple[str, tf.TensorSpec]:
-    if len(specs) != 1:
-        raise ContainerFailed(
-            f"signature {SIGNATURE} takes {len(specs)} inputs, {', '.join(specs)}: expected one tensor of a batch"
-        )
-    return next(iter(specs.items()))

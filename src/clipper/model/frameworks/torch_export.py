@@ -1,30 +1,43 @@
 """PyTorch: a program exported by ``torch.export.save``, which declares its input."""
 
+from typing import Any
+
 import torch
 from torch.utils._pytree import tree_unflatten
 
-from clipper.errors import ContainerFailed
 from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource
-from clipper.model.frameworks.tensors import Answer, Tensor
+from clipper.model.frameworks.tensors import Answer, Tensor, named, type_of
 from clipper.model.frameworks.torch_network import LIBRARY, by_name, predictor
+from clipper.model.model import Inputs
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
     """Load the program.
 
     Raises:
-        ContainerFailed: it takes more than one tensor, or a tensor that no input of Clipper can be.
+        ContainerFailed: it takes a tensor that no input of Clipper can be.
     """
     program = torch.export.load(str(source.path))
-    name, example = _input(program)
-    taken = _described(name, example)
-    input_type = taken.input_type(source.input_type)
-    batch = taken.fixed_batch
+    examples = _inputs(program)
+    tensors = [_described(name, example) for name, example in examples.items()]
+    takes = type_of(tensors, source.input_type)
+    module = program.module()
     outputs = _outputs(program)
     answer = Answer.of(source, list(outputs))
-    predict_batch = predictor(program.module(), lambda inputs: inputs.to(example.dtype), answer, batch)
+
+    def call(*only: torch.Tensor, **several: torch.Tensor) -> Any:
+        given = only or [several[name] for name in examples]
+        return module(*(value.to(example.dtype) for value, example in zip(given, examples.values())))
+
+    batch = tensors[0].fixed_batch
+    predict = predictor(call, lambda inputs: inputs, answer, batch)
+
+    def predict_batch(inputs: Inputs) -> object:
+        return predict(named(inputs, tensors) if isinstance(inputs, dict) else inputs)
+
+    most = batch or _most_rows(program, next(iter(examples.values())))
     gives = answer.output_type([_described(*output) for output in outputs.items()], batch)
-    return FrameworkModel(predict_batch, input_type, LIBRARY, batch or _most_rows(program, example), gives)
+    return FrameworkModel(predict_batch, takes, LIBRARY, most, gives)
 
 
 def _described(name: str, example: torch.Tensor) -> Tensor:
@@ -49,13 +62,7 @@ def _most_rows(program: torch.export.ExportedProgram, example: torch.Tensor) -> 
     return int(bound) if bound.is_Integer else None
 
 
-def _input(program: torch.export.ExportedProgram) -> tuple[str, torch.Tensor]:
-    """Return the program's input by name, as the tensor without data that stands for it in the graph."""
-    names = program.graph_signature.user_inputs
-    if len(names) != 1:
-        raise ContainerFailed(
-            f"the program takes {len(names)} inputs, {', '.join(map(str, names))}: expected one tensor of a batch; "
-            "export a module that takes one"
-        )
-    [name] = names
-    return name, next(node.meta["val"] for node in program.graph.nodes if node.name == name)
+def _inputs(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:
+    """Return the program's inputs by name, as the tensors without data that stand for them in the graph."""
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    return {str(name): values[name] for name in program.graph_signature.user_inputs}

@@ -7,8 +7,9 @@ import torch
 
 from clipper.errors import ModelFailed
 from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource, thread_count
+from clipper.model.frameworks.table import declared_record
 from clipper.model.frameworks.tensors import Answer, in_batches_of
-from clipper.model.model import Array, Inputs
+from clipper.model.model import Array, Inputs, Values
 from clipper.values.types import DType, InputType
 
 LIBRARY = f"torch {torch.__version__}"
@@ -21,8 +22,11 @@ torch.set_num_interop_threads(1)
 
 
 def network(module: torch.nn.Module, source: FrameworkSource) -> FrameworkModel:
-    """Return a module as a model. A module does not declare its input: without a deployment's, it is a float32 list."""
-    input_type = None if source.input_type else InputType(DType.FLOAT32)
+    """Return a module as a model. A module does not declare its input: without a deployment's, it is a float32 list.
+
+    A record's tensors are its arguments by name.
+    """
+    input_type = declared_record(source.input_type) or (None if source.input_type else InputType(DType.FLOAT32))
     dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
     # Whole numbers may be counts or indices and stay whole; the uint8 of pictures becomes float.
     converted = (torch.float32, torch.float64, torch.uint8)
@@ -44,11 +48,16 @@ def predictor(
         batch: the exact number of rows of a call; None means any number.
     """
 
+    def given(values: Values) -> Any:
+        # Texts go unchanged to a network that takes them.
+        return values if isinstance(values, list) else convert(torch.from_numpy(values))
+
     def predict_batch(inputs: Inputs) -> Any:
         with torch.inference_mode():
-            # Texts go unchanged to a network that takes them.
-            given = inputs if isinstance(inputs, list) else convert(torch.from_numpy(inputs))
-            outputs = by_name(call(given))
+            if isinstance(inputs, dict):
+                outputs = by_name(call(**{name: given(values) for name, values in inputs.items()}))
+            else:
+                outputs = by_name(call(given(inputs)))
         if not isinstance(outputs, dict):
             return outputs
         return answer.rows({name: _array(value) for name, value in outputs.items()})

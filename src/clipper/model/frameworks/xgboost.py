@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,14 @@ from clipper.model.frameworks.framework import (
     score_answers,
     thread_count,
 )
+from clipper.model.frameworks.table import declared_record, matrix, number, of_categories
 from clipper.model.model import Array, Inputs
+from clipper.values.records import MAX_FIELDS, Field, RecordType
 from clipper.values.types import DType, InputType
 
 _CLASSIFYING = ("binary:logistic", "multi:softprob", "multi:softmax")
+# A booster needs all of them, to find the place of each.
+_MOST_CATEGORIES = 1 << 16
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
@@ -38,12 +44,56 @@ def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     classes = max(2, int(learner["learner_model_param"]["num_class"])) if objective in _CLASSIFYING else 0
     names, answer = chosen_answer(source, _answers(objective, classes))
     predict = _predict(booster, learner["gradient_booster"]["name"])
-    return FrameworkModel(
-        lambda rows: answer(predict(rows)),
-        InputType(DType.FLOAT32, (booster.num_features(),)),
-        f"xgboost {xgboost.__version__}",
-        output_type=classifier_type(names, range(classes), DType.INT64, DType.FLOAT32) if classes else None,
-    )
+    library = f"xgboost {xgboost.__version__}"
+    gives = classifier_type(names, range(classes), DType.INT64, DType.FLOAT32) if classes else None
+    fields = fields_of(booster, source)
+    if not 0 < len(fields) <= MAX_FIELDS:
+        takes = InputType(DType.FLOAT32, (booster.num_features(),))
+        return FrameworkModel(lambda rows: answer(predict(rows)), takes, library, output_type=gives)
+    record = RecordType(fields)
+    # A category is its place among those of the training.
+    read = matrix(record, np.float32)
+    return FrameworkModel(lambda rows: answer(predict(read(rows))), record, library, output_type=gives)
+
+
+def fields_of(model: Any, source: FrameworkSource | None = None) -> tuple[Field, ...]:
+    """Return the columns that a booster, or an estimator with one, was trained on; none if they had no names.
+
+    It answers whatever is missing. Categories that the booster lacks may be those that the deployment declares.
+    """
+    booster = model.get_booster() if hasattr(model, "get_booster") else model
+    names = booster.feature_names
+    if not names:
+        return ()
+    kinds = booster.feature_types or ["float"] * len(names)
+    known = _categories(booster) if "c" in kinds else {}
+    said = declared_record(None if source is None else source.input_type)
+    given = {field.name: field.categories for field in said.fields} if said is not None else {}
+    fields = []
+    for place, (name, kind) in enumerate(zip(names, kinds)):
+        if kind != "c":
+            fields.append(number(name, DType.BOOL if kind == "i" else DType.FLOAT32, is_nullable=True))
+            continue
+        # A booster that lacks the categories, as before XGBoost 3.1, takes their places.
+        field = of_categories(name, known.get(place) or given.get(name, ()), _MOST_CATEGORIES)
+        fields.append(replace(field or number(name, DType.FLOAT32), is_nullable=True))
+    return tuple(fields)
+
+
+def _categories(booster: Any) -> dict[int, list[Any]]:
+    """Return the categories of columns by their places, which boosters keep from XGBoost 3.1 on."""
+    model = json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]
+    kept = model.get("model", model.get("gbtree", {}).get("model", {})).get("cats", {}).get("enc", [])
+    return {place: found for place, encoded in enumerate(kept) if (found := _decoded(encoded))}
+
+
+def _decoded(encoded: Any) -> list[Any]:
+    """Return the values of one column's categories: numbers, or bytes of texts that end at the offsets."""
+    values, offsets = encoded.get("values", []), encoded.get("offsets")
+    if offsets is None:
+        return list(values)
+    data = bytes(value & 0xFF for value in values)
+    return [data[start:end].decode("utf-8", "replace") for start, end in pairwise(offsets)]
 
 
 def _answers(objective: str, classes: int) -> dict[str, Callable[[Array], Any]]:
@@ -63,7 +113,9 @@ def _predict(booster: Any, kind: str) -> Callable[[Inputs], Array]:
         # This avoids the copy of the rows that predict() makes.
         return lambda rows: np.asarray(booster.inplace_predict(rows, **more))
     # The quicker way has no linear models, and rounds the sums of DART's trees differently.
-    types = booster.feature_types
+    types, names = booster.feature_types, booster.feature_names
     return lambda rows: np.asarray(
-        booster.predict(xgboost.DMatrix(rows, feature_types=types, enable_categorical=True), **more)
+        booster.predict(
+            xgboost.DMatrix(rows, feature_names=names, feature_types=types, enable_categorical=True), **more
+        )
     )
