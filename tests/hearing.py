@@ -3,8 +3,10 @@
 from collections.abc import Collection
 from typing import Any
 
-from clipper.model.protocol.messages import Results, Welcome
+from clipper.model.protocol.columns import ColumnResults
+from clipper.model.protocol.messages import Welcome
 from clipper.values.output_arrays import TypedResults
+from clipper.worker.link import BatchResults
 
 
 class Hearing:
@@ -21,8 +23,13 @@ class Hearing:
     def on_linked(self, welcome: Welcome) -> None:
         self.heard.append(("linked", welcome))
 
-    def on_results(self, batch_id: int, results: Results | TypedResults) -> bool:
-        outputs = [bytes(results.data)] if isinstance(results, TypedResults) else list(results.outputs)
+    def on_results(self, batch_id: int, results: BatchResults) -> bool:
+        if isinstance(results, TypedResults):
+            outputs: list[Any] = [bytes(results.data)]
+        elif isinstance(results, ColumnResults):
+            outputs = [(column.name, bytes(column.payload)) for column in results.columns]
+        else:
+            outputs = list(results.outputs)
         self.heard.append(("results", batch_id, outputs))
         return batch_id not in self.unsent
 

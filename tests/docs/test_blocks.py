@@ -78,6 +78,7 @@ COMMANDS_PARSED = {
     "docs/many-models.md": "they deploy models of the reader's; tests/supervisor/test_sleeping.py has some sleep",
     "docs/moving.md": "they deploy models of the reader's",
     "docs/operations.md": "they compile; make compiled does",
+    "docs/outputs.md": "they deploy models of the reader's",
     "docs/paper.md": "they take hours",
     "docs/soak.md": "they take an hour",
     "docs/upgrades.md": "they upgrade the installation; tests/supervisor/test_upgrades.py does it without",

@@ -11,12 +11,14 @@ import pytest
 
 from clipper.base.tcp import CUT_AFTER_S
 from clipper.model.protocol import messages
+from clipper.model.protocol.columns import encode_column_results
 from clipper.model.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.model.protocol.messages import Welcome
 from clipper.model.protocol.trace import BatchTrace, TraceContext, read_trace
 from clipper.model.protocol.typed import encode_typed_results
+from clipper.values.columns import Column
 from clipper.values.output_arrays import OutputForm
-from clipper.values.types import DType, ModelId
+from clipper.values.types import DType, InputType, ModelId
 from clipper.worker import link as link_module
 from clipper.worker.__main__ import PreciseLoop
 from clipper.worker.link import FIRST_REDIAL_S, MAX_STRAY_ANSWERS, MAX_WELCOME_BYTES, ReplicaLink
@@ -27,6 +29,8 @@ from tests.waiting import until_async
 
 DIGITS = ModelId("digits", "1")
 ROW = struct.pack("<d", 1.5)
+PAIR = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
+SCORE = Column("score", InputType(DType.FLOAT64, ()), 1, bytes(8))
 
 Scenario = Callable[[Path], Coroutine[Any, Any, None]]
 
@@ -381,7 +385,7 @@ def test_an_older_container_refuses_newer_messages_and_is_told_no_traces(
         hearing = Hearing()
         link = make_link(f"unix:{tmp_path}/s", hearing, "secret")
         await link.first_attempt
-        assert link.is_linked and hellos == [3, 2, 1][: 4 - newest] and hearing.kinds() == ["linked"]
+        assert link.is_linked and hellos == [*range(PROTOCOL_VERSION, newest - 1, -1)] and hearing.kinds() == ["linked"]
         link.send(1, DType.FLOAT64, 0, [bytes(8)], BatchTrace(TraceContext("00-1-2-01"), ()))
         await until_async(lambda: predicted == messages.encode_predict(1, DType.FLOAT64, 0, [bytes(8)]))
         link.close()
@@ -411,21 +415,39 @@ def test_a_container_of_the_third_version_is_told_of_a_batchs_trace(run: Callabl
     run(scenario)
 
 
-def test_typed_outputs_and_what_is_wrong_with_them(run: Callable[[Scenario], None]) -> None:
-    form = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
-
+@pytest.mark.parametrize(
+    ("protocol", "kind", "frame", "outputs"),
+    [
+        (2, Kind.TYPED_RESULTS, encode_typed_results(2, 1, PAIR, bytes(8)), [bytes(8)]),
+        (4, Kind.COLUMN_RESULTS, b"".join(encode_column_results(2, [SCORE])), [("score", bytes(8))]),
+    ],
+)
+def test_raw_outputs_and_what_is_wrong_with_them(
+    run: Callable[[Scenario], None], protocol: int, kind: Kind, frame: bytes, outputs: list[Any]
+) -> None:
     async def scenario(tmp_path: Path) -> None:
         container, hearing = SmallContainer(tmp_path / "s"), Hearing()
-        container.greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES, protocol=2))
+        container.greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES, protocol=protocol))
         await container.start()
         link = make_link(container.address, hearing)
         await until_async(lambda: link.is_linked)
-        container.callers[0].write(header(Kind.TYPED_RESULTS, 3, 1) + b"abc")
-        container.callers[0].write(encode_typed_results(2, 1, form, bytes(8)))
+        container.callers[0].write(header(kind, 3, 1) + b"abc")
+        container.callers[0].write(frame)
         await until_async(lambda: len(hearing.heard) > 2)
-        (_, error, typed) = hearing.heard
-        assert error[:2] == ("error", 1) and "cannot be read" in error[2]
-        assert typed == ("results", 2, [bytes(8)])
+        (_, error, results) = hearing.heard
+        assert error[:2] == ("error", 1) and ("cannot be read" in error[2] or "is not valid" in error[2])
+        assert results == ("results", 2, outputs)
+        await end(link, container)
+
+    run(scenario)
+
+
+def test_columns_from_a_container_of_an_older_protocol_end_the_connection(run: Callable[[Scenario], None]) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing, link = await linked(tmp_path)
+        container.callers[0].write(b"".join(encode_column_results(1, [SCORE])))
+        await until_async(lambda: len(hearing.heard) > 1)
+        assert hearing.heard[1] == ("lost", "the container sent an unexpected frame of kind 10")
         await end(link, container)
 
     run(scenario)

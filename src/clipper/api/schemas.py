@@ -131,6 +131,9 @@ class Version(Struct, frozen=True):
             know the field.
         current: whether it is the model's current version.
         input_type: None until a container has stated it.
+        output_type: the type of its outputs, as it was declared, or learned from its first answer; None if it is not
+            known.
+        output_is_declared: whether it was declared. Outputs are then converted to it, or fail.
         progress: the step before its containers can start, such as ``installing 12 packages``.
         warning: a mismatch between the model and the packages that it runs with, or that it is not known to answer any
             input.
@@ -160,6 +163,8 @@ class Version(Struct, frozen=True):
     description: str | None = None
     condition: str = ""
     stopped: str | None = None
+    output_type: str | None = None
+    output_is_declared: bool = False
 
     @property
     def ready_replicas(self) -> int:

@@ -36,6 +36,8 @@ class VersionSnapshot(Struct, frozen=True):
 
     Attributes:
         input_type: the text form of ``types.InputType``.
+        output_type: the text form of the type of its outputs; None if it is not known.
+        output_is_declared: whether that was declared, and not learned from its first answer.
         predecessor: the version that was current when this one was deployed; None if there was none.
         wakes: whether the version is asleep while it has no replica, and gets a replica once it is asked.
         is_starting: no replica is in service, and a replica is starting or about to be restarted: queries wait for it.
@@ -49,6 +51,8 @@ class VersionSnapshot(Struct, frozen=True):
     predecessor: str | None = None
     wakes: bool = False
     is_starting: bool = False
+    output_type: str | None = None
+    output_is_declared: bool = False
 
     @property
     def without_replicas(self) -> "VersionSnapshot":

@@ -64,6 +64,8 @@ class VersionSpec(Struct, frozen=True):
         framework: the framework of the model file or folder; None for a program, for code, and in old records of
             pickles.
         output: None means the output that the model has by itself.
+        output_type: the type that the deployment declares; None means that the container declares it, or that it is
+            learned.
     """
 
     artifact: str
@@ -128,6 +130,14 @@ class VersionSpec(Struct, frozen=True):
         ),
     ] = None
     description: Annotated[str | None, Setting("A text for people, which clipper model show prints.")] = None
+    output_type: Annotated[
+        str | None,
+        Setting(
+            "Type of one output, e.g. float32[10], or of several by name, e.g. 'label: string, scores: float32[10]': "
+            "outputs are converted to it, or fail.",
+            default="what the model says, or its first answer",
+        ),
+    ] = None
 
 
 class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,6 +187,7 @@ class DeploymentOptions(TypedDict, total=False):
     cache: bool
     make_current: bool
     input_type: str | None
+    output_type: str | None
     python: str | None
     manager: ManagerName | None
     output: str | None

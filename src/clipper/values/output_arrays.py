@@ -14,7 +14,7 @@ class OutputForm:
 
     Attributes:
         dtype: type of the elements; not strings, nor bytes.
-        shape: the shape of an output, each length at least 1; ``()`` for a number.
+        shape: the shape of an output; ``()`` for a number. A length is 0 only where the output's type has it open.
         written_as: the type of the elements' JSON texts: ``dtype``, or float64 for float32. So 1.1 as a float32 is the
             text 1.1, or 1.100000023841858, which is the same number as a float64.
     """

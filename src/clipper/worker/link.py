@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 from clipper.base.tcp import end_when_cut
 from clipper.base.tls.trust import pinned_context
 from clipper.errors import ClipperError, ModelFailed, ProtocolViolation
 from clipper.model.protocol import messages
+from clipper.model.protocol.columns import ColumnResults, decode_column_results
 from clipper.model.protocol.frames import (
     DROPPED,
     MAX_BODY_BYTES,
@@ -39,9 +40,15 @@ SEND_BUFFER_BYTES = 4 * 1024 * 1024
 # Results over this size are not kept, unless a single output may have more: a container without a bound may send a
 # gigabyte. The first large outputs of a model may come in a batch of many; after that, their size is known.
 MAX_RESULTS_BYTES = 256 * 1024 * 1024
+# The kinds of results that have raw values, and the version of the protocol that brought each.
+_RAW_SINCE: Mapping[int, int] = {Kind.TYPED_RESULTS: 2, Kind.COLUMN_RESULTS: 4}
 # Answers on a connection to batches that the container was not sent. A few do no harm. Each costs some 10 µs, and a
 # million in a row held the loop for half a second at a time.
 MAX_STRAY_ANSWERS = 100
+
+
+# The answer to a batch: texts, an array, or columns of named outputs.
+BatchResults = Results | TypedResults | ColumnResults
 
 
 class Listener(Protocol):
@@ -52,7 +59,7 @@ class Listener(Protocol):
 
     def on_linked(self, welcome: Welcome) -> None: ...
 
-    def on_results(self, batch_id: int, results: Results | TypedResults) -> bool: ...
+    def on_results(self, batch_id: int, results: BatchResults) -> bool: ...
 
     def on_error(self, batch_id: int, message: str) -> bool: ...
 
@@ -279,9 +286,10 @@ class _Connection(asyncio.Protocol):
             self._count_answer(frame_id, listener.on_error(frame_id, message))
         elif kind == Kind.RESULTS and is_linked:
             self._count_answer(frame_id, listener.on_results(frame_id, messages.decode_results(body)))
-        elif kind == Kind.TYPED_RESULTS and is_linked and self.version >= 2:
+        elif is_linked and self.version >= _RAW_SINCE.get(kind, PROTOCOL_VERSION + 1):
+            decode = decode_typed_results if kind == Kind.TYPED_RESULTS else decode_column_results
             try:
-                results = decode_typed_results(body)
+                results = decode(body)
             except ModelFailed as error:
                 self._count_answer(frame_id, listener.on_error(frame_id, str(error)))
             else:

@@ -138,6 +138,30 @@ def test_what_its_containers_report_is_recorded_with_a_start() -> None:
 
 
 @pytest.mark.parametrize(
+    ("at_deployment", "known", "told", "recorded"),
+    [
+        (None, (None, False), ("float64[]", False), ("float64[]", False)),
+        (None, (None, False), ("float64[]", True), ("float64[]", True)),
+        (None, (None, False), (None, False), (None, False)),
+        # What was learned first stays, unless the container declares a type by now.
+        (None, ("float64[]", False), ("int64[]", False), ("float64[]", False)),
+        (None, ("float64[]", False), ("int64[]", True), ("int64[]", True)),
+        # The deployment has the last word.
+        ("float32[]", (None, False), ("float64[]", True), ("float32[]", True)),
+        ("float32[]", (None, False), (None, False), ("float32[]", True)),
+    ],
+)
+def test_the_type_of_outputs_is_declared_or_learned_once(
+    at_deployment: str | None, known: tuple[str | None, bool], told: tuple[str | None, bool], recorded: object
+) -> None:
+    spec = replace(STARTING.spec, output_type=at_deployment)
+    starting = replace(STARTING, spec=spec, output_type=known[0], output_is_declared=known[1])
+    ready = slot(spec=spec, output_type=told[0], output_is_declared=told[1])
+    record = noted(bench(ModelRecord("m"), starting, slots=(ready,)).look())
+    assert (record.output_type, record.output_is_declared) == recorded
+
+
+@pytest.mark.parametrize(
     ("link", "promotion", "state"),
     [
         (Link("m", "1"), None, "failed"),

@@ -14,18 +14,20 @@ from clipper.values.outputs import json_text as module
 from clipper.values.outputs.json_text import json_pieces, json_text, json_values, most_text_bytes
 from clipper.values.types import DType
 
-shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple)
+
+def shapes(least: int) -> st.SearchStrategy[tuple[int, ...]]:
+    return st.lists(st.integers(least, 4), max_size=3).map(tuple)
 
 
 @st.composite
-def arrays(draw: st.DrawFn) -> "np.ndarray[Any, Any]":
+def arrays(draw: st.DrawFn, least: int = 0) -> "np.ndarray[Any, Any]":
     dtype = draw(st.sampled_from([each for each in DType if each.is_numeric]))
-    shape = draw(shapes)
-    finite = st.floats(allow_nan=False, allow_infinity=False, width=32 if dtype is DType.FLOAT32 else 64)
+    shape = draw(shapes(least))
+    floats = st.floats(width=32 if dtype is DType.FLOAT32 else 64)
     match dtype:
         case DType.FLOAT32 | DType.FLOAT64:
             # Numbers of all sizes, and many of those about which the notation changes.
-            numbers: st.SearchStrategy[Any] = finite | st.integers(-10, 20).map(lambda digits: 1.5 * 10.0**digits)
+            numbers: st.SearchStrategy[Any] = floats | st.integers(-10, 20).map(lambda digits: 1.5 * 10.0**digits)
         case DType.BOOL:
             numbers = st.booleans()
         case _:
@@ -39,16 +41,23 @@ def dtype_of(array: "np.ndarray[Any, Any]") -> DType:
     return next(dtype for dtype, layout in NUMPY.items() if layout == array.dtype)
 
 
+def as_json(value: Any) -> Any:
+    """The value with None for what JSON has no number for."""
+    if isinstance(value, list):
+        return [as_json(each) for each in value]
+    return value if value is not None and math.isfinite(value) else None
+
+
 @given(arrays())
 def test_the_text_is_the_one_of_python(array: "np.ndarray[Any, Any]") -> None:
     dtype = dtype_of(array)
     form = OutputForm(dtype, array.shape, DType.FLOAT64 if dtype is DType.FLOAT32 else dtype)
     text = json_text(form, array.tobytes())
-    assert text == json.dumps(array.tolist(), separators=(",", ":")).encode()
+    assert text == json.dumps(as_json(array.tolist()), separators=(",", ":")).encode()
     assert len(text) <= most_text_bytes(form)
 
 
-@given(arrays(), st.integers(1, 5), st.booleans())
+@given(arrays(least=1), st.integers(1, 5), st.booleans())
 def test_pieces_and_values_are_those_of_the_text(
     array: "np.ndarray[Any, np.dtype[Any]]", most: int, is_wide: bool
 ) -> None:
@@ -63,7 +72,7 @@ def test_pieces_and_values_are_those_of_the_text(
     assert b"".join(pieces) == text
     assert len(pieces) >= array.size / most
     flat = text.translate(None, b"[]") if array.shape else text
-    values = [value for part in json_values(form, array.tobytes(), most) for value in part]
+    values = as_json([value for part in json_values(form, array.tobytes(), most) for value in part])
     assert values == json.loads(b"[%b]" % flat) and all(
         map(lambda a, b: type(a) is type(b), values, json.loads(b"[%b]" % flat))
     )
@@ -74,7 +83,7 @@ def test_float32_has_the_shortest_text_that_reads_back_as_it(array: "np.ndarray[
     array = np.clip(array.astype(np.float64), -3e38, 3e38).astype(np.float32)
     form = OutputForm(DType.FLOAT32, array.shape, DType.FLOAT32)
     text = json_text(form, array.tobytes())
-    assert np.array_equal(np.array(json.loads(text), np.float32), array)
+    assert np.array_equal(np.array(json.loads(text), np.float32).reshape(array.shape), array, equal_nan=True)
     assert len(text) <= most_text_bytes(form)
 
 

@@ -43,14 +43,14 @@ def test_outputs_that_are_arrays(run: Callable[..., None]) -> None:
         data = struct.pack("<6f", 1.1, 2, 3, math.inf, 5, 6)
         batch.caller.write(encode_typed_results(batch.id, 3, form, data, 5, {2: "no such user"}))
         await until_async(lambda: waiters[0].done and waiters[2].done)
-        assert failure(waiters[1]) == ("model_error", "output contains NaN or infinity, which JSON cannot carry")
+        assert outputs(waiters[1]) == ["[3.0,null]"]  # infinity is a number of arrays, and none of JSON
         assert failure(waiters[2]) == ("model_error", "no such user")
         for answered in (waiters[0], bench.ask(bytes(8))):  # the second from the cache
             output = answered.output
             assert isinstance(output, TypedOutput) and output.data == data[:8]
             assert outputs(answered) == ["[1.100000023841858,2.0]"]
         statistics = bench.queue.statistics()
-        assert (statistics.outputs, statistics.model_errors, statistics.cache_hits) == (1, 2, 1)
+        assert (statistics.outputs, statistics.model_errors, statistics.cache_hits) == (2, 1, 1)
         assert bench.cache.statistics().size_bytes >= len(data[:8]) + len("[1.100000023841858,2.0]")
 
     run(scenario)

@@ -5,16 +5,20 @@ import struct
 import pytest
 
 from clipper.errors import ModelFailed, OutputTooLarge
+from clipper.model.protocol.columns import ColumnResults
 from clipper.model.protocol.messages import LARGE_RESULTS_BYTES, Results, decode_results, encode_results, too_large
+from clipper.values.columns import Column
 from clipper.values.output_arrays import OutputForm, TypedResults
+from clipper.values.outputs.conversion import Conversion
 from clipper.values.outputs.output import TypedOutput
+from clipper.values.records import parse_type
 from clipper.values.types import DType, InputType
 from clipper.worker.abstraction.results import (
     TEXT_TIMES,
+    RowReader,
     code_of,
     is_large,
     read_results,
-    read_row,
     rows_of_type,
     rows_within,
     told_apart,
@@ -56,20 +60,20 @@ def test_large_texts_stay_in_their_frame_until_they_are_read() -> None:
 def test_each_row_is_an_output_or_an_error_of_its_own() -> None:
     results = arrays(3, {1: "no such user"})
     assert is_large(results)
-    first = finish(read_row(results, 0, 3, MOST))
+    first = finish(RowReader(results, 3, MOST).read(0))
     assert isinstance(first, TypedOutput) and first.data == bytes(200_000)
     with pytest.raises(ModelFailed, match="no such user"):
-        finish(read_row(results, 1, 3, MOST))
+        finish(RowReader(results, 3, MOST).read(1))
     with pytest.raises(OutputTooLarge, match="200000 bytes: expected at most 199999"):
-        finish(read_row(results, 2, 3, 199_999))
+        finish(RowReader(results, 3, 199_999).read(2))
     with pytest.raises(ModelFailed, match="3 outputs for 4 inputs"):
-        finish(read_row(results, 0, 4, MOST))
+        finish(RowReader(results, 4, MOST).read(0))
     long = texts(b"[%b1]" % (b"1," * 200_000), b"[%b]" % (b"1," * 200_000))
-    assert finish(read_row(long, 0, 2, MOST)) == bytes(long.outputs[0])
+    assert finish(RowReader(long, 2, MOST).read(0)) == bytes(long.outputs[0])
     with pytest.raises(ModelFailed, match="not JSON"):
-        finish(read_row(long, 1, 2, MOST))
+        finish(RowReader(long, 2, MOST).read(1))
     with pytest.raises(OutputTooLarge, match="400003 bytes: expected at most 399994"):
-        finish(read_row(long, 0, 2, 399_994 // TEXT_TIMES))
+        finish(RowReader(long, 2, 399_994 // TEXT_TIMES).read(0))
 
 
 def test_small_results_are_read_at_once_and_rows_fail_alone() -> None:
@@ -99,3 +103,60 @@ def test_a_row_that_is_too_large_says_so_whatever_batch_it_was_in() -> None:
     assert [code_of(message)[0] for _, message in told] == ["output_too_large", "model_error"]
     assert code_of(told[0][1])[1].startswith("output has 9 bytes: expected at most 8")
     assert "another one" not in told[1][1]
+
+
+def columns(rows: int, size: int, failures: dict[int, str] | None = None) -> ColumnResults:
+    """A label and ``size`` scores for each row."""
+    scores = b"".join(struct.pack("<f", row) * size for row in range(rows))
+    labels = Column("label", InputType(DType.STRING), rows, b"x" * rows, (1,) * rows)
+    of_scores = Column("scores", InputType(DType.FLOAT32, (size,)), rows, memoryview(scores))
+    return ColumnResults(rows, (labels, of_scores), 5, failures or {})
+
+
+def test_columns_become_outputs_with_names() -> None:
+    read, outputs, failures, step = read_results(works(3), columns(3, 2, {1: "no such user"}), MOST)
+    assert [(work.row, bytes(work.output or b"")) for work in read] == [
+        (b"0", b'{"label":"x","scores":[0.0,0.0]}'),
+        (b"2", b'{"label":"x","scores":[2.0,2.0]}'),
+    ]
+    assert len(outputs) == 2 and failures == {1: "no such user"} and step == 128
+    _, _, failures, _ = read_results(works(3), columns(3, 2), 8)
+    assert code_of(failures[2]) == code_of(too_large(9, 8))
+    assert read_results(works(2), columns(3, 2), MOST)[2] == {
+        0: "the container answered 3 outputs for 2 inputs",
+        1: "the container answered 3 outputs for 2 inputs",
+    }
+    large = columns(2, 50_000)
+    assert is_large(large) and rows_within(large, 1024) == 335
+    assert bytes(finish(RowReader(large, 2, MOST).read(1))).startswith(b'{"label":"x","scores":[1.0,1.0,')
+    with pytest.raises(OutputTooLarge, match="200001 bytes: expected at most 200000"):
+        finish(RowReader(large, 2, 200_000).read(1))
+    assert rows_of_type(parse_type("label: string, image: float32[2048,2048]")) == 4
+
+
+def test_outputs_are_of_the_declared_type_whatever_form_they_came_in() -> None:
+    """Each row that does not fit fails alone; outputs that are of the type already are as they came."""
+    declared = Conversion(parse_type("float32[2]"))
+    form = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
+    data = struct.pack("<4f", 1, 2, 3, 4)
+    _, typed, _, _ = read_results(works(2), TypedResults(form, 2, memoryview(data), 5, {}), MOST, declared)
+    _, of_texts, failures, _ = read_results(works(3), texts(b"[1,2]", b"[1]", b"[3.0,4.0]"), MOST, declared)
+    wide = TypedResults(
+        OutputForm(DType.FLOAT64, (1, 2), DType.FLOAT64), 2, memoryview(struct.pack("<4d", 1, 2, 3, 4)), 5, {}
+    )
+    _, of_wide, _, _ = read_results(works(2), wide, MOST, declared)
+    assert list(failures) == [1] and failures[1].startswith("the model answered [1], and its output type, declared, is")
+    for outputs in (typed, of_texts, of_wide):
+        assert (
+            [(output.form.dtype, output.form.shape, output.data) for output in outputs]
+            == [  # type: ignore[union-attr]
+                (DType.FLOAT32, (2,), data[:8]),
+                (DType.FLOAT32, (2,), data[8:]),
+            ]
+        )
+    of_record = Conversion(parse_type("scores: float64[2], label: string"))
+    _, (first, _), _, _ = read_results(works(2), columns(2, 2), MOST, of_record)
+    assert bytes(first) == b'{"scores":[0.0,0.0],"label":"x"}'
+    long = texts(b"[%b1]" % (b"1," * 200_000), b"2")
+    whole = finish(RowReader(long, 2, MOST, Conversion(parse_type("int64[*]"))).read(0))
+    assert isinstance(whole, TypedOutput) and whole.data == struct.pack("<q", 1) * 200_001

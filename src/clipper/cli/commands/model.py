@@ -38,6 +38,9 @@ def show(server: Server, name: ModelName) -> None:
     out = server.out
     out.table(found, _COLUMNS, [_row(version) for version in found.versions], f"{name} has no versions")
     for version in found.versions:
+        if version.output_type:
+            learned = "" if version.output_is_declared else " (learned from its first answer)"
+            out.note(f"version {version.version} answers {version.output_type}{learned}")
         if version.description:
             out.note(f"version {version.version}: {version.description}")
         if version.warning:

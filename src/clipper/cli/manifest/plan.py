@@ -33,6 +33,7 @@ from clipper.learning.policies.by_name import default_half_life
 from clipper.settings.application import ApplicationSettings, Configured, Selection, configured
 from clipper.settings.fields import settings_of
 from clipper.settings.version import Batching, Deployment
+from clipper.values.records import parse_type
 from clipper.values.types import InputType
 
 # The fields of a deployment besides its settings: the artifact, and how it is loaded.
@@ -93,8 +94,12 @@ def deployment_of(version: WantedVersion, packed: Packed) -> Deployment:
     options = {name: value for name, value in version.settings.items() if (name, value) != ("manager", None)}
     batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
     made = Deployment(**{**packed.versions[version.path], "batching": Batching(**batching), **options})
-    declared = made.input_type
-    return replace(made, input_type=None if declared is None else str(InputType.parse(declared)))
+    declared, outputs = made.input_type, made.output_type
+    return replace(
+        made,
+        input_type=None if declared is None else str(InputType.parse(declared)),
+        output_type=None if outputs is None else str(parse_type(outputs)),
+    )
 
 
 def fingerprint(key: str) -> str:

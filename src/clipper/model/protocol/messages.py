@@ -73,6 +73,8 @@ class Welcome:
         output_type: the type of its outputs, if all have one type and the container knows it: numbers, booleans,
             strings or bytes, in lists of one shape; or a record of these.
         protocol: the version of the protocol that is spoken from now on: HELLO's, or an older one.
+        output_is_declared: whether ``output_type`` was declared, and not learned from the first answer. Callers then
+            convert each output to it, and fail those that it cannot hold.
     """
 
     model: str
@@ -82,6 +84,7 @@ class Welcome:
     runtime: str = ""
     output_type: ValueType | None = None
     protocol: int = OLDEST_VERSION
+    output_is_declared: bool = False
 
 
 class Predict(NamedTuple):
@@ -163,6 +166,8 @@ def encode_welcome(welcome: Welcome) -> bytes:
     }
     if welcome.output_type is not None:
         fields["output_type"] = str(welcome.output_type)
+        if welcome.output_is_declared:
+            fields["output_is_declared"] = True
     body = json.dumps(fields).encode()
     return header(Kind.WELCOME, len(body)) + body
 
@@ -189,6 +194,7 @@ def decode_welcome(body: Buffer, version: int = OLDEST_VERSION) -> Welcome:
             _string(fields.get("runtime", "")),
             None if fields.get("output_type") is None else parse_type(_string(fields["output_type"])),
             protocol,
+            fields.get("output_is_declared") is True,
         )
     except (KeyError, ValueError, ClipperError) as error:
         raise ProtocolViolation(f"WELCOME is not valid: {error!r}") from error

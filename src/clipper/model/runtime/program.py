@@ -46,7 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace, model: LoadedModel, token: str) -> int:
     welcome = Welcome(
-        arguments.model, arguments.version, model.input_type, model.max_batch, model.runtime, model.output_type
+        arguments.model,
+        arguments.version,
+        model.input_type,
+        model.max_batch,
+        model.runtime,
+        model.output_type,
+        output_is_declared=model.output_type is not None,
     )
     with ExitStack() as stack:
         try:

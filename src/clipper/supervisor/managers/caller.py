@@ -74,6 +74,17 @@ class Caller:
             raise
 
     @classmethod
+    async def welcome_now(cls, address: ReplicaAddress, timeout_s: float) -> Welcome | None:
+        """Return what the container says by now, such as the type of its outputs after it was warmed up; None if it
+        does not answer in time, or fails."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                with closing(await cls.dial(address)) as caller:
+                    return caller.welcome
+        except (OSError, ProtocolViolation):
+            return None
+
+    @classmethod
     async def probe(cls, address: ReplicaAddress, timeout_s: float) -> "Caller":
         """Dial for a connection that only watches. Raises TimeoutError, an ``OSError``, too."""
         async with asyncio.timeout(timeout_s):

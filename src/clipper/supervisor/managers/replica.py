@@ -113,6 +113,12 @@ class BringUp:
                 {**self._note.log_fields, "error": failure},
             )
 
+    async def welcome_of_warm(self, welcome: Welcome) -> Welcome:
+        """Return what the container says once it is warm: it may have learned the type of its outputs by then."""
+        if welcome.output_type is not None:
+            return welcome
+        return await Caller.welcome_now(self._container.address, HANDSHAKE_TIMEOUT_S) or welcome
+
     def _is_too_late(self, now_s: float) -> bool:
         if not self._time.has_to_look(now_s):
             return False
@@ -281,7 +287,7 @@ class Replica:
                 with closing(await bring_up.answering()) as probe:
                     if not self.note.ready:
                         await bring_up.warm_up(probe.welcome, samples)
-                    self.welcome = probe.welcome
+                    self.welcome = await bring_up.welcome_of_warm(probe.welcome)
                     ready_at_s = asyncio.get_running_loop().time()
                     self.settled.set()
                     self._end_start()

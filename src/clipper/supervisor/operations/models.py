@@ -28,6 +28,7 @@ from clipper.supervisor.registry.records import ModelRecord, VersionRecord
 from clipper.supervisor.registry.store import Delete, Put
 from clipper.supervisor.rollout import newcomers, rollbacks, rules, wanted
 from clipper.supervisor.rollout.versions import LINK_TIMEOUT_S
+from clipper.values.records import parse_type
 from clipper.values.types import InputType, ModelId, check_name
 
 # A model that names all packages of its author's environment has some hundred needs.
@@ -188,6 +189,8 @@ class ModelOperations(OfParts):
         _check_framework(deployment)
         if deployment.input_type is not None:
             rules.checked_type(deployment.input_type)
+        if deployment.output_type is not None:
+            parse_type(deployment.output_type)
         check_replicas(deployment.replicas)
         check_ranges(deployment)
         sample = _sample_text(deployment.sample)
@@ -203,7 +206,7 @@ class ModelOperations(OfParts):
                 raise InvalidArgument(f"need {need!r} is not valid: expected a requirement, such as name==version")
 
     def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
-        declared = deployment.input_type
+        declared, outputs = deployment.input_type, deployment.output_type
         promotion = rules.next_promotion(self._catalog.versions_of(model)) if deployment.make_current else None
         known = self._catalog.models.get(model)
         # A new version begins with as many replicas as the current one.
@@ -215,6 +218,7 @@ class ModelOperations(OfParts):
                 **shared(deployment, VersionSpec)
                 | {
                     "input_type": None if declared is None else str(InputType.parse(declared)),
+                    "output_type": None if outputs is None else str(parse_type(outputs)),
                     "sample": _sample_text(deployment.sample),
                 }
             ),
@@ -315,9 +319,14 @@ def logs_of(
 
 
 def _check_texts(deployment: Deployment) -> None:
-    """Check the texts that go into a command line, a path or a log. A sample does not, so it may be any JSON."""
+    """Check the texts that go into a command line, a path or a log. A sample does not, so it may be any JSON; the
+    type of a record has a bound of its own."""
     for field, text in shared(deployment, VersionSpec).items():
-        if field != "sample" and isinstance(text, str) and not (len(text) <= MAX_TEXT_LENGTH and text.isprintable()):
+        if (
+            field not in ("sample", "output_type")
+            and isinstance(text, str)
+            and not (len(text) <= MAX_TEXT_LENGTH and text.isprintable())
+        ):
             raise InvalidArgument(f"{field} is {text!r:.100}: expected at most {MAX_TEXT_LENGTH} printable characters")
 
 

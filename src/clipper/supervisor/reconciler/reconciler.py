@@ -81,6 +81,8 @@ def slot_facts(status: SlotStatus, manager: Manager) -> SlotFacts:
         history=status.history,
         is_outdated=replica is not None and manager.is_outdated(replica.note),
         has_to_move=replica is not None and manager.has_to_move(replica),
+        output_type=None if welcome is None or welcome.output_type is None else str(welcome.output_type),
+        output_is_declared=welcome is not None and welcome.output_is_declared,
     )
 
 

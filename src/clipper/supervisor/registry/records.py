@@ -92,6 +92,9 @@ class VersionRecord(Struct, frozen=True):
             bound.
         unanswered: the model's message on the row that Clipper made to warm it up, while the version is not known to
             have answered any input; else empty.
+        output_type: the type of its outputs, as it was declared, or learned from its first answer; None if it is not
+            known. What was learned first stays.
+        output_is_declared: whether it was declared, at deployment or by the container.
     """
 
     model: str
@@ -116,6 +119,8 @@ class VersionRecord(Struct, frozen=True):
     promoted_by: Caller | None = None
     stopped: str | None = None
     unanswered: str = ""
+    output_type: str | None = None
+    output_is_declared: bool = False
 
     @property
     def unknown(self) -> str | None:

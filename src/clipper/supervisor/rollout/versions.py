@@ -149,7 +149,19 @@ def _as_they_say(record: VersionRecord, slots: list[SlotFacts]) -> VersionRecord
     warning = next((slot.warning for slot in slots if slot.warning), record.warning)
     if not ready:
         return replace(record, warning=warning)
-    return replace(record, input_type=ready[0].input_type, runtime=ready[0].runtime, warning=warning)
+    output_type, is_declared = record.output_type, record.output_is_declared
+    if record.spec.output_type is not None:
+        output_type, is_declared = record.spec.output_type, True
+    elif output_type is None or ready[0].output_is_declared:
+        output_type, is_declared = ready[0].output_type, ready[0].output_is_declared
+    return replace(
+        record,
+        input_type=ready[0].input_type,
+        runtime=ready[0].runtime,
+        warning=warning,
+        output_type=output_type,
+        output_is_declared=is_declared,
+    )
 
 
 def _why_not_linked(view: View, snapshots: SnapshotRollout, record: VersionRecord) -> str | None:

@@ -6,12 +6,14 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from clipper.control import snapshot
-from clipper.errors import InvalidArgument
+from clipper.errors import InvalidArgument, ModelFailed
 from clipper.settings.fields import shared
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.reconcile.plan import Slot
 from clipper.supervisor.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
 from clipper.supervisor.rollout import newcomers
+from clipper.values.outputs.conversion import Conversion
+from clipper.values.records import parse_type
 from clipper.values.types import InputType, ModelId
 
 # A batch that runs longer than both of these counts as hung: no application still waits for it.
@@ -197,3 +199,12 @@ def check_fits(application: ApplicationRecord, version: VersionRecord) -> None:
             f"application {application.name!r} has inputs {application.input_type}, but version {version.version!r} of "
             f"model {version.model!r} takes {version.input_type}: declare the same type for both"
         )
+    declared = version.spec.output_type or (version.output_type if version.output_is_declared else None)
+    if declared is not None and application.default_output is not None:
+        try:
+            Conversion(parse_type(declared)).convert(application.default_output.encode())
+        except ModelFailed as error:
+            raise InvalidArgument(
+                f"the default output {application.default_output:.100} of application {application.name!r} is not of "
+                f"the output type of version {version.version!r} of model {version.model!r}: expected {declared}"
+            ) from error

@@ -1,11 +1,14 @@
 """The JSON text of raw numbers: for float64 the text that Python's own ``repr`` has, in a tenth of the time.
 
+JSON has no NaN and no infinities: their text is ``null``.
+
 msgspec finds the same shortest digits (those that read back as the same number) as ``repr``, but writes some very small
 and very large numbers in another notation: ``1e-7`` for ``1e-07``. Equal outputs have to be equal texts, whether a
 container wrote them or this module, so the notation of such numbers is changed to that of ``repr``.
 """
 
 from collections.abc import Iterable, Iterator
+from math import isfinite, prod
 from typing import Any, TypeAlias
 
 import msgspec
@@ -47,14 +50,13 @@ _Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 def most_text_bytes(form: OutputForm) -> int:
     """Return a bound of the text's size, whatever the numbers are."""
-    dimensions = len(form.shape)
-    # Each list has two brackets. There are at most as many lists as elements in each dimension but the last.
-    brackets = 2 * (1 + max(0, dimensions - 1) * form.elements // form.shape[-1]) if dimensions else 0
-    return form.elements * _MOST_ELEMENT_BYTES[form.written_as] + brackets
+    lists = sum(prod(form.shape[:depth]) for depth in range(len(form.shape)))
+    # Each list has two brackets. Commas are counted with the elements; empty lists have some, too.
+    return form.elements * _MOST_ELEMENT_BYTES[form.written_as] + (2 if form.elements else 3) * lists
 
 
 def json_text(form: OutputForm, data: bytes) -> bytes:
-    """Return the JSON text of an output: nested lists of its shape. All elements are finite."""
+    """Return the JSON text of an output: nested lists of its shape."""
     return _text(_array(form, data), form.written_as)
 
 
@@ -104,7 +106,7 @@ def _text(array: _Array, written_as: DType) -> bytes:
 
 def _float64_text(values: "np.ndarray[Any, np.dtype[np.float64]]") -> bytes:
     if not values.ndim:
-        return repr(values.item()).encode()
+        return repr(value).encode() if isfinite(value := values.item()) else b"null"
     text = _encode(values.tolist())
     # Most outputs have no such number, and to look for their signs takes a third of the time of comparing numbers.
     if b"e" not in text and b"0.0000" not in text:
@@ -117,7 +119,7 @@ def _float64_text(values: "np.ndarray[Any, np.dtype[np.float64]]") -> bytes:
         others = np.flatnonzero(is_small & (magnitudes >= _LEAST_WITHOUT_EXPONENT))
         texts = (repr(value).encode() for value in values.ravel()[others].tolist())
         text = _placed(text, zip(others.tolist(), texts))
-    if (magnitudes >= _MOST_PLAIN).any():
+    if (magnitudes >= _MOST_PLAIN).any():  # NaN is not
         for ours, theirs in _LARGE:
             text = text.replace(ours, theirs)
     return text
@@ -129,7 +131,7 @@ def _float32_text(values: "np.ndarray[Any, np.dtype[np.float32]]", shape: tuple[
     shortest = values.astype(np.float64)
     shortest[is_plain] = _shortest(values[is_plain], magnitudes[is_plain])
     text = _encode(shortest.reshape(shape).tolist())
-    others = np.flatnonzero(~is_plain & (magnitudes > 0))
+    others = np.flatnonzero(~is_plain & (magnitudes > 0) & (magnitudes < np.inf))
     return _placed(text, zip(others.tolist(), values[others].astype("S16").tolist())) if others.size else text
 
 

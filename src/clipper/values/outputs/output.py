@@ -1,7 +1,10 @@
 """One output of a model, as it goes through a query worker.
 
 Most outputs are JSON texts, which answers copy. A container that speaks version 2 of the protocol sends arrays as they
-are: such an output keeps its numbers, and makes its text only when a reader of text asks for it.
+are: such an output keeps its numbers, and makes its text only when a reader of text asks for it. From version 4 on, an
+output may have several values with names, each of which is a text or an array.
+
+NaN and infinities are values of an array like others. Its JSON text has ``null`` for them.
 """
 
 import io
@@ -12,7 +15,6 @@ import msgspec
 import numpy as np
 
 from clipper.errors import ModelFailed
-from clipper.values.inputs.numbers import NUMPY
 from clipper.values.output_arrays import OutputForm, TypedResults
 from clipper.values.outputs.json_text import json_pieces, json_text, most_text_bytes
 from clipper.values.types import DType
@@ -26,8 +28,11 @@ MAX_READ_BYTES = 1024 * 1024
 # An output whose ``len()`` is at most this is not long, and so can be read, whatever its type is: no call is needed to
 # know it. The text of a bool has 20 times its byte, with the most brackets around it.
 SURELY_SHORT_BYTES = 8 * 1024
+# What an object and its place among the values of a record take, beside what is in it.
+OVERHEAD_BYTES = 100
 # Copying and checking so much of an array takes a quarter of a millisecond.
 _PIECE_BYTES = 512 * 1024
+_encode = msgspec.json.encode
 
 
 class TypedOutput(msgspec.Struct, gc=False, eq=False):
@@ -63,24 +68,82 @@ class TypedOutput(msgspec.Struct, gc=False, eq=False):
         return self.most_bytes
 
 
-# JSON text, or an array that becomes JSON text by ``bytes()``; ``bytes()`` of a text is the text itself.
-Output = bytes | TypedOutput
+class OutputNames:
+    """The names of a record of outputs, shared by the outputs of a version.
+
+    Attributes:
+        keys: what comes before each value in the JSON object: a bracket or a comma, the name and a colon.
+    """
+
+    __slots__ = ("key_bytes", "keys", "names")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.keys = [(b"," if index else b"{") + _encode(name) + b":" for index, name in enumerate(names)]
+        self.key_bytes = sum(map(len, self.keys)) + 1  # and the bracket at the end
+
+
+class RecordOutput(msgspec.Struct, gc=False, eq=False):
+    """An output of several values with names. ``bytes()`` of it is its JSON object, and ``len()`` what it takes with
+    its text, as of ``TypedOutput``. A value that is missing is the text ``null``.
+
+    Attributes:
+        of: the names.
+        parts: the value of each name.
+        most_bytes, is_long, text: as of ``TypedOutput``.
+    """
+
+    of: OutputNames
+    parts: "tuple[bytes | TypedOutput, ...]"
+    most_bytes: int
+    is_long: bool = False
+    text: bytes | None = None
+
+    def __bytes__(self) -> bytes:
+        if self.text is not None:
+            return self.text
+        text = b"".join([piece for key, part in zip(self.of.keys, self.parts) for piece in (key, bytes(part))]) + b"}"
+        if not self.is_long:
+            self.text = text
+        return text
+
+    def __len__(self) -> int:
+        return self.most_bytes
+
+    def part(self, name: str) -> "bytes | TypedOutput | None":
+        """Return the value of a name; None if there is no such name."""
+        names = self.of.names
+        return self.parts[names.index(name)] if name in names else None
+
+
+def make_record(of: OutputNames, parts: "tuple[bytes | TypedOutput, ...]") -> RecordOutput:
+    """Return the output of these values, one for each name."""
+    most_text, size = of.key_bytes, OVERHEAD_BYTES * len(parts)
+    for part in parts:
+        size += len(part)
+        if isinstance(part, bytes):
+            most_text += len(part)
+        else:  # a short array is counted with its text
+            most_text += text_bytes(part) if part.is_long else len(part) - len(part.data)
+    is_long = most_text > LONG_TEXT_BYTES
+    return RecordOutput(of, parts, size if is_long else size + most_text, is_long)
+
+
+# JSON text, or numbers that become JSON text by ``bytes()``; ``bytes()`` of a text is the text itself.
+Part = bytes | TypedOutput
+Output = bytes | TypedOutput | RecordOutput
 # Stands for an output that is not readable where outputs are kept for feedback. Its text is null.
 NOT_KEPT = TypedOutput(OutputForm(DType.BOOL, (0,), DType.BOOL), b"", 0, text=b"null")
 
 
 def read_outputs(results: TypedResults) -> tuple[Sequence[TypedOutput | None], Mapping[int, str]]:
-    """Return the outputs of a batch, None for a failed row, and the message for each failed row.
-
-    Rows that JSON could not carry fail, as they do in a container that sends text: whether an output is valid must not
-    depend on who reads it.
-    """
+    """Return the outputs of a batch, None for a failed row, and the message for each failed row."""
     form, data, failures = results.form, results.data, dict(results.failures)
-    is_valid = _are_valid(form.dtype, data)
-    if is_valid is not None and not is_valid.all():
+    if form.dtype is DType.BOOL and not are_bools(data):
+        is_valid: np.ndarray[Any, np.dtype[np.bool_]] = np.frombuffer(data, np.uint8) <= 1
         for row in np.flatnonzero(~is_valid.reshape(results.rows, -1).all(1)).tolist():
-            failures.setdefault(row, _PROBLEMS[form.dtype])
-    size, most_bytes, is_long = _sizes(form)
+            failures.setdefault(row, NO_BOOL)
+    size, most_bytes, is_long = sizes(form)
     # Copies: a row that is cached must not keep the whole batch.
     outputs: list[TypedOutput | None] = [
         TypedOutput(form, bytes(data[start : start + size]), most_bytes, is_long) for start in range(0, len(data), size)
@@ -91,25 +154,42 @@ def read_outputs(results: TypedResults) -> tuple[Sequence[TypedOutput | None], M
 
 
 def read_output(results: TypedResults, row: int) -> Generator[None, None, TypedOutput]:
-    """Return one output, in steps of less than a millisecond. Raises ModelFailed if JSON could not carry it."""
-    form = results.form
-    size, most_bytes, is_long = _sizes(form)
-    data, copy = results.data[row * size : (row + 1) * size], io.BytesIO()
-    for start in range(0, size, _PIECE_BYTES):
+    """Return one output, in steps of less than a millisecond. Raises ModelFailed if it is not valid."""
+    size = results.form.row_bytes
+    return (yield from read_array(results.form, results.data[row * size : (row + 1) * size]))
+
+
+def read_array(form: OutputForm, data: memoryview) -> Generator[None, None, TypedOutput]:
+    """Return an array of this form, in steps of less than a millisecond. Raises ModelFailed if it is not valid."""
+    copy = io.BytesIO()
+    for start in range(0, len(data), _PIECE_BYTES):
         piece = data[start : start + _PIECE_BYTES]
-        is_valid = _are_valid(form.dtype, piece)
-        if is_valid is not None and not is_valid.all():
-            raise ModelFailed(_PROBLEMS[form.dtype])
+        if form.dtype is DType.BOOL and not are_bools(piece):
+            raise ModelFailed(NO_BOOL)
         copy.write(piece)
         yield
-    return TypedOutput(form, copy.getvalue(), most_bytes, is_long)  # without another copy
+    return make_array(form, copy.getvalue())  # without another copy
+
+
+def make_array(form: OutputForm, data: bytes) -> TypedOutput:
+    """Return the output with these elements, whose number is the form's."""
+    _, most_bytes, is_long = sizes(form)
+    return TypedOutput(form, data, most_bytes, is_long)
 
 
 def shown(output: Output) -> Output:
     """Return what shows the type of an output, and does not keep a long one in memory."""
     if not is_long(output):
         return output
-    return b"" if isinstance(output, bytes) else TypedOutput(output.form, b"", 0, True)
+    if isinstance(output, RecordOutput):
+        return RecordOutput(output.of, tuple(_shown(part) for part in output.parts), 0, True)
+    return _shown(output)
+
+
+def _shown(part: Part) -> Part:
+    if isinstance(part, bytes):
+        return part if len(part) <= SURELY_SHORT_BYTES else b""
+    return TypedOutput(part.form, b"", 0, True)
 
 
 def is_long(output: Output) -> bool:
@@ -119,11 +199,22 @@ def is_long(output: Output) -> bool:
 
 def text_pieces(output: Output) -> Iterator[bytes]:
     """Return the text in pieces, each of which takes less than a millisecond to make."""
+    if isinstance(output, RecordOutput):
+        return _record_pieces(output)
     return iter((output,)) if isinstance(output, bytes) else json_pieces(output.form, output.data)
+
+
+def _record_pieces(output: RecordOutput) -> Iterator[bytes]:
+    for key, part in zip(output.of.keys, output.parts):
+        yield key
+        yield from text_pieces(part)
+    yield b"}"
 
 
 def text_bytes(output: Output) -> int:
     """Return a bound of the size of the output's text."""
+    if isinstance(output, RecordOutput):
+        return output.of.key_bytes + sum(map(text_bytes, output.parts))
     return len(output) if isinstance(output, bytes) else most_text_bytes(output.form)
 
 
@@ -148,26 +239,15 @@ def text_start(output: Output, most: int) -> bytes:
     return start[:most]
 
 
-_NOT_FINITE = "output contains NaN or infinity, which JSON cannot carry"
-_PROBLEMS = {
-    DType.FLOAT32: _NOT_FINITE,
-    DType.FLOAT64: _NOT_FINITE,
-    DType.BOOL: "output contains a bool that is not 0 or 1",
-}
+NO_BOOL = "output contains a bool that is not 0 or 1"
 
 
-def _are_valid(dtype: DType, data: memoryview) -> "np.ndarray[Any, np.dtype[Any]] | None":
-    """Return which elements JSON can carry, as bools; None if it can carry all of the type."""
-    match dtype:
-        case DType.FLOAT32 | DType.FLOAT64:
-            finite: np.ndarray[Any, np.dtype[Any]] = np.isfinite(np.frombuffer(data, NUMPY[dtype]))
-            return finite
-        case DType.BOOL:
-            return np.frombuffer(data, np.uint8) <= 1
-    return None
+def are_bools(data: bytes | memoryview) -> bool:
+    """Whether each byte is a bool, 0 or 1."""
+    return len(data) == 0 or int(np.frombuffer(data, np.uint8).max()) <= 1
 
 
-def _sizes(form: OutputForm) -> tuple[int, int, bool]:
+def sizes(form: OutputForm) -> tuple[int, int, bool]:
     """Return an output's ``row_bytes``, ``most_bytes`` and ``is_long``."""
     size, most_text = form.row_bytes, most_text_bytes(form)
     is_long = most_text > LONG_TEXT_BYTES

@@ -9,10 +9,8 @@ import msgspec
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
 from clipper.control.statistics import ReplicaStatistics, VersionStatistics
 from clipper.errors import ModelFailed
-from clipper.model.protocol.messages import BATCH_TOO_LARGE, Results, Welcome
-from clipper.values.output_arrays import TypedResults
+from clipper.model.protocol.messages import BATCH_TOO_LARGE, Welcome
 from clipper.values.outputs.output import SURELY_SHORT_BYTES, Output, shown
-from clipper.values.records import ValueType
 from clipper.values.types import InputType, ModelId
 from clipper.worker.abstraction import results as batch_results
 from clipper.worker.abstraction.alarm import Alarm
@@ -26,9 +24,11 @@ from clipper.worker.abstraction.cache.clock import HASHED_BYTES, ClockCache
 from clipper.worker.abstraction.compute_time import ComputeTime
 from clipper.worker.abstraction.counts import VersionCounts
 from clipper.worker.abstraction.notices import FailureNotices
+from clipper.worker.abstraction.output_typing import OutputTyping
 from clipper.worker.abstraction.replica import Replica
 from clipper.worker.abstraction.turns import Steps, Turns
 from clipper.worker.abstraction.work import NOBODY, Waiter, Work
+from clipper.worker.link import BatchResults
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class ModelQueue:
         self._notices = FailureNotices(model.name, self._loop)
         self.recent_row: bytes | None = None  # the latest input that was answered, and so kills no container
         self.recent_output: Output | None = None
-        self.output_type: ValueType | None = None  # None if the container does not declare it
+        self.output_typing = OutputTyping(snapshot)
         self.compute_time = ComputeTime()
         self._counts = VersionCounts()
         self.wakes, self.is_starting = snapshot.wakes, snapshot.is_starting
@@ -218,13 +218,13 @@ class ModelQueue:
     def linked(self, replica: Replica, welcome: Welcome) -> None:
         """Give a replica to the scheduler: its container has sent WELCOME."""
         batching, max_batch = self.snapshot.batching, welcome.max_batch
-        self.output_type = welcome.output_type or self.output_type
+        self.output_typing.take(welcome)
         if max_batch is not None and max_batch < batching.max_batch:
             batching = msgspec.structs.replace(batching, max_batch=max_batch)
         controller = make_controller(batching, self._scheduler.slo_s)
         replica.max_batch = 1 if batching.policy == "none" else batching.max_batch
         fixed, far = batching.policy in ("fixed", "none"), replica.is_far
-        most = min(replica.max_batch, batch_results.rows_of_type(self.output_type))
+        most = min(replica.max_batch, batch_results.rows_of_type(self.output_typing.type))
         replica.state = self._scheduler.add_replica(replica.id, most, controller, is_fixed=fixed, is_far=far)
         self._take_turn()
 
@@ -313,7 +313,7 @@ class ModelQueue:
         trace = self._turns.sent(self.model, state.id, batch)
         self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, [work.row for work in works], trace)
 
-    def receive_results(self, replica: Replica, batch_id: int, results: Results | TypedResults) -> bool:
+    def receive_results(self, replica: Replica, batch_id: int, results: BatchResults) -> bool:
         """Take the outputs of a batch; return False if the replica was sent no such batch."""
         batch = self._finish(replica, batch_id, results.failures, results.evaluation_us)
         if batch is None:
@@ -326,7 +326,9 @@ class ModelQueue:
         if are_large:
             self._turns.do(self._take_large(batch.works, results, is_quick))
             return True
-        works, outputs, failures, step = batch_results.read_results(batch.works, results, self.max_output_bytes)
+        works, outputs, failures, step = batch_results.read_results(
+            batch.works, results, self.max_output_bytes, self.output_typing.declared
+        )
         if failures:
             self._fail_rows(batch.works, failures)
         if works:
@@ -335,14 +337,13 @@ class ModelQueue:
                 replica.state.answered(self._loop.time())
         return True
 
-    def _take_large(self, works: Sequence[Work], results: Results | TypedResults, is_quick: bool) -> Steps:
+    def _take_large(self, works: Sequence[Work], results: BatchResults, is_quick: bool) -> Steps:
         """Read large outputs in steps, and settle each once it is read."""
         failures: dict[int, str] = {}
+        reader = batch_results.RowReader(results, len(works), self.max_output_bytes, self.output_typing.declared)
         for row, work in enumerate(works):
             try:
-                work.output = output = yield from batch_results.read_row(
-                    results, row, len(works), self.max_output_bytes
-                )
+                work.output = output = yield from reader.read(row)
             except ModelFailed as error:
                 failures[row] = str(error)
             else:

@@ -4,12 +4,11 @@ from typing import Protocol
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.control.statistics import ReplicaStatistics
-from clipper.model.protocol.messages import MAX_ROWS, Results, Welcome
-from clipper.values.output_arrays import TypedResults
+from clipper.model.protocol.messages import MAX_ROWS, Welcome
 from clipper.values.types import ModelId
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.results import TEXT_TIMES
-from clipper.worker.link import MAX_RESULTS_BYTES, ReplicaLink
+from clipper.worker.link import MAX_RESULTS_BYTES, BatchResults, ReplicaLink
 
 
 class ReplicaOwner(Protocol):
@@ -30,7 +29,7 @@ class ReplicaOwner(Protocol):
 
     def lost(self, replica: "Replica") -> None: ...
 
-    def receive_results(self, replica: "Replica", batch_id: int, results: Results | TypedResults) -> bool: ...
+    def receive_results(self, replica: "Replica", batch_id: int, results: BatchResults) -> bool: ...
 
     def receive_error(self, replica: "Replica", batch_id: int, message: str) -> bool: ...
 
@@ -75,7 +74,7 @@ class Replica:
         self._settle()
         self._owner.linked(self, welcome)
 
-    def on_results(self, batch_id: int, results: Results | TypedResults) -> bool:
+    def on_results(self, batch_id: int, results: BatchResults) -> bool:
         return self._owner.receive_results(self, batch_id, results)
 
     def on_error(self, batch_id: int, message: str) -> bool:

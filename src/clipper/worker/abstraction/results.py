@@ -8,24 +8,30 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from clipper.errors import ModelFailed, OutputTooLarge
+from clipper.model.protocol.columns import ColumnResults
 from clipper.model.protocol.messages import (
     BATCH_TOO_LARGE,
     LARGE_RESULTS_BYTES,
     MAX_ROWS,
     OUTPUT_TOO_LARGE,
-    Results,
+    Buffer,
     too_large,
 )
 from clipper.values.output_arrays import TypedResults
 from clipper.values.outputs.checks import read_texts
+from clipper.values.outputs.conversion import Conversion
 from clipper.values.outputs.long_texts import read_long_text
 from clipper.values.outputs.output import Output, read_output, read_outputs
-from clipper.values.records import ValueType
+from clipper.values.outputs.record_columns import RecordColumns
+from clipper.values.records import RecordType, ValueType
 from clipper.values.types import InputType
 from clipper.worker.abstraction.work import Work
+from clipper.worker.link import BatchResults
 
 # So many rows, and numbers of arrays, go into answers in one turn of the loop: a millisecond or two, if they are JSON.
 MAX_STEP, MAX_ELEMENTS = 128, 16_384
+# The same for named outputs, by the size of their values.
+MAX_COLUMN_BYTES = 4 * MAX_ELEMENTS
 # An error of a batch with other applications' inputs may quote one of these.
 NOT_TOLD_APART = (
     "the model failed for a batch with this input, and there was no time to try this input without the others"
@@ -37,14 +43,19 @@ TEXT_TIMES = 7
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 
 
-def is_large(results: Results | TypedResults) -> bool:
-    return results.is_large if isinstance(results, Results) else len(results.data) > LARGE_RESULTS_BYTES
+def is_large(results: BatchResults) -> bool:
+    if isinstance(results, (TypedResults, ColumnResults)):
+        return _size_bytes(results) > LARGE_RESULTS_BYTES
+    return results.is_large
 
 
 def read_results(
-    works: Sequence[Work], results: Results | TypedResults, max_output_bytes: int
+    works: Sequence[Work], results: BatchResults, max_output_bytes: int, declared: Conversion | None = None
 ) -> tuple[Sequence[Work], Sequence[Output], Mapping[int, str], int]:
     """Read the results of a batch, that are not large, and give each work its output.
+
+    Args:
+        declared: what converts outputs to the declared type; None if there is none.
 
     Returns:
         The works that have an output, and their outputs; row to error message, for the others; and of how many rows the
@@ -52,16 +63,25 @@ def read_results(
     """
     count, step = len(works), MAX_STEP
     outputs: Sequence[Any] = ()
+    is_kept = declared is None
     if results.rows != count:
         failures: Mapping[int, str] = dict.fromkeys(range(count), _other_number(results, count))
-    elif not isinstance(results, TypedResults):
+    elif isinstance(results, TypedResults):
+        if (size := results.form.row_bytes) > max_output_bytes:
+            failures = dict.fromkeys(range(count), too_large(size, max_output_bytes))
+        else:
+            outputs, failures = read_outputs(results)
+            step = max(1, min(MAX_STEP, MAX_ELEMENTS // results.form.elements))
+            is_kept = declared is None or declared.keeps(results.form)
+    elif isinstance(results, ColumnResults):
+        outputs, failures = _read_columns(results, max_output_bytes)
+        step = max(1, min(MAX_STEP, MAX_COLUMN_BYTES * count // (_size_bytes(results) or 1)))
+        is_kept = declared is None or declared.keeps_columns(results.columns)
+    else:
         texts: Sequence[Any] = results.outputs  # bytes, since the results are not large
         outputs, failures = texts, read_texts(texts, results.failures)
-    elif (size := results.form.row_bytes) > max_output_bytes:
-        failures = dict.fromkeys(range(count), too_large(size, max_output_bytes))
-    else:
-        outputs, failures = read_outputs(results)
-        step = max(1, min(MAX_STEP, MAX_ELEMENTS // results.form.elements))
+    if not is_kept and outputs:
+        outputs, failures = _converted(outputs, failures, declared)
     if failures:
         works = [work for row, work in enumerate(works) if row not in failures]
         outputs = [output for row, output in enumerate(outputs) if row not in failures]
@@ -70,34 +90,85 @@ def read_results(
     return works, outputs, failures, step
 
 
-def read_row(
-    results: Results | TypedResults, row: int, rows: int, max_output_bytes: int
-) -> Generator[None, None, Output]:
-    """Return one output of large results, in steps of less than a millisecond. Raises ModelFailed if the row has
-    none."""
-    if results.rows != rows:
-        raise ModelFailed(_other_number(results, rows))
-    if row in results.failures:
-        raise ModelFailed(results.failures[row])
-    text = None if isinstance(results, TypedResults) else memoryview(results.outputs[row])
-    size = results.form.row_bytes if isinstance(results, TypedResults) else len(text or b"")
-    most_bytes = max_output_bytes if text is None else TEXT_TIMES * max_output_bytes
-    if size > most_bytes:
-        raise OutputTooLarge(too_large(size, most_bytes))
-    if isinstance(results, TypedResults):
-        return (yield from read_output(results, row))
-    return (yield from read_long_text(memoryview(text or b"")))
+def _read_columns(results: ColumnResults, max_output_bytes: int) -> tuple[Sequence[Output | None], Mapping[int, str]]:
+    reader, failures = RecordColumns(results.columns), dict(results.failures)
+    for row in range(results.rows):
+        if (size := reader.row_bytes(row)) > max_output_bytes:
+            failures.setdefault(row, too_large(size, max_output_bytes))
+    return reader.outputs(failures)
 
 
-def rows_within(results: Results | TypedResults, most: int) -> int:
+def _converted(
+    outputs: Sequence[Output], failures: Mapping[int, str], declared: Conversion | None
+) -> tuple[Sequence[Output], Mapping[int, str]]:
+    assert declared is not None
+    converted, found = list(outputs), dict(failures)
+    for row, output in enumerate(outputs):
+        if row not in failures:
+            try:
+                converted[row] = declared.convert(output)
+            except ModelFailed as error:
+                found[row] = str(error)
+    return converted, found
+
+
+class RowReader:
+    """Reads large results, a row at a time. ``rows``: how many there should be."""
+
+    def __init__(
+        self, results: BatchResults, rows: int, max_output_bytes: int, declared: Conversion | None = None
+    ) -> None:
+        self._results, self._rows, self._most_bytes, self._declared = results, rows, max_output_bytes, declared
+        self._columns = RecordColumns(results.columns) if isinstance(results, ColumnResults) else None
+
+    def read(self, row: int) -> Generator[None, None, Output]:
+        """Return one output, in steps of less than a millisecond. Raises ModelFailed if the row has none."""
+        results, most_bytes = self._results, self._most_bytes
+        if results.rows != self._rows:
+            raise ModelFailed(_other_number(results, self._rows))
+        if row in results.failures:
+            raise ModelFailed(results.failures[row])
+        text: Buffer = b""
+        if self._columns is not None:
+            size = self._columns.row_bytes(row)
+        elif isinstance(results, TypedResults):
+            size = results.form.row_bytes
+        else:
+            assert not isinstance(results, ColumnResults)
+            text = results.outputs[row]
+            size, most_bytes = len(text), TEXT_TIMES * most_bytes
+        if size > most_bytes:
+            raise OutputTooLarge(too_large(size, most_bytes))
+        output: Output
+        if self._columns is not None:
+            output = yield from self._columns.output(row)
+        elif isinstance(results, TypedResults):
+            output = yield from read_output(results, row)
+        else:
+            output = yield from read_long_text(memoryview(text))
+        return output if self._declared is None else (yield from self._declared.steps(output))
+
+
+def rows_within(results: BatchResults, most: int) -> int:
     """Return how many rows the next batch may have, at most ``most``, if outputs stay as large as these."""
-    size = sum(map(len, results.outputs)) if isinstance(results, Results) else len(results.data)
-    return max(1, min(most, MAX_BATCH_BYTES * results.rows // size))
+    return max(1, min(most, MAX_BATCH_BYTES * results.rows // _size_bytes(results)))
+
+
+def _size_bytes(results: BatchResults) -> int:
+    """Return the size of all outputs."""
+    if isinstance(results, TypedResults):
+        return len(results.data)
+    if isinstance(results, ColumnResults):
+        return sum(len(column.payload) for column in results.columns)
+    return sum(map(len, results.outputs))
 
 
 def rows_of_type(output_type: ValueType | None) -> int:
     """Return how many rows a batch may have by the type of the outputs, if their size follows from it."""
-    size = output_type.row_bytes if isinstance(output_type, InputType) else None
+    types = [output_type] if isinstance(output_type, InputType) else []
+    if isinstance(output_type, RecordType):
+        types = [field.type for field in output_type.fields]
+    size = sum(each.row_bytes or 0 for each in types)
     return MAX_ROWS if not size else max(1, MAX_BATCH_BYTES // size)
 
 
@@ -128,5 +199,5 @@ def code_of(message: str) -> tuple[str, str]:
     return ModelFailed.code, message
 
 
-def _other_number(results: Results | TypedResults, rows: int) -> str:
+def _other_number(results: BatchResults, rows: int) -> str:
     return f"the container answered {results.rows} outputs for {rows} inputs"

@@ -158,7 +158,7 @@ class Terms:
         names: Mapping[str, ModelQueue | None] = self.targets if version is None else self.pinned(version)[1]
         silent = (*self.shadows, *self._compared)
         asked = [target for name, target in names.items() if target is not None and name not in silent]
-        return [(target.output_type, target.recent_output) for target in asked]
+        return [(target.output_typing.type, target.recent_output) for target in asked]
 
     def versions(self) -> dict[str, dict[str, bool]]:
         """Return the versions that a query may name: for each, the models that have it, and whether each is there."""

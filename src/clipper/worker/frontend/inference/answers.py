@@ -9,7 +9,7 @@ import numpy as np
 
 from clipper.values.outputs.json_text import json_values
 from clipper.values.outputs.long_lists import Ragged, elements, shape_of
-from clipper.values.outputs.output import Output, TypedOutput, is_long, text_bytes
+from clipper.values.outputs.output import Output, RecordOutput, TypedOutput, is_long, text_bytes
 from clipper.worker.frontend.inference.requests import OUTPUT, AnswerForm
 from clipper.worker.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.worker.frontend.limits import DIRECT_BODY_BYTES
@@ -92,8 +92,8 @@ class Column(NamedTuple):
 def _values(row: list[Any] | Output) -> Iterator[list[Any]]:
     if isinstance(row, TypedOutput):
         yield from json_values(row.form, row.data, PIECE)
-    elif isinstance(row, bytes):
-        yield from elements(row)
+    elif isinstance(row, bytes | RecordOutput):
+        yield from elements(bytes(row))
     else:
         for start in range(0, len(row), PIECE):
             yield row[start : start + PIECE]

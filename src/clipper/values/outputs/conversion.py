@@ -1,0 +1,376 @@
+"""Converts outputs to the type that a version's outputs have, where that loses nothing.
+
+- A whole number becomes a float, and a float a whole number, a float64 a float32 and an int64 an int32, if its value is
+  kept. In a text, a number may also be the shortest one whose nearest float32 it is. Truth values are no numbers.
+- NaN and infinities are values of floats. In a text, NaN is ``null``.
+- Dimensions of length 1 are added or left out, as between ``[n]``, ``[n,1]`` and ``[1,n]``.
+- Lists of unequal length within an output are no array, and refused.
+- A record has all its fields and no others. The only value of a record is also taken without its name.
+"""
+
+import base64
+import binascii
+import struct
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from clipper.errors import ModelFailed
+from clipper.values.columns import Column
+from clipper.values.inputs.numbers import NUMPY
+from clipper.values.output_arrays import OutputForm
+from clipper.values.outputs.long_lists import Ragged, elements, shape_of
+from clipper.values.outputs.output import Output, Part, RecordOutput, TypedOutput, is_long, make_array, make_record
+from clipper.values.outputs.record_columns import names_of
+from clipper.values.records import Field, RecordType, ValueType
+from clipper.values.types import MAX_DIMENSIONS, DType, InputType, Shape
+
+# So many elements are converted in less than a millisecond.
+_PIECE = 64 * 1024
+_FLOATS = (DType.FLOAT32, DType.FLOAT64)
+_NUMBERS = {int, float, type(None)}
+# From here on, not each integer is a float64.
+_MOST_EXACT = 2.0**53
+_NULL = b"null"
+_decode = msgspec.json.decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Conversion:
+    """Converts outputs to one type.
+
+    Args:
+        to: the type.
+        is_declared: whether it was declared, or learned from the version's first answer: messages say which.
+    """
+
+    def __init__(self, to: ValueType, *, is_declared: bool = True) -> None:
+        self.type, self.is_declared = to, is_declared
+        fields = to.fields if isinstance(to, RecordType) else (Field("", to),)
+        self._parts = [_Part(field) for field in fields]
+        self._names = names_of(to.names) if isinstance(to, RecordType) else None
+
+    def keeps(self, form: OutputForm) -> bool:
+        """Whether arrays of this form are of the type already."""
+        return self._names is None and self._parts[0].keeps(form)
+
+    def keeps_columns(self, columns: Sequence[Column]) -> bool:
+        """Whether the outputs that these columns have are of the type already."""
+        if self._names is None or len(columns) != len(self._parts):
+            return False
+        return all(part.keeps_column(column) for part, column in zip(self._parts, columns))
+
+    def convert(self, output: Output) -> Output:
+        """Return the output as one of the type. Raises ModelFailed, with a message that says what was expected and what
+        came, if the type cannot hold it."""
+        steps = self.steps(output)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                converted: Output = end.value
+                return converted
+
+    def steps(self, output: Output) -> Generator[None, None, Output]:
+        """Do as ``convert``, in steps of a millisecond or so."""
+        try:
+            return (yield from self._converted(output))
+        except _Unfit as error:
+            name = f" as {error.name!r}" if error.name else ""
+            origin, advice = "learned from the version's first answer", "deploy it with --output-type"
+            if self.is_declared:
+                origin, advice = "declared", "have it answer that, or deploy it with another --output-type"
+            raise ModelFailed(
+                f"the model answered {error}{name}, and its output type, {origin}, is {error.expected}: {advice}"
+            ) from None
+
+    def _converted(self, output: Output) -> Generator[None, None, Output]:
+        if self._names is None:
+            (only,) = self._parts
+            if isinstance(output, RecordOutput):
+                if len(output.parts) != 1:
+                    raise _Unfit(f"the outputs {_listed(output.of.names)}", only.field)
+                output = output.parts[0]
+            return (yield from only.steps(output))
+        values = self._values(output)
+        parts = []
+        for part in self._parts:
+            parts.append((yield from part.steps(values.get(part.field.name))))
+        return make_record(self._names, tuple(parts))
+
+    def _values(self, output: Output) -> "dict[str, Part]":
+        """Return the value of each name, of which there are no others than the type's."""
+        names = [part.field.name for part in self._parts]
+        if isinstance(output, RecordOutput):
+            values: dict[str, Part] = dict(zip(output.of.names, output.parts))
+        elif isinstance(output, bytes) and output[:1] == b"{":
+            values = {name: bytes(value) for name, value in _decode_fields(output).items()}
+        elif len(names) == 1:
+            values = {names[0]: output}
+        else:
+            raise _Unfit(_shown(output), str(self.type))
+        if not values.keys() <= set(names):
+            raise _Unfit(f"the outputs {_listed(values)}", str(self.type))
+        return values
+
+
+class _Unfit(Exception):
+    """What came, which a field's type cannot hold."""
+
+    def __init__(self, came: str, expected: "Field | str") -> None:
+        super().__init__(came)
+        self.name = "" if isinstance(expected, str) else expected.name
+        if isinstance(expected, Field):
+            expected = str(replace(expected, name="a")).removeprefix("a: ") if self.name else str(expected.type)
+        self.expected = expected
+
+
+class _Part:
+    """Converts the values of one field."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self._type, self._dtype, self._shape = field.type, field.type.dtype, field.type.shape
+        self._is_open = None in self._shape
+        self._form = OutputForm(self._dtype, tuple(size or 0 for size in self._shape), self._dtype)
+        self._numpy = NUMPY[self._dtype] if self._dtype.is_numeric else None
+        self._categories = {msgspec.json.encode(value) for value in field.categories}
+        self._default = None if field.default is None else field.default.encode()
+
+    def keeps(self, form: OutputForm) -> bool:
+        if form.dtype is not self._dtype or self._categories:
+            return False
+        return form.shape == self._form.shape or (self._is_open and _fits(form.shape, self._shape))
+
+    def keeps_column(self, column: Column) -> bool:
+        field = self.field
+        if column.name != field.name or column.dtype is not self._dtype or self._categories:
+            return False
+        return (column.present is None or field.is_nullable) and field.type.accepts(column.type)
+
+    def steps(self, value: Part | None) -> Generator[None, None, Part]:
+        if value is None and self._default is not None:
+            value = self._default
+        if value is None or (value == _NULL and (self.field.is_nullable or self._dtype not in _FLOATS)):
+            if not self.field.is_nullable:
+                raise _Unfit("no value" if value is None else "null", self.field)
+            return _NULL
+        if isinstance(value, TypedOutput) and self.keeps(value.form):
+            return value
+        if not self._dtype.is_numeric:
+            part: Part = yield from self._text(value)
+        else:
+            part = yield from self._numbers(value)
+        if self._categories and not self._is_category(part):
+            raise _Unfit(_shown(part), self.field)
+        return part
+
+    def _is_category(self, part: Part) -> bool:
+        return msgspec.json.encode(_decode(bytes(part))) in self._categories
+
+    def _text(self, value: Part) -> Generator[None, None, bytes]:
+        """The JSON of a text is copied. It was checked when it came."""
+        if not isinstance(value, bytes) or value[:1] != b'"':
+            raise _Unfit(_shown(value), self.field)
+        if self._dtype is DType.BYTES:
+            if b"\\" in value:  # as of JSON that has slashes escaped
+                value = msgspec.json.encode(_decode(value))
+            text = memoryview(value)[1:-1]
+            # Each piece but the last is whole groups of four characters.
+            for start in range(0, len(text), 4 * _PIECE):
+                try:
+                    base64.b64decode(text[start : start + 4 * _PIECE], validate=True)
+                except binascii.Error:
+                    raise _Unfit(f"{_shown(value)}, which is not base64", self.field) from None
+                yield
+        return value
+
+    def _numbers(self, value: Part) -> Generator[None, None, TypedOutput]:
+        if isinstance(value, TypedOutput):
+            shape, written_as = value.form.shape, value.form.written_as
+            data = yield from self._cast(value)
+        else:
+            written_as = self._dtype
+            shape, data = yield from self._read(value)
+        fitted = _fitted(shape, self._shape)
+        if fitted is None:
+            raise _Unfit(_shown(value), self.field)
+        written_as = written_as if written_as in _FLOATS and self._dtype is DType.FLOAT32 else self._dtype
+        return make_array(OutputForm(self._dtype, fitted, written_as), data)
+
+    def _cast(self, value: TypedOutput) -> Generator[None, None, bytes]:
+        came = value.form.dtype
+        if came is self._dtype:
+            return value.data
+        if DType.BOOL in (came, self._dtype):
+            raise _Unfit(_shown(value), self.field)
+        pieces = []
+        size = _PIECE * came.size_bytes
+        for start in range(0, len(value.data), size):
+            numbers = np.frombuffer(value.data[start : start + size], NUMPY[came])
+            with np.errstate(all="ignore"):
+                cast = numbers.astype(NUMPY[self._dtype])
+                lost = _lost(numbers, cast)
+            if lost.any():
+                raise _Unfit(f"{came.label} {numbers[lost][0]!s}", self.field)
+            pieces.append(cast.tobytes())
+            yield
+        return b"".join(pieces)
+
+    def _read(self, text: bytes) -> Generator[None, None, tuple[tuple[int, ...], bytes]]:
+        """Return the shape and the elements of a number or of nested lists of numbers."""
+        if not is_long(text):
+            flat, shape = _flat(_decode(text))
+            if shape is None:
+                raise _Unfit(f"{_shown(text)}, whose lists differ in length", self.field)
+            return shape, self._pack(flat, text)
+        marks, pieces, count = bytearray(), [], 0
+        try:
+            for values in elements(text, marks):
+                pieces.append(self._pack(values, text))
+                count += len(values)
+                yield
+            return shape_of(bytes(marks), count), b"".join(pieces)
+        except Ragged:
+            raise _Unfit(f"{_shown(text)}, whose lists differ in length", self.field) from None
+
+    def _pack(self, values: Sequence[Any], text: bytes) -> bytes:
+        kinds = set(map(type, values))
+        if self._dtype is DType.BOOL:
+            if not kinds <= {bool}:
+                raise _Unfit(_shown(text), self.field)
+            return bytes(values)
+        if not kinds <= (_NUMBERS if self._dtype in _FLOATS else {int, float}):
+            raise _Unfit(_shown(text), self.field)
+        if kinds <= {float} and self._dtype is DType.FLOAT64:
+            return struct.pack(f"<{len(values)}d", *values)
+        try:
+            cast = self._rounded(values) if self._dtype in _FLOATS else np.array(values, object).astype(self._numpy)
+        except OverflowError:
+            raise _Unfit(_shown(text), self.field) from None
+        if self._dtype not in _FLOATS:
+            lost = next((value for value, number in zip(values, cast.tolist()) if value != number), None)
+            if lost is not None:
+                raise _Unfit(f"{lost!r:.30}", self.field)
+        return cast.tobytes()
+
+    def _rounded(self, values: Sequence[Any]) -> _Array:
+        """Return the numbers as floats of the type. Raises OverflowError if an integer is beyond those of float64."""
+        numbers = np.array([np.nan if value is None else value for value in values], np.float64)
+        with np.errstate(all="ignore"):
+            cast = numbers.astype(self._numpy)
+            lost = _lost(numbers, cast)
+        lost |= np.abs(numbers) >= _MOST_EXACT
+        for index in np.flatnonzero(lost).tolist():
+            value, number = values[index], cast[index]
+            if value != number.item() and (self._dtype is DType.FLOAT64 or float(str(number)) != value):
+                raise _Unfit(f"{value!r:.30}", self.field)
+        return cast
+
+
+def _lost(numbers: _Array, cast: _Array) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """Return which numbers have another value after they were cast; NaN is the same as NaN."""
+    back = cast.astype(numbers.dtype)
+    lost: np.ndarray[Any, np.dtype[np.bool_]] = back != numbers
+    if numbers.dtype.kind == "f" and cast.dtype.kind == "f":
+        lost &= ~(np.isnan(numbers) & np.isnan(back))
+    # Out of its range a cast may give any number, which may be cast back to the first one by chance.
+    if cast.dtype.kind in "iu":
+        bounds = np.iinfo(cast.dtype)
+        lost |= ~((numbers >= bounds.min) & (numbers < float(bounds.max) + 1))
+    elif numbers.dtype.kind in "iu":
+        lost |= cast >= 2.0**63
+    return lost
+
+
+def _fits(shape: Sequence[int], wanted: Shape) -> bool:
+    return len(shape) == len(wanted) and all(size is None or size == came for size, came in zip(wanted, shape))
+
+
+def _fitted(shape: tuple[int, ...], wanted: Shape) -> tuple[int, ...] | None:
+    """Return ``shape`` as one of the shape that is wanted: with other dimensions of length 1, or, if there are no
+    elements, the lengths that nested lists do not show. None if it cannot be one."""
+    if _fits(shape, wanted):
+        return shape
+    if 0 in shape and len(shape) < len(wanted):  # an empty list does not show the lengths of what would be in it
+        longer = shape + tuple(size or 0 for size in wanted[len(shape) :])
+        return longer if _fits(longer, wanted) else None
+    return _with_ones([size for size in shape if size != 1], wanted)
+
+
+def _with_ones(left: list[int], wanted: Shape) -> tuple[int, ...] | None:
+    """Return the lengths ``left``, in order, with ones between them, so that they fit."""
+    if not wanted:
+        return None if left else ()
+    first, rest = wanted[0], wanted[1:]
+    if left and (first is None or first == left[0]) and (found := _with_ones(left[1:], rest)) is not None:
+        return (left[0], *found)
+    if first in (None, 1) and (found := _with_ones(left, rest)) is not None:
+        return (1, *found)
+    return None
+
+
+def _flat(value: Any) -> tuple[list[Any], tuple[int, ...] | None]:
+    """Return the elements of nested lists, and their shape; None instead if lists of one depth differ in length."""
+    flat, shape = [value], []
+    while flat and type(flat[0]) is list:
+        length = len(flat[0])
+        if not all(type(part) is list and len(part) == length for part in flat):
+            return flat, None
+        shape.append(length)
+        flat = [item for part in flat for item in part]
+    if len(shape) > MAX_DIMENSIONS or any(type(item) is list for item in flat):
+        return flat, None
+    return flat, tuple(shape)
+
+
+def _shown(value: Output) -> str:
+    """Describe a value for a message."""
+    if isinstance(value, TypedOutput):
+        return str(value.form)
+    if isinstance(value, RecordOutput):
+        return f"the outputs {_listed(value.of.names)}"
+    return value[:60].decode(errors="replace") + ("…" if len(value) > 60 else "")
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(map(repr, names))[:200]
+
+
+def learn_type(output: Output) -> ValueType | None:
+    """Return the type of a version's outputs, judged by the first: an array's own, float64 for numbers of a text, since
+    an int today may be a float tomorrow. None if it is nothing that a type can say, such as lists of texts."""
+    if isinstance(output, RecordOutput):
+        fields = []
+        for name, part in zip(output.of.names, output.parts):
+            of_part = learn_type(part)
+            if not isinstance(of_part, InputType):
+                return None
+            fields.append(Field(name, of_part))
+        return RecordType(tuple(fields))
+    if isinstance(output, TypedOutput):
+        return InputType(output.form.dtype, tuple(size or None for size in output.form.shape))
+    if is_long(output):
+        marks, count, kinds = bytearray(), 0, set[type]()
+        try:
+            for values in elements(output, marks):
+                count += len(values)
+                kinds.update(map(type, values))
+            shape: tuple[int, ...] | None = shape_of(bytes(marks), count)
+        except Ragged:
+            return None
+    else:
+        flat, shape = _flat(_decode(output))
+        kinds = set(map(type, flat))
+    if shape is None or 0 in shape or len(shape) > MAX_DIMENSIONS or not kinds or prod(shape) == 0:
+        return None
+    if kinds == {str}:
+        return InputType(DType.STRING) if not shape else None
+    if kinds == {bool}:
+        return InputType(DType.BOOL, shape)
+    return InputType(DType.FLOAT64, shape) if kinds <= {int, float} else None

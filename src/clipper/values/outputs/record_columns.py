@@ -1,0 +1,168 @@
+"""Outputs with names: takes those of each row out of the columns of a batch."""
+
+import base64
+import struct
+from collections.abc import Generator, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from math import prod
+
+import msgspec
+
+from clipper.errors import ModelFailed
+from clipper.values.columns import Column
+from clipper.values.output_arrays import OutputForm
+from clipper.values.outputs.output import (
+    NO_BOOL,
+    OutputNames,
+    Part,
+    RecordOutput,
+    TypedOutput,
+    are_bools,
+    make_array,
+    make_record,
+    read_array,
+    sizes,
+)
+from clipper.values.types import DType
+
+# base64 of this much takes a tenth of a millisecond. It is a multiple of 3, so that the texts of pieces can be joined.
+_PIECE_BYTES = 192 * 1024
+_NULL = b"null"
+_encode = msgspec.json.encode
+# The names of the models that answer; each has one such tuple, again and again.
+names_of = lru_cache(256)(OutputNames)
+
+
+class RecordColumns:
+    """The outputs of a batch. ``columns``: as ``COLUMN_RESULTS`` has them, one for each name."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = columns
+        self._names = names_of(tuple(column.name for column in columns))
+        self._starts = [_starts(column) for column in columns]
+
+    def row_bytes(self, row: int) -> int:
+        """Return the size of a row's values."""
+        return sum(starts[row + 1] - starts[row] for starts in self._starts)
+
+    def outputs(self, failures: Mapping[int, str]) -> tuple[Sequence[RecordOutput | None], Mapping[int, str]]:
+        """Return the output of each row, None for a failed one, and the message for each failed row.
+
+        ``failures``: those that the container has told.
+        """
+        found = dict(failures)
+        parts = [_parts(column, starts, found) for column, starts in zip(self._columns, self._starts)]
+        outputs: list[RecordOutput | None] = [make_record(self._names, values) for values in zip(*parts)]
+        for row in found:
+            outputs[row] = None
+        return outputs, found
+
+    def output(self, row: int) -> Generator[None, None, RecordOutput]:
+        """Return one output, in steps of less than a millisecond. Raises ModelFailed if a value is not valid."""
+        parts: list[Part] = []
+        for column, starts in zip(self._columns, self._starts):
+            data = memoryview(column.payload)[starts[row] : starts[row + 1]]
+            if not _is_there(column, row):
+                parts.append(_NULL)
+            elif column.dtype.is_numeric:
+                form, data = _form(column, data)
+                parts.append((yield from read_array(form, data)))
+            else:
+                parts.append((yield from _read_text(column, data)))
+        return make_record(self._names, tuple(parts))
+
+
+def _starts(column: Column) -> Sequence[int]:
+    """Return where each row begins, and where the last one ends."""
+    size = column.row_bytes
+    if size is not None:
+        return range(0, (column.rows + 1) * size, size) if size else (0,) * (column.rows + 1)
+    return list(accumulate(column.lengths or (), initial=0))
+
+
+def _parts(column: Column, starts: Sequence[int], failures: dict[int, str]) -> list[Part]:
+    """Return the values of a column. Those that are not valid become failures, unless their rows have some."""
+    data = bytes(column.payload)
+    if column.row_bytes is not None and column.present is None and (column.dtype is not DType.BOOL or are_bools(data)):
+        form = _closed_form(column)
+        size, most_bytes, is_long = sizes(form)
+        return [TypedOutput(form, data[start : start + size], most_bytes, is_long) for start in starts[:-1]]
+    parts: list[Part] = []
+    for row in range(column.rows):
+        part: Part = _NULL
+        if row not in failures and _is_there(column, row):
+            try:
+                part = _part(column, memoryview(data)[starts[row] : starts[row + 1]])
+            except ModelFailed as error:
+                failures[row] = str(error)
+        parts.append(part)
+    return parts
+
+
+def _part(column: Column, data: memoryview) -> Part:
+    if column.dtype.is_numeric:
+        form, data = _form(column, data)
+        if form.dtype is DType.BOOL and not are_bools(data):
+            raise ModelFailed(NO_BOOL)
+        return make_array(form, bytes(data))
+    if column.dtype is DType.BYTES:
+        return b'"%b"' % base64.b64encode(data)
+    try:
+        return _encode(str(data, "utf-8"))
+    except UnicodeDecodeError as error:
+        raise ModelFailed(f"output {column.name!r} is not UTF-8: {error}") from error
+
+
+def _read_text(column: Column, data: memoryview) -> Generator[None, None, bytes]:
+    """Return the JSON text of a text or of bytes, in steps of less than a millisecond. Raises ModelFailed if a text is
+    not UTF-8."""
+    if len(data) <= _PIECE_BYTES:
+        part = _part(column, data)
+        assert isinstance(part, bytes)
+        return part
+    pieces, start = [b'"'], 0
+    while start < len(data):
+        end = min(start + _PIECE_BYTES, len(data))
+        for _ in range(3):  # a piece does not end inside a character
+            end -= column.dtype is DType.STRING and end < len(data) and data[end] & 0xC0 == 0x80
+        part = _part(column, data[start:end])
+        assert isinstance(part, bytes)
+        pieces.append(part[1:-1])
+        start = end
+        yield
+    return b"".join((*pieces, b'"'))
+
+
+def _is_there(column: Column, row: int) -> bool:
+    return column.present is None or bool(column.present[row >> 3] >> (row & 7) & 1)
+
+
+@lru_cache(1024)
+def _form_of(dtype: DType, shape: tuple[int, ...], written_as: DType) -> OutputForm:
+    return OutputForm(dtype, shape, written_as)
+
+
+def _closed_form(column: Column) -> OutputForm:
+    return _form_of(column.dtype, tuple(size or 0 for size in column.type.shape), column.written_as or column.dtype)
+
+
+def _form(column: Column, data: memoryview) -> tuple[OutputForm, memoryview]:
+    """Return the form of one value, and its elements. Raises ModelFailed if its size is not that of its shape."""
+    of_type, size = column.type, column.dtype.size_bytes
+    if of_type.row_bytes is not None:
+        return _closed_form(column), data
+    count = of_type.leading_dimensions
+    if count:
+        if len(data) < 4 * count:
+            raise ModelFailed(f"output {column.name!r} has {len(data)} bytes: expected its {count} dimensions")
+        shape = struct.unpack_from(f"<{count}I", data)
+        data = data[4 * count :]
+    else:
+        shape = (len(data) // size,)
+    is_of_type = all(length is None or length == came for length, came in zip(of_type.shape, shape))
+    if not is_of_type or prod(shape) * size != len(data):
+        raise ModelFailed(
+            f"output {column.name!r} has {len(data)} bytes and the shape {list(shape)}: expected {of_type}"
+        )
+    return _form_of(column.dtype, shape, column.written_as or column.dtype), data

@@ -1,0 +1,53 @@
+"""What is known of the type of a version's outputs: it is declared, or learned from the first answer."""
+
+from clipper.control.snapshot import VersionSnapshot
+from clipper.model.protocol.messages import Welcome
+from clipper.values.outputs.conversion import Conversion, learn_type
+from clipper.values.outputs.output import Output
+from clipper.values.records import ValueType, parse_type
+
+
+class OutputTyping:
+    """The type of one version's outputs. A declared type, once known, stays; so does a learned one, unless a type is
+    declared later.
+
+    Attributes:
+        declared: converts every output to the declared type; None if none is declared.
+    """
+
+    def __init__(self, snapshot: VersionSnapshot) -> None:
+        self.declared: Conversion | None = None
+        self._learned: Conversion | None = None
+        self._was_tried = False
+        if snapshot.output_type is not None:
+            self._take(parse_type(snapshot.output_type), is_declared=snapshot.output_is_declared)
+
+    def take(self, welcome: Welcome) -> None:
+        """Take what a container says. The snapshot's word goes before it."""
+        if welcome.output_type is not None:
+            self._take(welcome.output_type, is_declared=welcome.output_is_declared)
+
+    def _take(self, output_type: ValueType, *, is_declared: bool) -> None:
+        if is_declared and self.declared is None:
+            self.declared = Conversion(output_type)
+        elif not is_declared and self._learned is None:
+            self._learned = Conversion(output_type, is_declared=False)
+
+    @property
+    def type(self) -> ValueType | None:
+        """The type, as far as it was told; None if it is not known."""
+        known = self.declared or self._learned
+        return None if known is None else known.type
+
+    def conversion(self, recent: Output | None) -> Conversion | None:
+        """Return what converts outputs to their type for clients that need one type for all; None as long as no output
+        has come, or if no type has all that the first one was.
+
+        Args:
+            recent: an output, from which the type is learned if nothing has told it.
+        """
+        if self.declared is None and self._learned is None and recent is not None and not self._was_tried:
+            self._was_tried = True
+            learned = learn_type(recent)
+            self._learned = None if learned is None else Conversion(learned, is_declared=False)
+        return self.declared or self._learned
