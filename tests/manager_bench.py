@@ -28,7 +28,8 @@ from clipper.supervisor.managers.local.launcher import LocalLauncher
 from clipper.supervisor.managers.manager import Manager, SlotStatus
 from clipper.supervisor.managers.open import open_launchers
 from clipper.supervisor.managers.reconcile.plan import Slot
-from clipper.values.types import DType, InputType, ModelId
+from clipper.values.records import ValueType
+from clipper.values.types import DType, ModelId
 from tests.docker_daemon import BASE_IMAGE
 from tests.waiting import until_async
 
@@ -46,7 +47,10 @@ class OneSample:
         self.origin = None if sample is None else sample.origin
         self.deaths: list[int] = []
 
-    async def find(self, _id: ModelId, _type: InputType) -> Sample | None:
+    def known_type(self, _id: ModelId) -> str | None:
+        return None
+
+    async def find(self, _id: ModelId, _type: ValueType) -> Sample | None:
         return self._sample
 
     def has_tried(self, _id: ModelId, failure: str | None) -> None:

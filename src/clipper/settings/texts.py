@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from clipper.base.hosts import address_of
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, check_range
+from clipper.settings.sample_files import TABLES, read_sample_table
 
 # No size has more digits. Python would turn many more into infinity.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -114,12 +115,12 @@ def _finite(text: str) -> float:
 
 
 def read_json_or_file(text: str) -> Any:
-    """Read JSON, or ``@`` and the path of a file that holds it."""
+    """Read JSON, or ``@`` and the path of a file that holds it, or a table's first rows as records."""
     if not text.startswith("@"):
         return read_json(text)
     path = Path(text[1:])
     try:
-        return read_json(path.read_text())
+        return read_sample_table(path) if path.suffix in TABLES else read_json(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{path} cannot be read: {error}") from error
 

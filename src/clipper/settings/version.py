@@ -161,7 +161,8 @@ class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
     sample: Annotated[
         Any,
         Setting(
-            "An input, as JSON or @FILE, that the model must answer before it is ready.",
+            "An input, as JSON or @FILE, that the model must answer before it is ready. A CSV, JSON lines or Parquet "
+            "file may have several rows. It also shows types of columns that the model does not say.",
             metavar="JSON",
             read=read_json_or_file,
         ),

@@ -23,6 +23,23 @@ def test_a_program_gets_the_options_of_the_protocol_alone() -> None:
     assert container_argv(note, Path("/a"), "python3") == expected
 
 
+def test_the_runtime_is_told_the_type_that_its_version_has_had() -> None:
+    """A newer Clipper may find out more of a model, but its applications send what it took."""
+    learned = container_argv(replace(NOTE, known_type="float64[4]"), Path("/a"), "python3")
+    assert learned[learned.index("--input-type") + 1] == "float64[4]"
+    declared = replace(NOTE, known_type="float64[4]", spec=replace(NOTE.spec, input_type="string"))
+    argv = container_argv(declared, Path("/a"), "python3")
+    assert argv[argv.index("--input-type") + 1] == "string"
+    assert "--input-type" not in container_argv(replace(NOTE, known_type="a" * 100_001), Path("/a"), "python3")
+
+
+def test_the_runtime_is_told_of_a_sample_that_is_a_record() -> None:
+    argv = container_argv(replace(NOTE, spec=replace(NOTE.spec, sample='{"age": 31}')), Path("/a"), "python3")
+    assert argv[argv.index("--sample-type") + 1] == "age: float64"
+    plain = container_argv(replace(NOTE, spec=replace(NOTE.spec, sample="[1, 2]")), Path("/a"), "python3")
+    assert "--sample-type" not in plain
+
+
 def test_the_runtime_is_told_the_bound_of_an_output() -> None:
     argv = container_argv(replace(NOTE, max_output_bytes=70_000), Path("/a"), "python3")
     assert argv[argv.index("--max-output-bytes") + 1] == "70000"

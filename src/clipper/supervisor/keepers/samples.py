@@ -36,6 +36,10 @@ class Samples:
         self._asking: dict[str, asyncio.Task[RecentInput | None]] = {}
         self._turns = asyncio.Semaphore(MAX_ASKING)
 
+    def known_type(self, id_: ModelId) -> str | None:
+        record = self._catalog.versions.get(id_)
+        return None if record is None else record.input_type
+
     async def find(self, id_: ModelId, input_type: ValueType) -> Sample | None:
         """The version's own sample, else what the model was asked lately, else another version's, else a made row."""
         record = self._catalog.versions.get(id_)

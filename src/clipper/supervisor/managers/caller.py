@@ -205,7 +205,10 @@ class Sample:
 
 
 class SampleSource(Protocol):
-    """Finds the samples that versions are warmed up with."""
+    """Finds the samples that versions are warmed up with, and what is known of their inputs."""
+
+    def known_type(self, id_: ModelId) -> str | None:
+        """The type of inputs that containers of a version have said; None if none has."""
 
     async def find(self, id_: ModelId, input_type: ValueType) -> Sample | None:
         """A sample of that type for a version; None if it has none, or should not be warmed up.

@@ -17,6 +17,7 @@ from clipper.errors import InvalidArgument
 from clipper.settings.server import MAX_OUTPUT_BYTES, LogFormat, ServerSettings
 from clipper.settings.version import Deployment, ManagerName, VersionSpec
 from clipper.supervisor.managers.reconcile.plan import Slot
+from clipper.values.inputs.sample_types import sample_type
 
 OnProgress = Callable[[str], None]
 Keeper = Callable[[], Awaitable[None]]
@@ -30,6 +31,8 @@ class ContainerNote(Struct, frozen=True):
         listen: the address that it has to listen on, ``unix:PATH`` or ``tcp:HOST:PORT``.
         ready: a supervisor has seen it ready.
         build: of the runtime that it got from us; empty if it was started before builds were noted.
+        known_type: the input type that earlier containers of its version have said. It is to take it, too, whatever a
+            newer Clipper would find out of the model: applications send such inputs.
     """
 
     model: str
@@ -42,6 +45,7 @@ class ContainerNote(Struct, frozen=True):
     build: str = ""
     log_format: LogFormat = "text"
     max_output_bytes: int = MAX_OUTPUT_BYTES
+    known_type: str | None = None
 
     @property
     def id(self) -> str:
@@ -219,6 +223,8 @@ RUNTIME_PARTS = (
     "values/records.py",
     "values/types.py",
 )
+# Below what Linux takes as one argument.
+MAX_ARGUMENT_BYTES = 100_000
 # How much of a jar's memory is for its heap. The rest is for what Java keeps outside of it.
 JAVA_HEAP_SHARE = 0.75
 
@@ -233,7 +239,8 @@ def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str
         "--loader": spec.loader,
         "--target": spec.target,
         "--data": spec.data,
-        "--input-type": spec.input_type,
+        "--input-type": spec.input_type or _short(note.known_type),
+        "--sample-type": None if spec.sample is None else _short(sample_type(spec.sample)),
         "--framework": spec.framework,
         "--output": spec.output,
         "--memory-bytes": spec.memory_bytes,
@@ -242,6 +249,11 @@ def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str
     if note.log_format != "text":
         options |= {"--log-format": note.log_format, "--replica": note.id}
     return [python, "-m", "clipper.model.runtime", *_options(note, options)]
+
+
+def _short(input_type: str | None) -> str | None:
+    """Return a type that a container can find out by itself, unless it is too long for an argument."""
+    return input_type if input_type is not None and len(input_type.encode()) <= MAX_ARGUMENT_BYTES else None
 
 
 def program_argv(program: Path, memory_bytes: int | None) -> list[str]:

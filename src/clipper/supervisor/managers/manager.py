@@ -299,6 +299,7 @@ class Manager:
             build=self._build,
             log_format=self._log_format,
             max_output_bytes=self._max_output_bytes,
+            known_type=self._samples.known_type(slot.model_id),
         )
         starts = None if spec.manager in self._elsewhere else self._starts
         return Replica(note, launcher, self.log_path(slot), starts=starts)

@@ -1,0 +1,60 @@
+"""Samples from tables, and the records that they are."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clipper.errors import InvalidArgument
+from clipper.settings.sample_files import MAX_SAMPLE_ROWS, read_sample_table
+from clipper.settings.texts import read_json_or_file
+from clipper.values.inputs.sample_types import sample_rows, sample_type
+
+ROWS = [{"age": 31, "job": "baker", "new": True}, {"age": None, "job": None, "new": False}]
+
+
+def test_tables_of_each_form_are_the_same_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\ufeffage,job,new\n31,baker,True\nNaN,,False\n")
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, ROWS)) + "\n\n")
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        assert read_json_or_file(f"@{tmp_path / name}") == ROWS
+    (tmp_path / "a.json").write_text(json.dumps(ROWS))
+    assert read_json_or_file(f"@{tmp_path / 'a.json'}") == ROWS
+
+
+def test_a_long_table_gives_its_first_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("n\n" + "1.5\n" * 1000)
+    assert read_sample_table(path) == [{"n": 1.5}] * MAX_SAMPLE_ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", ""),
+        ("a.csv", "a,b\n"),
+        ("a.csv", "a,b\n1\n"),
+        ("a.csv", "a\n1,2\n"),
+        ("a.jsonl", "[1]\n"),
+        ("a.jsonl", "{"),
+        ("a.parquet", "PAR1"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidArgument, match=r"is not a \w+ file of a row or more|has no row"):
+        read_json_or_file(f"@{tmp_path / name}")
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        read_json_or_file(f"@{tmp_path / 'absent.csv'}")
+
+
+def test_type_of_a_sample() -> None:
+    assert sample_type(json.dumps(ROWS)) == "age: float64?, job: string?, new: bool"
+    rows = [{"v": [1, 2], "m": [[1.5], [2]], "o": {"x": 1}, "n": None, "mixed": 1}, {"v": [], "mixed": "x"}]
+    assert sample_type(json.dumps(rows[:1])) == "v: float64[*], m: float64[*,*], mixed: float64"
+    assert sample_type(json.dumps(rows)) == "m: float64[*,*]?"
+    assert sample_type("[1, 2]") is sample_type('"text"') is sample_type("{}") is sample_type("[]") is None
+    assert sample_rows([{"a": 1}]) == [{"a": 1}]
