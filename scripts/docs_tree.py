@@ -24,8 +24,9 @@ GENERATED = ROOT / "scripts" / "docs_pages"
 # Where pages come that mkdocs.yml does not place.
 UNPLACED = "How-to"
 FIRST = "README.md"
-# Pages that few readers look for, and that would come before what most look for: the site's search leaves them out.
-NOT_SEARCHED = ("ARCHITECTURE.md", "CHANGELOG.md", "docs/paper.md")
+# Pages and folders that few readers look for, and that would stand before what most look for: the site's search leaves
+# them out.
+NOT_SEARCHED = ("ARCHITECTURE.md", "CHANGELOG.md", "docs/paper.md", "docs/internals/", "src/", "deploy/")
 _NOT_SEARCHED_HEAD = "---\nsearch:\n  exclude: true\n---\n\n"
 # The site has a page in place of a notebook, with its code and no outputs.
 _NOTEBOOK = ".ipynb"
@@ -147,7 +148,7 @@ def write(folder: Path) -> None:
         there = folder / "docs" / site_path(path)
         there.parent.mkdir(parents=True, exist_ok=True)
         if path.endswith((".md", _NOTEBOOK)):
-            there.write_text(_NOT_SEARCHED_HEAD * (path in NOT_SEARCHED) + rewritten(path))
+            there.write_text(_NOT_SEARCHED_HEAD * path.startswith(NOT_SEARCHED) + rewritten(path))
         if not path.endswith(".md"):
             shutil.copy(ROOT / path, there.with_name(posixpath.basename(path)))
     with (folder / "docs" / "management-api.md").open("a") as page:
