@@ -90,11 +90,12 @@ def test_pictures_are_those_of_the_script(name: str) -> None:
 
 
 def anchors(page: str, *, joins: str) -> set[str]:
-    """The anchors of a page's headings; ``joins`` is what becomes one hyphen: blanks on their own or with hyphens."""
+    """The anchors of a page's headings, and those that it sets; ``joins`` is what becomes one hyphen in a heading."""
     text = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).replace("`", "").strip().lower() for title in titles]
-    return {re.sub(joins, "-", re.sub(r"[^\w\s-]", "", title)) for title in plain}
+    given = set(re.findall(r'<a id="([\w-]+)">', text))
+    return given | {re.sub(joins, "-", re.sub(r"[^\w\s-]", "", title)) for title in plain}
 
 
 @pytest.mark.parametrize("joins", [r"[-\s]+", r"\s"], ids=["site", "repository"])
