@@ -24,7 +24,7 @@ from clipper.values.types import STORE_VARIABLE
 
 def main() -> int:
     config = parse_command_line()
-    # What is imported stays, and the collector need not go through it: at the end that takes a fifth of a start's time.
+    # Imported modules stay, so the collector need not go through them: that saves a fifth of a start's time at the end.
     gc.freeze()
     keep_large_pieces_apart()
     share_one_arena()
@@ -32,7 +32,7 @@ def main() -> int:
     # uvicorn logs starts and stops, which the supervisor logs itself, and clients' errors, which could fill the log.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     try:
-        # It is read by now. Of the processes started here only workers get it, by their own environment.
+        # The variable was read. Of the processes started here only workers get it, in their own environment.
         os.environ.pop(STORE_VARIABLE, None)
         if config.models_user is not None:
             check_able()

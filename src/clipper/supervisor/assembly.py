@@ -1,4 +1,4 @@
-"""The parts of a supervisor that leads, and how they hang together."""
+"""Makes the parts of a supervisor that leads, and connects them."""
 
 import os
 from collections.abc import Callable
@@ -71,7 +71,7 @@ class Ground:
 
 
 def make_parts(ground: Ground) -> Parts:
-    """Make the parts. Nothing runs yet. The reconciler moves workers, containers and records, and they wake it."""
+    """Make the parts. Nothing runs yet. The reconciler drives workers, containers and records, and they wake it."""
     config, catalog, store, leadership = ground.config, ground.catalog, ground.store, ground.leadership
     per_node = config.workers_per_node
     reconciler: Reconciler
@@ -135,7 +135,7 @@ def make_parts(ground: Ground) -> Parts:
 def _make_workers(ground: Ground, wake: Callable[[], None]) -> Workers:
     config, per_node = ground.config, ground.config.workers_per_node
     host = ground.cluster if per_node and ground.cluster is not None else open_worker_host(ground.facilities)
-    # What OpenTelemetry's library reads, such as headers with a receiver's key. No model gets it.
+    # The variables of OpenTelemetry's library, such as headers with a receiver's key. No model gets them.
     otel = {name: value for name, value in os.environ.items() if name.startswith(OTEL_PREFIX)}
     build, messages = build_id(), ApplyMessages()
 

@@ -1,4 +1,4 @@
-"""Backs a home up to one file, and restores it: the registry, what was learned, the artifacts, and the server's token.
+"""Backs a home up to a file, and restores it: the registry, the learned state, the artifacts, and the server's token.
 
 The file is a tar: ``backup.json``, the databases, the token, the artifacts, and finally ``end``; without that the file
 is truncated. SQLite's own backup copies the databases, so the server may run meanwhile. The registry is copied before
@@ -32,11 +32,11 @@ from clipper.supervisor.registry.sqlite import SqliteRegistry
 
 FORMAT = 1
 _INFO, _END = "backup.json", "end"
-# A digest names a folder: whatever else a file has in its place could name any.
+# A digest names a folder: any other text in its place could name any folder.
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # The year 9000: a calendar ends soon after.
 _END_OF_TIMES_S = 221_845_392_000
-# Between the copy of the registry and that of an artifact, the artifact may be removed with its version.
+# Tries of a copy: after the registry was copied, an artifact may be removed with its version.
 TRIES = 3
 # Query ids begin with the number of a worker's start, which is below this: see ``supervisor.workers.settings``.
 INSTANCES = 2**20
@@ -49,7 +49,7 @@ class Backup(Struct, frozen=True):
         at: when it was written, in seconds since 1970.
         artifacts: digests of the artifacts of models and policies in it.
         missing: digests that records name, but whose artifacts were not in the home.
-        learned: whether it contains what applications learned; if not, that is in a store outside the home.
+        learned: whether it contains the applications' learned state; if not, that is in a store outside the home.
     """
 
     format: int
@@ -65,7 +65,7 @@ def back_up(home: Path, target: Path) -> Backup:
 
     Raises:
         Conflict: ``target`` exists.
-        Unavailable, RegistryUnavailable: there is nothing to back up, or it cannot be read or written.
+        Unavailable, RegistryUnavailable: there is nothing to back up, or something cannot be read or written.
     """
     if target.exists():
         raise Conflict(f"{target} exists already: choose another name, or remove it")
@@ -94,13 +94,14 @@ def back_up(home: Path, target: Path) -> Backup:
 
 
 def restore(home: Path, source: Path) -> tuple[Backup, Path | None]:
-    """Make ``home`` what it was when the backup was written. Artifacts in the home stay; the server later removes those
-    that no record names. Return the backup's first member, and the folder that keeps the files that were replaced, if
-    any.
+    """Restore ``home`` to its state when the backup was written.
+
+    Artifacts in the home stay; the server later removes those that no record names. Return the backup's first member,
+    and the folder that keeps the replaced files, if any.
 
     Raises:
-        Conflict: a server, or processes that one has left, run in the home.
-        InvalidArgument: the file is not a backup, is cut short or damaged, or is of a newer Clipper.
+        Conflict: a server, or processes that a server has left, run in the home.
+        InvalidArgument: the file is not a backup, is cut short or damaged, or was written by a newer Clipper.
         RegistryUnavailable, Unavailable: this Clipper cannot use its registry, or cannot write the home.
     """
     homes.make_home(home)
@@ -144,7 +145,7 @@ def _copy_databases(home: Path, folder: Path) -> Backup:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a database as it is at one moment, with what is still in its log."""
+    """Copy a database in its state of a moment, with the content of its log."""
     target.unlink(missing_ok=True)
     with closing(sqlite3.connect(source)) as database, closing(sqlite3.connect(target)) as copy:
         database.backup(copy)
@@ -174,7 +175,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _check_nothing_runs(home: Path) -> None:
-    """Check that no worker runs: it would go on writing what it learns, and giving out query ids."""
+    """Check that no worker runs: it would go on writing learned state, and giving out query ids."""
     for record in running(home / homes.RUN_NAME):
         raise Conflict(
             f"{record.name} (pid {record.pid}) of {home} still runs, though its server does not: "
@@ -183,8 +184,10 @@ def _check_nothing_runs(home: Path) -> None:
 
 
 def _read(source: Path, folder: Path) -> Backup:
-    """Unpack and check all of the backup before anything is replaced. Symlinks are made last, so that no other member
-    goes through one."""
+    """Unpack and check all of the backup before anything is replaced.
+
+    Symlinks are made last, so that no other member goes through a symlink.
+    """
     info = None
     symlinks: list[tarfile.TarInfo] = []
     with _opened(source) as file:
@@ -206,7 +209,7 @@ def _read(source: Path, folder: Path) -> Backup:
                     raise InvalidArgument(f"{source} is cut short: it was not written or copied to its end")
                 for member in symlinks:
                     place = folder.resolve() / member.name
-                    # What is not resolved strictly may be resolved wrongly: see CVE-2025-4517.
+                    # A path that is not resolved strictly may be resolved wrongly: see CVE-2025-4517.
                     is_in_folder = place.parent.is_dir() and place.parent.resolve(strict=True) == place.parent
                     if os.path.lexists(place) or not is_in_folder:
                         raise InvalidArgument(f"{source} has {member.name!r} in it, which is not part of any backup")
@@ -249,12 +252,12 @@ def _info(tar: tarfile.TarFile, member: tarfile.TarInfo, source: Path) -> Backup
 
 
 def _check_member(member: tarfile.TarInfo, info: Backup, folder: Path, source: Path) -> None:
-    """``folder`` has the members before it, but for symlinks."""
+    """Check a member. ``folder`` has the members before it, except for symlinks."""
     is_file = member.name in (homes.REGISTRY_NAME, homes.SELECTION_NAME, homes.TOKEN_NAME) and member.isreg()
     is_kept = member.isdir() and _is_in_artifact(member.name, info, 2)
     if _is_in_artifact(member.name, info, 3):
         is_kept = member.isreg() or member.isdir() or member.issym()
-        # Two names of one file, as an artifact may have.
+        # An artifact may have two names of one file.
         is_kept |= member.islnk() and _is_in_artifact(member.linkname, info, 3) and (folder / member.linkname).is_file()
     if not is_file and not is_kept:
         raise InvalidArgument(f"{source} has {member.name!r} in it, which is not part of any backup")
@@ -289,7 +292,7 @@ def _install(home: Path, folder: Path, info: Backup) -> Path | None:
         else:
             remove_tree(unpacked)
     kept = home / time.strftime("replaced-%Y%m%d-%H%M%S")
-    # The registry last: until it is replaced, the home is as it was.
+    # The registry last: until it is replaced, the home is unchanged.
     for name in (homes.SELECTION_NAME, homes.TOKEN_NAME, homes.REGISTRY_NAME):
         if (folder / name).exists():
             _replace(home / name, folder / name, kept)
@@ -297,7 +300,7 @@ def _install(home: Path, folder: Path, info: Backup) -> Path | None:
 
 
 def _replace(place: Path, new: Path, kept: Path) -> None:
-    """Keep the old file, with a database's log, and put the new one in its place."""
+    """Keep the old file, with a database's log, and put the new file in its place."""
     new.chmod(0o600)
     if place.exists():
         kept.mkdir(mode=0o700, exist_ok=True)

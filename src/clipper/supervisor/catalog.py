@@ -18,11 +18,13 @@ log = logging.getLogger(__name__)
 
 
 class Catalog:
-    """The records of what should exist. Read the dicts; change them only through ``commit`` and ``note``. ``revision``
-    counts the changes, and ``fleet_revision`` those of models and versions."""
+    """The records of what should exist. Read the dicts; change them only through ``commit`` and ``note``.
+
+    ``revision`` counts the changes, and ``fleet_revision`` the changes of models and versions.
+    """
 
     def __init__(self, registry: Registry, record: Callable[[Sequence[NewEvent]], None] = lambda _: None) -> None:
-        """``record`` gets the events of each change once it is made. Raises RegistryUnavailable."""
+        """Load the registry. ``record`` gets the events of each change once it is made. Raises RegistryUnavailable."""
         contents = registry.load()
         self.applications = {application.name: application for application in contents.applications}
         self.models = {model.name: model for model in contents.models}
@@ -35,7 +37,7 @@ class Catalog:
         self._registry = registry
         self._record = record
         self.revision = self.fleet_revision = 0
-        # By model, its versions and the applications that link it: with thousands of each, few questions are about all.
+        # By model, its versions, and the applications that link it: with thousands, few questions are about all.
         self._versions_of: defaultdict[str, dict[ModelId, records.VersionRecord]] = defaultdict(dict)
         self._linking: defaultdict[str, dict[str, records.ApplicationRecord]] = defaultdict(dict)
         for version in self.versions.values():
@@ -72,35 +74,37 @@ class Catalog:
         return self.version(model, current)
 
     def current(self, model: str) -> str | None:
-        """The current version of a model; None if it has none, or there is no such model."""
+        """Return the current version of a model; None if there is none, or no such model."""
         known = self.models.get(model)
         return known.current if known else None
 
     def versions_of(self, model: str) -> list[records.VersionRecord]:
-        """Oldest first."""
+        """Return a model's versions, oldest first."""
         return sorted(self._versions_of.get(model, {}).values(), key=lambda record: (record.created_at, record.version))
 
     def linking(self, model: str) -> Iterator[tuple[records.ApplicationRecord, str | None]]:
-        """The applications that link a model, each with the version that it pins."""
+        """Return the applications that link a model, each with the version that it pins."""
         for application in list(self._linking.get(model, {}).values()):
             for link in application.links:
                 if link.model == model:
                     yield application, link.version
 
     def running(self) -> Mapping[ModelId, int]:
-        """The target number of replicas of each version that is to run."""
+        """Return the target number of replicas of each version that should run."""
         if self._running[0] != self.revision:
             self._running = self.revision, wanted.running(self)
         return self._running[1]
 
     def new_application_id(self, name: str) -> str:
-        """An id that no application of this home has had. Ids count up for each name: Clippers that share a store and
-        each create an application of one name share what it learns. Raises RegistryUnavailable if the count cannot be
-        stored."""
+        """Return an id that no application of this home has had.
+
+        Ids count up for each name: Clippers that share a store, and that each create an application of the same name,
+        share its learned state. Raises RegistryUnavailable if the count cannot be stored.
+        """
         return f"{name}#{self._registry.reserve(f'application {name}', 1)}"
 
     def problems(self) -> list[str]:
-        """The records that could not be read when the server started."""
+        """Return the records that could not be read when the server started."""
         return [
             f"{records.TABLES[one.kind].removesuffix('s')} {one.name!r} is left out: its record in the registry cannot "
             f"be read: {one.why}; run the Clipper that wrote it, or create it again"
@@ -108,12 +112,12 @@ class Catalog:
         ]
 
     def taken_versions(self, model: str) -> set[str]:
-        """Version names of a model that must not be given out again."""
+        """Return a model's version names that must not be given out again."""
         unreadable = {name.partition(":")[2] for kind, name in self._unreadable if name.startswith(f"{model}:")}
         return unreadable | {version.version for version in self.versions_of(model)}
 
     def uses_artifact(self, digest: str) -> bool:
-        """Whether a version runs it, an application's own policy or loss is in it, or an unreadable record names it."""
+        """Whether a version, an application's policy or loss, or an unreadable record needs an artifact."""
         if any(digest.encode() in one.text for one in self._unreadable.values()):
             return True
         return any(version.spec.artifact == digest for version in self.versions.values()) or any(
@@ -124,7 +128,7 @@ class Catalog:
         return {version.spec.artifact for version in self.versions.values()}
 
     def commit(self, *changes: Change, why: str = "", by: Caller = CLIPPER) -> None:
-        """Make changes, all or none. Events say ``why``, and whose changes they are. Raises RegistryUnavailable."""
+        """Make changes, all or none. Events say ``why``, and who made them. Raises RegistryUnavailable."""
         self._registry.write(*changes)
         events = [event if event.by else replace(event, by=by) for event in events_of(self, changes, why)]
         for change in changes:
@@ -132,7 +136,7 @@ class Catalog:
         self._record(events)
 
     def note(self, record: records.VersionRecord, why: str = "") -> None:
-        """Record what happened to a version. It has happened, so it is in force even if it cannot be stored yet."""
+        """Record what happened to a version. The record is in force even if it cannot be stored yet."""
         self.note_all([(record, why)])
 
     def note_all(self, noted: Iterable[tuple[records.VersionRecord, str]]) -> None:
@@ -146,7 +150,7 @@ class Catalog:
         self._record(events)
 
     def save_notes(self) -> bool:
-        """Store what could not be stored before; return whether all of it is stored."""
+        """Store records that could not be stored before; return whether all are stored."""
         unsaved = [record for id_, record in self._unsaved.items() if self.versions.get(id_) is record]
         try:
             if unsaved:
@@ -222,7 +226,7 @@ class Numbers:
     BLOCK = 100
 
     def __init__(self, registry: Registry, counter: str, skip: int = 0) -> None:
-        """``skip``: how many numbers a new home leaves out before its first."""
+        """Continue the registry's count. ``skip``: how many numbers a new home leaves out before its first."""
         self._registry = registry
         self._counter = counter
         self._skip = skip
@@ -235,15 +239,17 @@ class Numbers:
         self._next, self._end = first, first + self.BLOCK
 
     def pass_over(self, number: int) -> None:
-        """Give out only higher numbers: a process has this one, and a restored registry may count from below it.
-        Raises RegistryUnavailable: it needs new ones and cannot get them."""
+        """Give out only higher numbers: a process has this number, and a restored registry may count from below it.
+
+        Raises RegistryUnavailable if it needs new numbers and cannot get them.
+        """
         if number >= self._end:
             self._registry.reserve(self._counter, number + 1 - self._end)
             self.reserve()
         self._next = max(self._next, number + 1)
 
     def __call__(self) -> int:
-        """The next number. Raises RegistryUnavailable when it needs new ones and cannot get them."""
+        """Return the next number. Raises RegistryUnavailable if it needs new numbers and cannot get them."""
         if self._next == self._end:
             self.reserve()
         self._next += 1

@@ -24,9 +24,11 @@ REDIS_SCHEMES = ("redis://", "rediss://")
 
 
 class Config(ServerSettings, frozen=True):
-    """The settings that a server is started with. ``stops_with``: the reading end of a pipe, at whose end the server
-    stops. ``started``: what the command that starts the server says of its options; None if there is no such
-    command."""
+    """The settings that a server is started with.
+
+    ``stops_with`` is the reading end of a pipe, at whose end the server stops. ``started`` are the options of the
+    command that starts the server; None if there is no such command.
+    """
 
     home: Path
     stops_with: int | None = None
@@ -50,13 +52,15 @@ class Config(ServerSettings, frozen=True):
 
     @property
     def store_address(self) -> str | None:
-        """The address of the store of learned state; None means a file in the home. Servers that share a registry share
-        it, too."""
+        """The address of the store of learned state; None means a file in the home.
+
+        Servers that share a registry share it, too.
+        """
         return self.store or self.registry
 
     @property
     def wanted_grpc_port(self) -> int | None:
-        """The wanted gRPC port; 0 for any free port, None for no port."""
+        """The configured gRPC port; 0 for any free port, None for no port."""
         if self.grpc_port == "off" or not has_grpc():
             return None
         if self.grpc_port is not None:
@@ -71,14 +75,14 @@ class Config(ServerSettings, frozen=True):
 
 
 class _Parser(argparse.ArgumentParser):
-    """``clipper start`` passes its options on. What is wrong with them is told without the usage of this program."""
+    """A parser that reports faults without this program's usage: ``clipper start`` passes its own options on."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"clipper: {message}\n")
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
-    """Read the command line, or ``arguments``. If it is wrong, says why in one line and exits with code 2."""
+    """Read the command line, or ``arguments``. If it is wrong, say why in a line and exit with code 2."""
     parser = _Parser(
         prog="python -m clipper.supervisor", description="Run a Clipper server.", argument_default=argparse.SUPPRESS
     )
@@ -86,7 +90,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument(STOPS_WITH, type=int, help="a descriptor, at whose end the server stops")
     for described in settings_of(ServerSettings):
         parser.add_argument("--" + described.name.replace("_", "-"), help=described.setting.help, **_reading(described))
-    # Addresses may have passwords. Everybody on the machine can read command lines, so they do not come by one.
+    # Addresses may have passwords, and everybody on the machine can read command lines: they come in the environment.
     for name, variable in ADDRESSES.items():
         if address := os.environ.get(variable):
             parser.set_defaults(**{name: address})
@@ -113,7 +117,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
 
 
 def _why_not_on_nodes(config: Config) -> str | None:
-    """Why workers cannot run on the nodes of a cluster by these settings; None if they can, or are not to."""
+    """Return why workers cannot run on the nodes of a cluster with these settings; None if they can, or shall not."""
     if not config.workers_per_node:
         return None
     if config.manager != "ray":
@@ -133,7 +137,7 @@ def _why_not_on_nodes(config: Config) -> str | None:
 
 
 def _reading(described: Described) -> dict[str, Any]:
-    """The arguments for argparse: by the setting's type, or special ones for some of the server's settings."""
+    """Return the arguments for argparse: by the setting's type, or special arguments for some settings."""
     kind, setting = described.type, described.setting
     if described.name in _READ_HERE:
         return {"type": _READ_HERE[described.name]}
@@ -164,7 +168,7 @@ def _run_as(text: str) -> str:
 
 
 def _store_address(store: str) -> str:
-    """Read the address, from a file if it says so. Make its path absolute, since workers run in another folder."""
+    """Read the address, from a file if it names a file. Make its path absolute: workers run in another folder."""
     scheme, _, path = store.partition(":")
     if scheme == "file":
         try:

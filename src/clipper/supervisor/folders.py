@@ -24,7 +24,7 @@ from clipper.settings.start_options import StartOptions, encode
 from clipper.supervisor.config import Config
 from clipper.supervisor.managers.launcher import Facilities
 
-# The kernel's bound on a unix socket's path.
+# The kernel's bound on the path of a unix socket.
 MAX_SOCKET_PATH_BYTES = 107
 # The longest name of a socket: c or w, and a number. ``m4294967295/s`` is shorter.
 _SOCKET_NAME_BYTES = len("/w4294967295.sock")
@@ -56,11 +56,11 @@ class HomeFolders:
     # A file with the home's name among those that share a registry; there while it shares one.
     id = _Inside(homes.ID_NAME)
     token = _Inside(homes.TOKEN_NAME)
-    # The key of who signs for workers on nodes; there only if they are or were there.
+    # The key that signs for workers on nodes; there only if there are or were such workers.
     control_authority = _Inside("control-authority.pem")
     certificate = _Inside(homes.CERTIFICATE_NAME)
     artifacts = _Inside(homes.ARTIFACTS_NAME)
-    # Where environments are if models run as another user, who cannot reach the server's cache.
+    # The folder of environments if models run as another user, who cannot reach the server's cache.
     environments = _Inside("environments")
     logs = _Inside("logs")
     decisions = _Inside(homes.DECISIONS_NAME)
@@ -71,7 +71,7 @@ class HomeFolders:
     python_path = _Inside(homes.RUN_NAME, "pythonpath")
 
     def make_id(self) -> str:
-        """The home's name among those that share a registry: random, and the same over restarts."""
+        """Return the home's name among homes that share a registry: random, and the same over restarts."""
         try:
             if name := self.id.read_text("ascii").strip():
                 return name
@@ -82,22 +82,24 @@ class HomeFolders:
         return name
 
     def write_place(self, place: homes.Place, options: StartOptions) -> None:
-        """Write where the server is, for commands, and keep its options for the next start; those of ``clipper serve``
-        are not kept."""
+        """Write the server's place, for commands, and keep its options for the next start.
+
+        Options of ``clipper serve`` are not kept.
+        """
         if options.started_by != "serve":
             write_whole(self.root / homes.OPTIONS_NAME, [encode(options)])
         write_whole(self.place, [msgspec.json.encode(place)])
 
     def remove_stale(self, processes: set[str], sockets: set[str]) -> None:
-        """Remove records, notes, scratch folders and sockets of processes that are gone; those named are kept."""
-        # The import notes of a worker that is not taken over go with it: a new start tries all policies again.
+        """Remove records, notes, scratch folders and sockets of processes that are gone, except for the named ones."""
+        # The import notes of a worker that is not taken over are removed: a new start tries all policies again.
         for pattern in ("*.json", "*.importing"):
             for record in self.run.glob(pattern):
                 if record.stem not in processes:
                     record.unlink()
         for scratch in self.scratch.iterdir():
             if scratch.name not in processes:
-                remove_tree(scratch)  # as far as that is possible: a model may have made what we cannot remove
+                remove_tree(scratch)  # as far as possible: a model may have made files that we cannot remove
         for socket in self.sockets.glob("*.sock"):
             if str(socket) not in sockets:
                 socket.unlink()
@@ -122,8 +124,11 @@ def open_home(root: Path) -> HomeFolders:
 
 
 def close_home(home: HomeFolders, run_as: RunAs | None = None) -> None:
-    """Close the home, which must be locked, to other users. The files that models need are opened to the group of their
-    user, who passes through folders that it cannot list. Raises Unavailable if the home belongs to another user."""
+    """Close the home, which must be locked, to other users.
+
+    Files that models need are opened to the group of the models' user, which can pass through folders but not list
+    them. Raises Unavailable if the home belongs to another user.
+    """
     try:
         if run_as is None:
             for folder in (home.root, home.sockets):
@@ -151,7 +156,7 @@ def close_home(home: HomeFolders, run_as: RunAs | None = None) -> None:
 def _sockets_folder(run: Path) -> Path:
     if len(os.fsencode(run)) + _SOCKET_NAME_BYTES <= MAX_SOCKET_PATH_BYTES:
         return run
-    # The same for each supervisor of this home, so that the next one finds the sockets.
+    # The same name for each supervisor of this home, so that the next finds the sockets.
     name = f"clipper-{hashlib.sha256(os.fsencode(run)).hexdigest()[:16]}"
     link = run.with_name(_SOCKETS_LINK)
     folder = link.readlink() if link.is_symlink() else Path(tempfile.gettempdir()) / name
@@ -159,7 +164,7 @@ def _sockets_folder(run: Path) -> Path:
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if found.st_uid != os.geteuid():
-        # Anyone can make a folder of that name first. Nobody can know this one's, and the home keeps it.
+        # Anyone can make a folder of that name first. Nobody can know the name of this folder, which the home keeps.
         folder = Path(tempfile.mkdtemp(prefix="clipper-"))
         run.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
@@ -177,7 +182,7 @@ def _link_package(link: Path) -> None:
     temporary = link.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(package)
-    # In one step: a container that is just starting finds the old link or the new one.
+    # In one step: a container that is just starting finds either the old or the new link.
     temporary.replace(link)
 
 
@@ -201,7 +206,7 @@ TIMEOUT_S = 60.0
 
 
 def check_reach(run_as: RunAs, home: HomeFolders) -> None:
-    """Raises Unavailable: the user cannot run this Python, or cannot reach Clipper's code or the home."""
+    """Raise Unavailable if the user cannot run this Python, or cannot reach Clipper's code or the home."""
     environ = passed_on(os.environ) | {"PYTHONPATH": str(home.python_path), "HOME": "/"}
     try:
         done = subprocess.run(
@@ -237,7 +242,7 @@ def check_reach(run_as: RunAs, home: HomeFolders) -> None:
 
 
 def _closed_on_the_way(path: Path, run_as: RunAs) -> Path | None:
-    """The first folder above ``path`` that the user may not pass, by its mode."""
+    """Return the first folder above ``path`` that the user may not pass, by its mode."""
     for folder in reversed(path.resolve().parents):
         found = folder.stat()
         bit = 0o100 if found.st_uid == run_as.uid else 0o010 if found.st_gid == run_as.gid else 0o001

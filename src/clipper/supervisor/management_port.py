@@ -18,13 +18,15 @@ STARTED_POLL_S = 0.005
 
 
 class ManagementPort:
-    """The management port of one server.
-    ``url``: where clients on this machine reach it. ``address``: for people, also on other machines."""
+    """The management port of a server.
+
+    ``url`` is for clients on this machine. ``address`` is for people, also on other machines.
+    """
 
     def __init__(
         self, config: Config, listener: socket.socket, certificates: Certificates | None, max_descriptors: int
     ) -> None:
-        """``max_descriptors``: that this process may have open."""
+        """Make a port that does not answer yet. ``max_descriptors``: how many this process may have open."""
         self._config = config
         self._listener = listener
         self._certificates = certificates
@@ -35,7 +37,7 @@ class ManagementPort:
     async def serve(
         self, operations: Operations, holder_of: Callable[[str | None], Holder | None]
     ) -> tuple[ManagementServer, "asyncio.Task[None]"]:
-        """Begin to answer; return what serves, and the task in which it does. Connections wait while nothing serves."""
+        """Begin to answer; return the server and its task. Connections wait while no server runs."""
         hosts = allowed_hosts(self._config.management_host, socket.gethostname(), self._config.allowed_host)
         app = Dashboard(create_app(operations))
         access = Access(hosts, holder_of, self._config.open_metrics, app.paths)
@@ -44,7 +46,7 @@ class ManagementPort:
         api = ManagementServer(Gate(app, access), self._max_descriptors, context)
         if certificates is not None:
             certificates.follow(lambda _: api.secure(certificates.management_context()))
-        # It closes what it serves on, and the port goes on listening for the next.
+        # It closes its own socket, and the port goes on listening for the next server.
         serving = asyncio.get_running_loop().create_task(api.serve([self._listener.dup()]))
         while not api.started and not serving.done():
             await asyncio.sleep(STARTED_POLL_S)

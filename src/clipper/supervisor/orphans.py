@@ -1,7 +1,7 @@
-"""``python -m clipper.supervisor.orphans``: what runs in a home whose supervisor is gone.
+"""``python -m clipper.supervisor.orphans``: list, or end, what runs in a home whose supervisor is gone.
 
-Prints a list of ``Orphan`` as JSON: what runs, or with ``--end`` what ran and was ended. The other options are those of
-``clipper.supervisor``. Exit codes are as there.
+It prints a list of ``Orphan`` as JSON: those that run or, with ``--end``, those that it has ended. The other options,
+and the exit codes, are those of ``clipper.supervisor``.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ END = "--end"
 
 
 async def look(config: Config, home: HomeFolders) -> list[Orphan]:
-    """List what runs for the home. Read-only: a supervisor may be taking it over meanwhile."""
+    """List what runs for the home. Changes nothing: a supervisor may be taking it over meanwhile."""
     found = [
         Orphan(f"worker {note.index}", "local", record.pid, ports.address(note.settings.host, note.settings.port))
         for record in running(home.run)
@@ -36,8 +36,10 @@ async def look(config: Config, home: HomeFolders) -> list[Orphan]:
 
 
 async def end(config: Config, home: HomeFolders) -> list[Orphan]:
-    """Let workers answer their open queries, and end all that runs for the home, which has to be locked. What runs on a
-    cluster for servers that share a registry is left to them."""
+    """Let workers answer their open queries, and end everything that runs for the home, which has to be locked.
+
+    Processes on a cluster are left to the servers that share a registry.
+    """
     found = await look(config, home)
     processes = ProcessFolder(home.run, os.environ, home.python_path)
     facilities = facilities_of(config, home, processes)

@@ -1,4 +1,4 @@
-"""The supervisor's assembly: takes over a home, starts everything and stops it."""
+"""The life of a server: takes over a home, starts everything and stops it."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ from clipper.supervisor.workers.takeover import QueryPorts, hold_ports
 
 log = logging.getLogger(__name__)
 
-# A registry that failed just after it had granted the lease is asked again after this.
+# The wait before a registry is asked again that failed just after it had granted the lease.
 START_AGAIN_S = 1.0
 
 
@@ -72,9 +72,10 @@ class Supervisor:
         self._handing_over = HandOver(config, self._stopping)
 
     async def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or ``POST /stop``; then drain and return, with nothing left running. A second of
-        these ends the drain delay. With a shared registry, wait first until this server leads; if another takes over,
-        the process starts again.
+        """Serve until SIGTERM, SIGINT or ``POST /stop``; then drain and return, with nothing left running.
+
+        A second request to stop ends the drain delay. With a shared registry, wait first until this server leads; if
+        another takes over, the process starts again.
 
         Raises:
             Conflict: a port is taken.
@@ -82,7 +83,7 @@ class Supervisor:
             Unavailable, RegistryUnavailable: the token file or the registry cannot be used, or models cannot run as
                 they should.
         """
-        # Before anything that runs is ended or replaced.
+        # This comes before any process is ended or replaced.
         self._token_file.open()
         if self._config.tls is not None:
             self._certificates = Certificates(self._config.tls, self._home.certificate)
@@ -97,7 +98,7 @@ class Supervisor:
         if self._certificates is not None:
             loop.add_signal_handler(signal.SIGHUP, self._certificates.renew)
         else:
-            # A service manager sends it to reload, and takes a server that ends by it for one that was stopped.
+            # A service manager sends it to reload, and would count a server that ends by it as stopped.
             loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP without TLS: there is no certificate to read")
         async with contextlib.AsyncExitStack() as stack:
             # A store that is down does not prevent the start: it may be up when it is needed.
@@ -137,7 +138,7 @@ class Supervisor:
     async def _assemble(
         self, registry: Registry, store: Store, events: EventKeeper, leadership: Leadership | None
     ) -> tuple[Parts, QueryPorts]:
-        """Assemble the parts and take over what runs; nothing new is started yet."""
+        """Assemble the parts and take over running processes; nothing new is started yet."""
         home, catalog = self._home, Catalog(registry, events.record)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         facilities = facilities_of(self._config, home, processes)
@@ -146,7 +147,7 @@ class Supervisor:
             facilities = replace(
                 facilities, cluster=leadership.registry.id, may_act=leadership.may_act, orphans_elsewhere=used
             )
-        # Workers compare epochs, so they refuse what an earlier leader of theirs still sends.
+        # Workers compare epochs, so they refuse commands that an earlier leader still sends.
         epoch = registry.reserve(EPOCHS, 1) if leadership is None else leadership.epoch
         credentials, sign = None, None
         if self._config.workers_per_node:
@@ -168,8 +169,8 @@ class Supervisor:
             records = processes.recorded()
             queries = await hold_ports(records, processes, self._config, home, self._store_digest)
         settings = takeover.worker_settings(self._config, home, queries.port, self._store_digest, queries.grpc_port)
-        # Query ids begin with them. Clippers that share a store or clients must not give out the same ids: feedback
-        # would go to the wrong one.
+        # Query ids begin with these numbers. Clippers that share a store or clients must not give out the same ids:
+        # feedback would go to the wrong query.
         instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
         starts = Numbers(registry, "replica")
         instances.reserve()
@@ -203,7 +204,7 @@ class Supervisor:
             await take_over_on_nodes(cluster, parts.workers, on_nodes, instances)
         takeover.end_the_rest(processes, home, replicas, parts.workers)
         parts.artifacts.remove_unfinished()
-        # Until then workers keep their snapshot: our first one must have every replica that theirs has.
+        # Until then workers keep their snapshot: our first snapshot must have every replica that theirs has.
         await asyncio.gather(*(replica.settled.wait() for replica in replicas if replica.note.ready))
         return parts, queries
 
@@ -286,24 +287,24 @@ class Supervisor:
         api.should_exit = True
         await serving
         await self._end(parts)
-        # What keepers do with the store and the registry has to end before these are closed.
+        # The keepers' use of the store and the registry has to end before these are closed.
         await keepers.stop()
         if leadership is not None:
             await leadership.release()
 
     async def _end(self, parts: Parts) -> None:
-        """Workers first: their open queries need the containers."""
+        """End everything. Workers first: their open queries need the containers."""
         parts.reconciler.stop()
         has_standby = parts.leadership is not None and parts.leadership.standby is not None
         if parts.nodes is not None and has_standby:
-            # The next leader goes on with them, as with what runs on Ray.
+            # The next leader goes on with them, as with containers on Ray.
             await parts.workers.let_go()
         else:
             await parts.workers.drain()
         if parts.nodes is not None:
             parts.nodes.close()
         if parts.leadership is not None and parts.leadership.standby is not None:
-            # Without the lease, what runs on Ray is left alone, for the next leader.
+            # Without the lease, processes on Ray are left alone, for the next leader.
             await parts.leadership.release()
         await parts.manager.stop_all()
         self._home.remove_stale(set(), set())
@@ -313,7 +314,7 @@ class Supervisor:
 
 
 def _open_shared(address: str, holder: Holder, known: Known) -> SharedRegistry:
-    """Open the registry of an address that ``read_registry`` lets through. Nothing is asked of it yet."""
+    """Open the registry of an address that ``read_registry`` accepts. Nothing is asked of it yet."""
     try:
         from clipper.supervisor.registry.redis import RedisRegistry
 

@@ -1,4 +1,4 @@
-"""Requests to stop a server, by signal or by call, and the drain delay that the first one begins."""
+"""Requests to stop a server, by signal or by call, and the drain delay that the first request begins."""
 
 import asyncio
 import logging
@@ -8,23 +8,26 @@ log = logging.getLogger(__name__)
 
 
 class StopRequests:
-    """After the first request balancers have ``drain_delay_s`` to notice, before workers drain."""
+    """Requests to stop. After the first, balancers have ``drain_delay_s`` to notice before workers drain."""
 
     def __init__(self, drain_delay_s: float) -> None:
         self.drain_delay_s = drain_delay_s
         self._first, self._second = asyncio.Event(), asyncio.Event()
 
     def request(self) -> None:
-        """Begin to stop. A second request ends the delay: whoever asks twice does not want to wait."""
+        """Begin to stop. A second request ends the delay: its sender does not want to wait."""
         (self._second if self._first.is_set() else self._first).set()
 
     def watch(self, descriptor: int) -> None:
-        """Request a stop once nobody has the other end of a pipe, of which this is the reading end: the command that
-        watches the server has ended. The descriptor stays open for a server that starts again in its process."""
+        """Request a stop at the end of a pipe, of which this is the reading end.
+
+        The command that watches the server has the other end, and ends then. The descriptor stays open for a server
+        that starts again in its process.
+        """
         loop = asyncio.get_running_loop()
 
         def has_ended() -> None:
-            # Nothing is ever written to it, so it can be read only at its end.
+            # Nothing is ever written to the pipe, so it becomes readable only at its end.
             loop.remove_reader(descriptor)
             log.warning("the command that runs this server has ended, so the server stops")
             self.request()

@@ -1,7 +1,7 @@
 """The artifacts in a shared registry, so that another supervisor can take over with the models' files.
 
-They are tars in pieces, by their digests. A cluster then needs nothing besides Redis, and an artifact is there exactly
-when the change that names it can be. The price is Redis's memory, so there are bounds.
+They are tars in pieces, by their digests. So a cluster needs nothing besides Redis, and an artifact is there whenever a
+change can be made that names it. The price is Redis's memory, so there are bounds.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ class SharedArtifacts:
     """The leader's side: it stores and removes."""
 
     def __init__(self, registry: SharedRegistry) -> None:
-        """Raises RegistryUnavailable."""
+        """Read what is stored. Raises RegistryUnavailable."""
         self._registry = registry
         self._digests = set(registry.artifact_sizes())
-        # One at a time: of two, each would be let in by what is stored before the other.
+        # One at a time: of two at once, each would be admitted without counting the other.
         self._turn = asyncio.Lock()
 
     def has(self, digest: str) -> bool:
         return digest in self._digests
 
     async def keep(self, digest: str, tar: Path) -> None:
-        """Raises TooLarge if there is no room for it, and RegistryUnavailable if it cannot be stored."""
+        """Store an artifact. Raises TooLarge if there is no room, RegistryUnavailable if it cannot be stored."""
         async with self._turn:
             size_bytes = (await asyncio.to_thread(tar.stat)).st_size
             await asyncio.to_thread(self._registry.admit_artifact, size_bytes)
@@ -40,7 +40,7 @@ class SharedArtifacts:
             self._digests.add(digest)
 
     def remove(self, digest: str) -> None:
-        """Remove it if it is there. If Redis is away, the next ``clean`` removes it."""
+        """Remove an artifact if it is there. If Redis is away, the next ``clean`` removes it."""
         if digest not in self._digests:
             return
         try:
@@ -64,7 +64,7 @@ class SharedArtifacts:
 
 
 async def fetch_missing(registry: SharedRegistry, artifacts: Artifacts) -> None:
-    """Bring here what records name and is not here. What cannot be fetched now is left out."""
+    """Fetch the artifacts that records name and that are not here. Those that cannot be fetched now are left out."""
     try:
         contents = await asyncio.to_thread(registry.load)
         sizes = await asyncio.to_thread(registry.artifact_sizes)

@@ -16,10 +16,10 @@ from clipper.supervisor.artifacts.unpacking import unpack
 
 # Uploads at once; more wait for their turn. Each may take disk for its tar and again for its content.
 MAX_UPLOADS = 4
-# An upload that sends nothing for this long has gone. One of 16 GiB that takes longer than this is slower than 1 MB/s.
+# An upload that sends nothing for this long has gone.
 IDLE_TIMEOUT_S = 60.0
 MAX_UPLOAD_S = 4 * 3600.0
-# A digest's folder never begins with it.
+# The beginning of incoming folders, with which no digest begins.
 _INCOMING = ".incoming-"
 _DIGEST = r"[0-9a-f]{64}"
 
@@ -38,7 +38,7 @@ class Copies(Protocol):
 
 class Artifacts:
     def __init__(self, folder: Path, idle_timeout_s: float = IDLE_TIMEOUT_S, copies: Copies | None = None) -> None:
-        """An upload may send nothing, or wait for its turn, for ``idle_timeout_s``. ``copies`` have to have it, too."""
+        """Keep artifacts in ``folder`` and in ``copies``. An upload may pause, or wait, for ``idle_timeout_s``."""
         self._folder = folder
         self._copies = copies
         self._idle_timeout_s = idle_timeout_s
@@ -48,14 +48,14 @@ class Artifacts:
         return (self._folder / _checked(digest)).is_dir()
 
     def renew(self, digest: str) -> bool:
-        """Whether an artifact can be deployed. If so, its age starts again, because it is about to be."""
+        """Return whether an artifact can be deployed. If so, its age starts again, because it is about to be."""
         if self._is_deployable(digest):
             os.utime(self._folder / digest)
             return True
         return False
 
     def older_than(self, before_s: float) -> list[str]:
-        """Artifacts that were uploaded or last asked for before a time in seconds since the epoch."""
+        """Return artifacts that were uploaded or last asked for before a time in seconds since the epoch."""
         return [
             path.name
             for path in self._folder.iterdir()
@@ -68,8 +68,8 @@ class Artifacts:
         Raises:
             InvalidArgument: the tar has another digest, or may not be unpacked.
             RequestTimeout: the tar does not come, or comes too slowly.
-            Unavailable, TooLarge, RegistryUnavailable: it cannot be stored, here or with the copies, or too many come
-                at once.
+            Unavailable, TooLarge, RegistryUnavailable: it cannot be stored, here or with the copies, or there are too
+                many uploads at once.
         """
         try:
             async with asyncio.timeout(self._idle_timeout_s):
@@ -107,15 +107,18 @@ class Artifacts:
             await asyncio.to_thread(remove_tree, incoming)
 
     def check_inside(self, digest: str, path: str) -> None:
-        """Check that ``path`` is a file or folder inside an artifact. Raises NotFound: the artifact is not here. Raises
-        InvalidArgument: it has no such path, or the path leads out of it."""
+        """Check that ``path`` is a file or folder inside an artifact.
+
+        Raises NotFound if the artifact is not here, and InvalidArgument if it has no such path or the path leads out of
+        it.
+        """
         if not self._is_deployable(digest):
             raise NotFound(f"artifact {digest} is not here: PUT it to /artifacts/{digest} first")
         root = self._folder / digest
         try:
             found = (root / path).resolve()
             is_inside = found.is_relative_to(root.resolve()) and found.exists()
-        except (OSError, ValueError):  # a name that is too long, or that none can have
+        except (OSError, ValueError):  # a name that is too long, or that no file can have
             is_inside = False
         if not is_inside:
             raise InvalidArgument(f"the artifact has no file {path!r} in it")
@@ -129,12 +132,12 @@ class Artifacts:
         return f"{_checked(digest)}/code"
 
     def remove(self, digest: str) -> None:
-        remove_tree(self._folder / digest)  # what stays is used again, or costs some room
+        remove_tree(self._folder / digest)  # files that stay are used again, or cost some room
         if self._copies is not None:
             self._copies.remove(digest)
 
     def clean_copies(self, is_needed: Callable[[str], bool]) -> None:
-        """Remove the copies of what is not here and nothing needs, such as uploads to an earlier leader."""
+        """Remove copies that are not here and that nothing needs, such as uploads to an earlier leader."""
         if self._copies is not None:
             self._copies.clean(lambda digest: self.has(digest) or is_needed(digest))
 
@@ -159,7 +162,7 @@ class Artifacts:
 
 
 async def _timely(chunks: AsyncIterator[bytes], idle_timeout_s: float) -> AsyncIterator[bytes]:
-    """Yield the chunks. Raises RequestTimeout if none comes for that long, or if all of them take too long."""
+    """Yield the chunks. Raises RequestTimeout if none comes for ``idle_timeout_s``, or if all take too long."""
     deadline_s = asyncio.get_running_loop().time() + MAX_UPLOAD_S
     while True:
         now_s = asyncio.get_running_loop().time()

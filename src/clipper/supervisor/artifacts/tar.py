@@ -1,7 +1,7 @@
-"""Reads the headers of a tar, and trusts nothing that they say.
+"""Reads the headers of a tar without trusting them.
 
 Python's own reader is not safe for untrusted tars: depending on its patch level it loops for ever over a negative size,
-reads names of any length into memory, and writes a member outside (CVE-2025-8194, CVE-2025-4517 and earlier ones).
+reads names of any length into memory, and writes a member outside (CVE-2025-8194, CVE-2025-4517 and earlier).
 This reader accepts what tars of models contain: files, folders and links, in the formats of POSIX and GNU.
 """
 
@@ -38,9 +38,13 @@ _LONG_TARGET, _LONG_NAME, _PAX, _PAX_FOR_ALL = b"K", b"L", b"x", b"g"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A member of a tar. ``path``: its names from the top, without empty ones, ``.`` and ``..``; empty for the top
-    folder. ``offset``: where its ``size_bytes`` bytes begin in the tar. ``target``: of a link, as written in the
-    tar."""
+    """A member of a tar.
+
+    Attributes:
+        path: its names from the top, without empty names, ``.`` and ``..``; empty for the top folder.
+        offset: where its ``size_bytes`` bytes begin in the tar.
+        target: the target of a link, as written in the tar.
+    """
 
     path: Path
     kind: Kind
@@ -51,8 +55,10 @@ class Entry:
 
 
 def entries(tar: BinaryIO) -> Iterator[Entry]:
-    """The members in their order. The caller may read the file between two members.
-    Raises InvalidArgument: the tar may not be unpacked. The members before were valid."""
+    """Yield the members in their order. The caller may read the file between two members.
+
+    Raises InvalidArgument if the tar may not be unpacked. The members before were valid.
+    """
     end, offset, members = tar.seek(0, os.SEEK_END), 0, 0
     extensions: dict[bytes, bytes] = {}
     if end == 0:
@@ -89,7 +95,7 @@ def refusal(why: str) -> InvalidArgument:
 
 
 def shown(path: bytes) -> str:
-    """A name of any bytes and length, as text for a message."""
+    """Show a name of any bytes and length as text for a message."""
     return repr(path.decode("utf-8", "backslashreplace")[:200])
 
 
@@ -136,7 +142,7 @@ def _read(tar: BinaryIO, offset: int, size_bytes: int) -> bytes:
 
 
 def _extension(type_: bytes, body: bytes) -> dict[bytes, bytes]:
-    """The attributes that a header gives to the next one, by POSIX's names."""
+    """Return the attributes that a header gives to the next header, by POSIX's names."""
     if type_ == _LONG_NAME:
         return {b"path": _text(body)}
     if type_ == _LONG_TARGET:
@@ -166,7 +172,7 @@ def _pax_records(body: bytes) -> dict[bytes, bytes]:
 
 
 def _check_sum(header: bytes) -> None:
-    """The header's checksum: the sum of all bytes, in which those of the checksum itself count as spaces."""
+    """Check the header's checksum: the sum of all bytes, in which those of the checksum itself count as spaces."""
     blanked = header[:148] + b" " * 8 + header[156:]
     signed = sum(byte - 256 if byte > 127 else byte for byte in blanked)  # as some old programs count
     if _number(header[148:156], "checksum") not in (sum(blanked), signed):

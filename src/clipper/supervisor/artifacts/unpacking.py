@@ -1,7 +1,7 @@
 """Unpacks an untrusted tar into a new folder, and writes nothing outside of it.
 
-No path is followed: each folder is opened from the one above, which must be a real one, and each file is made anew in
-it. Links are made when all else is there, so that none can be written through, and none that leads out is made at all.
+No path is followed: each folder is opened from the folder above, which must not be a link, and each file is made anew
+in it. Links are made last, so that nothing is written through them, and no link is made that leads out.
 """
 
 import ctypes
@@ -20,8 +20,8 @@ from clipper.supervisor.artifacts.tar import Entry, refusal, shown
 MAX_SYMLINKS = 1000
 MAX_HOPS = 16
 COPY_BYTES = 1024 * 1024
-# So many files are flushed to the disk one by one, at half a millisecond or more each. If there are more, the rest is
-# flushed at once with all else that waits for that disk, which may be much, but not so much as 100,000 flushes take.
+# This many files are flushed to the disk one by one, at half a millisecond or more each. If there are more, the rest is
+# flushed at once with everything else that waits for that disk, which takes less than 100,000 flushes.
 FLUSHED_ALONE = 1000
 
 # Errors that a tar can cause by its names, such as a file where it has a folder. Other errors are the disk's.
@@ -41,15 +41,16 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Stopped(Exception):
-    """``is_to_stop`` said so."""
+    """The unpacking was stopped by ``is_to_stop``."""
 
 
 def unpack(archive: Path, into: Path, is_to_stop: Callable[[], bool]) -> None:
-    """Unpack a tar into the new folder ``into``, on the disk and not only in memory, and seal it. Of modes, it keeps
-    only whether a file is a program. ``is_to_stop`` is asked at every member and megabyte.
+    """Unpack a tar into the new folder ``into``, on the disk and not only in memory, and seal it.
+
+    A program stays executable; nothing else of the modes is kept. ``is_to_stop`` is asked at every member and megabyte.
 
     Raises:
-        InvalidArgument: the tar may not be unpacked. What was unpacked of it is in the folder.
+        InvalidArgument: the tar may not be unpacked. The folder has the members before the fault.
         OSError: the disk is full, or cannot be written.
         Stopped: ``is_to_stop`` said so.
     """
@@ -65,7 +66,7 @@ def unpack(archive: Path, into: Path, is_to_stop: Callable[[], bool]) -> None:
 
 
 def _unpack(source: BinaryIO, root: int, is_to_stop: Callable[[], bool]) -> int:
-    """Return the number of members, of which only ``FLUSHED_ALONE`` are flushed to the disk."""
+    """Unpack the members; return their number. Only ``FLUSHED_ALONE`` of them are flushed to the disk."""
     symlinks: dict[tar.Path, bytes] = {}
     number = 0
     for number, entry in enumerate(tar.entries(source), 1):
@@ -125,8 +126,10 @@ def _flush_all(folder: int) -> None:
 
 
 def leads_out(path: tar.Path, symlinks: Mapping[tar.Path, bytes]) -> bool:
-    """Whether a symlink leads out of its tree, or through more other links than are allowed. Where ``..`` leads depends
-    on the links before it, so these are followed, by name alone."""
+    """Whether a symlink leads out of its tree, or through more other links than are allowed.
+
+    Where ``..`` leads depends on the links before it, so these are followed, by name alone.
+    """
     at, hops = list(path[:-1]), 0
     left = [path[-1]]
     while left:
@@ -153,11 +156,11 @@ def leads_out(path: tar.Path, symlinks: Mapping[tar.Path, bytes]) -> bool:
 
 @contextmanager
 def _folder(root: int, path: tar.Path) -> Iterator[int]:
-    """A folder below ``root``, made if it is missing. None on the way may be a link."""
+    """Open a folder below ``root``, made if it is missing. No folder on the way may be a link."""
     descriptor = os.dup(root)
     try:
         for name in path:
-            with suppress(FileExistsError):  # which is a folder, or else cannot be opened as one
+            with suppress(FileExistsError):  # it is a folder, or else cannot be opened as a folder
                 os.mkdir(name, 0o700, dir_fd=descriptor)
             below = os.open(name, _FOLDER, dir_fd=descriptor)
             os.close(descriptor)
@@ -178,7 +181,7 @@ def _explained(path: tar.Path) -> Iterator[None]:
 
 
 def _seal(root: int) -> None:
-    """Seal the folders and flush them to the disk, as the registry is: a power cut must not empty what it names."""
+    """Seal the folders and flush them to the disk: the registry names them, and a power cut must not empty them."""
     for path, _, _, folder in os.fwalk(".", topdown=False, follow_symlinks=False, dir_fd=root):
         # A folder that may not be written cannot be moved.
         os.fchmod(folder, 0o700 if path == "." else 0o555)

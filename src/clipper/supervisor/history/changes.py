@@ -1,4 +1,4 @@
-"""Finds the events in changes of the registry."""
+"""Finds events in changes of the registry."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from clipper.supervisor.registry.store import Change, Delete, Put
 from clipper.supervisor.rollout.wanted import Records
 from clipper.values.types import ModelId
 
-# A message shows this much of a value, and so many of the links.
+# A message shows this many characters of a value, and this many links.
 _SHOWN = 40
 _SHOWN_LINKS = 8
 
@@ -31,7 +31,7 @@ class Before(Records, Protocol):
 
 
 def events_of(before: Before, changes: Iterable[Change], why: str = "") -> list[NewEvent]:
-    """The events of changes that are made together. ``why``: the reason, where the change alone does not show it."""
+    """Return the events of changes that are made together. ``why``: the reason, if the changes do not show it."""
     return [event for change in changes for event in _of_change(before, change, why)]
 
 
@@ -105,13 +105,13 @@ def _because(why: str) -> str:
 
 
 def _of_model(before: Before, now: ModelRecord) -> list[NewEvent]:
-    """A new version that becomes current is a deployment, any other a rollback."""
+    """Return the events of a model's change: a new version that becomes current is a deployment, another a rollback."""
     known = before.models.get(now.name)
     old = known.current if known else None
     if now.current is None or now.current == old:
         return []
     subject, version = f"model {now.name}", before.versions.get(ModelId(now.name, now.current))
-    # It becomes current once it is ready, which is long after the call that asked for it.
+    # A version becomes current once it is ready, long after the call that asked for it.
     by = None if version is None or version.promotion is None else version.promoted_by
     if old is None:
         return [NewEvent("deployment", subject, f"version {now.current} is current", now.current, by=by)]
@@ -171,7 +171,7 @@ def _shown(value: Any) -> str:
 
 
 def _links(links: Sequence[Link]) -> str:
-    """Which models are linked, and which of them are shadows, which never answer."""
+    """Write which models are linked, and which of them are shadows, which never answer."""
     shown = [_link(name, link) for name, link in zip(link_names(links), links)]
     more = [f"{len(shown) - _SHOWN_LINKS} more"] if len(shown) > _SHOWN_LINKS else []
     return ", ".join(shown[:_SHOWN_LINKS] + more) or "no model"

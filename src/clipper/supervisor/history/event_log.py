@@ -1,4 +1,4 @@
-"""The latest events in memory: numbers them, bounds floods, finds those that are asked for."""
+"""The latest events in memory: numbers them, bounds floods, and finds requested events."""
 
 from bisect import bisect_right
 from collections import deque
@@ -12,19 +12,19 @@ from msgspec.structs import replace
 from clipper.api.events import Event, Events, Kind, Level
 from clipper.values.types import CLIPPER, Caller
 
-# Some 300 bytes each. A deployment makes three.
+# Events take some 300 bytes each. A deployment makes three.
 MAX_EVENTS = 10_000
-# A message may quote what a container said.
+# The characters of a message, which may quote a container.
 MAX_MESSAGE = 500
-# How many events of one kind on one subject are kept in a window. One event at its end says how many more there were.
+# The events of a kind on a subject that are kept in a window. An event at its end says how many more there were.
 BURST = 20
 WINDOW_S = 600.0
-# How many windows are open at once. If there are more subjects and kinds, the oldest window ends early.
+# The windows that are open at once. If there are more subjects and kinds, the oldest window ends early.
 MAX_WINDOWS = 4096
 
 
 class NewEvent(Struct, frozen=True):
-    """An event that has no number and time yet; see ``Event``. ``by``: whose change it was, if that is known."""
+    """An event without a number and a time; see ``Event``. ``by``: the caller whose change it was, if known."""
 
     kind: Kind
     subject: str
@@ -36,7 +36,7 @@ class NewEvent(Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Window:
-    """The events of one kind on one subject since ``began_s``, and the last one that was left out."""
+    """The events of a kind on a subject since ``began_s``, and the last event that was left out."""
 
     began_s: float
     count: int = 0
@@ -45,10 +45,10 @@ class _Window:
 
 
 class EventLog:
-    """Keeps ``MAX_EVENTS``. Two clocks come in: ``now_s`` never goes back, ``time_s`` is what people read."""
+    """Keeps ``MAX_EVENTS``. Two clocks come in: ``now_s`` never goes back, ``time_s`` is for people."""
 
     def __init__(self, known: Iterable[Event] = ()) -> None:
-        """``known``: those of an earlier supervisor, oldest first."""
+        """Begin with the ``known`` events of an earlier supervisor, oldest first."""
         self._events = deque(known, maxlen=MAX_EVENTS)
         self._windows: dict[tuple[Kind, str], _Window] = {}
 
@@ -57,11 +57,11 @@ class EventLog:
 
     @property
     def newest_id(self) -> int:
-        """0 if there is none."""
+        """The number of the newest event; 0 if there is none."""
         return self._events[-1].id if self._events else 0
 
     def add(self, new: NewEvent, now_s: float, time_s: float) -> None:
-        """Add an event; one of a flood is only counted."""
+        """Add an event; an event of a flood is only counted."""
         self.end_windows(now_s, time_s)
         window = self._windows.get((new.kind, new.subject))
         if window is None:
@@ -76,7 +76,7 @@ class EventLog:
             self._append(new, time_s)
 
     def end_windows(self, now_s: float, time_s: float) -> None:
-        """Add an event for each window that is over and has left events out. Windows are in order of their start."""
+        """Add an event for each window that is over and has left events out, in the order of their starts."""
         while self._windows:
             key = next(iter(self._windows))
             if now_s - self._windows[key].began_s < WINDOW_S:
@@ -91,7 +91,7 @@ class EventLog:
         subject: str | None = None,
         who: str | None = None,
     ) -> Events:
-        """The first ``limit`` events after the one of that number; if ``after`` is None, the last ``limit`` of all."""
+        """Return the first ``limit`` events after the number ``after``; the last ``limit`` of all if that is None."""
         events = self._events
         if after is None:
             latest = (one for one in reversed(events) if _fits(one, kind, subject, who))

@@ -17,14 +17,16 @@ from clipper.supervisor.history.event_log import MAX_EVENTS, EventLog, NewEvent
 MAX_LINES = 2 * MAX_EVENTS
 # Clipper writes no larger file: a message has 500 characters, of at most 6 bytes each in JSON.
 MAX_BYTES = MAX_LINES * 4096
-# What JavaScript's numbers hold, and what a calendar does.
+# The bounds of JavaScript's numbers, and of the calendar.
 MAX_ID = 2**53
 END_OF_TIMES_S = 1e11
 
 
 class EventFile:
-    """Never raises because of the file: ``problem`` says why it cannot be written, or what of it could not be read.
-    What is appended survives the supervisor, but a power cut only if the system has written it by then."""
+    """The file of events. It raises no error over the file: ``problem`` says why it cannot be written, or read.
+
+    Appended events survive the supervisor, but a power cut only if the system has written them by then.
+    """
 
     def __init__(self, path: Path) -> None:
         self.problem: str | None = None
@@ -42,7 +44,7 @@ class EventFile:
             return []
         events: list[Event] = []
         lines = text.split(b"\n")
-        for line in lines[:-1]:  # what is behind the last end of a line was cut short
+        for line in lines[:-1]:  # a part after the last end of a line was cut short
             try:
                 event = _decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -106,7 +108,7 @@ class EventFile:
         return self._descriptor
 
     def _replace(self, events: Sequence[Event], unreadable: int) -> None:
-        """Begin a file of the events that could be read. The old one is kept if more than its end was lost."""
+        """Begin a file with the events that could be read. The old file is kept if more than its end was lost."""
         if unreadable:
             kept = self._path.with_name(f"{self._path.name}.damaged")
             self._damage = (
@@ -142,17 +144,17 @@ _decode = msgspec.json.Decoder(Event).decode
 
 log = logging.getLogger(__name__)
 
-# A file that could not be written is tried again this often, and floods that are over are told.
+# How often a file that could not be written is tried again, and ended floods are reported.
 LOOK_EVERY_S = 5.0
 
 
 class EventKeeper:
-    """Records events in ``log``, also those that could not be written. A file that cannot be written stops nothing."""
+    """Records events in ``log`` and in a file. A file that cannot be written stops nothing."""
 
     def __init__(self, file: EventFile) -> None:
         self._file = file
         self.log = EventLog(file.load())
-        # The newest that is in the file. What could not be written yet is behind it in the log, which bounds it.
+        # The newest event in the file. Events that could not be written yet follow it in the log, which bounds them.
         self._saved_id = self.log.newest_id
         self._is_told = False
 
@@ -166,7 +168,7 @@ class EventKeeper:
         return [] if self._file.problem is None else [self._file.problem]
 
     def look(self) -> None:
-        """Tell of floods that are over, and write what could not be written before."""
+        """Report floods that are over, and write events that could not be written before."""
         self.log.end_windows(time.monotonic(), time.time())
         self._save()
 

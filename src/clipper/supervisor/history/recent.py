@@ -1,4 +1,4 @@
-"""What came of the queries of the last minute, and which applications and versions are in trouble by that."""
+"""The outcomes of the last minute's queries, and the applications and versions that are in trouble by them."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -17,8 +17,11 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The outcomes of the rows that a version was asked for. ``last_error``: the message of the latest failure.
-    ``given_up``: rows that were not sent although a replica was connected, since they would have been late."""
+    """The outcomes of the rows that a version was asked for.
+
+    ``last_error`` is the message of the latest failure. ``given_up`` counts rows that were not sent although a replica
+    was connected, since they would have been late.
+    """
 
     outputs: int = 0
     failed: int = 0
@@ -34,7 +37,7 @@ def answers_of(counted: ApplicationStatistics) -> LastMinute:
 
 
 def sum_of_answers(all_: Iterable[LastMinute]) -> LastMinute:
-    """The sum; explanations are those of the last that has one."""
+    """Return the sum; explanations are those of the last part that has any."""
     queries = late = 0
     defaults: Counter[str] = Counter()
     errors: Counter[str] = Counter()
@@ -54,7 +57,7 @@ def rows_of(counted: VersionStatistics) -> Rows:
 
 
 def sum_of_rows(all_: Iterable[Rows]) -> Rows:
-    """The sum; the error is that of the last that has one."""
+    """Return the sum; the error is that of the last part that has one."""
     outputs = failed = sent = given_up = 0
     last_error = ""
     for one in all_:
@@ -68,7 +71,7 @@ class Window(Generic[K, S]):
 
     def __init__(self, total: Callable[[Iterable[S]], S]) -> None:
         self._total = total
-        # At most a step every two seconds.
+        # There is at most a step every two seconds.
         self._steps: dict[K, deque[tuple[float, S]]] = {}
 
     def add(self, now_s: float, counted: Mapping[K, S]) -> None:
@@ -84,7 +87,7 @@ class Window(Generic[K, S]):
         return iter(self._steps)
 
     def since(self, key: K, start_s: float) -> S:
-        """The sum of the steps after ``start_s``, of those that are still there."""
+        """Return the sum of the steps after ``start_s`` that are still kept."""
         return self._total(one for at_s, one in self._steps.get(key, ()) if at_s > start_s)
 
     def forget(self, key: K) -> None:
@@ -92,7 +95,7 @@ class Window(Generic[K, S]):
 
 
 class Recent:
-    """The last minute of what is followed. ``taken_s``: when the latest step was added."""
+    """The last minute of applications and versions. ``taken_s``: when the latest step was added."""
 
     def __init__(self, now_s: float) -> None:
         self.taken_s = now_s
@@ -105,7 +108,7 @@ class Recent:
         applications: Mapping[str, ApplicationStatistics],
         versions: Mapping[ModelId, VersionStatistics],
     ) -> None:
-        """Add a step: what was counted in it over all workers, and nothing of what was not counted."""
+        """Add a step: the counts of all workers in it."""
         self.taken_s = now_s
         self.applications.add(now_s, {name: answers_of(one) for name, one in applications.items()})
         self.versions.add(now_s, {key: rows_of(one) for key, one in versions.items()})
@@ -117,10 +120,10 @@ class Recent:
         return self.versions.since(version, self.taken_s - RECENT_S)
 
 
-# The alert ClipperLate of deploy/prometheus has the same share, and sends its reader here.
+# The alert ClipperLate of deploy/prometheus has the same share, and refers its reader to this.
 BEGINS_SHARE = 0.05
 ENDS_SHARE = 0.025
-# One query that fails is no trouble of an application that is asked once a minute.
+# A single failed query is no trouble for an application that is asked once a minute.
 BEGINS_COUNT = 3
 # Some steps of the sampler, so that one good step between bad ones does not end it.
 SOON_S = 20.0
@@ -146,7 +149,7 @@ class Share:
 
     @classmethod
     def of_queries(cls, wrong: int, queries: int) -> "Share":
-        """``queries`` were asked in the time; some of those that went wrong in it may have been asked before."""
+        """Make the share of ``queries`` that went wrong; some of these may have been asked before that time."""
         return cls(wrong, max(wrong, queries))
 
     def is_least(self, share: float) -> bool:
@@ -154,15 +157,15 @@ class Share:
 
 
 def is_on(was_on: bool, minute: Share, soon: Share) -> bool:
-    """Whether a trouble is there, by what went wrong in the last minute and in the last ``SOON_S``."""
+    """Whether there is trouble, by what went wrong in the last minute and in the last ``SOON_S``."""
     if not was_on:
         return minute.wrong >= BEGINS_COUNT and minute.is_least(BEGINS_SHARE) and soon.is_least(BEGINS_SHARE)
-    # Without anything in the last seconds it is not known to be over.
+    # Without any query in the last seconds it is not known to be over.
     return minute.is_least(ENDS_SHARE) and (not soon.of or soon.is_least(ENDS_SHARE))
 
 
 class Health:
-    """Facts in by ``look``, problems out."""
+    """Decides which applications and versions are in trouble: facts in by ``look``, problems out."""
 
     def __init__(self) -> None:
         self._told: dict[Trouble, str] = {}
@@ -200,7 +203,7 @@ class Health:
         return Trouble("errors", str(version)) in self._told
 
     def problems(self) -> list[str]:
-        """A line for each trouble, with its cause; those of applications first."""
+        """Return a line for each trouble, with its cause; applications come first."""
         return [
             self._told[trouble]
             for trouble in sorted(self._told, key=lambda one: (one.kind in ("errors", "unsent"), one.name))
@@ -219,5 +222,5 @@ def _failed_text(name: str, failed: Share, answers: LastMinute) -> str:
 
 
 def _line(text: str) -> str:
-    """A model's message may have several lines, as a traceback has."""
+    """Return a message as a single line: a model's may have several lines, like a traceback."""
     return " ".join(text.split())

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# How many steps (ten minutes of 2 s) a subject has to be idle before its series make room for those of a busy one.
+# The steps (ten minutes of 2 s) that a subject has to be idle before its series make room for a busy subject's.
 IDLE_STEPS = 300
-# Digits after the point in what is read: float32 has no more for numbers of this size.
+# Digits after the point of values that are read: float32 has no more for numbers of this size.
 DIGITS = 5
 
 NO_VALUE = float("nan")
@@ -21,21 +21,23 @@ class Subject:
 
 @dataclass(slots=True)
 class _Kept:
-    """The series of one subject: the row of each, and when the subject was last busy."""
+    """The series of a subject: their rows, and when the subject was last busy."""
 
     busy_step: int
     rows: dict[str, int] = field(default_factory=dict)
 
 
 class SeriesRing:
-    """Keeps the latest ``points`` values of each series, in 4 bytes each; a gap is NaN. If all rows are in use, a busy
-    subject gets the rows of the subject that has been idle for longest, if that is ``IDLE_STEPS`` or more; otherwise
-    the new series is left out."""
+    """Keeps the latest ``points`` values of each series, in 4 bytes each; a gap is NaN.
+
+    If all rows are in use, a busy subject gets the rows of the subject that has been idle for longest, if that is
+    ``IDLE_STEPS`` or more; otherwise the new series is left out.
+    """
 
     def __init__(self, points: int, max_series: int) -> None:
         self._points = points
         self._values = np.empty((max_series, points), np.float32)
-        # A view of the same memory: writing one value through it takes half the time that it takes through the array.
+        # A view of the same memory, through which writing a value takes half the time.
         self._cells = self._values.data.cast("B").cast("f")
         self._subjects: dict[Subject, _Kept] = {}
         self._free: list[int] = []
@@ -46,7 +48,7 @@ class SeriesRing:
 
     @property
     def length(self) -> int:
-        """The number of points so far: one for each step since the first, at most ``points``."""
+        """The number of points so far: a point for each step since the first, at most ``points``."""
         return 0 if self._step < 0 else min(self._step - self._first_step + 1, self._points)
 
     @property
@@ -55,7 +57,7 @@ class SeriesRing:
         return frozenset(self._left_out)
 
     def begin(self, step: int) -> None:
-        """Begin a step, a number later than the last one; steps between, and series not written, are gaps."""
+        """Begin a step, whose number is above the last; steps between, and series that are not written, are gaps."""
         if step <= self._step:
             raise ValueError(f"step {step} does not follow {self._step}")
         if self._step < 0:
@@ -68,7 +70,7 @@ class SeriesRing:
         self._idle = None
 
     def write(self, subject: Subject, values: Mapping[str, float], *, is_busy: bool, steps: int = 1) -> None:
-        """Write a subject's values for this step and the ``steps`` - 1 before it. A series without one has a gap."""
+        """Write a subject's values for this step and the ``steps`` - 1 before. A series without a value has a gap."""
         self._left_out.discard(subject)
         kept = self._subjects.get(subject)
         if kept is None:
@@ -99,7 +101,7 @@ class SeriesRing:
             self._drop(gone)
 
     def drop(self, subject: Subject) -> None:
-        """Drop the series of a subject, if there are any: its name belongs to something else now."""
+        """Drop the series of a subject, if there are any: its name now belongs to something else."""
         if subject in self._subjects:
             self._drop(subject)
 
@@ -108,12 +110,11 @@ class SeriesRing:
         return () if kept is None else tuple(sorted(kept.rows))
 
     def read(self, subject: Subject, names: Sequence[str], points: int) -> dict[str, list[float]]:
-        """The last ``points`` values of these series, oldest first, or as many as there are; NaN is a gap."""
+        """Return the last ``points`` values of these series, oldest first, or as many as there are; NaN is a gap."""
         return self.read_all([subject], names, points)[0]
 
     def read_all(self, subjects: Iterable[Subject], names: Sequence[str], points: int) -> list[dict[str, list[float]]]:
-        """Read several subjects, as ``read`` does one: one call for thousands of series takes a fraction of the time of
-        many."""
+        """Read several subjects like ``read``: a call for thousands of series takes a fraction of many calls' time."""
         rows = [
             -1 if kept is None else kept.rows.get(name, -1)
             for kept in map(self._subjects.get, subjects)
@@ -123,7 +124,7 @@ class SeriesRing:
         positions = np.arange(self._step - length + 1, self._step + 1) % self._points
         index = np.array(rows, np.intp)
         known = index >= 0
-        # A row that nobody writes is uninitialised memory: it is not read.
+        # A row that nobody has written is uninitialised memory, and is not read.
         found = np.full((len(rows), length), NO_VALUE)
         found[known] = self._values[index[known, np.newaxis], positions]
         lists = iter(np.round(found, DIGITS).tolist())

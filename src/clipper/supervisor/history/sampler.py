@@ -28,20 +28,20 @@ MAX_SERIES = 8192
 # Two minutes of the few series that an overview shows: six for an application with a model, two for a worker.
 LATEST_POINTS = 60
 MAX_LATEST_SERIES = 8192
-# How many applications, and how many models, are followed: the first ones.
+# The number of applications, and of models, that are followed: the first of them.
 MAX_FOLLOWED = 1000
-# How many of each kind are read in a step. If there are more, they take turns, and a value covers all steps since the
-# last turn.
+# The number of each kind that is read in a step. If there are more, they take turns, and a value covers all steps since
+# the last turn.
 PER_STEP = 128
-# A worker that is busy with a long task answers in the next step or the one after it: until then there are gaps. Then
-# the others' counts go on without it. Once it answers, what it counted meanwhile belongs to no step, but to the last
-# minute: queries fail when a machine is too busy.
+# A worker that is busy with a long task answers in the next step or the step after: until then there are gaps. After
+# that the others' counts go on without it. Once it answers, its counts belong to no step, but to the last minute:
+# queries fail when a machine is too busy.
 MAX_MISSED = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ApplicationFacts:
-    """``id`` tells an application from an earlier one of the same name."""
+    """An application. ``id`` tells it from an earlier application of the same name."""
 
     name: str
     id: str
@@ -50,7 +50,7 @@ class ApplicationFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """``versions`` are those that run or should run."""
+    """A model. ``versions`` are those that run or should run."""
 
     name: str
     current: str | None
@@ -88,9 +88,13 @@ _Asked = tuple[tuple[str, ...], tuple[ModelId, ...]]
 
 @dataclass(slots=True)
 class _Worker:
-    """The last reading of everything from one worker, and how often in a row it has not answered. ``lacked``: what it
-    did not have when it was last asked. ``is_left_out``: the others' counts went on without it. ``question``: what was
-    asked for when there was nothing newer than these readings, with their marks."""
+    """The last readings of a worker, and how often in a row it has not answered.
+
+    Attributes:
+        lacked: what it did not have when it was last asked.
+        is_left_out: whether the others' counts went on without it.
+        question: the question with the marks of these readings.
+    """
 
     applications: dict[str, ApplicationStatistics] = field(default_factory=dict)
     versions: dict[ModelId, VersionStatistics] = field(default_factory=dict)
@@ -102,7 +106,7 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """The counts of a step. ``begun``: what had a reading before, so without a new one nothing was counted."""
+    """The counts of a step. ``begun``: what had a reading before, so that without a new reading nothing was counted."""
 
     applications: Mapping[str, ApplicationStatistics]
     versions: Mapping[ModelId, VersionStatistics]
@@ -112,10 +116,10 @@ class _Counted:
 class Sampler:
     """Turns readings into series. Time comes in: ``now_s`` of a clock that never goes back.
 
-    The first reading of anything is where its counting begins, since nobody knows over which time it was counted; but
-    what a worker did not have in an earlier step it has counted since then, and a worker that this supervisor has
-    started has counted all since its start. ``latest`` has those series that ``OF_OVERVIEW`` names; there is always
-    room."""
+    The counts of a thing begin with its first reading, since the time that this covers is not known. But if a worker
+    did not have the thing in an earlier step, it has counted since then; and a worker that this supervisor has started
+    has counted since its start. ``latest`` has the series that ``OF_OVERVIEW`` names, for which there is always room.
+    """
 
     def __init__(self, now_s: float, points: int = POINTS, max_series: int = MAX_SERIES) -> None:
         self.ring = SeriesRing(points, max_series)
@@ -131,10 +135,10 @@ class Sampler:
         # The applications and versions of the last step.
         self._seen: set[str | ModelId] | None = None
         self._subjects: set[Subject] = set()
-        # What the workers are asked for by these facts.
+        # The facts of the last question.
         self._facts: Facts | None = None
         self._asked: _Asked = ((), ())
-        # What applications have lost on feedback since their series began.
+        # The applications' losses on feedback since their series began.
         self._losses: dict[str, SelectionStatistics] = {}
         self._processes: dict[int, ProcessFacts] = {}
         self._looked_s = now_s
@@ -143,8 +147,10 @@ class Sampler:
         return self._began_s + (self._step + 1) * STEP_S
 
     def question(self, instance: int, facts: Facts) -> GetStatistics:
-        """Make the question to a worker: for the applications and versions whose turn it is, and since which marks.
-        With 64 workers and a thousand models that are 128,000 marks, so an unchanged question is the same object."""
+        """Make the question to a worker: for the applications and versions whose turn it is, with their marks.
+
+        With 64 workers and a thousand models these are 128,000 marks, so an unchanged question is the same object.
+        """
         asked, worker = self._asked_of(facts), self._workers.get(instance, _Worker())
         if worker.question is None or worker.question[0] is not asked:
             names, versions = asked
@@ -156,7 +162,7 @@ class Sampler:
         return worker.question[1]
 
     def _asked_of(self, facts: Facts) -> _Asked:
-        """The same object as before, as long as the same is asked for."""
+        """Return the things to ask for: the same object as before, as long as they are the same."""
         if facts is not self._facts:
             turns = _turns(facts)
             names = tuple(one.name for one in islice(facts.applications, self._turn % turns, MAX_FOLLOWED, turns))
@@ -166,8 +172,10 @@ class Sampler:
         return self._asked
 
     def take(self, now_s: float, facts: Facts, answers: Mapping[int, WorkerStatistics]) -> None:
-        """Take a sample at ``now_s``, when the answers came, by the workers' instances. ``facts``: those that the
-        questions were made of. A second sample in the time of one step does nothing."""
+        """Take a sample at ``now_s``, when the answers came, by the workers' instances.
+
+        ``facts`` are those of the questions. A second sample within a step does nothing.
+        """
         step = int((now_s - self._began_s) / STEP_S)
         if step <= self._step:
             return
@@ -191,8 +199,7 @@ class Sampler:
         self._write_processes(facts.processes, now_s)
 
     def forget_former(self, ids: Mapping[str, str]) -> None:
-        """Drop the series of applications that are gone, though others may have their names by now. ``ids``: by
-        name."""
+        """Drop the series of removed applications, even if others have their names by now. ``ids`` are by name."""
         for name, id_ in self._ids.items():
             if ids.get(name) != id_:
                 subject = Subject("application", name)
@@ -208,8 +215,10 @@ class Sampler:
         self._ids = dict(ids)
 
     def _note_what_came(self, facts: Facts, now_s: float) -> None:
-        """Note what no worker had in the last step. An application made again under its name is left out: a worker may
-        still have counted for the one before."""
+        """Note the things that no worker had in the last step.
+
+        An application that was made again under its name is left out: a worker may still have counted for the earlier.
+        """
         names = {one.name for one in facts.applications}
         versions = {ModelId(one.name, version) for one in facts.models for version in one.versions}
         if self._seen is not None:
@@ -222,7 +231,7 @@ class Sampler:
         self._seen = names | versions
 
     def _counted(self, facts: Facts, answers: Mapping[int, WorkerStatistics], now_s: float) -> _Counted | None:
-        """Add up what all workers have counted since the last whole step; None if this step is not whole."""
+        """Add up the counts of all workers since the last whole step; None if this step is not whole."""
         expected = facts.workers
         for gone in self._workers.keys() - expected:
             del self._workers[gone]
@@ -240,7 +249,7 @@ class Sampler:
         return self._increase(facts, {one: answer for one, answer in answers.items() if one not in back})
 
     def _increase(self, facts: Facts, answers: Mapping[int, WorkerStatistics]) -> _Counted:
-        """Add up what these workers have counted since their last answers."""
+        """Add up the counts of these workers since their last answers."""
         names, keys = self._asked_of(facts)
         asked_for: set[str | ModelId] = {*names, *keys}
         begun: set[str | ModelId] = set()
@@ -286,7 +295,7 @@ class Sampler:
     def _application(
         self, one: ApplicationFacts, step: _Counted | None, interval_s: float
     ) -> tuple[dict[str, float], bool]:
-        """Its values, and whether it was busy."""
+        """Return an application's values, and whether it was busy."""
         values = {"slo_ms": one.slo_ms}
         counted = None if step is None else step.applications.get(one.name)
         if counted is not None:
@@ -324,7 +333,7 @@ class Sampler:
         return values, bool(found)
 
     def batch_limits(self, version: ModelId) -> dict[str, int]:
-        """The smallest batch limit of each linked replica over the workers, by their last readings."""
+        """Return the smallest batch limit of each linked replica over the workers, by their last readings."""
         limits: dict[str, int] = {}
         for worker in self._workers.values():
             if (known := worker.versions.get(version)) is not None:
@@ -342,7 +351,7 @@ class Sampler:
         self._looked_s = now_s
 
     def _forget_others(self, facts: Facts) -> None:
-        """Drop what is known of applications, models and workers that no longer exist."""
+        """Forget applications, models and workers that no longer exist."""
         ids = {one.name: one.id for one in facts.applications}
         versions = {ModelId(one.name, version) for one in facts.models for version in one.versions}
         keys = versions | ids.keys()
@@ -373,6 +382,6 @@ class Sampler:
 
 
 def _turns(facts: Facts) -> int:
-    """The number of steps in which everything that is followed has its turn."""
+    """Return the number of steps in which everything that is followed has its turn."""
     followed = min(max(len(facts.applications), len(facts.models), 1), MAX_FOLLOWED)
     return ceil(followed / PER_STEP)

@@ -1,6 +1,4 @@
-"""What became of processes, and what was decided: steps for operators who ask why the server is in its present state,
-and events of what they have to know.
-"""
+"""The history of processes and decisions: steps that explain the server's present state, and events for operators."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -11,13 +9,13 @@ from clipper.supervisor.history.event_log import NewEvent
 from clipper.supervisor.rollout import instructions as do
 from clipper.supervisor.rollout.facts import DOWN, Facts, SlotFacts, WorkerFacts, changed_slots
 
-# Some hundred bytes each. A deployment makes about ten.
+# Steps take some hundred bytes each. A deployment makes about ten.
 MAX_STEPS = 500
 _UP = ("starting", "ready", "lost")
 
 
 def started_event(pid: int, workers: int, replicas: int) -> NewEvent:
-    """The start of a supervisor that has taken over so many workers and replicas."""
+    """Make the event of a supervisor's start, with the number of workers and replicas that it took over."""
     over = f"; it has taken over {workers} workers and {replicas} replicas" if workers or replicas else ""
     return NewEvent("server", "server", f"the supervisor is started, Clipper {__version__}, pid {pid}{over}")
 
@@ -28,8 +26,8 @@ class Story:
     def __init__(self) -> None:
         self._steps: deque[Step] = deque(maxlen=MAX_STEPS)
         self._slots: tuple[SlotFacts, ...] = ()
-        # The phase of each process at the last look, and whether it was in a crash loop, whose beginning alone is an
-        # event: by slot and by worker.
+        # By slot and by worker, the phase at the last look, and whether it was in a crash loop, of which only the
+        # beginning is an event.
         self._replicas: dict[str, tuple[str, bool]] = {}
         self._workers: dict[int, tuple[str, bool]] = {}
 
@@ -38,7 +36,7 @@ class Story:
         return tuple(self._steps)
 
     def follow(self, at: float, facts: Facts) -> list[NewEvent]:
-        """Record how processes have changed since the last look, and return the events of it."""
+        """Record how processes have changed since the last look, and return the events."""
         events = []
         changed, gone = changed_slots(self._slots, facts.slots)
         self._slots = facts.slots
@@ -66,7 +64,7 @@ class Story:
         return events
 
     def note(self, at: float, subject: str, text: str) -> None:
-        """Record a step: also the outcome of something that is neither a process nor a decision of the rollout."""
+        """Record a step. It may be neither a change of a process nor a decision of the rollout."""
         self._steps.append(Step(at, subject, text))
 
     def record(self, at: float, instructions: Iterable[do.Instruction]) -> None:

@@ -1,4 +1,4 @@
-"""The values of one step, from what was counted in it."""
+"""The values of a step, from its counts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,11 +40,11 @@ class Replicas:
 
 
 def application_values(counted: ApplicationStatistics, interval_s: float) -> dict[str, float]:
-    """The values of an application for which something was counted.
+    """Return the values of an application with counts.
 
     Args:
-        counted: in the step, over all workers.
-        interval_s: how long the step was.
+        counted: the counts of the step, over all workers.
+        interval_s: the length of the step.
 
     Returns:
         ``rate`` of queries and ``feedback_rate``, a second. Of the answers of the step ``p50_ms`` and ``p99_ms``, and
@@ -65,10 +65,10 @@ def application_values(counted: ApplicationStatistics, interval_s: float) -> dic
         }
         values |= _shares("default_share", counted.defaults, answers)
         values |= _shares("error_share", counted.errors, answers)
-        # A query may be answered in a later step than the one in which it asked its models: those under way look like
+        # A query may be answered in a later step than the step in which it asks its models: those under way look like
         # answers of theirs. So a model has no more answers than there were with an output.
         failures = answers_of(counted).failures
-        # Those that a worker refuses unread are not among the answers.
+        # Queries that a worker refuses unread are not among the answers.
         most = max(answers - failures.total() + failures["overloaded"], 0)
         for model, each in selection.models.items():
             values[f"answer_share.{model}"] = min(max(each.selected - each.missing, 0), most) / answers
@@ -90,11 +90,11 @@ def _shares(name: str, counts: Mapping[str, int], answers: int) -> dict[str, flo
 
 
 def version_values(counted: VersionStatistics | None, interval_s: float, limit: int) -> dict[str, float]:
-    """The values of a version, or of all versions of a model.
+    """Return the values of a version, or of all versions of a model.
 
     Args:
-        counted: in the step, over all workers; None if nothing was.
-        limit: the batch limit as it was last read; 0 if there is none.
+        counted: the counts of the step, over all workers; None if there are none.
+        limit: the batch limit that was last read; 0 if there is none.
 
     Returns:
         ``rate`` of rows sent to replicas, a second; the mean ``batch_size``, ``queue_wait_ms`` of the oldest row of

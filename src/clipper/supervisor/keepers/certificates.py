@@ -21,10 +21,10 @@ _Identity = tuple[tuple[int, int, int] | None, ...]
 
 
 class Certificates:
-    """``material``: the certificate and key in use. ``problem``: why the files' content is not in use."""
+    """The server's certificate. ``material``: the pair in use. ``problem``: why the files' content is not in use."""
 
     def __init__(self, paths: TlsPaths, copy: Path) -> None:
-        """Raises InvalidArgument. ``copy``: where commands of this home find the certificate to expect."""
+        """Read the files. ``copy``: where this home's commands find the certificate. Raises InvalidArgument."""
         self._paths = paths
         self._copy = copy
         self._followers: list[Callable[[TlsMaterial], None]] = []
@@ -39,8 +39,7 @@ class Certificates:
 
     @property
     def expires_at(self) -> float | None:
-        """Return when the certificate, or one that signed it, expires, in seconds since 1970; None if that cannot be
-        read."""
+        """Return when the certificate or its signers' first expires, in seconds since 1970; None if unreadable."""
         return expires_at(self.material.certificate)
 
     @property
@@ -49,7 +48,7 @@ class Certificates:
         return None if self.material.client_ca is None else expires_at(self.material.client_ca)
 
     def problems(self, now_s: float) -> list[str]:
-        """Return what an operator has to act on; ``now_s`` is in seconds since 1970."""
+        """Return the problems for an operator; ``now_s`` is in seconds since 1970."""
         expiries = (
             expiry_problem(SERVER, self.expires_at, now_s),
             expiry_problem(CLIENT_CA, self.client_ca_expires_at, now_s),
@@ -98,6 +97,6 @@ class Certificates:
         write_whole(self._copy, [own_certificate(material)])
 
     def _identity(self) -> _Identity:
-        """Differs whenever other content is put into one of the files."""
+        """Return a value that differs whenever other content is put into any of the files."""
         paths = (self._paths.certificate, self._paths.key, self._paths.client_ca)
         return tuple(stamp(path) for path in paths if path is not None)

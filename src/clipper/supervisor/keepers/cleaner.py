@@ -14,7 +14,7 @@ from clipper.supervisor.rollout import wanted
 
 log = logging.getLogger(__name__)
 
-# A deployment follows its upload within moments; a day is for those who work by hand.
+# A deployment follows its upload within moments; a day is for people who work by hand.
 UNUSED_AGE_S = 24 * 3600.0
 LOOK_EVERY_S = 24 * 3600.0
 # A look goes over records in memory and takes well under a millisecond.
@@ -25,7 +25,7 @@ class VersionCleaner:
     """Removes the oldest versions of a model that do not run, once there are more than ``keep`` of them."""
 
     def __init__(self, catalog: Catalog, keep: int, delete: Callable[[str, str], Awaitable[None]]) -> None:
-        """``delete`` removes a version with all that it has on disk; it may raise ``ClipperError``."""
+        """Make a cleaner. ``delete`` removes a version with its files; it may raise ``ClipperError``."""
         self._catalog = catalog
         self._keep = keep
         self._delete = delete
@@ -54,7 +54,7 @@ class ArtifactCleaner:
         self._artifacts = artifacts
 
     def clean(self, now_s: float | None = None) -> None:
-        """Remove what nobody uses and is older than a day. ``now_s``: in seconds since the epoch."""
+        """Remove artifacts that nobody uses and that are older than a day. ``now_s``: in seconds since the epoch."""
         for digest in self._artifacts.older_than((now_s or time.time()) - UNUSED_AGE_S):
             if not self._catalog.uses_artifact(digest):
                 log.info("artifact %(artifact)s was not deployed for a day and is removed", {"artifact": digest})
@@ -69,8 +69,10 @@ RETRY_S = 30.0
 
 
 class Forgetter:
-    """Works off the catalog's ``to_forget`` in one task: a store that is down neither delays nor loses a deletion. The
-    supervisor does this since an application may be deleted while no worker runs."""
+    """Works off the catalog's ``to_forget`` in a task: a store that is down neither delays nor loses a deletion.
+
+    The supervisor does this since an application may be deleted while no worker runs.
+    """
 
     def __init__(self, catalog: Catalog, store: Store, delay_s: float = DELAY_S, retry_s: float = RETRY_S) -> None:
         self._catalog = catalog

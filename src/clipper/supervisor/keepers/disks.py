@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 _MIB = 1024 * 1024
-# One commit of the selection store with its journal may need as much, so less is as good as nothing.
+# A commit of the selection store with its journal may need as much, so less is as good as nothing.
 FULL_BYTES = _MIB
-# What a server writes in an hour without a bound of its own (learned state, events, environments of new models) is less
-# than this; on a small disk a tenth of it is.
+# More than a server writes in an hour without a bound of its own (learned state, events, environments of new models);
+# on a small disk a tenth of the disk.
 LOW_BYTES = 1024 * _MIB
 LOW_SHARE = 0.1
-# A disk about the bound does not come and go: what is too little ends above the bound times this.
+# The problem of a full disk ends above the bound times this, so that it does not come and go.
 ENDS_ABOVE = 1.25
 
 State = Literal["room", "low", "full"]
@@ -22,8 +22,11 @@ State = Literal["room", "low", "full"]
 
 @dataclass(frozen=True, slots=True)
 class DiskFacts:
-    """A folder's disk. ``needs``: what is refused once it is full, as the subject and verb of a sentence.
-    ``free_bytes``: what the server may still write."""
+    """A folder's disk.
+
+    ``needs`` is what is refused once it is full, as the subject and verb of a sentence. ``free_bytes`` is how much the
+    server may still write.
+    """
 
     path: str
     needs: tuple[str, ...]
@@ -32,7 +35,7 @@ class DiskFacts:
 
 
 class DiskSpace:
-    """Facts in by ``look``, problems out."""
+    """Decides which disks have too little room: facts in by ``look``, problems out."""
 
     def __init__(self) -> None:
         self._states: dict[str, State] = {}
@@ -43,7 +46,7 @@ class DiskSpace:
         self._states = {one.path: state_of(one, self._states.get(one.path, "room")) for one in facts}
 
     def problems(self) -> list[str]:
-        """A line for each disk that is full or nearly full: which folder, how much is free, what is refused."""
+        """Return a line for each disk that is full or nearly full: its folder, its free space, what is refused."""
         return [_text(one, self._states[one.path]) for one in self.facts if self._states[one.path] != "room"]
 
 
@@ -70,12 +73,12 @@ LOOK_EVERY_S = 2.0
 FEEDBACK = "feedback is refused"
 CHANGES = "nothing can be deployed, changed or logged"
 
-# What is refused once the disk of a folder is full.
+# Folders, each with what is refused once its disk is full.
 Folders = Sequence[tuple[Path, str]]
 
 
 class Disks:
-    """``space``: says which disks have too little room."""
+    """Watches disks. ``space`` decides which have too little room."""
 
     def __init__(self, folders: Folders) -> None:
         self.space = DiskSpace()
@@ -87,13 +90,13 @@ class Disks:
 
 
 def folders_of(home: Path, store: str) -> Folders:
-    """The folders that a server writes to. A ``store`` in Redis is on its machine's disk."""
+    """Return the folders that a server writes to. A ``store`` in Redis is on Redis' machine."""
     scheme, _, path = store.partition(":")
     return (home, CHANGES), *(((Path(path).parent, FEEDBACK),) if scheme == "sqlite" else ())
 
 
 def looked_at(folders: Folders) -> Sequence[DiskFacts]:
-    """The disks of these folders, each once, by the first of its folders. One that is not there is left out."""
+    """Return the disks of these folders, each once, by its first folder. Missing folders are left out."""
     found: dict[int, DiskFacts] = {}
     for path, needs in folders:
         try:

@@ -20,7 +20,7 @@ LOOK_EVERY_S = 2.0
 
 @dataclass(eq=False)
 class EndedTests:
-    """A test that has ended is reported once, and after a restart in the history again."""
+    """Reports each test that has ended once, and again in the history after a restart."""
 
     _catalog: Catalog
     _workers: Workers
@@ -28,7 +28,7 @@ class EndedTests:
     _events: EventKeeper
 
     def __post_init__(self) -> None:
-        # By application, which model won.
+        # By application, the model that won.
         self._winners: dict[str, str] = {}
         # Applications whose test was seen open.
         self._open: set[str] = set()
@@ -40,7 +40,7 @@ class EndedTests:
             self.take([(one.name, one.test) for worker in workers for one in worker.applications if one.test])
 
     def take(self, tests: list[tuple[str, Standing]]) -> None:
-        """Report the tests that have ended since the last time. One worker may know before others."""
+        """Report the tests that have ended since the last call. A worker may know before others."""
         ended = {name: test for name, test in tests if test.winner is not None}
         for name, test in ended.items():
             if self._winners.get(name) != test.winner:
@@ -53,7 +53,7 @@ class EndedTests:
                 self._story.note(time.time(), name, text)
                 subject = f"application {name}"
                 last = self._events.log.find(None, 1, "test", subject).events
-                # What an earlier supervisor told is told again only of a test that was open meanwhile.
+                # An earlier supervisor's report is repeated only if the test was open meanwhile.
                 if name in self._open or not last or not last[0].message.startswith(verdict):
                     self._events.record([NewEvent("test", subject, text)])
         self._open = {name for name, _ in tests if name not in ended}

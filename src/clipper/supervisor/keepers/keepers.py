@@ -8,12 +8,12 @@ log = logging.getLogger(__name__)
 
 # A task that failed, such as for lack of a file descriptor, is started again after this.
 RETRY_S = 1.0
-# The slowest task looks every 2 s: one that has run for longer than that has recovered.
+# The slowest task looks every 2 s: a task that has run for longer than that has recovered.
 RECOVERED_AFTER_S = 3.0
 
 
 class Keepers:
-    """Runs each in a task of its own. One that ends with an error is reported and started again."""
+    """Runs each keeper in a task of its own. A keeper that ends with an error is reported and started again."""
 
     def __init__(self, retry_s: float = RETRY_S, recovered_after_s: float = RECOVERED_AFTER_S) -> None:
         self._retry_s = retry_s
@@ -22,7 +22,7 @@ class Keepers:
         self._failures: dict[str, str] = {}
 
     def start(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run it until ``stop``, or until it returns. ``what`` it does is the subject of a sentence."""
+        """Run a keeper until ``stop``, or until it returns. ``what`` it does is the subject of a sentence."""
         self._tasks.append(asyncio.get_running_loop().create_task(self._keep(what, run)))
 
     def repeat(self, what: str, look: Callable[[], Awaitable[None] | None], every_s: float) -> None:
@@ -37,11 +37,11 @@ class Keepers:
         self.start(what, run)
 
     def problems(self) -> list[str]:
-        """The tasks that have failed and not recovered since, and why."""
+        """Return the tasks that have failed and not recovered since, and why."""
         return [f"{what} failed and is tried again: {why}" for what, why in self._failures.items()]
 
     async def stop(self, timeout_s: float | None = None) -> None:
-        """End all; returns when what they were doing has ended, or after ``timeout_s``."""
+        """End all keepers; return when they have ended, or after ``timeout_s``."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -55,7 +55,7 @@ class Keepers:
                 return
             except Exception as error:  # any error: the task must neither end in silence nor take others along
                 why = f"{type(error).__name__}: {error}"
-                # Said once, not at each try.
+                # Logged once, not at each try.
                 if self._failures.get(what) != why:
                     log.exception("%(task)s failed and is tried again", {"task": what})
                 self._failures[what] = why

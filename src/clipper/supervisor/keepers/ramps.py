@@ -1,4 +1,4 @@
-"""Judges newcomers by feedback and by failures: decides, for all workers at once, which are through or stopped."""
+"""Judges newcomers by feedback and by failures: decides, for all workers, which are let through and which stopped."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ from clipper.supervisor.rollout import newcomers, rollbacks
 
 log = logging.getLogger(__name__)
 
-# A newcomer that does harm is asked for at most so much longer. A look reads one state of the store for each
+# A newcomer that does harm is asked for at most this much longer. A look reads a state of the store for each
 # application with newcomers.
 LOOK_EVERY_S = 0.5
 # A store or registry that is down is tried again this often.
@@ -40,7 +40,7 @@ Ask = Callable[[GetStatistics], Awaitable[Sequence[tuple[int, Statistics]]]]
 
 @dataclass(eq=False)
 class Ramps:
-    """Works in one task, on the supervisor's event loop. Its decisions are in the registry before workers get them."""
+    """Judges newcomers in a task of its own. Its decisions are in the registry before workers get them."""
 
     _catalog: Catalog
     _store: Store
@@ -48,11 +48,11 @@ class Ramps:
     _ask: Ask
 
     def __post_init__(self) -> None:
-        # By application, newcomer and ramp, of those that go on.
+        # The evidence of ramps that go on, by application, newcomer and ramp.
         self._evidence: dict[_Key, RampLosses] = {}
-        # By application and ramp, of those that go on, the last reading of each worker, also of one that has ended.
+        # By application and ramp that goes on, the last reading of each worker, also of workers that have ended.
         self._trials: dict[tuple[str, int], dict[int, TrialReading]] = {}
-        # By application, why its newcomers cannot be looked at.
+        # By application, why its newcomers cannot be judged.
         self._failures: dict[str, str] = {}
 
     def outcome(self, record: ApplicationRecord, newcomer: Newcomer) -> RampOutcome:
@@ -66,7 +66,7 @@ class Ramps:
         return newcomers.ended_ramps(record, self._catalog.versions, self._catalog.current)
 
     def problems(self) -> list[str]:
-        """Newcomers that were stopped, until an operator acts on that, and newcomers that cannot be judged now."""
+        """Return stopped newcomers, until an operator acts on them, and newcomers that cannot be judged now."""
         failed = [
             f"application {name!r}: its newcomers cannot be judged now: {why}" for name, why in self._failures.items()
         ]
@@ -83,7 +83,7 @@ class Ramps:
             await self.look()
 
     async def look(self) -> None:
-        """Judge all newcomers by what the store has of them now."""
+        """Judge all newcomers by the store's present sums."""
         await self._read_trials()
         failures: dict[str, str] = {}
         for record in list(self._catalog.applications.values()):
@@ -105,7 +105,7 @@ class Ramps:
         }
         for key in self._evidence.keys() - going_on:
             state_id, name, ramp = key
-            with contextlib.suppress(ClipperError):  # some numbers stay that nobody reads
+            with contextlib.suppress(ClipperError):  # some numbers stay, which nobody reads
                 await self._store.forget(state_id, EVERYONE, keys_of(name, ramp))
             del self._evidence[key]
 
@@ -157,7 +157,7 @@ class Ramps:
                 self._decide(record.name, newcomer, verdict, evidence)
 
     def _decide(self, name: str, newcomer: Newcomer, verdict: Verdict, evidence: RampLosses) -> None:
-        """On the registry as it is by now: an operator may have changed it meanwhile."""
+        """Decide on the present registry: an operator may have changed it meanwhile."""
         record = self._catalog.applications.get(name)
         if record is None or newcomer not in record.newcomers:
             return
@@ -176,7 +176,7 @@ class Ramps:
         self._wake()
 
     def _stop(self, name: str, newcomer: Newcomer, why: str, outcome: RampOutcome = NO_OUTCOME) -> None:
-        """Unless an operator has acted on it meanwhile, or the version before it does not run now."""
+        """Stop a newcomer, unless an operator has acted on it meanwhile, or the version before does not run."""
         record = self._catalog.applications.get(name)
         if record is None or newcomer not in (*record.newcomers, *record.watched):
             return
@@ -210,7 +210,7 @@ def outcome_of(evidence: RampLosses) -> RampOutcome:
 
 
 def because(allowed: float | None) -> str:
-    """Why these numbers stop a newcomer."""
+    """Return why these numbers stop a newcomer."""
     return (
         f"these differ by more than max_loss_increase, {allowed:g}, allows (the chance that this is an error is at "
         f"most {FALSE_ALARMS:.0%})"

@@ -1,4 +1,4 @@
-"""What containers are warmed up with: a version's own sample, a remembered input, or a row of zeros."""
+"""Finds the inputs to warm containers up with: a version's own sample, a remembered input, or a row of zeros."""
 
 import asyncio
 import logging
@@ -18,21 +18,23 @@ from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
 
-# Models that workers are asked about at once. Thousands of replicas may start together, as after a restart of the
-# machine, and a worker's control socket takes a hundred callers.
+# The models that workers are asked about at once. Thousands of replicas may start together, such as after a restart of
+# the machine, and a worker's control socket takes a hundred callers.
 MAX_ASKING = 8
-# Characters of a model's message that are kept with the version, as many as an answer has of one.
+# The characters of a model's message that are kept with the version, as in an answer.
 MAX_UNANSWERED = 300
 
 
 class Samples:
-    """A ``SampleSource``. It prefers real inputs, since zeros may not exercise all of a model. Rows are made only for
-    model files, which state what they take: the code of users might do more than answer."""
+    """A ``SampleSource``. It prefers real inputs, since zeros may not exercise all of a model.
+
+    Rows are made only for model files, which state their input type: users' code might do more than answer.
+    """
 
     def __init__(self, catalog: Catalog, workers: Workers) -> None:
         self._catalog = catalog
         self._workers = workers
-        # By model, while workers are asked: replicas that start together share the answer.
+        # The questions to workers under way, by model: replicas that start together share the answer.
         self._asking: dict[str, asyncio.Task[RecentInput | None]] = {}
         self._turns = asyncio.Semaphore(MAX_ASKING)
 
@@ -41,7 +43,7 @@ class Samples:
         return None if record is None else record.input_type
 
     async def find(self, id_: ModelId, input_type: ValueType) -> Sample | None:
-        """The version's own sample, else what the model was asked lately, else another version's, else a made row."""
+        """Return the version's own sample, else the model's recent input, else another version's, else a made row."""
         record = self._catalog.versions.get(id_)
         if record is None or record.warm_up_rows == 0:
             return None
@@ -62,8 +64,10 @@ class Samples:
             self._catalog.note(replace(record, unanswered=unanswered))
 
     def has_killed(self, id_: ModelId, rows: int) -> bool:
-        """Record it with the version, so that nobody tries as many rows again; not if the sample was to show that a new
-        version works: that version has failed."""
+        """Record with the version that it must not be tried with as many rows again.
+
+        Not if the sample should show that a new version works: that version has failed.
+        """
         record = self._catalog.versions.get(id_)
         if record is None or (record.spec.sample is not None and record.state == "starting"):
             return False
@@ -81,7 +85,7 @@ class Samples:
         if asking is None:
             asking = self._asking[model] = asyncio.get_running_loop().create_task(self._ask(model))
             asking.add_done_callback(lambda _: self._asking.pop(model, None))
-        # A replica that is stopped meanwhile must not take the answer from the others.
+        # A replica that is stopped meanwhile must not cancel the question for the others.
         recent = await asyncio.shield(asking)
         if recent is None or not _suits(parse_type(recent.input_type), input_type):
             return None
@@ -94,7 +98,7 @@ class Samples:
     def _inherited(self, model: str, input_type: ValueType) -> bytes | None:
         for record in reversed(self._catalog.versions_of(model)):
             if record.spec.sample is not None:
-                with suppress(RequestError):  # it is of another type
+                with suppress(RequestError):  # the input has another type
                     return read_sample(record.spec.sample, input_type)
         return None
 
@@ -106,7 +110,7 @@ def _suits(recent: ValueType, input_type: ValueType) -> bool:
 
 
 def read_sample(text: str, input_type: ValueType) -> bytes:
-    """A sample's row, from its JSON. Raises RequestError if it is not an input of this type."""
+    """Read a sample's row from its JSON. Raises RequestError if it is not an input of this type."""
     if isinstance(input_type, RecordType):
         raise InvalidArgument("the model takes records, of which no sample can be read yet")
     return make_reader(input_type).read(text.encode())

@@ -1,4 +1,4 @@
-"""Takes samples for the series and for what is wrong: asks workers what they have counted, and looks at what runs."""
+"""Takes samples for series and problems: asks workers for their counts, and looks at processes."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ ANSWER_TIMEOUT_S = STEP_S / 2
 
 
 class Sampling:
-    """Works in one task. ``taken_at_s``: when the newest sample was taken, in seconds since 1970."""
+    """Takes samples in a task. ``taken_at_s``: when the newest sample was taken, in seconds since 1970."""
 
     def __init__(self, catalog: Catalog, manager: Manager, workers: Workers) -> None:
         self.sampler = Sampler(asyncio.get_running_loop().time())
@@ -72,7 +72,7 @@ class Sampling:
 
 
 def _process(worker: tuple[int, int]) -> ProcessFacts | None:
-    """The facts of a worker's process, by its index and pid; None if it is gone."""
+    """Return the facts of a worker's process, by its index and pid; None if it is gone."""
     index, pid = worker
     fields = stat_fields(pid)
     if fields is None:

@@ -27,15 +27,18 @@ DEFAULT_START_S = 5.0
 
 
 class LoadMeter:
-    """Measures the load of one version. A worker that does not answer in time is counted in the next look."""
+    """Measures the load of a version. A worker that does not answer in time is counted in the next look."""
 
     def __init__(self) -> None:
         self._before: dict[int, VersionStatistics] = {}
         self._looked_at_s: float | None = None
 
     def look(self, counted: Mapping[int, VersionStatistics], now_s: float, ready: int, start_s: float) -> Load | None:
-        """Return what was counted since the look before. ``counted``: by each worker that answered, by its instance: a
-        worker that is started again has a new one. Returns None at the first look, and if no worker answered."""
+        """Return the load since the look before; None at the first look, and if no worker answered.
+
+        ``counted`` has the counts of each worker that answered, by its instance: a worker that is started again has a
+        new instance.
+        """
         if not counted:
             return None
         found = total([increase(self._before.get(instance), now) for instance, now in counted.items()])
@@ -44,7 +47,7 @@ class LoadMeter:
         if before_s is None:
             return None
         late = found.rejected + found.expired
-        # Workers of an older Clipper say only what came of queries. They are being replaced.
+        # Workers of an older Clipper tell only the outcomes of queries. They are being replaced.
         arrivals = found.outputs + found.model_errors + late if found.arrivals is None else found.arrivals
         return Load(
             at_s=now_s,
@@ -68,7 +71,7 @@ class StartTimes:
         self._starting: dict[str, float] = {}
 
     def look(self, phases: Mapping[str, Phase], now_s: float) -> None:
-        """``phases`` is by replica id. A start that is shorter than the interval between looks does not count."""
+        """Learn from the replicas' ``phases``, by id. A start that is shorter than a look's interval does not count."""
         for replica, began_s in list(self._starting.items()):
             if phases.get(replica) != "starting":
                 del self._starting[replica]
@@ -83,9 +86,10 @@ log = logging.getLogger(__name__)
 
 # Often enough that a ramp of 20 s is seen in its first quarter. A look takes each worker some 100 µs of processor time.
 LOOK_EVERY_S = 0.5
-# A part of the time that a replica takes to start. A worker says within microseconds which versions are asked.
+# A part of the time that a replica takes to start. A worker tells within microseconds which versions are asked.
 LOOK_AT_SLEEPERS_EVERY_S = 0.05
-# Nothing but what a worker says in any case: with marks, it also leaves out what grows with applications and keys.
+# Asks for the least that a worker tells: with marks, it also leaves out everything that grows with applications and
+# keys.
 DEMAND = GetStatistics((), (), ((), ()))
 
 
@@ -100,15 +104,17 @@ class ScaledVersion:
         self.autoscaler = Autoscaler(scaling.min, scaling.max, record.replicas_wanted, now_s, idle_after_s)
 
     def is_of(self, record: VersionRecord) -> bool:
-        """Whether this still holds of the version, which may have been woken by who rolls back to it."""
+        """Whether this still holds for the version, which an operator may have woken by a rollback to it."""
         is_asleep = record.replicas_wanted == 0
         return (self.spec, self.scaling, self.autoscaler.is_asleep) == (record.spec, record.scaling, is_asleep)
 
 
 @dataclass(eq=False)
 class Scaler:
-    """Runs on the supervisor's event loop. ``_wake`` has the reconciler look at the catalog. A version that may have no
-    replica falls asleep after ``_idle_after_s`` without queries."""
+    """Scales versions, on the supervisor's event loop. ``_wake`` has the reconciler look at the catalog.
+
+    A version that may have no replica falls asleep after ``_idle_after_s`` without queries.
+    """
 
     _catalog: Catalog
     _manager: Manager
@@ -120,7 +126,7 @@ class Scaler:
         self._versions: dict[ModelId, ScaledVersion] = {}
 
     def reason(self, id_: ModelId) -> str | None:
-        """The reason for a version's target replica count; None if its load has not been looked at."""
+        """Return the reason for a version's number of replicas; None if its load has not been looked at."""
         version = self._versions.get(id_)
         return version.autoscaler.target.reason if version else None
 
@@ -128,7 +134,7 @@ class Scaler:
         """Wake versions that are asked."""
         if not any(version.autoscaler.is_asleep for version in self._versions.values()):
             return
-        # In the order in which they were asked, in which they also start: see ``managers.replica``.
+        # Versions start in the order in which they were asked: see ``managers.replica``.
         replies = await self._workers.ask_all(DEMAND)
         demanded = {id_: None for _, reply in replies for id_ in reply.worker.demanded}
         if not demanded:
@@ -140,7 +146,7 @@ class Scaler:
     async def look(self) -> None:
         """Plan by the load since the last look."""
         self._follow_catalog()
-        # Those that are asleep have no load; there may be a thousand of them.
+        # Sleeping versions have no load; there may be a thousand of them.
         awake = tuple(id_ for id_, version in self._versions.items() if not version.autoscaler.is_asleep)
         if not awake:
             return
@@ -156,8 +162,8 @@ class Scaler:
         followed = {}
         for id_ in self._catalog.running():
             record = self._catalog.versions[id_]
-            # Until its first replicas are up, their number is what it takes to be ready; and one that is to become
-            # current must not fall asleep over that.
+            # Until its first replicas are up, their number decides when it is ready; and a version that shall become
+            # current must not fall asleep before.
             if record.scaling is not None and record.state == "ready" and record.promotion is None:
                 known = self._versions.get(id_)
                 if known is None or not known.is_of(record):
@@ -174,7 +180,7 @@ class Scaler:
         return None if load is None else version.autoscaler.plan(load)
 
     def _follow(self, targets: Mapping[ModelId, Target]) -> None:
-        """Record the targets that are new, all at once, since hundreds may wake or fall asleep together."""
+        """Record new targets, all at once, since hundreds of versions may wake or fall asleep together."""
         noted = []
         for id_, target in targets.items():
             record = self._catalog.versions[id_]

@@ -1,6 +1,6 @@
 """The supervisor's own connections to a replica: they check that it is alive, and warm it up before it is in service.
 
-What a model loads, compiles or fills in its first calls then makes no query late."""
+So no query is late because a model loads, compiles or fills something in its first calls."""
 
 import asyncio
 import json
@@ -37,8 +37,10 @@ _READ_BYTES = 64 * 1024
 
 
 class Caller:
-    """A connection on which the container has answered HELLO by ``welcome``. Methods raise ``OSError`` if the
-    connection fails, and ``ProtocolViolation`` if the container breaks the protocol."""
+    """A connection on which the container has answered HELLO by ``welcome``.
+
+    Methods raise ``OSError`` if the connection fails, and ``ProtocolViolation`` if the container breaks the protocol.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, welcome: Welcome) -> None:
         self.welcome = welcome
@@ -90,7 +92,8 @@ class Caller:
         async with asyncio.timeout(timeout_s):
             caller = await cls.dial(address)
             try:
-                # At once: a container may serve connections that begin with a PING separately, also while it is busy.
+                # A PING at once: a container may serve connections that begin with it separately, also while it is
+                # busy.
                 await caller.ping(timeout_s)
             except BaseException:  # as in ``dial``
                 caller.close()
@@ -166,7 +169,7 @@ async def connect(address: ReplicaAddress) -> tuple[asyncio.StreamReader, asynci
 
 
 async def _read_frame(reader: asyncio.StreamReader, splitter: Splitter) -> Frame:
-    """Read one frame. Nothing may follow it, because each frame of ours has one answer."""
+    """Read a frame. Nothing may follow it, because each frame of ours has one answer."""
     while True:
         data = await reader.read(_READ_BYTES)
         if not data:
@@ -176,28 +179,31 @@ async def _read_frame(reader: asyncio.StreamReader, splitter: Splitter) -> Frame
             return frames[0]
 
 
-# Frameworks that compile for the shape of a batch do so for one row, and once more for several.
+# Frameworks that compile for the shape of a batch do so for one row, and again for several.
 WARM_UP_ROWS = 8
-# A batch of several rows is left out if it is expected to take longer. The sample may be an input that takes seconds by
-# itself, and a replica that comes back would be away for eight times as long.
+# A batch of several rows is left out if it is expected to take longer than this. The sample may be an input that takes
+# seconds by itself, and a replica that comes back would be away for eight times as long.
 MAX_SEVERAL_S = 2.0
-# A dimension of any length gets this one in a made row: convolutions refuse lengths that are much smaller.
+# The length of open dimensions in a made row: convolutions refuse lengths that are much smaller.
 OPEN_LENGTH = 32
-# The largest made row: an image of 1,024 by 1,024 pixels in three float32. A replica needs as much memory as eight of
-# them for queries, too.
+# The largest made row: an image of 1,024 by 1,024 pixels in three float32. Eight such rows take no more memory than
+# queries do.
 MAX_MADE_BYTES = 16 * 1024 * 1024
-# What a model takes that does not say what it takes: no row made of it is likely to be one of its inputs.
+# The type of a model that does not state one: no row of it is likely to be an input of the model.
 _UNSAID = InputType(DType.FLOAT64)
 
-# given: it came with the deployment, so the model must answer it. remembered: it is the input of a recent query, or the
-# sample of another version. made: zeros of the type that the model's file states.
+# given: the sample came with the deployment, so the model must answer it. remembered: it is the input of a recent
+# query, or the sample of another version. made: it is zeros of the type that the model's file states.
 Origin = Literal["given", "remembered", "made"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An input to warm up with. ``row``: in the form of the container protocol. ``max_batch``: the most rows of a
-    batch: what the deployment allows, or fewer if a larger one has killed."""
+    """An input to warm up with.
+
+    ``row`` is in the form of the container protocol. ``max_batch`` bounds the rows of a batch: by the deployment, or to
+    fewer if a larger batch has killed a container.
+    """
 
     row: bytes
     origin: Origin
@@ -211,20 +217,25 @@ class SampleSource(Protocol):
         """The type of inputs that containers of a version have said; None if none has."""
 
     async def find(self, id_: ModelId, input_type: ValueType) -> Sample | None:
-        """A sample of that type for a version; None if it has none, or should not be warmed up.
-        Raises RequestError: the sample that came with the deployment is not of the type."""
+        """Return a sample of a type for a version; None if there is none, or it should not be warmed up.
+
+        Raises RequestError if the sample that came with the deployment is not of the type.
+        """
 
     def has_tried(self, id_: ModelId, failure: str | None) -> None:
-        """Note that the version answered a sample, or its message if it failed on a row that Clipper made."""
+        """Note that a version answered a sample, or its message if it failed on a row that Clipper made."""
 
     def has_killed(self, id_: ModelId, rows: int) -> bool:
         """Note that a batch of ``rows`` killed a container; return whether the next start sends fewer."""
 
 
 def made_row(input_type: ValueType) -> bytes | None:
-    """A row of zeros, or a short text, in the form of the container protocol: it loads and compiles what the first
-    query would wait for. A record has such values, its fields' defaults and their first categories. None if no row is
-    likely to be an input: bytes are a format, and the type may say nothing, or be too large."""
+    """Make a row of zeros, or a short text, in the form of the container protocol.
+
+    With it a model loads and compiles what the first query would have to wait for. A record has such values, its
+    fields' defaults and their first categories. None if no row is likely to be an input: bytes have an unknown format,
+    and the type may not be stated, or be too large.
+    """
     if isinstance(input_type, RecordType):
         return _made_record(input_type)
     if input_type.dtype is DType.STRING:
@@ -248,7 +259,7 @@ def _made_record(record: RecordType) -> bytes | None:
 
 
 def _made_value(field: Field) -> Any:
-    """A value as ``RecordRows.row`` takes it; None if none is likely to be one of the field's."""
+    """Make a value in the form of ``RecordRows.row``; None if none is likely to be a value of the field."""
     if field.type.shape or field.type.dtype is DType.BYTES:
         return made_row(field.type)
     value = field.categories[0] if field.categories else None
@@ -260,13 +271,13 @@ def _made_value(field: Field) -> Any:
 
 
 def warm_up_sizes(max_batch: int, model_max_batch: int | None) -> tuple[int, ...]:
-    """The rows of each warm-up batch: one, and then several if batches may be so large."""
+    """Return the rows of each warm-up batch: one, and then several if batches may be that large."""
     several = min(WARM_UP_ROWS, max_batch, model_max_batch or max_batch)
     return (1, several) if several > 1 else (1,)
 
 
 def rows_in_time(rows: int, one_row_s: float) -> int:
-    """The rows of the second batch, at most ``rows``, of which one takes ``one_row_s``."""
+    """Return the rows of the second batch, at most ``rows``, if a row takes ``one_row_s``."""
     return min(rows, int(MAX_SEVERAL_S / one_row_s)) if one_row_s > 0 else rows
 
 
@@ -275,9 +286,10 @@ async def warm_up(
 ) -> str | None:
     """Have a container evaluate the sample, and wait until it has; return the model's message if it failed.
 
-    The first call may take long since it loads or compiles. So if it did, the sample is evaluated once more alone,
-    before its time decides how many rows the second batch has. ``on_batch`` gets the rows of each batch before it is
-    sent. Raises OSError if the connection fails, and ProtocolViolation."""
+    The first call may take long since it loads or compiles. If it did, the sample is evaluated once more alone, before
+    its time decides how many rows the second batch has. ``on_batch`` gets the rows of each batch before it is sent.
+    Raises OSError if the connection fails, and ProtocolViolation.
+    """
     with closing(await Caller.dial(address)) as caller:
         clock_s = asyncio.get_running_loop().time
 

@@ -1,4 +1,4 @@
-"""The port that every manager implements, what the server provides to each, and the command line of a container."""
+"""The port that every manager implements, the server's facilities for each, and the command line of a container."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -27,12 +27,12 @@ class ContainerNote(Struct, frozen=True):
     """A note beside a container, with all that a later supervisor needs to go on with it.
 
     Attributes:
-        number: of this start; no other start, of any slot, has it.
+        number: the number of this start; no other start, of any slot, has it.
         listen: the address that it has to listen on, ``unix:PATH`` or ``tcp:HOST:PORT``.
-        ready: a supervisor has seen it ready.
-        build: of the runtime that it got from us; empty if it was started before builds were noted.
-        known_type: the input type that earlier containers of its version have said. It is to take it, too, whatever a
-            newer Clipper would find out of the model: applications send such inputs.
+        ready: whether a supervisor has seen it ready.
+        build: the build of the runtime that it got from us; empty if it was started before builds were noted.
+        known_type: the input type that earlier containers of its version have stated. It has to take this type even if
+            a newer Clipper would derive another from the model, because applications send such inputs.
     """
 
     model: str
@@ -62,17 +62,17 @@ class ContainerNote(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The name of its record, log and folder, the same for each start of its slot."""
+        """The name of the container's record, log and folder, which is the same for each start of its slot."""
         return slot_name(self.slot)
 
 
 def slot_name(slot: Slot) -> str:
-    """A slot's name in file names. No model's name has an ``@``, so no two slots get the same."""
+    """Return a slot's name in file names. No model's name has an ``@``, so no two slots get the same."""
     return f"{slot.model}@{slot.version}-{slot.index}"
 
 
 def container_note(extra: Mapping[str, object]) -> ContainerNote | None:
-    """The note in a process's record; None if the process is a worker, or was started by an older Clipper."""
+    """Return the note in a process's record; None if it is a worker, or an older Clipper started it."""
     try:
         return msgspec.convert(extra, ContainerNote)
     except msgspec.ValidationError:
@@ -84,7 +84,7 @@ class Container(Protocol):
 
     Attributes:
         exited: set once it has exited and nothing of it runs any more.
-        warning: how its packages differ from those that the model was saved with; None if they do not, or if that is
+        warning: how its packages differ from those with which the model was saved; None if they do not, or if that is
             not known.
         node: the name of the machine that it runs on; None if it is this one.
     """
@@ -96,32 +96,32 @@ class Container(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """The process id of its first process, as its ``node`` sees it; None if that is not known."""
+        """The process id of its first process on its ``node``; None if that is not known."""
 
     @property
     def how_it_ended(self) -> str:
-        """The rest of a sentence about it, once it has exited."""
+        """The way that the container ended, as the rest of a sentence about it."""
 
     async def has_exited_within(self, seconds: float) -> bool:
-        """Wait for its exit, no longer than that; return whether it has exited."""
+        """Wait for its exit, for a bounded time; return whether it has exited."""
         return await is_set_within(self.exited, seconds)
 
     async def stop(self, grace_s: float) -> None:
-        """SIGTERM, ``grace_s`` to finish in, then SIGKILL to all that is left. Returns when it is gone."""
+        """Send SIGTERM, wait for ``grace_s``, then send SIGKILL to all that is left. Return when it is gone."""
 
     async def save_log(self) -> None:
-        """Bring its log file up to date with what it has written."""
+        """Bring the container's log file up to date."""
 
     def note_ready(self) -> None:
         """Set ``ready`` in its note. A failure to write the note is only logged."""
 
 
-# What says how it is to run.
+# The values that say how a version runs.
 Runnable = VersionSpec | Deployment
 
 
 def check_needs_no_cluster(asked: Runnable, manager: str) -> None:
-    """Check that it asks nothing of a cluster: for a manager that has one machine. Raises InvalidArgument: it does."""
+    """Raise InvalidArgument if a version asks for something of a cluster: for a manager that has one machine."""
     for name, given in (("resources", bool(asked.resources)), ("placement", asked.placement is not None)):
         if given:
             raise InvalidArgument(
@@ -133,20 +133,25 @@ class Launcher(Protocol):
     """Starts containers of one kind, and knows each by its note."""
 
     def check(self, asked: Runnable) -> None:
-        """Raises InvalidArgument, with what to change, if containers of this kind cannot run it."""
+        """Raise InvalidArgument, with what to change, if containers of this kind cannot run a version."""
 
     def keepers(self) -> Mapping[str, Keeper]:
-        """Tasks that run as long as the server, by what they do, such as ``holding replicas to their bounds``. One may
-        return when it has done what there is to do, except on a node of a cluster, where an end is a failure."""
+        """Return tasks that run as long as the server, by what they do, such as ``holding replicas to their bounds``.
+
+        A task may return when it is done, except on a node of a cluster, where an end is a failure.
+        """
         return {}
 
     def choose_address(self, number: int) -> str:
-        """Choose the address that the container with this number, which no other has, has to listen on. ``clean_up``
-        gives it back. Raises OSError if there is no free address."""
+        """Choose the address for the container with this number, which is unique, to listen on.
+
+        ``clean_up`` gives it back. Raises OSError if there is no free address.
+        """
 
     async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> Container:
-        """Start a container. What it writes is added to ``log_path``. If this is cancelled, it leaves nothing running.
-        ``on_progress`` is called with what goes on meanwhile: the environment may take minutes to make.
+        """Start a container. Its output is added to ``log_path``. If this is cancelled, it leaves nothing running.
+
+        ``on_progress`` gets texts about the progress: the environment may take minutes to make.
 
         Raises:
             ContainerFailed: it cannot be started as its version says.
@@ -154,26 +159,31 @@ class Launcher(Protocol):
         """
 
     async def seen(self) -> list[tuple[ContainerNote, int | None]]:
-        """The containers of the home that run now, and their process ids, if those are known here. Read-only: a
-        supervisor may be taking them over meanwhile. A cluster is not asked: ``clipper cluster list`` does that."""
+        """Return the containers of the home that run now, and their process ids, if those are known here.
+
+        This changes nothing: a supervisor may be taking them over meanwhile. A cluster is not asked: ``clipper cluster
+        list`` does that.
+        """
         return []
 
     async def orphans(self) -> list[ContainerNote]:
-        """The containers that an earlier supervisor started; some may be gone. Called before anything is launched. It
-        also removes what is left of containers that have no note any more."""
+        """Return the containers that an earlier supervisor started; some may be gone. Called before any launch.
+
+        It also removes the rests of containers without a note.
+        """
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> Container | None:
         """Take over one of ``orphans``; None if it is gone, or cannot be taken over now."""
 
     def expect(self, asleep: Mapping[str, VersionSpec]) -> None:
-        """Note, before its keepers run, which versions sleep, by their containers' names: queries may wake them."""
+        """Note, before the keepers run, which versions sleep, by their containers' names: queries may wake them."""
         del asleep
 
     async def clean_up(self, note: ContainerNote) -> None:
-        """Remove what a container that is gone leaves behind, except its log."""
+        """Remove everything that a container leaves behind, except its log."""
 
     async def prune(self, artifacts: Collection[str]) -> None:
-        """Remove what is kept for versions whose artifacts are not among these digests."""
+        """Remove everything kept for versions whose artifacts are not among these digests."""
         del artifacts
 
 
@@ -208,7 +218,7 @@ class Facilities:
     orphans_elsewhere: Collection[ManagerName] = ()
 
 
-# The parts of the package that a container's Python imports, as paths in it.
+# The parts of the package that a container's Python imports, as paths in the package.
 RUNTIME_PARTS = (
     "__init__.py",
     "base/__init__.py",
@@ -225,12 +235,12 @@ RUNTIME_PARTS = (
 )
 # Below what Linux takes as one argument.
 MAX_ARGUMENT_BYTES = 100_000
-# How much of a jar's memory is for its heap. The rest is for what Java keeps outside of it.
+# The share of a jar's memory for its heap. The rest is for what Java keeps outside of the heap.
 JAVA_HEAP_SHARE = 0.75
 
 
 def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str]:
-    """The command of a replica: its own program, or Clipper's runtime on ``python``. ``artifact``: the unpacked one."""
+    """Return a replica's command: its own program, or Clipper's runtime on ``python``. ``artifact`` is unpacked."""
     spec = note.spec
     if spec.loader == "binary":
         return program_argv(artifact / spec.target, spec.memory_bytes) + program_options(note, artifact)
@@ -257,8 +267,7 @@ def _short(input_type: str | None) -> str | None:
 
 
 def program_argv(program: Path, memory_bytes: int | None) -> list[str]:
-    """Return the command that runs a program. Java is given the size of its heap, because it does not look for a
-    limit."""
+    """Return the command that runs a program. Java gets the size of its heap, because it does not look for a limit."""
     if program.suffix != ".jar":
         return [str(program)]
     heap = [] if memory_bytes is None else [f"-Xmx{int(memory_bytes * JAVA_HEAP_SHARE)}"]
@@ -266,12 +275,12 @@ def program_argv(program: Path, memory_bytes: int | None) -> list[str]:
 
 
 def program_options(note: ContainerNote, artifact: Path) -> list[str]:
-    """The options of a program, which knows nothing of artifacts."""
+    """Return the options of a program, which knows nothing of artifacts."""
     data = None if note.spec.data is None else artifact / note.spec.data
     return _options(note, {"--data": data, "--input-type": note.spec.input_type})
 
 
 def _options(note: ContainerNote, further: Mapping[str, object]) -> list[str]:
-    """The options that every container gets, and those of the others that have a value."""
+    """Return the options that every container gets, and further options that have a value."""
     common = ["--listen", note.listen, "--model", note.model, "--version", note.version]
     return common + [text for option, value in further.items() if value is not None for text in (option, str(value))]

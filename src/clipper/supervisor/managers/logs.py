@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 # A file is cut at this size, and its ``.1`` has at most this size. That is enough for a day of ordinary warnings.
 MAX_LOG_BYTES = 8 * 1024 * 1024
 
-# How often to look, and how soon again while a process prints without end. Between two looks nothing bounds the file.
+# How often to look. Between two looks nothing bounds the file.
 LOOK_EVERY_S = 0.25
 LOOK_AGAIN_S = 0.01
 
-# How many bytes are read from the end to find last lines. Longer lines are cut.
+# The bytes that are read from the end to find the last lines. Longer lines are cut.
 MAX_TAIL_BYTES = 1024 * 1024
 
 
@@ -33,7 +33,7 @@ def rotated(path: Path) -> Path:
 
 
 def size_bytes(path: Path) -> int:
-    """The size of a log; 0 if there is none yet."""
+    """Return the size of a log; 0 if there is none yet."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -41,8 +41,10 @@ def size_bytes(path: Path) -> int:
 
 
 def tail(path: Path, lines: int, since_bytes: int = 0) -> tuple[str, ...]:
-    """The last lines of a log, oldest first. If the file has too few, its ``.1`` is read too.
-    ``since_bytes``: leave out ``.1`` and what is before this offset in the file, unless the file was cut since."""
+    """Return the last lines of a log, oldest first. If the file has too few, its ``.1`` is read, too.
+
+    ``since_bytes``: leave out ``.1`` and everything before this offset in the file, unless the file was cut since.
+    """
     if since_bytes and size_bytes(path) >= since_bytes:
         return _last_lines(path, lines, since_bytes)
     found = _last_lines(path, lines, 0)
@@ -56,30 +58,32 @@ _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]+@")
 
 
 def without_credentials(text: str) -> str:
-    """The text with ``***`` for the names and passwords in its URLs: everybody with the role read sees it."""
+    """Replace names and passwords in a text's URLs by ``***``: everybody with the role read sees the text."""
     return _CREDENTIALS.sub("***@", text)
 
 
-# A place in a log: how many bytes are before it, and the last of them as hex. By these it is found again in ``.1``.
+# A place in a log: the number of bytes before it, and the last of these as hex, by which it is found again in ``.1``.
 _PLACE = re.compile(r"([0-9]{1,18})\.((?:[0-9a-f]{2}){0,64})")
 _PLACE_BYTES = 64
 # The beginning of a log.
 FIRST_PLACE = "0."
-# What stands for the lines that were cut away before anyone read them.
+# The line in place of lines that were cut away before anyone read them.
 LOST = "... lines are missing here: the log was cut"
 
 Lines = tuple[str, ...]
 
 
 def end_of(path: Path) -> str:
-    """The place after the last whole line of a log, from which ``read_on`` goes on."""
+    """Return the place after the last whole line of a log, from which ``read_on`` goes on."""
     return read_on(path, f"{max(0, size_bytes(path) - MAX_TAIL_BYTES)}.")[1]
 
 
 def read_on(path: Path, place: str) -> tuple[Lines, str]:
-    """The whole lines after a place, oldest first, at most ``MAX_TAIL_BYTES``, and the place after them. If the log was
-    cut since, the rest of what was cut off comes first; a line ``LOST`` stands for what is gone. Raises InvalidArgument
-    if ``place`` is not one."""
+    """Return the whole lines after a place, oldest first, at most ``MAX_TAIL_BYTES``, and the place after them.
+
+    If the log was cut since, the rest of the part that was cut off comes first; a line ``LOST`` stands for lines that
+    are gone. Raises InvalidArgument if ``place`` is not a place.
+    """
     if (found := _PLACE.fullmatch(place)) is None:
         raise InvalidArgument(f"{place!r:.100} is not a place in a log: expected one that an earlier answer gave")
     offset, last = int(found[1]), bytes.fromhex(found[2])
@@ -99,19 +103,19 @@ def read_on(path: Path, place: str) -> tuple[Lines, str]:
 
 
 def logs_after(paths: Mapping[str, Path], places: Mapping[str, str], lines: int) -> dict[str, tuple[Lines, str]]:
-    """Return for each log the lines after its place, and the place after them; of a log without one its last lines."""
+    """Return for each log the lines after its place, or its last lines without a place; and the place after them."""
     found = {}
     for name, path in paths.items():
         if name in places:
             found[name] = read_on(path, places[name])
         else:
-            end = end_of(path)  # first: what is written meanwhile is not lost, but may come twice
+            end = end_of(path)  # first, so that lines written meanwhile are not lost; they may come twice
             found[name] = tail(path, lines), end
     return found
 
 
 def in_text(line: str) -> Lines:
-    """A log record of a container's runtime, from JSON to text. Any other line stays as it is."""
+    """Turn a log record of a container's runtime from JSON into text. Any other line is left alone."""
     if not line.startswith('{"time": '):
         return (line,)
     try:
@@ -126,7 +130,7 @@ def in_text(line: str) -> Lines:
 
 
 def _read_lines(text: bytes, offset: int, last: bytes) -> tuple[Lines, str]:
-    """The whole lines of what begins at an offset. A line that fills all of it counts as whole."""
+    """Return the whole lines from an offset on. A line that fills everything that is read counts as whole."""
     end = text.rfind(b"\n") + 1 or (len(text) if len(text) >= MAX_TAIL_BYTES else 0)
     whole = text[:end]
     return _split(whole), f"{offset + end}.{(last + whole)[-_PLACE_BYTES:].hex()}"
@@ -140,7 +144,7 @@ def _rest_of_cut(path: Path, last: bytes) -> bytes | None:
 
 
 def _split(text: bytes) -> tuple[str, ...]:
-    """Lines end with a line feed alone: a model may print characters at which Python would also split."""
+    """Split lines only at line feeds: a model may print other characters at which Python would split."""
     lines = text.decode("utf-8", "replace").split("\n")
     return tuple(line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1]))
 
@@ -174,7 +178,7 @@ class LogKeeper:
         except OSError as error:
             log.warning("the older part of %(file)s is lost: %(error)s", {"file": path, "error": error})
         try:
-            # Also if the copy failed: then the disk may be full, and needs the room most.
+            # Also if the copy failed: then the disk may be full, and needs the room even more.
             os.truncate(path, 0)
         except OSError as error:
             log.warning("%(file)s cannot be cut: %(error)s", {"file": path, "error": error})
@@ -185,7 +189,7 @@ def _last_lines(path: Path, lines: int, since_bytes: int) -> tuple[str, ...]:
 
 
 def _end_bytes(path: Path, since_bytes: int = 0) -> bytes:
-    """The end of a file, from no earlier than an offset; empty if there is no file."""
+    """Return the end of a file, from no earlier than an offset; empty if there is no file."""
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)

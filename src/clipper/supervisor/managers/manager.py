@@ -17,14 +17,17 @@ from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
 
-# Whose containers run Clipper's own runtime.
+# The loaders whose containers run Clipper's own runtime.
 RUNTIME_LOADERS = ("file", "import")
 
 
 @dataclass(slots=True)
 class SlotStatus:
-    """A slot: the container in it now, if any, and how those before it ended. ``restarts``: how many starts came after
-    the first. ``start_failure``: set while the slot is dead because its last start failed."""
+    """A slot: its container, if any, and how its earlier containers ended.
+
+    ``restarts`` counts the starts after the first. ``start_failure`` is set while the slot is dead because its last
+    start failed.
+    """
 
     slot: Slot
     spec: VersionSpec
@@ -41,7 +44,7 @@ class SlotStatus:
 
     @property
     def is_looping(self) -> bool:
-        """Whether it is in a crash loop: also while it is tried again, until it is ready."""
+        """Whether the slot is in a crash loop: also while it is tried again, until it is ready."""
         return self.history.crash_loop and self.phase not in ("ready", "stopping")
 
 
@@ -64,16 +67,16 @@ class Manager:
         elsewhere: Collection[ManagerName] = (),
         cores: int = 2,
     ) -> None:
-        """Nothing starts yet.
+        """Make a manager without slots. Nothing starts yet.
 
         Args:
             next_number: returns a number that no replica had before; raises ``RegistryUnavailable`` if it cannot.
             batch_timeout_s: how long a batch of a version may run before its replica counts as hanging.
             on_change: called after a replica has come up or died.
-            build, log_format, max_output_bytes: of the runtime that containers get from us.
-            has_workers_elsewhere: query workers run on the nodes of a cluster, and not on this machine.
+            build, log_format, max_output_bytes: settings of the runtime that containers get from us.
+            has_workers_elsewhere: whether query workers run on the nodes of a cluster, and not on this machine.
             elsewhere: the managers whose containers run on other machines.
-            cores: of this machine, which containers share that start at once.
+            cores: the cores of this machine, which containers that start at once share.
         """
         self._has_workers_elsewhere = has_workers_elsewhere
         self._elsewhere = elsewhere
@@ -88,36 +91,36 @@ class Manager:
         self._samples = samples
         self._on_change = on_change
         self._slots: dict[Slot, SlotStatus] = {}
-        # The same, of each version: with thousands of replicas, few of what is asked is about all.
+        # The same slots by version: with thousands of replicas, few questions are about all.
         self._by_version: dict[ModelId, dict[Slot, SlotStatus]] = {}
         self._touched: set[Slot] = set()
         self._emptied: frozenset[str] = frozenset()
 
     def slots(self, model_id: ModelId | None = None) -> list[SlotStatus]:
-        """Every slot, or those of one version, in order."""
+        """Return every slot, or those of a version, in order."""
         found = self._slots if model_id is None else self._by_version.get(model_id, {})
         return [found[slot] for slot in sorted(found)]
 
     def touched(self) -> dict[Slot, SlotStatus | None]:
-        """Each slot that may have changed since the last call, with its status; None if it is gone."""
+        """Return each slot that may have changed since the last call, with its status; None if it is gone."""
         touched, self._touched = self._touched, set()
         return {slot: self._slots.get(slot) for slot in touched}
 
     def check(self, manager: ManagerName, asked: Runnable) -> None:
-        """Raises InvalidArgument if a manager cannot run what a version asks for, or is not installed here."""
+        """Raise InvalidArgument if a version's manager cannot run it, or is not installed here."""
         launcher = self._launchers.get(manager)
         if launcher is None:
             raise InvalidArgument(self._why_not(manager))
         launcher.check(asked)
 
     def is_outdated(self, note: ContainerNote) -> bool:
-        """Whether a container runs another Clipper's code or other settings than those that are started now."""
+        """Whether a container runs another Clipper's code or other settings than containers that start now."""
         is_ours = note.spec.loader in RUNTIME_LOADERS
         own = self._build, self._log_format, self._max_output_bytes
         return is_ours and (note.build, note.log_format, note.max_output_bytes) != own
 
     def has_to_move(self, replica: Replica) -> bool:
-        """Whether it is on a node that is being emptied."""
+        """Whether a slot's container is on a node that is being emptied."""
         return (replica.node or "").partition(" ")[0] in self._emptied
 
     def empty(self, nodes: Collection[str]) -> None:
@@ -128,24 +131,24 @@ class Manager:
             self._on_change()
 
     def keepers(self) -> dict[str, Keeper]:
-        """The tasks of all managers that run as long as the server, by what they do."""
+        """Return the tasks of all managers that run as long as the server, by what they do."""
         return {what: run for launcher in self._launchers.values() for what, run in launcher.keepers().items()}
 
     def log_path(self, slot: Slot) -> Path:
         return self._logs_folder / f"{slot_name(slot)}.log"
 
     def log_paths(self, model_id: ModelId) -> dict[str, Path]:
-        """The logs of a version's replicas, also of those that are gone, by the replica's name."""
+        """Return the logs of a version's replicas, also of replicas that are gone, by the replica's name."""
         stem = f"{model_id.name}@{model_id.version}-"
         found = {}
         for path in sorted(self._logs_folder.glob(f"{stem}*.log")):
             index = path.stem.removeprefix(stem)
-            if index.isdecimal():  # else it is of a version whose name begins with this one's
+            if index.isdecimal():  # else it is the log of a version whose name begins with this one's
                 found[str(Slot(model_id.name, model_id.version, int(index)))] = path
         return found
 
     def start(self, slot: Slot, spec: VersionSpec) -> None:
-        """Start a container in a slot that has none. If that fails, it counts as a death like any other."""
+        """Start a container in a slot that has none. A failure counts as a death like any other."""
         status = self._slots.get(slot)
         if status is None:
             status = self._add(SlotStatus(slot, spec))
@@ -162,12 +165,15 @@ class Manager:
         self._watch(status, status.replica, spec.start_timeout_s)
 
     async def orphans(self) -> list[ContainerNote]:
-        """The containers that an earlier supervisor started. Some may be gone."""
+        """Return the containers that an earlier supervisor started. Some may be gone."""
         return [note for launcher in self._launchers.values() for note in await launcher.orphans()]
 
     async def adopt(self, note: ContainerNote) -> Replica | None:
-        """Take over a container that an earlier supervisor started; None if it is gone. One that was ready must answer
-        at once; else it has its whole start timeout. If it does not answer, that counts as a death like any other."""
+        """Take over a container that an earlier supervisor started; None if it is gone.
+
+        A container that was ready must answer at once; otherwise it has its whole start timeout. If it does not answer,
+        that counts as a death like any other.
+        """
         launcher, log_path = self._launchers[note.spec.manager], self.log_path(note.slot)
         container = await launcher.adopt(note, log_path)
         if container is None:
@@ -180,7 +186,7 @@ class Manager:
         return replica
 
     def expect(self, asleep: Mapping[ModelId, VersionSpec]) -> None:
-        """Tell the managers which versions sleep, after a start of the server: the next query may wake any of them."""
+        """Tell the managers, after a start of the server, which versions sleep: the next query may wake any of them."""
         for name, launcher in self._launchers.items():
             own = {
                 slot_name(Slot(id_.name, id_.version, 1)): spec for id_, spec in asleep.items() if spec.manager == name
@@ -238,7 +244,7 @@ class Manager:
         self._on_change()
 
     async def stop_all(self) -> None:
-        """Stop all containers at once; returns when they are gone."""
+        """Stop all containers at once; return when they are gone."""
         for slot in self._slots:
             self.stop(slot)
         tasks = [status.task for status in self._slots.values() if status.task]
@@ -259,7 +265,7 @@ class Manager:
                 self._samples,
                 lambda: self._has_changed(status.slot),
             )
-        except Exception as error:  # a bug of ours; it counts as a death too, else the slot would be stuck
+        except Exception as error:  # a bug of ours, which counts as a death, too: otherwise the slot would be stuck
             log.exception("watching %(replica)s failed", replica.note.log_fields)
             death = Death(f"watching container {status.slot} failed: {error!r}", 0.0)
         if replica.phase == "stopping":
@@ -272,7 +278,7 @@ class Manager:
     def _has_died(self, status: SlotStatus, death: Death) -> None:
         log.warning("%(reason)s", {**status.slot.log_fields, "reason": death.reason})
         was_ready = status.replica is not None and status.replica.phase == "ready"
-        # A warm-up batch can be larger than any that queries make. A model that dies of one has not failed its start.
+        # A warm-up batch can be larger than any batch of queries: a model that dies of it has not failed its start.
         is_spared = death.warm_up_rows > 0 and self._samples.has_killed(status.slot.model_id, death.warm_up_rows)
         status.replica = status.task = None
         status.last_error = death.reason

@@ -1,4 +1,4 @@
-"""The table of managers: the one place that knows them all. Ray is not imported: its driver is another process."""
+"""The table of managers: the only place that knows them all. Ray is not imported: its driver is another process."""
 
 import hashlib
 import logging
@@ -28,8 +28,11 @@ ELSEWHERE: frozenset[ManagerName] = frozenset({"ray"})
 def open_launchers(
     facilities: Facilities, where: Literal["everywhere", "here", "elsewhere"] = "everywhere"
 ) -> dict[ManagerName, Launcher]:
-    """A launcher for each manager whose extra is installed. A program that a manager needs, such as dockerd, need not
-    run yet. ``where``: only managers whose containers run on the server's machine, or on others."""
+    """Return a launcher for each manager whose extra is installed.
+
+    A program that a manager needs, such as dockerd, need not run yet. ``where``: only managers whose containers run on
+    the server's machine, or on others.
+    """
     opened: dict[ManagerName, Launcher | None] = {
         "local": LocalLauncher.open(facilities),
         "docker": _open_docker(facilities),
@@ -43,7 +46,7 @@ def open_launchers(
 
 
 def open_cluster_host(facilities: Facilities, sign: Sign | None) -> ClusterHost | None:
-    """None without the extra. ``sign`` is None if no workers are to be started on nodes, but some may be left."""
+    """Open the host of query workers on nodes; None without the extra. ``sign`` is None to start no workers there."""
     return open_ray_host(facilities, sign)
 
 
@@ -53,7 +56,7 @@ def open_worker_host(facilities: Facilities) -> WorkerHost:
 
 
 def _open_docker(facilities: Facilities) -> Launcher | None:
-    """None if the extra is not installed. The server's ``DOCKER_HOST`` says where dockerd is."""
+    """Open the launcher of Docker; None if the extra is not installed. The server's ``DOCKER_HOST`` names dockerd."""
     try:
         from clipper.supervisor.managers.docker.engine import Engine
         from clipper.supervisor.managers.docker.images import Sources
@@ -68,12 +71,12 @@ def _open_docker(facilities: Facilities) -> Launcher | None:
 
 log = logging.getLogger(__name__)
 
-# What is Clipper's own business on this machine. Ray's variables, such as those of its TLS, are passed on.
+# The prefix of Clipper's own variables. Ray's variables, such as those of its TLS, are passed on.
 _OURS = "CLIPPER_"
 
 
 def open_ray(facilities: Facilities) -> Launcher | None:
-    """The launcher of containers on Ray, which need not run yet; None without the extra, here or in another Python."""
+    """Open the launcher of Ray, which need not run yet; None without the extra, here or in another Python."""
     in_use = facilities.home / "ray-in-use"
     if not _has_ray(facilities, in_use):
         return None
@@ -90,14 +93,13 @@ def open_ray(facilities: Facilities) -> Launcher | None:
 
 
 def open_ray_host(facilities: Facilities, sign: Sign | None) -> ClusterHost | None:
-    """Open the host of query workers on the cluster's nodes; None as for ``open_ray``. ``sign``: see
-    ``RayWorkerHost``."""
+    """Open the host of query workers on nodes; None like ``open_ray``. ``sign``: see ``RayWorkerHost``."""
     in_use = facilities.home / "ray-workers-in-use"
     if not _has_ray(facilities, in_use):
         return None
     if facilities.cluster and facilities.settings.workers_per_node:  # another home may have left workers there
         in_use.touch()
-    # In a namespace of their own: who starts containers ends all others that are in theirs.
+    # In a namespace of their own: a launcher ends all unknown containers in its namespace.
     return RayWorkerHost(
         _cluster(facilities, WORKERS_SUFFIX),
         facilities.artifacts,
@@ -121,8 +123,8 @@ def _has_ray(facilities: Facilities, in_use: Path) -> bool:
 
 
 def _cluster(facilities: Facilities, suffix: str = "") -> Cluster:
-    # Homes may share a cluster of Ray, also homes of several machines. Those that share a registry, too, take over
-    # each other's containers and workers.
+    # Homes, also of several machines, may share a cluster of Ray. Homes that also share a registry take over each
+    # other's containers and workers.
     owner = facilities.cluster or f"{socket.gethostname()}:{facilities.home}"
     environ = {name: value for name, value in facilities.environ.items() if not name.startswith(_OURS)}
     return Cluster(

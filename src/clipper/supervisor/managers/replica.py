@@ -1,4 +1,4 @@
-"""One container, from its start over its way into service to its end. A few of this machine start at a time."""
+"""A container, from its start over its way into service to its end. A few of this machine start at a time."""
 
 import asyncio
 import logging
@@ -22,22 +22,24 @@ log = logging.getLogger(__name__)
 # How often to dial a container that is still loading its model.
 DIAL_EVERY_S = 0.02
 # The share of its start timeout that a container may take for rows that Clipper made: a model that computes for ever on
-# zeros is started again without them, before whoever deploys it has waited for two start timeouts.
+# zeros is started again without them, before its operator has waited for two start timeouts.
 MADE_SHARE = 0.25
 # A container that has accepted a connection only has to answer HELLO. A model that holds the interpreter delays that.
 HANDSHAKE_TIMEOUT_S = 5.0
 # A process whose connection breaks is most likely exiting, and how it exits says more.
 EXIT_AFTER_LOSS_S = 1.0
 LOG_TAIL_LINES = 20
-# A container that says why it ends begins its last line with this.
+# The beginning of a container's last line if it says why it ends.
 SAYS_WHY = "clipper: "
 
 
 @dataclass(eq=False)
 class BringUp:
-    """The way of one container into service, in ``_timeout_s``, or longer while it computes: see ``StartTime``. A step
-    that fails raises ``ContainerFailed`` with the log's last lines. ``warm_up_rows``: rows of the last warm-up batch; 0
-    if there was no batch, or the model refused the given sample."""
+    """The way of a container into service, in ``_timeout_s``, or longer while it computes: see ``StartTime``.
+
+    A step that fails raises ``ContainerFailed`` with the log's last lines. ``warm_up_rows`` are the rows of the last
+    warm-up batch; 0 if there was no batch, or the model refused the given sample.
+    """
 
     _note: ContainerNote
     _container: Container
@@ -50,7 +52,7 @@ class BringUp:
         self._time = StartTime(asyncio.get_running_loop().time(), self._timeout_s)
 
     async def answering(self) -> Caller:
-        """Dial until it answers HELLO, and check that it is the right model."""
+        """Dial until the container answers HELLO, and check that it is the right model."""
         loop = asyncio.get_running_loop()
         while not self._container.exited.is_set():
             patience_s = max(DIAL_EVERY_S, min(HANDSHAKE_TIMEOUT_S, self._time.deadline_s - loop.time()))
@@ -64,16 +66,19 @@ class BringUp:
             except ProtocolViolation as error:
                 raise await self._failed(f"does not speak the container protocol: {error}") from error
             except OSError:
-                # It does not listen yet. If it never will, it exits or its time is over.
+                # It does not listen yet. If it never does, it exits or its time ends.
                 if self._is_too_late(loop.time()):
                     raise await self._failed(f"was not ready {self._in_time}") from None
             await asyncio.sleep(DIAL_EVERY_S)
         raise await self._failed(f"{self._container.how_it_ended} before it was ready")
 
     async def warm_up(self, welcome: Welcome, samples: SampleSource) -> None:
-        """Let it evaluate a sample, if there is one. A failure on a sample that did not come with the deployment is
-        only logged. If a sample kills the container, ``warm_up_rows`` says so, and the next start sends fewer rows; or
-        none, if a row that did not come with the deployment takes too long."""
+        """Let the container evaluate a sample, if there is one.
+
+        A failure on a sample that did not come with the deployment is only logged. If a sample kills the container,
+        ``warm_up_rows`` says so, and the next start sends fewer rows; or none, if a row that did not come with the
+        deployment takes too long.
+        """
         now_s, time = asyncio.get_running_loop().time(), self._time
         # A model that took long to load may take long to warm up, on the same busy machine.
         until_s = max(time.deadline_s, min(time.last_s, now_s + self._timeout_s / 2))
@@ -88,7 +93,7 @@ class BringUp:
             raise ContainerFailed(f"the sample for {self._note.slot.model_id} is not valid: {error}") from error
         except TimeoutError:
             if sample is not None and sample.origin != "given":
-                # It still computes on them, and no query would be answered meanwhile.
+                # It still computes on the sample, and no query would be answered meanwhile.
                 self.warm_up_rows = 1
                 rows = "rows that Clipper made" if sample.origin == "made" else "the input of a recent query"
                 raise await self._failed(f"did not finish its warm-up with {rows} in time") from None
@@ -102,7 +107,7 @@ class BringUp:
         if sample.origin == "given":
             self.warm_up_rows = 0
             raise ContainerFailed(f"container {self._note.slot} failed on its sample: {failure}")
-        # Some queries fail, and the sample came from one of them. The model is warm all the same.
+        # The sample came from a query that failed, too. The model is nevertheless warm.
         if sample.origin == "remembered":
             log.warning(
                 "%(replica)s failed on a remembered sample: %(error)s", {**self._note.log_fields, "error": failure}
@@ -122,7 +127,7 @@ class BringUp:
     def _is_too_late(self, now_s: float) -> bool:
         if not self._time.has_to_look(now_s):
             return False
-        # One that was ready before has nothing to load, and the process ids of another machine are others' here.
+        # A container that was ready before has nothing to load; process ids of another machine mean nothing here.
         pid = None if self._note.ready or self._container.node is not None else self._container.pid
         return self._time.is_over(now_s, None if pid is None else proc.session_computed_s(pid))
 
@@ -162,25 +167,25 @@ class BringUp:
         return ContainerFailed(f"container {self._note.slot} {what}{why}", lines)
 
 
-# While some wait for the disk or the network, others compute.
+# Containers that start at once for each core: while some wait for the disk or the network, others compute.
 PER_CORE = 4
-# Most are ready sooner. One that takes longer, or hangs, keeps nobody else waiting: it is not counted any more.
+# Most containers are ready sooner. One that takes longer, or hangs, is no longer counted, and keeps nobody waiting.
 COUNTED_S = 10.0
 
 
 class StartTurns:
-    """The containers that start now, at most ``at_once``, and those that wait for it. Each slot has one of them."""
+    """The containers that start now, at most ``at_once``, and those that wait for their turn."""
 
     def __init__(self, at_once: int) -> None:
         self._room = asyncio.Semaphore(at_once)
 
     @property
     def is_full(self) -> bool:
-        """Whether the next one has to wait."""
+        """Whether the next container has to wait."""
         return self._room.locked()
 
     async def begin(self) -> Callable[[], None]:
-        """Wait until one more may start. Call what is returned once it is ready or gone."""
+        """Wait until another container may start. Call the returned function once it is ready or gone."""
         await self._room.acquire()
         timer: asyncio.TimerHandle | None = None
 
@@ -199,18 +204,21 @@ class StartTurns:
 ADOPTION_TIMEOUT_S = 10.0
 PING_EVERY_S = 1.0
 PING_TIMEOUT_S = 10.0
-# Time to finish its current batch when it has to stop.
+# The time to finish its current batch when it has to stop.
 STOP_GRACE_S = 5.0
-# A warm-up can start something that kills the container only later, such as processes that fork without end: bounds are
-# checked twice a second, and a machine that runs out of memory is slow.
+# A death this long after a warm-up may be due to it, such as by processes that fork without end: bounds are checked
+# only twice a second, and a machine that runs out of memory is slow.
 WARM_UP_AFTERMATH_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """The end of a replica that nobody asked to stop. ``uptime_s``: 0 if it was never ready; then ``log_tail`` has its
-    last lines. ``warm_up_rows``: rows of the warm-up batch during or shortly after which it ended; 0 if it ended
-    otherwise."""
+    """The end of a replica that nobody asked to stop.
+
+    Attributes:
+        uptime_s: 0 if it was never ready; then ``log_tail`` has its last lines.
+        warm_up_rows: the rows of the warm-up batch during or shortly after which it ended; 0 if it ended otherwise.
+    """
 
     reason: str
     uptime_s: float
@@ -219,8 +227,13 @@ class Death:
 
 
 class Replica:
-    """A container and the supervisor's connection to it. ``welcome``: what it said about itself; None until it is
-    ready. ``settled``: set once it is ready or gone. ``progress``: what goes on before its container is started."""
+    """A container and the supervisor's connection to it.
+
+    Attributes:
+        welcome: its description of itself; None until it is ready.
+        settled: set once it is ready or gone.
+        progress: the step before its container is started.
+    """
 
     def __init__(
         self,
@@ -230,8 +243,10 @@ class Replica:
         container: Container | None = None,
         starts: StartTurns | None = None,
     ) -> None:
-        """``container``: one that runs already; without it, ``live`` launches one. ``starts``: among which it waits for
-        its turn to start; None if it waits for none."""
+        """Make a replica of ``container``, which runs already; without it, ``live`` launches a container.
+
+        ``starts`` are the starts among which it waits for its turn; None if it need not wait.
+        """
         self.note = note
         self.phase: Phase = "starting"
         self.welcome: Welcome | None = None
@@ -259,12 +274,12 @@ class Replica:
 
     @property
     def warning(self) -> str | None:
-        """A sentence on how its packages differ from those that the model was saved with."""
+        """A sentence on how its packages differ from those with which the model was saved."""
         return None if self._container is None else self._container.warning
 
     @property
     def node(self) -> str | None:
-        """The machine that it runs on; None if it is this one, or if there is no container yet."""
+        """The machine on which it runs; None if it is this machine, or if there is no container yet."""
         return None if self._container is None else self._container.node
 
     async def live(
@@ -274,8 +289,10 @@ class Replica:
         samples: SampleSource,
         on_ready: Callable[[], None],
     ) -> Death:
-        """Bring it up and watch it until it ends, or end it because it hangs. When this returns, the container is gone.
-        ``on_ready`` is called once it can be put into service."""
+        """Bring the container up and watch it until it ends, or end it because it hangs.
+
+        When this returns, the container is gone. ``on_ready`` is called once it can be put into service.
+        """
         try:
             container = self._container = self._container or await self._launched()
             bring_up = self._bring_up = BringUp(
@@ -311,11 +328,11 @@ class Replica:
             self.settled.set()
 
     def retire(self) -> None:
-        """Take it out of service. It answers until it is stopped."""
+        """Take the replica out of service. It answers until it is stopped."""
         self.phase = "stopping"
 
     def begin_to_stop(self) -> None:
-        """Let it finish its current batch, then end it. ``live`` returns when it is gone."""
+        """Let the replica finish its current batch, then end it. ``live`` returns when it is gone."""
         self.phase = "stopping"
         self._is_to_stop = True
         if self._launching is not None:
@@ -324,7 +341,7 @@ class Replica:
             self._stopping = asyncio.get_running_loop().create_task(self._container.stop(STOP_GRACE_S))
 
     async def save_log(self) -> None:
-        """Bring its log up to date with what it has written."""
+        """Bring the container's log up to date."""
         if self._container is not None:
             await self._container.save_log()
 
@@ -358,7 +375,7 @@ class Replica:
         return container
 
     async def _watch(self, container: Container, probe: Caller, batch_timeout_s: Callable[[], float]) -> str:
-        """Ping until something is wrong; return what is."""
+        """Ping until something is wrong; return the fault."""
         while True:
             if await container.has_exited_within(PING_EVERY_S):
                 return f"container {self.note.slot} {container.how_it_ended}"

@@ -11,8 +11,8 @@ from clipper.base.processes.limits import Share
 from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.settings.version import VersionSpec
 
-# The variables that tell libraries how many threads to compute with. Most read OMP_NUM_THREADS: PyTorch, scikit-learn,
-# XGBoost, LightGBM, and Clipper's adapters of libraries that read no variable.
+# The variables by which libraries know how many threads to compute with. Most read OMP_NUM_THREADS: PyTorch,
+# scikit-learn, XGBoost, LightGBM, and Clipper's adapters of libraries that read no variable.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -53,10 +53,10 @@ def parse_gpus(text: str) -> Gpus:
 
 
 class Shares:
-    """The shares that containers have. A new container gets what is used least, so they spread over the machine."""
+    """The shares of containers. A new container gets what is used least, so they spread over the machine."""
 
     def __init__(self, cores: Sequence[int], gpus: Sequence[str]) -> None:
-        """``cores`` and ``gpus``: those of the machine that containers may get."""
+        """Give out these ``cores`` and ``gpus`` of the machine."""
         self._cores = cores
         self._gpus = gpus
         self._given: dict[str, Share] = {}
@@ -93,19 +93,22 @@ class Shares:
 
 
 def least_used(items: Sequence[T], count: int, taken: Iterable[T]) -> tuple[T, ...]:
-    """The ``count`` items that are taken least often, in their order. If several are equal, the first are chosen."""
+    """Return the ``count`` items that are taken least often, in their order; of equal items the first."""
     times = Counter(taken)
     chosen = set(sorted(range(len(items)), key=lambda index: times[items[index]])[:count])
     return tuple(item for index, item in enumerate(items) if index in chosen)
 
 
 def whole(cpus: float) -> int:
-    """The number of threads or cores for ``cpus``, rounded up, because nothing can have a part of one."""
+    """Return the number of threads or cores for ``cpus``, rounded up, because a part of a core cannot be had."""
     return max(1, math.ceil(cpus))
 
 
 def environment(cpus: float | None, share: Share) -> dict[str, str]:
-    """The variables that tell libraries their share. Without ``cpus`` that is one thread: replicas are the unit of
-    parallelism, and would slow each other down if each used every core."""
+    """Return the variables that tell libraries their share.
+
+    Without ``cpus`` that is one thread: replicas are the unit of parallelism, and would slow each other down if each
+    used every core.
+    """
     threads = dict.fromkeys(THREAD_VARIABLES, str(whole(cpus or 1)))
     return threads if share.gpus is None else threads | {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}

@@ -1,4 +1,4 @@
-"""The port by which query workers are started, found again and cleaned up after, on whatever machine they run."""
+"""The port by which query workers are started, found again and cleaned up after, on any machine."""
 
 import asyncio
 import sys
@@ -15,21 +15,21 @@ from clipper.base.processes.process import ManagedProcess, ProcessRecord
 from clipper.control.address import ControlAddress, UnixAddress
 from clipper.supervisor.managers.logs import Lines
 
-# Signs a worker's request for a certificate, in PEM. It takes the instance of the worker, which the certificate names,
-# and returns the certificate and the authority's.
+# Signs a worker's request for a certificate, in PEM. It takes the worker's instance, which the certificate names, and
+# returns the certificate and the authority's.
 Sign = Callable[[bytes, int], tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStart:
-    """The command, settings and sockets that a worker is started with.
+    """The command, settings and sockets of a worker's start.
 
     Attributes:
-        name: of its process and of its log; the same over restarts.
+        name: the name of its process and of its log; the same over restarts.
         instance: the number of this start.
-        config: its ``WorkerConfig``, without what the host decides: where its control channel listens.
+        config: its ``WorkerConfig``, without the address of its control channel, which the host decides.
         environment: further variables, which may hold secrets.
-        note: what the host notes for the next supervisor, to which it adds ``control``.
+        note: the note for the next supervisor, to which the host adds ``control``.
     """
 
     name: str
@@ -51,23 +51,23 @@ class RunningWorker(Protocol):
 
     @property
     def how_it_ended(self) -> str:
-        """The rest of a sentence about it."""
+        """The way that the worker ended, as the rest of a sentence about it."""
 
     def terminate(self) -> None:
-        """Ask it to drain and end."""
+        """Ask the worker to drain and end."""
 
     def kill(self) -> None: ...
 
     async def stop(self, grace_s: float) -> None:
-        """Ask it to end, and kill it after ``grace_s``. Returns when it is gone."""
+        """Ask the worker to end, and kill it after ``grace_s``. Return when it is gone."""
 
     async def has_exited_within(self, seconds: float) -> bool:
-        """Wait for its exit, no longer than that; return whether it has exited."""
+        """Wait for its exit, for a bounded time; return whether it has exited."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartedWorker:
-    """``control``: where its control channel will listen."""
+    """A started worker. ``control`` is the address on which its control channel will listen."""
 
     process: RunningWorker
     control: ControlAddress
@@ -78,37 +78,49 @@ class WorkerHost(Protocol):
 
     @property
     def is_away(self) -> bool:
-        """Whether no worker could be asked or started, because what they are reached by is away."""
+        """Whether no worker could be asked or started, because the way to them is gone."""
         return False
 
     async def start(self, start: WorkerStart) -> StartedWorker:
-        """Raises ClipperError, OSError: it cannot be started."""
+        """Start a worker. Raises ClipperError or OSError if it cannot be started."""
 
     async def adopt(self, record: ProcessRecord) -> RunningWorker | None:
-        """Go on with a worker that an earlier supervisor started; None if it is gone."""
+        """Take over a worker that an earlier supervisor started; None if it is gone."""
 
     async def regain(self, name: str, node: str) -> ProcessRecord | None:
-        """The worker of this name that the host has started again by itself on this node after it had died; it must be
-        adopted. Raises Unavailable if it has not yet, and no other can be started meanwhile."""
+        """Return the worker of this name that the host has restarted by itself on a node; it must be adopted.
+
+        Raises Unavailable if it has not yet, and no other can be started meanwhile.
+        """
         return None
 
     async def sees(self, process: RunningWorker) -> bool:
-        """Whether the host can tell that a process runs. If so and the worker does not answer, it hangs; if not, the
-        worker may be well, and cannot be reached."""
+        """Ask whether the host knows that a process runs.
+
+        If so and the worker does not answer, it hangs; if not, the worker may be well, but cannot be reached.
+        """
         return True
 
     async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
-        """Let a worker have the code that its next snapshot names. ``folders``: of modules of users' own policies, as
-        the snapshot has them. Raises ClipperError, OSError: it cannot be had now."""
+        """Let a worker have the code that its next snapshot names.
+
+        ``folders`` are those of the modules of users' own policies, in the form of the snapshot. Raises ClipperError or
+        OSError if they cannot be had now.
+        """
         del process, folders
 
     async def clean_up(self, name: str, process: RunningWorker | None, control: ControlAddress | None) -> None:
-        """Remove what a worker that has exited has left. ``process``, ``control``: of its last start."""
+        """Remove the files of a worker that has exited. ``process`` and ``control`` are those of its last start."""
 
 
 class ClusterNode(Struct, frozen=True):
-    """A node. Several may have one ``address``. ``is_up``: the cluster has not lost it. ``is_own``: it is this
-    machine's. ``is_draining``: the cluster empties it, and ends it after a while or once nothing runs there."""
+    """A node of a cluster. Several nodes may have the same ``address``.
+
+    Attributes:
+        is_up: whether the cluster has not lost it.
+        is_own: whether it is this machine's.
+        is_draining: whether the cluster empties it, and ends it after a while or once nothing runs there.
+    """
 
     address: str
     is_up: bool
@@ -120,7 +132,7 @@ class ClusterHost(WorkerHost, Protocol):
     """A port to the nodes of a cluster on which workers run."""
 
     async def nodes(self) -> list[ClusterNode]:
-        """The nodes that the cluster knows, also those that are lost. Raises Unavailable."""
+        """Return the nodes that the cluster knows, also lost nodes. Raises Unavailable."""
 
     async def logs(
         self, process: RunningWorker, name: str | None, places: Mapping[str, str], lines: int
@@ -132,23 +144,23 @@ class ClusterHost(WorkerHost, Protocol):
         """
 
     async def orphans(self) -> list[ProcessRecord]:
-        """The records of workers that an earlier supervisor left. Each must be adopted or ended."""
+        """Return the records of workers that an earlier supervisor left. Each must be adopted or ended."""
 
     async def end(self, record: ProcessRecord) -> None:
         """End a worker of ``orphans``, and remove what it leaves."""
 
     def close(self) -> None:
-        """Look at the cluster no more. Workers go on."""
+        """Leave the cluster. Workers go on."""
 
 
 def worker_argv(config: Mapping[str, Any], control: ControlAddress) -> list[str]:
-    """The command line that starts a worker."""
+    """Return the command line that starts a worker."""
     text = msgspec.json.encode({**config, "control": str(control)}).decode()
     return [sys.executable, "-m", "clipper.worker", "--config", text]
 
 
 class LocalWorkerHost(WorkerHost):
-    """Workers listen for us on unix sockets. Only a supervisor starts any on its machine, where all code is."""
+    """The host of workers on this machine, where all code is. They listen for us on unix sockets."""
 
     def __init__(self, processes: ProcessFolder, sockets: Path, logs: Path) -> None:
         self._processes = processes
@@ -157,7 +169,7 @@ class LocalWorkerHost(WorkerHost):
 
     @property
     def is_away(self) -> bool:
-        """Whether the home is away, such as one that was unmounted."""
+        """Whether the home is gone, for example unmounted."""
         return not self._sockets.exists()
 
     async def start(self, start: WorkerStart) -> StartedWorker:

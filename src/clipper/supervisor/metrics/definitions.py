@@ -15,7 +15,7 @@ from clipper.control.descriptions import Standing
 from clipper.supervisor.metrics.totals import Link, regret
 
 T = TypeVar("T")
-# One number, or one for each value of the metric's label ``extra``. None is shown as NaN: Prometheus then has no value.
+# A number, or a number for each value of the label ``extra``. None is shown as NaN: Prometheus then has no value.
 Read = Callable[[T], float | Mapping[str, float] | None]
 
 
@@ -49,8 +49,10 @@ Metric = Number[T] | Histogram[T]
 
 @dataclass(frozen=True, slots=True)
 class Group(Generic[T]):
-    """The metrics of one kind of thing, and the labels that identify it. ``is_summed``: each worker has such things of
-    its own, which are summed, or get ``worker`` as a further label."""
+    """The metrics of a kind of thing, and the labels that identify a thing.
+
+    ``is_summed``: each worker has such things of its own, which are summed, or get ``worker`` as a further label.
+    """
 
     labels: tuple[str, ...]
     metrics: tuple[Metric[T], ...]
@@ -125,7 +127,7 @@ SELECTION: Group[statistics.SelectionStatistics] = Group(
     is_summed=True,
 )
 
-# How many queries an application had, and the counts of one of its models.
+# The number of an application's queries, and the counts of one of its models.
 SelectedModel = tuple[int, statistics.ModelSelectionStatistics]
 
 SELECTED_MODEL: Group[SelectedModel] = Group(
@@ -294,7 +296,7 @@ SERVER: Group[Status] = Group(
     ),
 )
 
-# Of servers that share a registry; its address says which are of one cluster.
+# The lease of servers that share a registry, whose address says which servers belong together.
 LEASE: Group[LeaseStatus] = Group(
     ("registry",),
     (

@@ -49,12 +49,12 @@ class Scrape:
 
 
 def render(scrape: Scrape) -> bytes:
-    """Return one scrape's exposition, with the content type ``prometheus_client.CONTENT_TYPE_LATEST``."""
+    """Return a scrape's exposition, with the content type ``prometheus_client.CONTENT_TYPE_LATEST``."""
     return generate_latest(ServerCollector(scrape))
 
 
 class ServerCollector(Collector):
-    """The values of one scrape, as metric families of the client library."""
+    """The values of a scrape, as metric families of the client library."""
 
     def __init__(self, scrape: Scrape) -> None:
         self._scrape = scrape

@@ -1,6 +1,7 @@
-"""Adds up what workers have counted, field by field, so that totals never fall, whatever becomes of the workers.
+"""Adds up the workers' counts, field by field, so that totals never fall, whatever becomes of the workers.
 
-Counts, histograms and what is so at present are summed. Some values cannot be, and have rules of their own."""
+Counts, histograms and present values are summed. Some values cannot be summed, and have rules of their own.
+"""
 
 import re
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
@@ -35,7 +36,7 @@ def _smallest(values: Sequence[float | None]) -> float | None:
 
 
 def _furthest(values: Sequence[Any]) -> Any:
-    """The latest of what workers know of one test. A test that has ended stays so: the others hear of it soon."""
+    """Return the latest knowledge of a test. A test that has ended stays so: the other workers hear of it soon."""
     known = [value for value in values if value is not None]
     return max(known, key=lambda test: (test.winner is not None, test.observations), default=None)
 
@@ -52,8 +53,9 @@ def _by_key(choose: Callable[[Iterable[float]], float]) -> Callable[[Sequence[Ma
     return choose_each
 
 
-# Of these fields by name. All workers learn one calibration and one cost, or measure about the same. Of what a replica
-# answers in a second the highest is right: the others saw it busy with batches that were not theirs.
+# The rules of these fields, by name. All workers learn the same calibration and the same cost, or measure about the
+# same. For a replica's answers a second the highest is right: other workers saw it busy with batches that were not
+# theirs.
 _RULES: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "cost": _mean,
     "calibration_error": _mean,
@@ -66,7 +68,7 @@ _RULES: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "last_answered_at": max,
     "trials": _first,
 }
-# What is so at present, and is no more once a worker has ended or does not tell.
+# Present values, and those that stand for them once a worker has ended or does not tell.
 _PRESENT: Mapping[str, Any] = {
     **dict.fromkeys(_RULES),
     "batch_limits": {},
@@ -85,7 +87,7 @@ _PRESENT: Mapping[str, Any] = {
 
 
 def total(parts: Sequence[S]) -> S:
-    """The sum of structs of one type, of which there is at least one. Texts are those of the first that has one."""
+    """Return the sum of one or more structs of the same type. A text is that of the first struct with one."""
     if len(parts) == 1:
         return parts[0]
     kind = type(parts[0])
@@ -109,8 +111,10 @@ def _sum(values: Sequence[Any]) -> Any:
 
 
 def increase(before: S | None, now: S) -> S:
-    """Return what was counted since ``before``: all of ``now`` if a count fell, because what counts was made anew. What
-    is so at present is that of ``now``."""
+    """Return the counts since ``before``: all of ``now`` if a count fell, because the counter was made anew.
+
+    Present values are those of ``now``.
+    """
     return now if before is None or has_fallen(before, now) else _minus(now, before)
 
 
@@ -132,12 +136,12 @@ def _less(name: str, now: Any, before: Any) -> Any:
 
 
 def counted(one: S) -> S:
-    """Return what stays counted once its worker has ended: all but what describes the present."""
+    """Return the counts that remain once their worker has ended: all but present values."""
     return _mapped(one, lambda number: number)
 
 
 def negative(one: S) -> S:
-    """Return what takes ``counted(one)`` away when it is added."""
+    """Return the value that removes ``counted(one)`` when it is added."""
     return _mapped(one, lambda number: -number)
 
 
@@ -158,8 +162,10 @@ def _mapped(one: S, change: Callable[[float], float]) -> S:
 
 
 def has_fallen(before: Struct, now: Struct) -> bool:
-    """Whether a count is lower than it was, or is gone, because what counts was made anew. Counts are integers: a sum
-    of a user's own losses may fall."""
+    """Whether a count is lower than before, or is gone, because the counter was made anew.
+
+    Counts are integers: a sum of a user's own losses may fall.
+    """
     return any(map(_fell, type(now).__struct_fields__, astuple(before), astuple(now)))
 
 
@@ -177,28 +183,31 @@ def _fell(name: str, before: Any, now: Any) -> bool:
     return False
 
 
-# What the answers are compared with: the best single model; or, if the policy learns by context, the best model of each
+# The comparison for the answers: the best single model; or, if the policy learns by context, the best model of each
 # context.
 Against = Literal["model", "context"]
 
 
 def regret(counted: SelectionStatistics | None) -> tuple[Against, float] | None:
-    """Return what the answers have lost more, and than what; None without feedback."""
+    """Return the comparison, and how much more the answers have lost; None without feedback."""
     most = 0 if counted is None else max((each.scored for each in counted.models.values()), default=0)
     if counted is None or not counted.answers_scored or not most:
         return None
-    # A model of which little is known is left out: a newcomer's first answers may all be right.
+    # A model with little feedback is left out: a newcomer's first answers may all be right.
     least = min(ENOUGH_FEEDBACK, most / 4)
     means = [_mean_loss(each) for each in counted.models.values() if each.scored >= least]
-    # Without a context, also a policy that learns by context knows no more than one that does not.
+    # For queries without a context, a policy that learns by context knows no more than any other.
     without_context = counted.answers_scored - counted.context_answers
     reference = counted.context_loss + without_context * min(means)
     return "context" if counted.context_answers else "model", counted.answer_loss - reference
 
 
 def _mean_loss(model: ModelSelectionStatistics) -> float:
-    """Return a model's mean loss over all queries with feedback: losses count by one over the probability that their
-    query asked the model, where what came with the query picked it. An earlier version's worker does not weigh."""
+    """Return a model's mean loss over all queries with feedback.
+
+    If what came with a query picked the model, its loss is divided by the probability of that. Workers of an earlier
+    version do not weigh.
+    """
     return model.weighted_loss / model.weight if model.weight > 0 else model.loss / model.scored
 
 
@@ -214,8 +223,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Link(Struct, frozen=True, array_like=True):
-    """Workers' connections to a replica, by its name, which it keeps over restarts.
-    ``batch_limit``: the smallest; None if no worker tells. ``states``: how many connections are in each state."""
+    """The workers' connections to a replica, by its name, which it keeps over restarts.
+
+    ``batch_limit`` is the smallest; None if no worker tells. ``states`` counts the connections in each state.
+    """
 
     name: str
     model: str
@@ -227,22 +238,24 @@ class Link(Struct, frozen=True, array_like=True):
 
 
 class Totals(Generic[K, S]):
-    """Sums over workers of one kind of thing, such as applications, each by its key. The counts of a worker that has
-    ended are carried on. Those of a worker that another supervisor started begin with its first statistics here: all
-    begin at 0 together, as those of a process that was restarted."""
+    """Sums over workers for a kind of thing, such as applications, each by its key.
+
+    The counts of a worker that has ended are carried on. The counts of a worker that another supervisor started begin
+    with its first statistics here: so all begin at 0 together, like those of a restarted process.
+    """
 
     def __init__(self, kind: type[S], has_counted: Callable[[S], bool]) -> None:
-        """``has_counted``: whether a count is not 0. Of what has not, nothing need be kept."""
+        """Begin at 0. ``has_counted`` tells whether any count is not 0: otherwise nothing need be kept."""
         self._has_counted = has_counted
-        # By the worker's instance, what it said last, as bytes: of 64 workers with a thousand models each that is a
-        # third of what the structs would take.
+        # By the worker's instance, its last statistics, as bytes: for 64 workers with a thousand models each these take
+        # a third of what the structs would.
         self._last: dict[int, dict[K, bytes]] = {}
         self._decode = msgspec.msgpack.Decoder(kind).decode
         self._carried: dict[K, S] = {}
         self._identities: dict[K, object] = {}
 
     def take(self, instance: int, is_adopted: bool, things: Mapping[K, S]) -> None:
-        """Take what a worker says now. ``is_adopted``: another supervisor started the worker."""
+        """Take a worker's statistics. ``is_adopted``: another supervisor started the worker."""
         last = self._last.setdefault(instance, {})
         for key, now in things.items():
             if key not in self._identities:
@@ -259,13 +272,13 @@ class Totals(Generic[K, S]):
             last[key] = said
 
     def keep_workers(self, instances: Container[int]) -> None:
-        """Carry on what workers have counted that have ended."""
+        """Carry on the counts of workers that have ended."""
         for instance in [one for one in self._last if one not in instances]:
             for key, last in self._last.pop(instance).items():
                 self._carry(key, counted(self._decode(last)))
 
     def keep_things(self, identities: Mapping[K, object]) -> None:
-        """Forget all else. ``identities`` tell a thing from an earlier one of the same key."""
+        """Forget all other things. ``identities`` tell a thing from an earlier thing with the same key."""
         gone = [key for key, one in self._identities.items() if key not in identities or identities[key] != one]
         for key in gone:
             self._carried.pop(key, None)
@@ -274,8 +287,11 @@ class Totals(Generic[K, S]):
         self._identities = dict(identities)
 
     def total(self, key: K, present: Mapping[int, Mapping[K, S]]) -> S | None:
-        """The sum over all workers; None if nobody has counted anything, and no worker tells of it.
-        ``present``: what workers say now, by instance, which has been taken. Other workers have not answered."""
+        """Return the sum over all workers; None if nobody has counted anything, and no worker tells of the thing.
+
+        ``present`` are the workers' statistics of this scrape, by instance, which have been taken. Other workers have
+        not answered.
+        """
         parts = [things[key] for things in present.values() if key in things]
         silent = (last[key] for instance, last in self._last.items() if instance not in present and key in last)
         parts += (counted(self._decode(last)) for last in silent)
@@ -304,7 +320,7 @@ def version_has_counted(one: VersionStatistics) -> bool:
 
 
 def links(replicas: Iterable[ReplicaStatistics]) -> dict[str, Link]:
-    """A worker's connections by the replicas' names: a draining predecessor must not share its series."""
+    """Return a worker's connections by replica name: a draining predecessor must not share its successor's series."""
     newest: dict[str, tuple[int, Link]] = {}
     for one in replicas:
         name, generation = _name_and_generation(one.id)
@@ -315,11 +331,11 @@ def links(replicas: Iterable[ReplicaStatistics]) -> dict[str, Link]:
 
 
 def replica_name(replica_id: str) -> str:
-    """A replica's name without the number of its process, so that a restart does not begin new series."""
+    """Return a replica's name without the number of its process, so that a restart does not begin new series."""
     return _name_and_generation(replica_id)[0]
 
 
-# As many replicas as a server may have, and some that were restarted.
+# More than the replicas of a server, with some that were restarted.
 @lru_cache(maxsize=16_384)
 def _name_and_generation(replica_id: str) -> tuple[str, int]:
     match = _PROCESS_ID.fullmatch(replica_id)

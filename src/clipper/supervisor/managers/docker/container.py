@@ -1,4 +1,4 @@
-"""One container in Docker, and its log."""
+"""A container in Docker, and its log."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ class DockerLog:
     """Copies a container's output to its log file, when asked to."""
 
     def __init__(self, id_: str, engine: Engine, path: Path, is_new: bool) -> None:
-        """``is_new``: the file has no lines of this container yet. It may have lines of the container before it."""
+        """Make a log. ``is_new``: the file has no lines of this container yet, though maybe of the one before."""
         self._id = id_
         self._engine = engine
         self._path = path
@@ -39,7 +39,8 @@ class DockerLog:
     async def save(self) -> None:
         async with self._saving:
             try:
-                # A float is not exact, so ask for a little more: lines that are in the file are left out by their time.
+                # A float is not exact, so ask for a little more: lines that are in the file already are left out by
+                # their time.
                 since_s = nanoseconds(self._saved_until) / 1e9 - 0.001
                 output = await self._engine.output(self._id, since_s)
                 lines, self._saved_until = lines_after(output, self._saved_until)
@@ -53,7 +54,7 @@ class DockerLog:
     def _append(self, lines: bytes) -> None:
         with self._path.open("ab") as file:
             file.write(lines)
-        # Tells a later supervisor where to go on.
+        # A later supervisor goes on from here.
         time_ns = nanoseconds(self._saved_until)
         os.utime(self._path, ns=(time_ns, time_ns))
 
@@ -71,11 +72,11 @@ class DockerContainer(Container):
         note_ready: Callable[[], None],
         folder: Path | None = None,
     ) -> None:
-        """``note_ready`` is for a later supervisor. ``folder``: what it shares with us and may write to."""
+        """Watch a container. ``note_ready`` notes it for a later supervisor. ``folder``: it may write there."""
         self.id = id_
         self.address = address
         self.exited = asyncio.Event()
-        # Which packages an image has is not known.
+        # The packages of an image are not known.
         self.warning: str | None = None
         self.node: str | None = None
         self.folder = folder
@@ -106,12 +107,12 @@ class DockerContainer(Container):
         return f"exited with code {code}"
 
     def has_ended(self, state: State | None) -> None:
-        """Note that it has ended. ``state`` is None if dockerd no longer has it, or if we give it up."""
+        """Note that the container has ended. ``state`` is None if dockerd no longer has it, or if we give it up."""
         self._end = state
         self.exited.set()
 
     async def kill(self, reason: str) -> None:
-        """End it. ``reason`` is the rest of a sentence about it."""
+        """End the container. ``reason`` is the rest of a sentence about it."""
         self._killed_because = reason
         await self.stop(grace_s=0)
 
@@ -131,7 +132,7 @@ class DockerContainer(Container):
             self.has_ended(None)
 
     async def look(self) -> None:
-        """Ask whether it has exited. A paused container has not."""
+        """Ask whether the container has exited. A paused container has not."""
         try:
             state = await self._engine.state(self.id)
         except NotFound:

@@ -27,10 +27,10 @@ BUILD_SILENCE_S = 600.0
 # A build can keep a processor, the disk and the network busy.
 MAX_BUILDS = 2
 
-# Stands for the newest version of the API that dockerd and the SDK both know.
+# The SDK's name for the newest version of the API that dockerd and the SDK both know.
 _AGREED = "auto"
 _DEFAULT_HOST = "unix:///var/run/docker.sock"
-# The builder colours what went to standard error.
+# The colour that the builder gives to standard error.
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 T = TypeVar("T")
@@ -47,8 +47,11 @@ class ListedContainer:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state of one container. ``pid`` is 0 unless it runs, and ``exit_code`` means something only if it does not.
-    ``ports``: as for ``options.dial_address``."""
+    """The state of a container.
+
+    ``pid`` is 0 unless it runs, and ``exit_code`` is meaningful only if it does not. ``ports``: see
+    ``options.dial_address``.
+    """
 
     is_running: bool
     pid: int
@@ -58,8 +61,11 @@ class State:
 
 
 class Engine:
-    """A dockerd, which may come and go. Every method raises ``Unavailable`` while it cannot be reached, ``NotFound``
-    for a container or image that does not exist, and ``ContainerFailed`` if dockerd refuses."""
+    """A dockerd, which may come and go.
+
+    Every method raises ``Unavailable`` while it cannot be reached, ``NotFound`` for a container or image that does not
+    exist, and ``ContainerFailed`` if dockerd refuses.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -69,11 +75,11 @@ class Engine:
         self._builds = asyncio.Semaphore(MAX_BUILDS)
 
     async def is_rootless(self) -> bool:
-        """Whether root in a container is the user who runs dockerd."""
+        """Ask whether root in a container is the user that runs dockerd."""
         return "name=rootless" in (await self._call(lambda client: client.info()))["SecurityOptions"]
 
     async def containers(self, label: str) -> list[ListedContainer]:
-        """All containers that have a label, given as ``name=value``."""
+        """Return all containers that have a label, given as ``name=value``."""
         listed = await self._call(lambda client: client.containers(all=True, filters={"label": label}))
         return [ListedContainer(one["Id"], one["Labels"], one["State"] == "running") for one in listed]
 
@@ -95,16 +101,16 @@ class Engine:
         return State(state["Running"], state["Pid"], state["ExitCode"], state["OOMKilled"], ports)
 
     async def stop(self, container: str, grace_s: float) -> None:
-        """SIGTERM, then SIGKILL if it still runs after ``grace_s``. Returns when it has ended."""
+        """Send SIGTERM to a container, then SIGKILL if it still runs after ``grace_s``. Return when it has ended."""
         await self._call(lambda client: client.stop(container, timeout=round(grace_s)))
 
     async def remove(self, container: str) -> None:
-        """Kill it, if it still runs, and remove it."""
+        """Remove a container, and kill it first if it still runs."""
         with suppress(NotFound):
             await self._call(lambda client: client.remove_container(container, v=True, force=True))
 
     async def output(self, container: str, since_s: float) -> bytes:
-        """Return what it has written since ``since_s``, in seconds since 1970, in the form that ``log_lines`` reads."""
+        """Return a container's output since ``since_s``, in seconds since 1970, in the form for ``lines_after``."""
 
         def ask(client: Any) -> bytes:
             # Docker refuses 0, and nothing is that old.
@@ -120,7 +126,7 @@ class Engine:
         return True
 
     async def images(self, label: str) -> dict[str, Mapping[str, str]]:
-        """The labels of all images that have a label, given as ``name=value``, by the image's id."""
+        """Return the labels of all images that have a label, given as ``name=value``, by the image's id."""
         listed = await self._call(lambda client: client.images(filters={"label": label}))
         return {one["Id"]: one["Labels"] for one in listed}
 
@@ -137,7 +143,9 @@ class Engine:
         self, write_context: Callable[[IO[bytes]], None], options: Mapping[str, Any], on_line: Callable[[str], None]
     ) -> None:
         """Build an image from the tar that ``write_context`` writes, with further arguments of the SDK's ``build``.
-        Both functions are called on another thread; ``on_line`` gets lines of progress."""
+
+        Both functions are called on another thread; ``on_line`` gets lines of progress.
+        """
 
         def ask(client: Any) -> Iterator[Any]:
             with tempfile.TemporaryFile() as context:
@@ -181,7 +189,7 @@ class Engine:
             kind: type[ClipperError] = NotFound if error.status_code == 404 else ContainerFailed
             raise kind(f"dockerd refuses: {error.explanation or error}") from error
         except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            # A dockerd that comes back may be of another version.
+            # A dockerd that comes back may have another version.
             self._version = _AGREED
             raise Unavailable(
                 f"dockerd cannot be reached at {self._host}: {error}; "
@@ -191,7 +199,7 @@ class Engine:
     def _new_client(self) -> Any:
         scheme, _, path = self._host.partition("://")
         if scheme == "unix":
-            # Try first: where nobody listens, the SDK would leave its own socket to the garbage collector.
+            # Try first: if nobody listens, the SDK would leave its own socket to the garbage collector.
             with socket.socket(socket.AF_UNIX) as dialled:
                 dialled.connect(path)
         where = kwargs_from_env(environment=self._environ)
@@ -225,7 +233,7 @@ async def in_thread(act: Callable[[], T]) -> T:
 
 
 def _lines(event: Mapping[str, Any]) -> list[str]:
-    """The lines of an event of a build or download, without those that only show how far a download has come."""
+    """Return the lines of an event of a build or download, without lines that only show a download's progress."""
     if "stream" in event:
         return [line for line in _COLOUR.sub("", event["stream"]).splitlines() if line.strip()]
     if "status" in event and "progress" not in event:

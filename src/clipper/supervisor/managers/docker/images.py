@@ -20,13 +20,13 @@ from clipper.supervisor.managers.launcher import RUNTIME_PARTS, OnProgress
 
 log = logging.getLogger(__name__)
 
-# How many lines of a failed build to show. An installer's own error is among the last.
+# The lines of a failed build that are shown. An installer's own error is among the last.
 FAILURE_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The sources of images. ``base_image`` has Python, unless only programs run in it."""
+    """The sources of images. ``base_image`` has a Python, unless only programs run in it."""
 
     base_image: str
     artifacts: Path
@@ -34,7 +34,7 @@ class Sources:
 
 
 class Images:
-    """The images of one home's versions. Replicas of a version that start together share one build."""
+    """The images of a home's versions. Replicas of a version that start together share a build."""
 
     def __init__(self, engine: Engine, sources: Sources, setting: Setting) -> None:
         self._engine = engine
@@ -43,11 +43,11 @@ class Images:
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     async def image_of(self, spec: VersionSpec, on_progress: OnProgress) -> str:
-        """Return the name of a version's image, once it exists. Its build goes on even if nobody waits any more.
+        """Return the name of a version's image, once it exists. A build goes on even if nobody waits any more.
         ``on_progress`` gets lines of progress, on another thread.
 
         Raises:
-            ContainerFailed: it cannot be made; ``log_tail`` has the builder's last lines.
+            ContainerFailed: the image cannot be made; ``log_tail`` has the builder's last lines.
             Unavailable: dockerd cannot be reached.
         """
         if spec.loader == "image":
@@ -102,7 +102,7 @@ class Images:
             raise ContainerFailed(cause, list(last_lines)) from error
 
     def _write_context(self, file: IO[bytes], made: Dockerfile, spec: VersionSpec) -> None:
-        """Write the tar that an image is built from."""
+        """Write the tar from which an image is built."""
         with tarfile.open(fileobj=file, mode="w") as tar:
             header = tarfile.TarInfo("Dockerfile")
             header.size = len(made.text.encode())
@@ -126,7 +126,7 @@ def _runtime_files(package: Path) -> Iterator[Path]:
 
 
 def _readable(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Readable for any user that the container runs as, since files in an image belong to root."""
+    """Make a member readable for any user that the container runs as, since files in an image belong to root."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     member.mode |= 0o555 if member.isdir() else 0o444

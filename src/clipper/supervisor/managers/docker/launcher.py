@@ -25,16 +25,16 @@ from clipper.supervisor.managers.shares import parse_gpus
 
 
 class Addresses:
-    """The addresses of one home's containers, and what a later supervisor needs to dial them."""
+    """The addresses of a home's containers, and what a later supervisor needs to dial them."""
 
     def __init__(self, sockets: Path, setting: options.Setting) -> None:
         self._sockets = sockets
         self._setting = setting
-        # While a port is bound here, the system gives it to nobody else. A container can listen on it all the same.
+        # While a port is bound here, the system gives it to nobody else. A container can still listen on it.
         self._held: dict[int, socket.socket] = {}
 
     def choose(self, number: int) -> str:
-        """Choose the address that the container with this number has to listen on: see ``Launcher.choose_address``."""
+        """Choose the address for the container with this number to listen on: see ``Launcher.choose_address``."""
         if self._setting.transport == "unix":
             return f"unix:{self._folder(number) / 's'}"
         if self._setting.publishes:
@@ -46,8 +46,8 @@ class Addresses:
         return f"tcp:{options.LOOPBACK}:{held.getsockname()[1]}"
 
     def prepare(self, note: ContainerNote) -> str:
-        """Make its folder; return a new token, or an empty one if it needs no token."""
-        # A folder for each: a container that mounts its own sees no other's socket.
+        """Make a container's folder; return a new token, or an empty text if it needs no token."""
+        # A folder for each container: it mounts its own, and sees no other's socket.
         folder = self._folder(note.number)
         folder.mkdir(mode=0o700, exist_ok=True)
         if note.listen.startswith("unix:"):
@@ -58,30 +58,29 @@ class Addresses:
         return token
 
     def token(self, note: ContainerNote) -> str:
-        """Return what ``prepare`` returned, also if an earlier supervisor called it. Raises OSError: it cannot be
-        read."""
+        """Return the token that ``prepare`` returned, maybe to an earlier supervisor. Raises OSError."""
         return "" if note.listen.startswith("unix:") else (self._folder(note.number) / "token").read_text()
 
     def shared_folder(self, note: ContainerNote) -> Path | None:
-        """The folder that its container may write to; None if it shares none with us."""
+        """Return the folder that a container may write to; None if it shares none with us."""
         return self._folder(note.number) if note.listen.startswith("unix:") else None
 
     def is_ready(self, note: ContainerNote) -> bool:
         return self._ready(note.number).exists()
 
     def note_ready(self, note: ContainerNote) -> None:
-        """Make ``is_ready`` true, also for later supervisors. Raises OSError: it cannot be written."""
+        """Make ``is_ready`` true, also for later supervisors. Raises OSError if that cannot be written."""
         self._ready(note.number).touch()
 
     def give_back(self, note: ContainerNote) -> None:
-        """Free an address that nobody listens on any more."""
+        """Free an address on which nobody listens any more."""
         if held := self._held.pop(note.number, None):
             held.close()
         self._ready(note.number).unlink(missing_ok=True)
         remove_tree(self._folder(note.number))
 
     def give_back_others(self, notes: Collection[ContainerNote]) -> None:
-        """Remove what an earlier supervisor left of containers that are not among these."""
+        """Remove the files that an earlier supervisor left of containers that are not among these."""
         kept = {path for note in notes for path in (self._folder(note.number), self._ready(note.number))}
         for ready in self._sockets.glob("c[0-9]*.ready"):
             if ready not in kept:
@@ -91,7 +90,7 @@ class Addresses:
                 remove_tree(folder)
 
     def _ready(self, number: int) -> Path:
-        """A file beside its folder, because in its folder the container could make it, even as a link to elsewhere."""
+        """Return the file of readiness. It is beside the folder, in which the container could make it itself."""
         return self._sockets / f"c{number}.ready"
 
     def _folder(self, number: int) -> Path:
@@ -100,7 +99,7 @@ class Addresses:
 
 log = logging.getLogger(__name__)
 
-# Each look is one question to dockerd, about all containers of the home.
+# Each look is a single call to dockerd, about all containers of the home.
 LOOK_EVERY_S = 0.25
 # Disks fill more slowly than containers end.
 LOOK_AT_FOLDERS_EVERY = 4
@@ -108,7 +107,7 @@ _FOLDER = Bounds(disk_bytes=options.MAX_FOLDER_BYTES, files=options.MAX_FOLDER_F
 
 
 class DockerLauncher(Launcher):
-    """dockerd may come and go. While it is away nothing can be started, and containers that run go on answering."""
+    """The launcher of containers in Docker. While dockerd is away nothing can be started; running containers go on."""
 
     def __init__(self, engine: Engine, sources: Sources, setting: options.Setting, sockets: Path) -> None:
         self._engine = engine
@@ -118,7 +117,7 @@ class DockerLauncher(Launcher):
         self._addresses = Addresses(sockets, setting)
         self._label = f"{options.HOME_LABEL}={setting.home}"
         self._user: options.User | None = None
-        # All by the id of the container's note. ``_orphans`` has Docker's ids of what an earlier supervisor left.
+        # All by the id of the container's note. ``_orphans`` has Docker's ids of containers that were left.
         self._containers: dict[str, DockerContainer] = {}
         self._starting: set[str] = set()
         self._orphans: dict[str, str] = {}
@@ -142,7 +141,7 @@ class DockerLauncher(Launcher):
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # The call to dockerd goes on in its thread, so the container would come up with nobody to know it.
+            # The call to dockerd goes on in its thread, so the container would come up unknown to anybody.
             await (await starting).stop(grace_s=0)
             raise
 
@@ -189,7 +188,7 @@ class DockerLauncher(Launcher):
         try:
             await self._images.prune(artifacts)
         except ClipperError as error:
-            # Whoever has no Docker would read it for each version that goes.
+            # Without Docker, this would be logged for each removed version.
             log.debug("images that no version needs stay: %(error)s", {"error": error})
 
     async def _start(self, note: ContainerNote, image: str, log_path: Path) -> DockerContainer:
@@ -210,7 +209,7 @@ class DockerLauncher(Launcher):
     async def _create(self, note: ContainerNote, image: str, token: str) -> str:
         artifact = self._artifacts / note.spec.artifact
         if self._user is None:
-            # A rootless dockerd maps the user who runs it to root in the container, and all others to nobody.
+            # A rootless dockerd maps its user to root in the container, and all other users to nobody.
             ids = (0, 0) if await self._engine.is_rootless() else (os.geteuid(), os.getegid())
             self._user = options.User(*ids)
         asked = options.creation(note, image, self._user, artifact, self._setting, token)
@@ -228,7 +227,7 @@ class DockerLauncher(Launcher):
         return container
 
     async def _watch(self) -> None:
-        """Notice when containers end or fill the folders that they share with us, as long as there are any."""
+        """Notice when containers end or fill the folders that they share with us; return when there are none."""
         trouble, looks = "", 0
         while self._containers:
             await asyncio.sleep(LOOK_EVERY_S)
@@ -271,11 +270,11 @@ class DockerLauncher(Launcher):
             )
 
     async def _remove_strays(self) -> None:
-        """Remove containers of this home that we do not know: dockerd was away, or an earlier supervisor was killed."""
+        """Remove unknown containers of this home: dockerd was away, or an earlier supervisor was killed."""
         async with self._removing_strays:
             for found in await self._engine.containers(self._label):
                 note = options.noted(found.labels)
-                # Looked up only now, because another start may have created it meanwhile.
+                # Looked up now, because another start may have created it meanwhile.
                 if note is None or note.id not in self._starting | self._containers.keys():
                     log.info("removing container %(container)s, which an earlier start left", {"container": found.id})
                     await self._remove(found.id)

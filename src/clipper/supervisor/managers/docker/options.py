@@ -1,4 +1,4 @@
-"""What Docker is told of images and containers, the labels by which these are found, and what its log lines say."""
+"""Docker's arguments for images and containers, the labels by which these are found, and the form of its logs."""
 
 import hashlib
 import json
@@ -20,37 +20,37 @@ from clipper.supervisor.managers.launcher import ContainerNote, container_argv, 
 from clipper.supervisor.managers.logs import MAX_LOG_BYTES
 from clipper.supervisor.managers.shares import Gpus, environment, parse_gpus
 
-# The home that a container belongs to. Only that home's supervisor touches it.
+# The label of the home that a container belongs to. Only that home's supervisor touches it.
 HOME_LABEL = "clipper.home"
-# The home that an image belongs to. Its name differs because every container of an image inherits the image's labels,
-# even one that somebody else started.
+# The label of the home that an image belongs to. Its name differs because every container of an image, even if somebody
+# else started it, inherits the image's labels.
 IMAGE_HOME_LABEL = "clipper.image-home"
 ARTIFACT_LABEL = "clipper.image-artifact"
 NOTE_LABEL = "clipper.note"
 
 LOOPBACK = "127.0.0.1"
-# In a network of its own a container has all ports to itself. Docker chooses the port of this machine that leads there.
+# The port of a container in a network of its own. Docker chooses the port of this machine that leads there.
 PUBLISHED_PORT = 7000
 PUBLISHED = f"tcp:0.0.0.0:{PUBLISHED_PORT}"
 
 # Threads count: numerical libraries and Java start some hundreds.
 MAX_PROCESSES = 4096
-# As much as a local process may write. These files are in memory, so a bound on memory counts them too.
+# The same as for a local process. These files are in memory, so a bound on memory counts them, too.
 MAX_TEMPORARY_BYTES = 4 * 1024**3
-# The same weight as a local container's niceness gives: each step of niceness takes a fifth off the default of 1024.
-# Where control groups of version 2 have 100 by default, runc makes 43 of this; up to its 1.3.1 it made 13.
+# The weight that a local container has by its niceness: each step of niceness takes a fifth off the default of 1024.
+# With control groups of version 2, whose default is 100, runc makes 43 of this; up to its 1.3.1 it made 13.
 CPU_SHARES = round(1024 / 1.25**CONTAINER_NICENESS)
 
-# A container shares a folder with us for its socket, on the disk of this machine.
+# Bounds on the folder, on this machine's disk, that a container shares with us for its socket.
 MAX_FOLDER_BYTES, MAX_FOLDER_FILES = 1024**2, 100
 
-# Containers only read an image of ours. Libraries unpack what they load into /tmp, so programs may run from there.
+# Containers only read an image of ours. Libraries unpack code into /tmp, so programs may run from there.
 _FILES = {"read_only": True, "tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={MAX_TEMPORARY_BYTES}"}}
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The user of a container: the one who runs Clipper, because a container's unix socket has mode 0600."""
+    """The user of a container: the user that runs Clipper, because a container's unix socket has mode 0600."""
 
     uid: int
     gid: int
@@ -61,8 +61,10 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The options that all containers of a home, and the builds of their images, share. ``home``: its name in
-    labels."""
+    """The options that all containers of a home, and the builds of their images, share.
+
+    ``home`` is the home's name in labels.
+    """
 
     home: str
     network: str
@@ -70,7 +72,7 @@ class Setting:
 
     @property
     def publishes(self) -> bool:
-        """Whether they have ports of their own, which Docker publishes on ports of this machine."""
+        """Whether containers have ports of their own, which Docker publishes on ports of this machine."""
         return self.transport == "tcp" and self.network != "host"
 
 
@@ -86,7 +88,7 @@ def labels(note: ContainerNote, home: str) -> dict[str, str]:
 
 
 def noted(labels: Mapping[str, str]) -> ContainerNote | None:
-    """The note in a container's labels; None if another version of Clipper wrote it."""
+    """Return the note in a container's labels; None if another version of Clipper wrote it."""
     try:
         return msgspec.json.decode(labels.get(NOTE_LABEL, ""), type=ContainerNote)
     except msgspec.MsgspecError:
@@ -94,14 +96,18 @@ def noted(labels: Mapping[str, str]) -> ContainerNote | None:
 
 
 def container_name(note: ContainerNote, suffix: str) -> str:
-    """A name for people who read a list of containers. Docker refuses ``@``, ``:`` and ``#`` in it.
-    ``suffix``: drawn at random, since dockerd has one container of a name: several homes may have the same model."""
+    """Return a name for people who read a list of containers. Docker refuses ``@``, ``:`` and ``#`` in it.
+
+    ``suffix`` is random, since names are unique in dockerd, and several homes may have the same model.
+    """
     return f"clipper-{re.sub(r'[^a-zA-Z0-9_.-]', '-', note.id)}-{suffix}"
 
 
 def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
-    """Return where to dial a container that listens on ``listen``; ``ports`` are its published ports, as Docker lists
-    them."""
+    """Return the address to dial for a container that listens on ``listen``.
+
+    ``ports`` are its published ports, in Docker's form.
+    """
     published = ports.get(f"{PUBLISHED_PORT}/tcp")
     return f"tcp:{LOOPBACK}:{published[0]['HostPort']}" if listen == PUBLISHED and published else listen
 
@@ -109,8 +115,11 @@ def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
 def creation(
     note: ContainerNote, image: str, user: User, artifact: Path, setting: Setting, token: str = ""
 ) -> dict[str, Any]:
-    """The arguments of the SDK's ``create_container``, except ``host_config``, which is made from ``limits``.
-    ``artifact``: the unpacked artifact on this machine. ``token``: what its callers send; empty over a unix socket."""
+    """Return the arguments of the SDK's ``create_container``, except ``host_config``, which is made from ``limits``.
+
+    ``artifact`` is the unpacked artifact on this machine. ``token`` is the token of its callers; empty over a unix
+    socket.
+    """
     # Docker decides which processors and GPUs it sees.
     variables = environment(note.spec.cpus, Share(gpus=None)) | ({"CLIPPER_TOKEN": token} if token else {})
     given = {
@@ -121,7 +130,7 @@ def creation(
         "ports": [PUBLISHED_PORT] if note.listen == PUBLISHED else None,
     }
     if note.spec.loader == "image":
-        # Over TCP it shares no files with us, so it runs as the user that its image says.
+        # Over TCP it shares no files with us, so it runs as the user that its image names.
         return given if token else {**given, "user": str(user)}
     # The user has no home in the image, and can write only to /tmp.
     at_home = {"working_dir": "/tmp", "environment": {**variables, "HOME": "/tmp"}}
@@ -129,7 +138,7 @@ def creation(
 
 
 def limits(note: ContainerNote, artifact: Path, setting: Setting) -> dict[str, Any]:
-    """The arguments of the SDK's ``create_host_config``. Folders have the same path inside as outside."""
+    """Return the arguments of the SDK's ``create_host_config``. Folders have the same path inside as outside."""
     spec = note.spec
     return {
         **({} if spec.loader == "image" else _FILES),
@@ -146,7 +155,7 @@ def limits(note: ContainerNote, artifact: Path, setting: Setting) -> dict[str, A
         "oom_score_adj": OOM_SCORE_ADJUSTMENT,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
-        # Reaps what a model leaves behind, and passes SIGTERM on.
+        # Reaps processes that a model leaves behind, and passes SIGTERM on.
         "init": True,
         # The reconciler decides when to start it again.
         "restart_policy": {"Name": "no"},
@@ -179,10 +188,10 @@ def _device_request(gpus: Gpus) -> dict[str, Any]:
     return {**wanted, "capabilities": [["gpu"]]}
 
 
-# Where things are in an image.
+# The folders in an image.
 ARTIFACT_FOLDER = "/clipper/artifact"
 PYTHON_FOLDER = "/clipper/python"
-# The image's own Python. The base image decides which one that is.
+# The image's own Python, which the base image chooses.
 PYTHON = "python3"
 
 _REPOSITORY = "clipper-model"
@@ -192,17 +201,23 @@ _PIP = [PYTHON, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version
 
 @dataclass(frozen=True, slots=True)
 class Dockerfile:
-    """A Dockerfile, and the tag of its image: equal images have one tag. The context has the folders ``clipper``
-    (``RUNTIME_PARTS``) and ``artifact``."""
+    """A Dockerfile, and the tag of its image: equal images have the same tag.
+
+    The context has the folders ``clipper`` (``RUNTIME_PARTS``) and ``artifact``.
+    """
 
     text: str
     tag: str
 
 
 def dockerfile(spec: VersionSpec, base_image: str, runtime_digest: str, home: str) -> Dockerfile:
-    """Return the Dockerfile of a version's image. ``runtime_digest``: of the files of ``command.RUNTIME_PARTS``.
-    ``home``: the home that the image belongs to. Two homes share no image, because each removes its own."""
-    # Docker caches what each line made, and images that begin alike share it. So lines that change least come first.
+    """Return the Dockerfile of a version's image.
+
+    ``runtime_digest`` is the digest of the files of ``RUNTIME_PARTS``. ``home`` is the home that the image belongs to:
+    two homes share no image, because each removes its own.
+    """
+    # Docker caches the result of each line, and images that begin alike share it. So lines that change least come
+    # first.
     lines = [f"FROM {base_image}"]
     if spec.loader != "binary":
         # Debian's pip refuses to change Debian's own Python. In an image, only the model uses that Python.
@@ -219,7 +234,7 @@ def dockerfile(spec: VersionSpec, base_image: str, runtime_digest: str, home: st
 
 
 def _installation(spec: VersionSpec) -> list[str]:
-    """The packages that the user lists, else those that the model's file needs. The Python is the base image's."""
+    """Return the installation of the user's requirements, else of the model file's needs, with the image's Python."""
     if spec.requirements is not None:
         copied = json.dumps([f"artifact/{spec.requirements}", _REQUIREMENTS])
         return [f"COPY {copied}", f"RUN {json.dumps([*_PIP, '-r', _REQUIREMENTS])}"]
@@ -232,7 +247,7 @@ _TIME_FORM = "0000-00-00T00:00:00.000000000Z"
 
 
 def lines_after(output: bytes, time: str) -> tuple[bytes, str]:
-    """The lines of ``output`` written after ``time``, without their times, and the time of the last of them."""
+    """Return the lines of ``output`` written after ``time``, without their times, and the time of the last."""
     kept, is_new = [], False
     for line in output.splitlines(keepends=True):
         written, blank, text = line.partition(b" ")
@@ -246,12 +261,12 @@ def lines_after(output: bytes, time: str) -> tuple[bytes, str]:
 
 
 def line_time(nanoseconds: int) -> str:
-    """A time since the epoch, in the form that Docker uses."""
+    """Write a time since the epoch in Docker's form."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
 
 
 def nanoseconds(time: str) -> int:
-    """The reverse of ``line_time``."""
+    """Read a time that ``line_time`` wrote."""
     whole, _, fraction = time.rstrip("Z").partition(".")
     return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 1_000_000_000 + int(fraction)

@@ -1,1 +1,1 @@
-"""A model's Python environment: which one it needs, how uv makes it, how long it is kept."""
+"""Python environments of models: decides which a model needs, makes it with uv, and keeps it for a while."""

@@ -1,11 +1,11 @@
 """Builds virtual environments with uv, each once, in a folder that all Clippers of a user share.
 
     <root>/<key>/            an environment: complete or not there, never changed
-    <root>/.building-<key>/  an environment that is being built; the next builder removes what a killed one has left
+    <root>/.building-<key>/  an environment that is being built; the next builder removes what a killed builder has left
     <root>/.<key>.lock       held (flock) by the builder, and by the uv that it runs, for which the next builder waits
 
-A complete environment is read-only, and compiled to bytecode, which no Python could store there later. Where packages
-are built as another user, the files change their owner at the end.
+A complete environment is read-only, and compiled to bytecode, which no Python could store there later. If packages are
+built as another user, the files change their owner at the end.
 """
 
 import contextlib
@@ -43,19 +43,19 @@ from clipper.supervisor.managers.launcher import OnProgress
 BUILD_TIMEOUT_S = 1800.0
 LOCK_POLL_S = 0.1
 PIP_TIMEOUT_S = 30.0
-# What an installer says about one failure. A compiler may say much more before that.
+# The last lines of an installer that are about its failure. A compiler may write many more before.
 LOG_TAIL_LINES = 40
 MAX_LINE_CHARACTERS = 500
 
 _BUILDING = ".building-"
 # The home of the user that packages are built as, with uv's cache in it.
 _HOME = ".home"
-# A file in the environment. Its time of change is when the environment was last handed out.
+# A file in the environment whose time of change is when the environment was last handed out.
 _USED = ".used"
 
 
 def environments_root(environ: Mapping[str, str]) -> Path:
-    """The folder of this user's environments, which all homes of the user share."""
+    """Return the folder of this user's environments, which all homes of the user share."""
     cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(environ.get("CLIPPER_CACHE") or f"{cache}/clipper").expanduser().absolute() / "environments"
 
@@ -67,8 +67,10 @@ def build_environment(
     timeout_s: float = BUILD_TIMEOUT_S,
     run_as: RunAs | None = None,
 ) -> Path:
-    """Return the environment's interpreter. The environment is built in ``root``, as the user ``run_as``, if it does
-    not exist. Raises ContainerFailed if it cannot be built; ``log_tail`` holds the installer's last lines."""
+    """Return the environment's interpreter; build the environment in ``root``, as ``run_as``, if it does not exist.
+
+    Raises ContainerFailed if it cannot be built; ``log_tail`` holds the installer's last lines.
+    """
     deadline_s = time.monotonic() + timeout_s
     path = root / recipe.key
     try:
@@ -94,7 +96,7 @@ def build_environment(
 
 
 def remove_unneeded(root: Path) -> None:
-    """Remove what killed builders have left, and the environments that ``retention`` no longer keeps."""
+    """Remove the rests of killed builders, and the environments that ``to_remove`` names."""
     for folder in root.glob(f"{_BUILDING}*"):
         _remove(root, folder.name.removeprefix(_BUILDING), folder)
     programs = [program for pid in pids() if (program := program_of(pid))]
@@ -146,7 +148,7 @@ def _lock_file(root: Path, key: str) -> Iterator[int]:
 def _try_lock(descriptor: int, path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever removes an environment removes its lock file too. Then a lock on the removed file is worth nothing.
+        # An environment is removed with its lock file. A lock on a removed file is worth nothing.
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except (BlockingIOError, FileNotFoundError):
         return False
@@ -154,9 +156,9 @@ def _try_lock(descriptor: int, path: Path) -> bool:
 
 @contextlib.contextmanager
 def _building(root: Path, key: str) -> Iterator[Path]:
-    """An empty folder to build in, which is removed after a failure."""
+    """Make an empty folder to build in, which is removed after a failure."""
     folder = root / f"{_BUILDING}{key}"
-    remove_tree(folder)  # of a builder that was killed; uv reports what cannot be removed
+    remove_tree(folder)  # left by a killed builder; uv reports what cannot be removed
     try:
         yield folder
     finally:
@@ -191,7 +193,7 @@ def _install(
 
 @dataclass(frozen=True, slots=True)
 class _Uv:
-    """The installer, with what all its runs for one environment share. It holds the descriptor ``lock`` open."""
+    """The installer, with the settings of all its runs for an environment. It holds the descriptor ``lock`` open."""
 
     environ: Mapping[str, str]
     lock: int
@@ -232,7 +234,7 @@ class _Uv:
 
 
 def _pip_settings(environ: Mapping[str, str], run_as: RunAs | None) -> dict[str, str]:
-    """The settings of this user's pip, from its files and the environment."""
+    """Return the settings of this user's pip, from its files and the environment."""
     for pip in ([sys.executable, "-m", "pip"], ["pip3"], ["pip"]):
         # A machine without pip has no settings of pip.
         with contextlib.suppress(OSError, subprocess.SubprocessError):

@@ -1,7 +1,7 @@
 """The Python interpreters of this machine. They are asked for their version, never downloaded.
 
-``uv python find`` and ``uv python list`` look for them too. They do not look among pyenv's versions that are not
-activated; given these on PATH, both end with an error at the first Python that is too old for uv, such as 2.7.
+``uv python find`` and ``uv python list`` look for them, too, but not among pyenv's versions that are not activated.
+With these on PATH, both end with an error at the first Python that is too old for uv, such as 2.7.
 """
 
 import os
@@ -17,7 +17,7 @@ from clipper.supervisor.managers.environments.plan import Interpreter, is_versio
 
 # Python answers in a tenth of a second. A program that takes longer than this is not Python.
 ASK_TIMEOUT_S = 20.0
-# Each is started once to be asked. Hardly any machine has more to choose from.
+# Interpreters that are started to be asked. Hardly any machine has more to choose from.
 MAX_ASKED = 32
 
 _WHAT_IT_IS = "import json, sys; print(json.dumps([sys._base_executable or sys.executable, sys.version.split()[0]]))"
@@ -28,8 +28,11 @@ _WHAT_IT_HAS = (
 
 
 def find_interpreter(python: str, run_as: RunAs | None = None) -> Interpreter:
-    """Find an interpreter by its path, or by a version: on PATH, and where pyenv and uv install theirs. Each candidate
-    is run, as the user ``run_as``. Raises InvalidArgument, with those that exist, if there is none or it is too old."""
+    """Find an interpreter by its path, or by a version: on PATH, and where pyenv and uv install theirs.
+
+    Each candidate is run, as the user ``run_as``. Raises InvalidArgument, with the interpreters that exist, if there is
+    none or it is too old.
+    """
     if is_version(python):
         minor = ".".join(python.split(".")[:2])
         found = next((one for one in _all_asked(f"python{minor}", run_as) if one.is_a(python)), None)
@@ -45,8 +48,11 @@ def find_interpreter(python: str, run_as: RunAs | None = None) -> Interpreter:
 
 
 def installed_packages(python: str, run_as: RunAs | None = None) -> dict[str, str]:
-    """The name and version of every package that an interpreter, or its environment, has. It is run, as the user
-    ``run_as``, and with it some code of those packages. Raises InvalidArgument if it does not answer."""
+    """Return the name and version of every package that an interpreter, or its environment, has.
+
+    The interpreter is run, as the user ``run_as``, and with it some code of those packages. Raises InvalidArgument if
+    it does not answer.
+    """
     text = _output_of(python, _WHAT_IT_HAS, run_as)
     if text is None:
         raise InvalidArgument(f"{python} does not list its packages: expected a Python interpreter")
@@ -71,7 +77,7 @@ def _all_asked(name: str, run_as: RunAs | None) -> Iterator[Interpreter]:
 
 
 def _candidates(name: str) -> Iterator[Path]:
-    """Paths where an interpreter of this name, which may be a pattern, would be. Some are shims that do not run."""
+    """Yield paths where an interpreter of this name, maybe a pattern, would be. Some are shims that do not run."""
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         yield from sorted(Path(folder).glob(name))
     pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()

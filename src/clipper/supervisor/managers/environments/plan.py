@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-# Raise this number when the same recipe gives another environment: then all are built anew.
+# Raise this number when the same recipe makes another environment: then all are built anew.
 FORMAT = 1
 
 # Packages that Clipper's runtime needs.
@@ -18,7 +18,7 @@ MIN_PYTHON = (3, 10)
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A Python. ``path`` is where it is installed, not a virtual environment's link; ``version`` is e.g. ``3.12.1``."""
+    """A Python. ``path`` is its installed file, not a virtual environment's link; ``version`` is e.g. ``3.12.1``."""
 
     path: str
     version: str
@@ -29,7 +29,7 @@ class Interpreter:
         return tuple(int(part) for part in self.version.split(".")[:2]) >= MIN_PYTHON
 
     def is_a(self, version: str) -> bool:
-        """Whether it has this version, which may leave out the last number."""
+        """Whether it has a version, which may leave out the last number."""
         return f"{self.version}.".startswith(f"{version}.")
 
 
@@ -42,20 +42,20 @@ class Recipe:
 
     @property
     def text(self) -> str:
-        """The requirements to install. Comments are left out, so that they make no difference."""
+        """The requirements to install, without comments, so that these make no difference."""
         lines = [line.strip() for line in self.requirements.splitlines()]
         meant = [line for line in lines if line and not line.startswith("#")]
         return "".join(f"{line}\n" for line in (*meant, *RUNTIME_REQUIREMENTS))
 
     @property
     def title(self) -> str:
-        """The first requirements, for people to recognise it by."""
+        """The first requirements, by which people recognise the environment."""
         first, more = self.text.splitlines()[:3], len(self.text.splitlines()) - 3
         return f"{', '.join(first)}{f' and {more} more' if more > 0 else ''} for Python {self.interpreter.version}"
 
     @property
     def key(self) -> str:
-        """32 hex digits, the same for equal recipes and different for others."""
+        """The key of the environment: 32 hex digits, the same only for equal recipes."""
         content = json.dumps([FORMAT, self.interpreter.path, self.interpreter.version, self.text])
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
@@ -65,13 +65,13 @@ _SAME = {"xgboost-cpu": "xgboost", "tensorflow-cpu": "tensorflow", "opencv-pytho
 
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 _NEED = re.compile(r"([A-Za-z0-9._-]+)(?:==([^,;*]+)|<(\d+))?")
-# A need that begins so is about the interpreter itself.
+# The beginning of a need on the interpreter itself.
 _PYTHON = "python=="
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """Clipper's own interpreter, and the packages that it has: name to version."""
+    """Clipper's own interpreter, and the versions of its packages by name."""
 
     interpreter: Interpreter
     packages: Mapping[str, str]
@@ -86,14 +86,16 @@ class Build:
 
 
 def is_version(python: str) -> bool:
-    """Whether this is a version, e.g. ``3.12`` or ``3.12.1``, and not the path of an interpreter."""
+    """Whether a text is a version, e.g. ``3.12`` or ``3.12.1``, and not the path of an interpreter."""
     return _VERSION.fullmatch(python) is not None
 
 
 def plan_environment(requirements: str | None, python: str | None, needs: Sequence[str], own: Own) -> Build | None:
-    """Decide what to build for a model. None: use the given interpreter, or else Clipper's own, as it is.
-    ``requirements``: the text of the file that was deployed. ``needs``: what the model's file states, with
-    ``python==3.12`` for Python itself."""
+    """Decide what to build for a model; None to use the given interpreter, or else Clipper's own, unchanged.
+
+    ``requirements`` is the text of the deployed file. ``needs`` are those that the model's file states, with
+    ``python==3.12`` for Python itself.
+    """
     if requirements is not None:
         return Build(requirements, python)
     if python is not None and not is_version(python):
@@ -105,13 +107,13 @@ def plan_environment(requirements: str | None, python: str | None, needs: Sequen
 
 
 def unmet(needs: Sequence[str], installed: Mapping[str, str]) -> list[str]:
-    """The needs that are not installed, are installed in another version, or are not understood."""
+    """Return the needs that are not installed, are installed in another version, or are not understood."""
     versions = _by_name(installed)
     return [need for need in _of_packages(needs) if not _is_met(need, versions)]
 
 
 def mismatch(needs: Sequence[str], installed: Mapping[str, str]) -> str | None:
-    """A warning if the model was saved with versions other than those that it will run with; else None."""
+    """Return a warning if the model was saved with other versions than it will run with; else None."""
     versions = _by_name(installed)
     others = []
     for need in _of_packages(needs):
@@ -143,12 +145,12 @@ def _by_name(installed: Mapping[str, str]) -> dict[str, str]:
 
 
 def _normal(name: str) -> str:
-    """A name as PyPI compares it, and the same name for packages that install the same library."""
+    """Return a name in the form in which PyPI compares names; packages of the same library have the same."""
     name = re.sub(r"[-_.]+", "-", name).lower()
     return _SAME.get(name, name)
 
 
-# One with PyTorch or TensorFlow takes a GB or more. Hardly any user has more models with environments of their own.
+# An environment with PyTorch or TensorFlow takes a GB or more. Hardly any user has more models that need their own.
 MAX_ENVIRONMENTS = 32
 
 
@@ -162,6 +164,6 @@ class Kept:
 
 
 def to_remove(kept: Iterable[Kept], most: int = MAX_ENVIRONMENTS) -> list[str]:
-    """The keys to remove: all but the ``most`` that were used last, and those that a process runs in."""
+    """Return the keys to remove: all but the ``most`` that were used last, and those in which a process runs."""
     latest_first = sorted(kept, key=lambda one: one.used_at_s, reverse=True)
     return [one.key for one in latest_first[most:] if not one.runs]

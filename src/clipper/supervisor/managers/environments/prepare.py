@@ -1,9 +1,9 @@
-"""``python -m clipper.supervisor.managers.environments.prepare``: find or make the Python that one model runs in.
+"""``python -m clipper.supervisor.managers.environments.prepare``: find or make the Python that a model runs in.
 
-It reads one JSON line, a ``Request``. It writes lines of ``Progress``, and last one ``Prepared`` or ``Refused``.
+It reads a line of JSON, a ``Request``. It writes lines of ``Progress``, and last a ``Prepared`` or ``Refused``.
 
-It is a process of its own because all of this blocks, and because everything that it starts can then be ended with it:
-it kills its own session when its standard input ends, which happens when the supervisor ends.
+It is a process of its own because all of this blocks, and so that everything that it starts can be ended with it: it
+kills its own session when its standard input ends, which happens when the supervisor ends.
 """
 
 import io
@@ -25,9 +25,12 @@ from clipper.supervisor.managers.environments.plan import Own, Recipe, mismatch,
 
 
 class Request(Struct, frozen=True):
-    """The wishes of a model: see ``plan_environment``. Environments are in ``root``; interpreters and builds run as
-    ``run_as``. ``data``: the path of the data that code gets. What a pickle there was saved with is compared, and
-    nothing is built for it: the code may need other packages that only Clipper's own Python has."""
+    """The wishes of a model: see ``plan_environment``.
+
+    Environments are in ``root``; interpreters and builds run as ``run_as``. ``data`` is the path of the data that code
+    gets. The versions with which a pickle there was saved are compared, but nothing is built for it: the code may need
+    other packages that only Clipper's own Python has.
+    """
 
     root: str
     requirements: str | None
@@ -42,7 +45,7 @@ class Progress(Struct, frozen=True, tag=True):
 
 
 class Prepared(Struct, frozen=True, tag=True):
-    """The interpreter to use. ``warning``: how its packages differ from those that the model was saved with."""
+    """The interpreter to use. ``warning``: how its packages differ from those with which the model was saved."""
 
     python: str
     warning: str | None = None

@@ -1,4 +1,4 @@
-"""Prepares the Python that a model runs in before its containers start: once, however many of them wait for it."""
+"""Prepares the Python that a model runs in before its containers start: once, however many containers wait for it."""
 
 import asyncio
 import contextlib
@@ -24,11 +24,11 @@ from clipper.supervisor.managers.environments.prepare import Prepared, Progress,
 from clipper.supervisor.managers.environments.uv_settings import for_builds
 from clipper.supervisor.managers.launcher import OnProgress
 
-# An installer keeps the network or a compiler busy. More of them at once would slow each other and the models down.
+# An installer keeps the network or a compiler busy. More at once would slow each other and the models down.
 MAX_BUILDS = 2
-# Results that are remembered, so that a container that died is back soon. Hardly any home has more models.
+# Remembered results, so that a container that died is back soon. Hardly any home has more models.
 MAX_KNOWN = 1000
-# A build ends itself after its own timeout. The rest is for finding interpreters and listing what they have.
+# A build ends itself after its own timeout. The rest is for finding interpreters and listing their packages.
 PREPARE_TIMEOUT_S = BUILD_TIMEOUT_S + 120.0
 
 _REPLY: "msgspec.json.Decoder[Reply]" = msgspec.json.Decoder(Reply)
@@ -36,7 +36,7 @@ _REPLY: "msgspec.json.Decoder[Reply]" = msgspec.json.Decoder(Reply)
 
 @dataclass(slots=True)
 class _Preparation:
-    """A preparation under way, and those who wait for it."""
+    """A preparation under way, and its waiters."""
 
     task: "asyncio.Task[Prepared]" = field(init=False)
     listeners: list[OnProgress] = field(default_factory=list)
@@ -52,7 +52,7 @@ class EnvironmentProvider:
     """The Pythons of this home's models. Used on one event loop."""
 
     def __init__(self, processes: ProcessFolder, artifacts: Path, root: Path, run_as: RunAs | None = None) -> None:
-        """``root``: the folder that environments are in. ``run_as``: the user that builds them and runs in them."""
+        """Make a provider. ``root`` is the folder of environments. ``run_as`` builds them and runs in them."""
         self._processes = processes
         self._artifacts = artifacts
         self._root = root
@@ -63,9 +63,11 @@ class EnvironmentProvider:
         self._known: dict[Request, Prepared] = {}
 
     async def prepare(self, spec: VersionSpec, on_progress: OnProgress) -> Prepared:
-        """Return the interpreter to run a version with, at once if it needs no building. A build that nobody waits for
-        any more is ended. Raises ContainerFailed if there is no such Python and it cannot be made; ``log_tail`` has the
-        installer's last lines."""
+        """Return the interpreter to run a version with, at once if nothing has to be built.
+
+        A build that nobody waits for any more is ended. Raises ContainerFailed if there is no such Python and it cannot
+        be made; ``log_tail`` has the installer's last lines.
+        """
         path = None if spec.requirements is None else self._artifacts / spec.artifact / spec.requirements
         try:
             requirements = None if path is None else path.read_text()
@@ -87,7 +89,7 @@ class EnvironmentProvider:
         finally:
             preparation.listeners.remove(on_progress)
             if not preparation.listeners and not preparation.task.done():
-                # Removed first: a caller that comes from now on must begin a new one.
+                # Removed first: a caller that comes from now on must begin a new preparation.
                 del self._under_way[request]
                 preparation.task.cancel()
                 await asyncio.wait([preparation.task])
@@ -140,16 +142,16 @@ class EnvironmentProvider:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-            await self._processes.endings.end(mark)  # what it started, where that has left its session
+            await self._processes.endings.end(mark)  # processes that it started and that have left its session
 
 
 def _is_at_hand(request: Request) -> bool:
-    """Whether there is nothing to find, to build or to compare. This takes a tenth of a second."""
+    """Whether there is nothing to find, to build or to compare. Finding that out takes a tenth of a second."""
     here = Interpreter(sys.executable, platform.python_version())
     packages = {one.name: one.version for one in importlib.metadata.distributions()} if request.needs else {}
     if plan_environment(request.requirements, request.python, request.needs, Own(here, packages)) is not None:
         return False
-    # Clipper's own Python has what is needed. What another one has must be asked.
+    # Clipper's own Python has what is needed. Another Python must be asked.
     return request.data is None and (request.python is None or not request.needs)
 
 

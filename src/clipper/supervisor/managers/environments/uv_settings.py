@@ -1,4 +1,4 @@
-"""What uv gets of the server's variables and of pip's settings, and what its output says."""
+"""The variables and options of uv, from the server's variables and pip's settings; and the meaning of its output."""
 
 import ast
 import re
@@ -21,15 +21,15 @@ _COMPILERS = {
 _NAMES = _TO_RUN | _PLACES | _NETWORK | _PROXIES | {name.lower() for name in _PROXIES} | _COMPILERS
 _PREFIXES = ("LC_", "PIP_", "UV_", "CMAKE_", "CARGO_", "RUSTUP_")
 
-# They lead to root's own files, which another user cannot read.
+# Variables that lead to root's own files, which another user cannot read.
 _OF_USER = {"HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "NETRC", "PYENV_ROOT", "UV_CACHE_DIR", "PIP_CACHE_DIR"}
 
-# They would lead uv, or the Python that it runs, to another environment than the one that it makes.
+# Variables that would lead uv, or the Python that it runs, to another environment than it makes.
 _MISLEADING = {"UV_PYTHON", "UV_PROJECT_ENVIRONMENT"}
 
 
 def for_builds(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that steer installers and compilers. A package's build is a stranger's code: it sees no others."""
+    """Return the variables for installers and compilers. A package's build, which strangers wrote, gets no others."""
     return {
         name: value
         for name, value in environ.items()
@@ -38,12 +38,12 @@ def for_builds(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_another_user(environ: Mapping[str, str], home: str) -> dict[str, str]:
-    """The variables for an installer that runs as another user, whose home is the folder ``home``."""
+    """Return the variables for an installer that runs as another user, whose home is the folder ``home``."""
     kept = {name: value for name, value in environ.items() if name not in _OF_USER and not name.startswith("XDG_")}
     return kept | {"HOME": home}
 
 
-# pip's setting to uv's variable, with the separator between several values there.
+# By pip's setting, uv's variable and the separator between its values.
 _VARIABLES = {
     "index-url": ("UV_DEFAULT_INDEX", None),
     "extra-index-url": ("UV_INDEX", " "),
@@ -55,7 +55,7 @@ _VARIABLES = {
     "cert": ("SSL_CERT_FILE", None),
     "proxy": ("ALL_PROXY", None),
 }
-# Older names of uv's variables. Where the user has set the old one, the new one must not contradict it.
+# Older names of uv's variables. If the user has set the old variable, the new one must not contradict it.
 _ALIASES = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
 
 # If several sections have a setting, the later section wins, as for pip.
@@ -78,19 +78,19 @@ def parse_pip_config(text: str) -> dict[str, str]:
 
 
 def uv_variables(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables that give uv the same indexes, folders, constraints and certificates. Those in ``environ`` win."""
+    """Return the variables that give uv pip's indexes, folders, constraints and certificates; ``environ`` wins."""
     variables = {"UV_PRERELEASE": "allow"} if _is_on(pip.get("pre")) else {}
     for setting, (variable, separator) in _VARIABLES.items():
         if value := pip.get(setting, "").strip():
             variables[variable] = separator.join(value.split()) if separator else value
     if "UV_INDEX" in variables:
-        # pip takes the best version of all indexes. uv by default takes the first index that has the package.
+        # pip takes the best version of all indexes. By default, uv takes the first index that has the package.
         variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return {name: value for name, value in variables.items() if not {name, _ALIASES.get(name, name)} & environ.keys()}
 
 
 def uv_options(pip: Mapping[str, str]) -> tuple[str, ...]:
-    """Settings that uv has only as command-line options."""
+    """Return the settings that uv has only as command-line options."""
     return ("--no-index",) if _is_on(pip.get("no-index")) else ()
 
 
@@ -106,7 +106,7 @@ _ERROR = re.compile(r"^\s*(?:error: |× )(.+)")
 
 
 def progress_of(line: str) -> str | None:
-    """Read from a line what goes on now: ``installing 12 packages``, ``downloading numpy (15.0MiB)``."""
+    """Read the progress from a line: ``installing 12 packages``, ``downloading numpy (15.0MiB)``."""
     line = line.strip()
     if resolved := _RESOLVED.match(line):
         return f"installing {resolved[1]}"
@@ -116,7 +116,7 @@ def progress_of(line: str) -> str | None:
 
 
 def cause_of(lines: Sequence[str]) -> str:
-    """Why uv failed, in one line: the line that it calls the cause, else its error, else its last line."""
+    """Return why uv failed, in a line: the line that it calls the cause, else its error, else its last line."""
     for pattern in (_CAUSE, _ERROR):
         for line in lines:
             if found := pattern.match(line):

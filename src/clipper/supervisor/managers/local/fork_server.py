@@ -1,4 +1,4 @@
-"""One fork server: a process with libraries in memory, from which containers are forked: ``runtime/fork_server.py``."""
+"""A fork server: a process with libraries in memory, from which containers are forked: ``runtime/fork_server.py``."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from clipper.values.types import MAX_FORK_MESSAGE_BYTES, ROOM_VARIABLE
 
 
 class Fork(Struct, frozen=True, tag=True):
-    """The descriptor of the container's log comes with it. Its fields are those of ``runtime.forked.Container``."""
+    """A request to fork, with the descriptor of the container's log. The fields are ``runtime.forked.Container``'s."""
 
     options: tuple[str, ...]
     variables: dict[str, str]
@@ -53,7 +53,7 @@ class Refused(Struct, frozen=True, tag=True):
 
 
 class Reaped(Struct, frozen=True, tag=True):
-    """Its exit status, negative for a signal; None if it has not exited."""
+    """The exit status of a container, negative for a signal; None if it has not exited."""
 
     code: Annotated[int, Meta(ge=-64, le=255)] | None
 
@@ -64,32 +64,35 @@ Reply = Warm | Unfit | Forked | Refused | Reaped
 REPLY: "msgspec.json.Decoder[Reply]" = msgspec.json.Decoder(Reply)
 
 
-# To import libraries, also the first time after the machine's start, when they have to come from the disk. It may take
-# twice as long while it computes.
+# The time to import libraries, also the first time after the machine's start, when they have to come from the disk. A
+# fork server may take twice as long while it computes.
 WARM_TIMEOUT_S = 60.0
-# How often it is looked at meanwhile.
+# How often it is looked at during that time.
 LOOK_S = 0.5
-# To fork takes milliseconds. A fork server that takes longer than this does not answer any more.
+# A fork takes milliseconds. A fork server that takes longer than this will not answer any more.
 ANSWER_TIMEOUT_S = 10.0
-# Room for the command line and the variables of a container, which are some hundred bytes each. Where they need more,
-# e.g. because of long paths, the container begins anew.
+# Room for the command line and the variables of a container, which are some hundred bytes each. If they need more, e.g.
+# because of long paths, the container begins anew.
 _ARGUMENTS_ROOM = "." * 4096
 _VARIABLES_ROOM = "." * 8192
-# Arrow, which comes with pandas and so with scikit-learn, starts a thread unless its allocator is told not to.
+# Arrow, which comes with pandas and so with scikit-learn, starts a thread unless this variable forbids it.
 _WITHOUT_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
 class ForkServer:
-    """Forks containers of one warmth. It ends with the supervisor and is not taken over, though its containers are: it
-    would have to be reachable for another process, and so for models, which run as its user.
+    """Forks containers of a warmth.
 
-    ``containers``: how many have not been reaped; ``idle_since_s``: since when there are none."""
+    It ends with the supervisor and is not taken over, though its containers are: to be taken over, it would have to be
+    reachable for another process, and so for models, which run as its user.
+
+    ``containers`` counts those that have not been reaped; ``idle_since_s`` is since when there are none.
+    """
 
     def __init__(self, process: ManagedProcess, channel: socket.socket, run_as: RunAs | None) -> None:
         self._process = process
         self._channel = channel
         self._user = os.geteuid() if run_as is None else run_as.uid
-        # One request at a time, so that each reply is that to the last request.
+        # One request at a time, so that each reply belongs to the last request.
         self._lock = asyncio.Lock()
         self._is_ended = False
         self.containers = 0
@@ -100,7 +103,7 @@ class ForkServer:
     def start(
         cls, name: str, warmth: Warmth, processes: ProcessFolder, log_path: Path, run_as: RunAs | None
     ) -> "ForkServer":
-        """Start one, which then warms up. Raises ContainerFailed, OSError: it cannot be started."""
+        """Start a fork server, which then warms up. Raises ContainerFailed or OSError if it cannot be started."""
         # Each message is received whole or not at all.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -149,7 +152,9 @@ class ForkServer:
 
     async def warm_up(self) -> str | None:
         """Wait until it is warm; return why nothing can be forked from it, or None.
-        Raises Unavailable: it has gone, or was ended because it took too long."""
+
+        Raises Unavailable if it has gone, or was ended because it took too long.
+        """
         async with self._lock:
             reply = await self._warm_reply()
         if isinstance(reply, Warm):
@@ -162,8 +167,9 @@ class ForkServer:
 
     async def fork(self, request: Fork, log_path: Path) -> int:
         """Fork a container; return its process id. If this is cancelled, nothing of the container is left running.
-        Raises ContainerFailed if it cannot be forked, and Unavailable if the fork server has gone or was ended over
-        it."""
+
+        Raises ContainerFailed if it cannot be forked, and Unavailable if the fork server has gone or was ended over it.
+        """
         asking = asyncio.ensure_future(self._fork(request, log_path))
         try:
             return await asyncio.shield(asking)
@@ -175,7 +181,7 @@ class ForkServer:
             raise
 
     async def reap(self, pid: int) -> int | None:
-        """Return the exit status of one of its containers; None if nobody knows, since the fork server has gone."""
+        """Return the exit status of a container; None if nobody knows it, since the fork server has gone."""
         self.containers -= 1
         self.idle_since_s = asyncio.get_running_loop().time()
         with suppress(Unavailable):
@@ -184,16 +190,16 @@ class ForkServer:
         return None
 
     def kill(self) -> None:
-        """End it. Its containers go on."""
+        """End the fork server. Its containers go on."""
         self._is_ended = True
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
-        if not self._lock.locked():  # else who waits for a reply closes it
+        if not self._lock.locked():  # else the task that waits for a reply closes it
             self._channel.close()
         self._process.kill()
 
     async def stop(self) -> None:
-        """End it; returns when it is gone."""
+        """End the fork server; return when it is gone."""
         self.kill()
         await self._process.stop(grace_s=0)
 
@@ -208,7 +214,7 @@ class ForkServer:
             os.close(output)
         if isinstance(reply, Refused):
             raise ContainerFailed(f"it cannot be forked: {reply.why}")
-        # It runs as the models' user, so what it says is checked: else it could have us kill any process.
+        # It runs as the models' user, so its reply is checked: otherwise it could have us kill any process.
         if not isinstance(reply, Forked) or (parent_of(reply.pid), user_of(reply.pid)) != (self.pid, self._user):
             self.kill()
             raise Unavailable(f"it says that it has forked what is no process of its own: {reply!r:.100}")
@@ -222,12 +228,12 @@ class ForkServer:
                 raise ContainerFailed(
                     f"what it is started with takes {len(message)} bytes, over {MAX_FORK_MESSAGE_BYTES}"
                 )
-            with suppress(OSError):  # one that has gone does not answer
+            with suppress(OSError):  # a fork server that has gone does not answer
                 socket.send_fds(self._channel, [message], descriptors)
             return await self._reply(ANSWER_TIMEOUT_S)
 
     async def _warm_reply(self) -> Reply:
-        """The first reply. On a busy machine an import goes on after its time, as long as it computes."""
+        """Await the first reply. On a busy machine an import may go on after its time, as long as it computes."""
         loop = asyncio.get_running_loop()
         time = StartTime(loop.time(), WARM_TIMEOUT_S)
         replying = loop.create_task(self._reply(time.last_s - loop.time()))
@@ -243,12 +249,11 @@ class ForkServer:
                 await asyncio.wait([replying])
 
     async def _reply(self, timeout_s: float) -> Reply:
-        """The reply to the last request, with the lock held. Raises Unavailable; then the fork server has been
-        ended."""
+        """Await the reply to the last request, with the lock held. Raises Unavailable after it has been ended."""
         try:
             return await self._received(timeout_s)
         except BaseException:
-            self.kill()  # a reply that comes later would be taken for that to another request
+            self.kill()  # a late reply would be taken for the reply to another request
             raise
         finally:
             if self._is_ended:

@@ -1,4 +1,4 @@
-"""The fork servers of this machine's containers: one for each warmth that several containers have."""
+"""The fork servers of this machine's containers: a fork server for each warmth that several containers have."""
 
 import asyncio
 import logging
@@ -17,30 +17,34 @@ from clipper.supervisor.managers.local.warmth import Warmth
 
 log = logging.getLogger(__name__)
 
-# From this container of a warmth on they are forked, and earlier ones if a fork server is there. Those of the last hour
-# count, which may sleep by now. For one alone, it would be a second process with the same libraries, and share nothing.
+# Containers are forked from this one of a warmth on, and earlier ones if there is a fork server. Containers of the last
+# hour count, which may sleep by now. For a single container, a fork server would share nothing.
 FORK_FROM = 2
-# Each holds the libraries of one environment, some 50 to 500 MB.
+# A fork server holds the libraries of an environment, some 50 to 500 MB.
 MAX_FORK_SERVERS = 16
-# What is known of warmths that no container has any more. Hardly any home has more environments.
+# Remembered warmths that no container has any more. Hardly any home has more environments.
 MAX_KNOWN = 256
-# A fork server without containers is kept for those that come back, such as models that sleep for a while.
+# How long a fork server without containers is kept for containers that come back, such as those of sleeping models.
 IDLE_S = 3600.0
 LOOK_EVERY_S = 15.0
-# One that ended so often within that time, or once took too long to warm up, is not started again until the oldest of
-# these ends is longer ago.
+# A fork server that ended this often within that time, or once took too long to warm up, is not started again until the
+# oldest of these ends is longer ago.
 MAX_DEATHS = 3
 DEATHS_WITHIN_S = 300.0
-# With less memory than this many times the fork server's, a container begins anew: what it shares counts in full
-# against its bound, and the fork server holds more libraries than one model needs.
+# A container whose bound is less than this many times the fork server's memory begins anew: shared memory counts fully
+# against its bound, and the fork server holds more libraries than a model needs.
 LEAST_MEMORY_FACTOR = 2
 
 
 @dataclass(slots=True)
 class _Known:
-    """The fork server of a warmth, and what is known of it. ``starting``: the start of its fork server, which several
-    containers may wait for. ``unfit``: why nothing can be forked for it. ``deaths``: when its fork servers ended by
-    themselves or did not start."""
+    """A warmth and its fork server.
+
+    Attributes:
+        starting: the start of its fork server, which several containers may wait for.
+        unfit: why nothing can be forked for it.
+        deaths: when its fork servers ended by themselves or did not start.
+    """
 
     server: ForkServer | None = None
     starting: "asyncio.Task[None] | None" = None
@@ -49,24 +53,24 @@ class _Known:
 
 
 class ForkServers:
-    """Starts them when they are needed, and ends those that nobody needs. Used on one event loop."""
+    """Starts fork servers when they are needed, and ends those that nobody needs. Used on one event loop."""
 
     def __init__(
         self, processes: ProcessFolder, logs: Path, run_as: RunAs | None = None, fork_from: int | None = FORK_FROM
     ) -> None:
-        """They share a log in the folder ``logs``. ``fork_from``: as ``FORK_FROM``; with None nothing is forked."""
+        """Fork nothing if ``fork_from``, see ``FORK_FROM``, is None. Fork servers share a log in ``logs``."""
         self._processes = processes
         self._log_path = logs / "fork-server.log"
         self._run_as = run_as
         self._fork_from = fork_from
         self._known: dict[Warmth, _Known] = {}
         self._of_containers: dict[str, Warmth] = {}
-        # Since when those containers are gone that are.
+        # By container that is gone, since when.
         self._gone_since_s: dict[str, float] = {}
         self._count = 0
 
     def pids(self) -> list[int]:
-        """The process ids of those that are warm."""
+        """Return the process ids of warm fork servers."""
         return [known.server.pid for known in self._known.values() if known.server is not None and known.server.lives]
 
     async def fork(
@@ -78,8 +82,11 @@ class ForkServers:
         memory_bytes: int | None,
         extra: dict[str, Any],
     ) -> ManagedProcess | None:
-        """Fork the container ``name``; None if it has to be started by itself. ``request.variables`` are those besides
-        what every process gets. Raises ContainerFailed if it cannot be forked, or cannot be made the container."""
+        """Fork the container ``name``; None if it has to be started by itself.
+
+        ``request.variables`` are the variables besides those that every process gets. Raises ContainerFailed if it
+        cannot be forked, or cannot become the container.
+        """
         self._drop_long_gone()
         others = sum(other == warmth for known, other in self._of_containers.items() if known != name)
         self._of_containers[name] = warmth
@@ -98,7 +105,7 @@ class ForkServers:
                 "container %(process)s is started by itself, since its fork server has gone: %(error)s",
                 {"process": name, "error": error},
             )
-            # It may have forked the container before it went.
+            # The fork server may have forked the container before it went.
             await self._processes.end(name)
             return None
         argv = (warmth.python, "-m", "clipper.model.runtime", *request.options)
@@ -110,7 +117,7 @@ class ForkServers:
             raise
 
     def note(self, name: str, warmth: Warmth, *, is_there: bool) -> None:
-        """A container of this warmth was there before this server's start, and still is, or may come back."""
+        """Note a container of this warmth from before this server's start, which still runs or may come back."""
         if name not in self._of_containers:
             self._of_containers[name] = warmth
             if not is_there:
@@ -124,12 +131,12 @@ class ForkServers:
                 await self._server(warmth)
 
     def forget(self, name: str) -> None:
-        """A container that was asked for is gone."""
+        """Note that a container is gone."""
         if name in self._of_containers:
             self._gone_since_s[name] = self._now_s()
 
     async def run(self) -> None:
-        """End those that nobody uses, and warm up those that are missing, until cancelled; then end all."""
+        """End fork servers that nobody uses, and warm up missing ones, until cancelled; then end all."""
         try:
             while True:
                 await asyncio.sleep(LOOK_EVERY_S)
@@ -139,7 +146,7 @@ class ForkServers:
             await self.end_all()
 
     async def end_idle(self, now_s: float) -> None:
-        """End those that have been without containers for a while at that time."""
+        """End fork servers that have been without containers for a while at ``now_s``."""
         for warmth, known in list(self._known.items()):
             server = known.server
             if server is not None and not server.containers and now_s >= server.idle_since_s + IDLE_S:
@@ -148,7 +155,7 @@ class ForkServers:
                 log.info("ended fork server %(pid)d of %(runtime)s", {"pid": server.pid, "runtime": _named(warmth)})
 
     async def end_all(self) -> None:
-        """End all. Their containers go on."""
+        """End all fork servers. Their containers go on."""
         starting = [known.starting for known in self._known.values() if known.starting is not None]
         for task in starting:
             task.cancel()
@@ -163,13 +170,13 @@ class ForkServers:
         return asyncio.get_running_loop().time()
 
     def _is_shared(self, warmth: Warmth, containers: int) -> bool:
-        """Whether its containers are forked, of which there are so many, also among those that are gone."""
+        """Whether a warmth's containers are forked. It has this many, including those that are gone."""
         known = self._known.get(warmth)
         has_server = known is not None and known.server is not None and known.server.lives
         return self._fork_from is not None and (has_server or containers >= self._fork_from)
 
     async def _server(self, warmth: Warmth) -> ForkServer | None:
-        """The warm fork server of a warmth; None if there is none and can be none now."""
+        """Return the warm fork server of a warmth, starting it if need be; None if there can be none now."""
         known = self._known.get(warmth)
         if known is None:
             known = self._known[warmth] = _Known()
@@ -206,7 +213,7 @@ class ForkServers:
                     {"pid": server.pid, "runtime": _named(warmth), "duration_ms": (loop.time() - began_s) * 1000},
                 )
         except (ContainerFailed, Unavailable, OSError) as error:
-            # One that takes so long would hold up each container that has it tried again.
+            # Such a fork server would hold up each container for which it is tried again.
             took_too_long = loop.time() - began_s >= fork_server.WARM_TIMEOUT_S
             known.deaths.extend([loop.time()] * (MAX_DEATHS if took_too_long else 1))
             why = str(error)
@@ -224,7 +231,7 @@ class ForkServers:
             del self._gone_since_s[gone], self._of_containers[gone]
 
     def _drop_old(self) -> None:
-        """Forget warmths that were asked for longest ago and have no fork server, beyond a number."""
+        """Forget the oldest warmths without a fork server, beyond a number."""
         for warmth, known in list(self._known.items())[: max(len(self._known) - MAX_KNOWN, 0)]:
             if known.server is None and known.starting is None:
                 del self._known[warmth]

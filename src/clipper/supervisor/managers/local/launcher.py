@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class LocalContainer:
-    """A process that is a ``Container``, and ``usage.Bounded`` too. Its output goes straight to its log."""
+    """A process as a ``Container``, and as ``usage.Bounded``. Its output goes straight to its log."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class LocalContainer:
         warning: str | None = None,
         socket_folder: Path | None = None,
     ) -> None:
-        """``folder``: it works there. ``socket_folder``, of its socket alone, is closed once it is ready."""
+        """Watch a process that works in ``folder``. ``socket_folder``, its socket's, is closed once it is ready."""
         self.name = note.name
         self.address = ReplicaAddress(note.id, note.listen)
         self.exited: asyncio.Event = process.exited
@@ -89,7 +89,7 @@ class LocalContainer:
         if await self._process.has_exited_within(seconds):
             return True
         # Its connection breaks before its exit is known, and it takes a while until nothing of it runs: on a busy
-        # machine, or where a model has forked without end.
+        # machine, or if a model has forked without end.
         is_ending = self._killed_because is not None or self._process.is_ending
         return is_ending and await self._process.has_exited_within(KILL_TIMEOUT_S)
 
@@ -97,13 +97,13 @@ class LocalContainer:
         await self._process.stop(grace_s)
 
     async def save_log(self) -> None:
-        """Its log file is up to date already."""
+        """Do nothing: the log file is up to date."""
 
     def note_ready(self) -> None:
         extra = msgspec.to_builtins(msgspec.structs.replace(self._note, ready=True))
         try:
             if self._socket_folder is not None:
-                # Its socket exists now, and only root dials it. So from now on nobody else may enter the folder.
+                # Its socket exists now, and only root dials it: from now on nobody else may enter the folder.
                 os.chown(self._socket_folder, 0, 0)
             self._processes.update(msgspec.structs.replace(self._process.record, extra=extra))
         except OSError as error:
@@ -113,14 +113,13 @@ class LocalContainer:
             )
 
 
-# The name of a folder for one container's socket, before its number. Those of containers in Docker begin with c.
+# The beginning of the name of a folder for a container's socket. Docker's begin with c.
 SOCKET_FOLDER = "m"
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """The command and files that a container is started with. ``variables``: those besides what every process of ours
-    gets."""
+    """The command and files of a container's start. ``variables``: those besides what every process of ours gets."""
 
     note: ContainerNote
     log_path: Path
@@ -131,8 +130,10 @@ class _Start:
 
 
 class LocalLauncher(Launcher):
-    """Each container works in a folder of its own. Nothing is kept for one version: versions share environments.
-    ``forks``: the processes that others are forked from."""
+    """The launcher of processes of this machine. Each container works in a folder of its own.
+
+    Nothing is kept for a single version: versions share environments. ``forks`` are the fork servers.
+    """
 
     def __init__(
         self,
@@ -142,8 +143,11 @@ class LocalLauncher(Launcher):
         token: str = "",
         fork_from: int = FORK_FROM,
     ) -> None:
-        """``shares``: what containers may get; None means all of this machine. ``token``: what their callers must send,
-        if any. ``fork_from``: as for ``ForkServers``, if the server's start method is ``forkserver``."""
+        """Make a launcher.
+
+        ``shares`` is the part of this machine that containers may get; None means all of it. ``token`` is the token of
+        their callers, if any. ``fork_from``: see ``ForkServers``; used if the server's start method is ``forkserver``.
+        """
         self._artifacts = facilities.artifacts
         self._scratch = facilities.scratch
         self._sockets = facilities.sockets
@@ -156,12 +160,12 @@ class LocalLauncher(Launcher):
         self.forks = ForkServers(facilities.processes, facilities.logs, facilities.run_as, fork_from if forks else None)
         self._is_forking = forks
         self._running: dict[str, LocalContainer] = {}
-        # What there was at this server's start, by containers' names: what was taken over, and what sleeps.
+        # The containers at this server's start, by name: those that were taken over, and those that sleep.
         self._found: dict[str, VersionSpec] = {}
 
     @classmethod
     def open(cls, facilities: Facilities) -> "LocalLauncher":
-        # Homes of one user share environments. Another user cannot get to this user's cache.
+        # Homes of a user share environments. Another user cannot reach this user's cache.
         is_own = facilities.run_as is None
         root = environments_root(facilities.environ) if is_own else facilities.environments
         return cls(facilities, EnvironmentProvider(facilities.processes, facilities.artifacts, root, facilities.run_as))
@@ -186,7 +190,7 @@ class LocalLauncher(Launcher):
         }
 
     def choose_address(self, number: int) -> str:
-        # With --run-as, another user makes the socket. It gets a folder for that and nothing else beside our sockets.
+        # With --run-as, another user makes the socket, in a folder that has nothing else in it.
         name = f"c{number}.sock" if self._run_as is None else f"{SOCKET_FOLDER}{number}/s"
         return f"unix:{self._sockets / name}"
 
@@ -268,7 +272,7 @@ class LocalLauncher(Launcher):
         if process is None:
             return None
         if user_of(process.pid) != (os.geteuid() if self._run_as is None else self._run_as.uid):
-            process.release()  # it is ended with everything else that was not taken over
+            process.release()  # it is ended like all processes that were not taken over
             return None
         self._shares.has(note.name, limits.share_of(process.pid))
         container = LocalContainer(
@@ -282,7 +286,7 @@ class LocalLauncher(Launcher):
         self._found |= asleep
 
     async def warm_up(self) -> None:
-        """Warm up fork servers for versions that sleep: else the first of each environment would wake slowly."""
+        """Warm up fork servers for sleeping versions: otherwise the first of each environment would wake slowly."""
         found, self._found = self._found, {}
         for name, spec in found.items() if self._is_forking else ():
             try:
@@ -304,16 +308,16 @@ class LocalLauncher(Launcher):
             await asyncio.to_thread(remove_tree, socket_folder)
         else:
             Path(note.listen.removeprefix("unix:")).unlink(missing_ok=True)
-        # In a thread, because it may have made many files. The next start in the slot tries again to remove the rest.
+        # On a thread, because it may have made many files. The next start in the slot tries again to remove the rest.
         await asyncio.to_thread(remove_tree, self._folder(note))
 
     def _socket_folder(self, note: ContainerNote) -> Path | None:
-        """Find the folder by the note, since an earlier supervisor may have had another ``run_as``."""
+        """Return the folder by the note, since an earlier supervisor may have had another ``run_as``."""
         folder = Path(note.listen.removeprefix("unix:")).parent
         return None if folder == self._sockets else folder
 
     def _folder(self, note: ContainerNote) -> Path:
-        """The folder that it works in."""
+        """Return the folder in which a container works."""
         return self._scratch / note.name
 
 

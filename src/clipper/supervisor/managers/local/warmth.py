@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from clipper.settings.version import VersionSpec
 from clipper.values.types import Framework
 
-# What models are made of, by the requirement that says so. Importing a module of a library imports most of it.
+# The modules to import, by a model's requirement. Importing a module of a library imports most of the library.
 _LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "joblib": ("joblib",),
     "lightgbm": ("lightgbm",),
@@ -31,8 +31,8 @@ _LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "xgboost": ("xgboost",),
     "xgboost-cpu": ("xgboost",),
 }
-# Those whose module in the runtime imports the library, which may be in use in a forked process. Of the others,
-# TensorFlow and Spark start threads, and OpenCV leaves what it does to its build.
+# The frameworks whose libraries may be imported before a fork. Of the others, TensorFlow and Spark start threads, and
+# OpenCV may, depending on its build.
 _FORKED_FRAMEWORKS: frozenset[Framework] = frozenset(
     ("lightgbm", "onnx", "torch_export", "torch_state", "torchscript", "xgboost")
 )
@@ -41,9 +41,11 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Warmth:
-    """The kind of containers that a fork server is made for: containers of equal warmth can be forked from one.
-    ``modules``: what it imports besides Clipper's runtime. ``variables``: those that libraries read when they are
-    imported, as sorted pairs."""
+    """The kind of containers that a fork server is made for: containers of equal warmth can be forked from it.
+
+    ``modules`` are imported besides Clipper's runtime. ``variables`` are those that libraries read on import, as sorted
+    pairs.
+    """
 
     python: str
     modules: tuple[str, ...]
@@ -51,8 +53,10 @@ class Warmth:
 
 
 def warmth_of(spec: VersionSpec, python: str, variables: Mapping[str, str], names: Iterable[str]) -> Warmth | None:
-    """The warmth of a version's containers; None if they bring a program of their own. ``names``: of those variables
-    that libraries read when they are imported."""
+    """Return the warmth of a version's containers; None if they bring a program of their own.
+
+    ``names`` are the names of the variables that libraries read on import.
+    """
     if spec.loader in ("binary", "image"):
         return None
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""The actor of one replica: it runs on a node of the cluster, and starts and watches the container there.
+"""The actor of a replica: it runs on a node of the cluster, and starts and watches the container there.
 
 The container is a process of its own, started as the manager ``local`` starts it, so nothing of the model can hurt
 Ray's worker. If it dies and no supervisor acts, the actor starts it again (``Revival``), behind the same front.
@@ -31,7 +31,7 @@ LOG_PART_BYTES = 1024 * 1024
 
 
 class ReplicaActor(NodeActor[LocalContainer]):
-    """The actor of one container, which it starts and watches."""
+    """The actor of a container, which it starts and watches."""
 
     def __init__(self) -> None:
         super().__init__(build_id(RUNTIME_PARTS))
@@ -41,7 +41,7 @@ class ReplicaActor(NodeActor[LocalContainer]):
         self._progress = ""
         self._noted: Noted | None = None
         self._launcher: LocalLauncher | None = None
-        # The note of the container as it is started here.
+        # The note of the container in the form in which it is started here.
         self._here: ContainerNote | None = None
         self._facilities = Facilities(
             home=self._folder,
@@ -55,7 +55,7 @@ class ReplicaActor(NodeActor[LocalContainer]):
         )
 
     async def noted(self) -> Any:
-        """Return what a later supervisor needs; None before the container is started."""
+        """Return the note for a later supervisor; None before the container is started."""
         return msgspec.to_builtins(self._noted)
 
     async def launch(self, note_text: str, token: str, ports: tuple[int, int]) -> Any:
@@ -75,7 +75,7 @@ class ReplicaActor(NodeActor[LocalContainer]):
         return self._progress
 
     async def read_log(self, offset: int | None) -> Any:
-        """Return what it has written since ``offset``; None means since what was read last."""
+        """Return the container's output since ``offset``; None means since the last read."""
         since = self._read_until if offset is None else offset
         if size_bytes(self._log_path) < since:
             since = 0  # it was full, and was cut
@@ -135,6 +135,6 @@ class ReplicaActor(NodeActor[LocalContainer]):
         log.warning("started %(replica)s again, since no supervisor did", note.log_fields)
 
     def _kill(self, reason: str) -> None:
-        """The container cannot go on with what is beside it."""
+        """Kill the container, which cannot go on without the tasks beside it."""
         self._let_end()
         self._running.kill(reason)

@@ -1,4 +1,4 @@
-"""What actors run on their nodes, as the server sees it: containers and query workers."""
+"""The server's view of what actors run on their nodes: containers and query workers."""
 
 import asyncio
 import contextlib
@@ -19,13 +19,13 @@ from clipper.supervisor.managers.ray.messages import LogPart, Method, Noted
 
 log = logging.getLogger(__name__)
 
-# While an actor cannot be reached, a connection to what it runs shows whether that runs. Ray needs a moment to notice a
+# While an actor cannot be reached, a connection to its process shows whether that runs. Ray needs a moment to notice a
 # death.
 ASK_AGAIN_S = 0.25
 
 
 class ActorProcess:
-    """Runs in an actor, until ``exited``. ``has_died``: it has ended, and nobody here had ended it."""
+    """A process that an actor runs, until ``exited``. ``has_died``: it has ended, and nobody here had ended it."""
 
     def __init__(self, actors: Actors, actor: str, pid: int) -> None:
         """Watch it from now on."""
@@ -35,14 +35,14 @@ class ActorProcess:
         self.has_died = False
         self._actors = actors
         self._pid = pid
-        # Ray could not reach its actor when it was to stop. Each further call would only fail after two seconds more.
+        # Whether Ray could not reach its actor to stop it. Each further call would fail after two seconds more.
         self._is_lost = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching = self._keep(self._watch())
 
     @property
     def pid(self) -> int:
-        """The process id on its node."""
+        """The process's id on its node."""
         return self._pid
 
     async def has_exited_within(self, seconds: float) -> bool:
@@ -62,7 +62,7 @@ class ActorProcess:
             self._has_ended("is gone")
 
     async def remove(self) -> bool:
-        """Remove what its node has of it, and end its actor; return whether that has ended."""
+        """Remove its files from the node, and end its actor; return whether the actor has ended."""
         self._watching.cancel()
         if not self._is_lost:
             with contextlib.suppress(ActorGone, Unavailable):  # the guard on its node does it then
@@ -70,7 +70,7 @@ class ActorProcess:
         return await self._actors.kill(self.actor)
 
     async def end(self, name: str) -> None:
-        """Remove it once it has ended. ``name``: of its slot."""
+        """Remove the process once it has ended. ``name`` is its slot's."""
         if await self.remove() or not self.has_died:
             self._actors.drop(self.actor)
         else:
@@ -112,7 +112,7 @@ class RayContainer(ActorProcess):
     def __init__(
         self, note: ContainerNote, noted: Noted, actors: Actors, actor: str, log_path: Path, is_new: bool
     ) -> None:
-        """Watch it from now on. ``is_new``: the log file has nothing of it yet."""
+        """Watch a container from now on. ``is_new``: the log file has nothing of it yet."""
         launched = noted.launched
         super().__init__(actors, actor, launched.pid)
         node = launched.address.removeprefix("tcp:").rpartition(":")[0]
@@ -159,7 +159,7 @@ class RayContainer(ActorProcess):
             )
 
 
-# A certificate is valid for 30 days. One that cannot be renewed is tried again after a while.
+# A certificate is valid for 30 days. If it cannot be renewed, that is tried again after a while.
 RENEW_EVERY_S = 24 * 3600.0
 RENEW_AGAIN_S = 60.0
 
@@ -176,8 +176,10 @@ class RayWorker(ActorProcess):
         renew: Callable[[], Awaitable[None]] | None,
         renew_after_s: float,
     ) -> None:
-        """Watch it from now on. ``renew``: gives it a new certificate; None if nobody asks it anything any more.
-        ``renew_after_s``: when to do so the first time."""
+        """Watch a worker from now on.
+
+        ``renew`` gives it a new certificate, the first time after ``renew_after_s``; None if nobody asks it any more.
+        """
         super().__init__(actors, actor, record.pid)
         self.node = node
         self._renewing = None if renew is None else self._keep(self._renew(renew, renew_after_s))
@@ -189,7 +191,7 @@ class RayWorker(ActorProcess):
         self._keep(self.stop(grace_s=0.0))
 
     async def is_seen(self) -> bool:
-        """Whether its actor answers, and says that it runs."""
+        """Ask whether its actor answers, and says that it runs."""
         try:
             return bool(await self._call("is_up", within_s=CALL_TIMEOUT_S))
         except (ActorGone, Unavailable):

@@ -1,4 +1,4 @@
-"""The tasks of an actor: they restart its process, and end it where it cannot go on."""
+"""The tasks of an actor: they restart its process, and end it when it cannot go on."""
 
 import asyncio
 import logging
@@ -12,11 +12,14 @@ log = logging.getLogger(__name__)
 
 
 class Reviver:
-    """Restarts the process of one actor, which was just started."""
+    """Restarts the process of an actor, which was just started."""
 
     def __init__(self, wait: Callable[[], Awaitable[object]], start: Callable[[], Awaitable[None]]) -> None:
-        """``wait``: returns once what runs at the moment of the call has ended. ``start``: starts it again, at the same
-        address. It may raise ClipperError or OSError."""
+        """Begin to watch.
+
+        ``wait`` returns once the process that runs at the moment of the call has ended. ``start`` starts it again, at
+        the same address; it may raise ClipperError or OSError.
+        """
         self._wait = wait
         self._start = start
         self._loop = asyncio.get_running_loop()
@@ -24,7 +27,7 @@ class Reviver:
         self._running = self._loop.create_task(self._run())
 
     def end(self) -> None:
-        """Start nothing any more."""
+        """Start nothing from now on."""
         self._revival.end()
         self._running.cancel()
 
@@ -44,16 +47,19 @@ class Reviver:
 
 
 class WatchedTasks:
-    """Tasks that last as long as a container, which ends with the first that ends. Nothing is tried again on the node:
-    the server starts another replica and shows why. Else a failed front would look like a container that hangs."""
+    """Tasks that last as long as a container, which ends with the first that ends.
+
+    Nothing is tried again on the node: the server starts another replica and shows why. Otherwise a failed front would
+    look like a container that hangs.
+    """
 
     def __init__(self, kill: Callable[[str], None]) -> None:
-        """``kill`` ends the container; it gets the reason, which goes on from "it"."""
+        """Make an empty list of tasks. ``kill`` ends the container; it gets the reason, which continues "it"."""
         self._kill = kill
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, what: str, run: Keeper) -> None:
-        """Run it until ``cancel``. ``what`` it does is the subject of a sentence."""
+        """Run a task until ``cancel``. ``what`` it does is the subject of a sentence."""
         self._tasks.add(asyncio.get_running_loop().create_task(self._watch(what, run)))
 
     def cancel(self) -> None:

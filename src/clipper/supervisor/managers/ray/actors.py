@@ -1,4 +1,4 @@
-"""The detached actors of one namespace, as the server sees them: listed, called, provided with artifacts and killed."""
+"""The server's view of the detached actors of a namespace: listed, called, provided with artifacts and killed."""
 
 import asyncio
 import logging
@@ -18,18 +18,18 @@ log = logging.getLogger(__name__)
 N = TypeVar("N")
 T = TypeVar("T")
 
-# What an actor does at once. One that takes longer is in trouble, and is killed.
+# The time for a call that an actor carries out at once. An actor that takes longer is in trouble, and is killed.
 CALL_TIMEOUT_S = 10.0
-# How long to wait for an actor to start again what has ended, while this server may do nothing: its first pauses, and a
-# start. After that the caller asks again later, by its own rules.
+# How long to wait until an actor has restarted its process, while this server may do nothing: the actor's first pauses,
+# and a start. After that the caller asks again later, by its own rules.
 REVIVAL_TIMEOUT_S = 20.0
 LOOK_EVERY_S = 0.5
-# How long an actor is spared that could not be ended, once others are ended: its slot is started again by then.
+# How long an actor that could not be ended is spared once others are ended: by then its slot is started again.
 SPARED_FOR_S = 60.0
 
 
 def launched(answer: Any, kind: type[N]) -> N:
-    """Return what an actor says of the process that it has started. Raises ContainerFailed if it could not start it."""
+    """Read an actor's answer about the process that it has started. Raises ContainerFailed if it could not start it."""
     outcome: N | messages.NotLaunched = msgspec.convert(answer, kind | messages.NotLaunched)
     if isinstance(outcome, messages.NotLaunched):
         raise ContainerFailed(outcome.reason, list(outcome.log_tail))
@@ -37,32 +37,34 @@ def launched(answer: Any, kind: type[N]) -> N:
 
 
 class Actors:
-    """Actors in use are *known*. While the cluster is away nothing can be started, and what runs goes on."""
+    """The actors of a namespace. Actors in use are *known*. While the cluster is away, only running ones go on."""
 
     def __init__(self, connection: Connection, artifacts: Path, in_use: Path, *, closes_when_idle: bool = True) -> None:
-        """``in_use``: a file that is there while actors of this home may run; without it, nobody looks for any.
-        ``closes_when_idle``: close the connection while none is known."""
+        """Know no actor yet.
+
+        ``in_use`` is a file that exists while actors of this home may run; without it, nobody looks for any.
+        ``closes_when_idle``: close the connection while no actor is known.
+        """
         self.connection = connection
         self._artifacts = artifacts
         self._in_use = in_use
         self._closes_when_idle = closes_when_idle
         self._known: set[str] = set()
-        # Whether there may be actors of this home besides these: Ray was away when they should have been killed.
+        # Whether there may be further actors of this home: Ray was away when they should have been killed.
         self._may_be_more = False
-        # Those that could not be ended when what they ran had ended, by the names of their slots; and until when those
-        # are spared.
+        # By slot, the actors that could not be ended when their processes had ended; and until when they are spared.
         self._unended: dict[str, str] = {}
         self._spared_until_s: dict[str, float] = {}
-        # One artifact is sent to one node once, also if several actors that start wait for it.
+        # An artifact is sent to a node once, also if several actors that start wait for it.
         self._deliveries: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def use(self, actor: str) -> None:
-        """It is known from now on."""
+        """Note that an actor is known from now on."""
         self._known.add(actor)
         self._in_use.touch()
 
     async def start(self, actor: str, start: Callable[[], Awaitable[T]]) -> T:
-        """Use a new actor, which ``start`` creates. If that fails it is killed; a lost node is an Unavailable, too."""
+        """Use a new actor, which ``start`` creates. If that fails, it is killed; a lost node raises Unavailable."""
         self.use(actor)
         try:
             await self.remove_strays()
@@ -80,7 +82,7 @@ class Actors:
     async def create(
         self, actor: str, placement: messages.Placement, kind: messages.Kind, build: str, within_s: float | None = None
     ) -> messages.Description:
-        """Create an actor, once Ray has found a node for it. Raises ContainerFailed if that has another Clipper."""
+        """Create an actor, once Ray has found a node. Raises ContainerFailed if the node has another Clipper."""
         described = await self.connection.ask(lambda number: messages.Create(number, actor, placement, kind), within_s)
         description = msgspec.convert(described, messages.Description)
         if description.build != build:
@@ -91,7 +93,7 @@ class Actors:
         return description
 
     def drop(self, actor: str) -> None:
-        """Nobody uses it any more."""
+        """Note that nobody uses an actor any more."""
         self._known.discard(actor)
         self.close_if_idle()
 
@@ -103,11 +105,11 @@ class Actors:
                 self._in_use.unlink(missing_ok=True)
 
     async def call(self, actor: str, method: messages.Method, *arguments: Any, within_s: float | None = None) -> Any:
-        """Call a method of an actor; return its value. Raises ActorGone, Unavailable: as ``Connection.ask``."""
+        """Call a method of an actor; return its value. Raises ActorGone and Unavailable like ``Connection.ask``."""
         return await self.connection.ask(lambda number: messages.Call(number, actor, method, list(arguments)), within_s)
 
     async def kill(self, actor: str) -> bool:
-        """End an actor, or note that it could not be ended now; return whether it is."""
+        """End an actor, or note that it could not be ended now; return whether it has ended."""
         try:
             await self.connection.ask(lambda number: messages.Kill(number, actor), CALL_TIMEOUT_S)
         except ClipperError as error:
@@ -120,13 +122,14 @@ class Actors:
         return True
 
     def keep_unended(self, name: str, actor: str) -> None:
-        """Remember an actor whose process in the slot ``name`` has died, and that cannot be told now: ``regain`` may
-        find it again."""
+        """Remember an actor that cannot be ended now though its process in slot ``name`` has died: see ``regain``."""
         self._unended[name] = actor
 
     async def regain(self, name: str, noted: type[N]) -> tuple[str, N] | None:
-        """Return what the actor of a slot has started again by itself, since nobody could end it: its name and its
-        note. Raises Unavailable: it has not, and this server may not start another now."""
+        """Return the name and note of a slot's actor, which has restarted its process because nobody could end it.
+
+        Raises Unavailable if it has not, and this server may not start another now.
+        """
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + REVIVAL_TIMEOUT_S
         while (actor := self._unended.get(name)) is not None:
@@ -150,7 +153,7 @@ class Actors:
         return None
 
     async def remove_strays(self) -> None:
-        """Kill actors of this home that nobody knows: Ray was away, or an earlier supervisor was killed."""
+        """Kill unknown actors of this home: Ray was away, or an earlier supervisor was killed."""
         actors = await self.connection.ask(messages.List)
         self._may_be_more = False
         now_s = asyncio.get_running_loop().time()
@@ -163,8 +166,10 @@ class Actors:
                 await self.kill(actor)
 
     async def orphans(self, noted: type[N]) -> dict[str, N]:
-        """Return what an earlier supervisor left: each actor's note, by its name; they are known from now on. An actor
-        that notes nothing, or does not answer, is killed."""
+        """Return the notes of actors that an earlier supervisor left, by name; they are known from now on.
+
+        An actor without a note, or that does not answer, is killed.
+        """
         found: dict[str, N] = {}
         if not self._in_use.exists():
             return found
@@ -180,7 +185,7 @@ class Actors:
         return found
 
     async def deliver(self, actor: str, node: str, digest: str, on_sending: Callable[[], None]) -> None:
-        """Let an actor's node have an artifact. ``node``: Ray's id of it."""
+        """Let an actor's node have an artifact. ``node`` is Ray's id of the node."""
         lock = self._deliveries.setdefault((node, digest), asyncio.Lock())
         async with lock:
             if not await self.call(actor, "has_artifact", digest):
@@ -189,7 +194,7 @@ class Actors:
                 await self.connection.ask(lambda number: messages.Ship(number, actor, digest, folder))
 
     def _forget(self, name: str) -> None:
-        """The actor of this slot is gone, or is no more spared."""
+        """Forget the actor of a slot, which is gone or no longer spared."""
         actor = self._unended.pop(name)
         self._spared_until_s.pop(actor, None)
         self.drop(actor)

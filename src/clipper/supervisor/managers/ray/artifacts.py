@@ -3,7 +3,7 @@
     <folder>/<digest>/         an artifact: complete or not there, never changed
     <folder>/.<digest>.lock    held (flock, shared) by every actor that uses it
 
-An artifact that nobody has used for a week is removed when another one comes.
+An artifact that nobody has used for a week is removed when another comes.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ KEEP_UNUSED_S = 7 * 24 * 3600.0
 
 
 class NodeArtifacts:
-    """The artifacts in one folder, as one actor sees them."""
+    """An actor's view of the artifacts in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -29,7 +29,7 @@ class NodeArtifacts:
         self._coming: dict[str, IO[bytes]] = {}
 
     def keep(self, digest: str) -> bool:
-        """Whether it is there. If so, it stays until ``close``, or until this process ends."""
+        """Return whether an artifact is there. If so, it stays until ``close``, or until this process ends."""
         lock = self._held.get(digest)
         if lock is None:
             lock = self._held[digest] = (self.folder / f".{digest}.lock").open("ab")
@@ -45,8 +45,10 @@ class NodeArtifacts:
         self._coming.clear()
 
     def receive(self, digest: str, chunk: bytes) -> None:
-        """Take the next bytes of its tar; no bytes mean that the tar is complete, and is unpacked.
-        Raises OSError, tarfile.TarError: it cannot be kept or unpacked."""
+        """Take the next bytes of an artifact's tar; no bytes mean that the tar is complete, and is unpacked.
+
+        Raises OSError or tarfile.TarError if it cannot be kept or unpacked.
+        """
         if digest not in self._coming:
             self._remove_unused()
             path = self.folder / f".{digest}.{secrets.token_hex(8)}"

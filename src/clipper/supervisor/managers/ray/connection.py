@@ -18,9 +18,9 @@ from clipper.supervisor.managers.ray import messages
 
 log = logging.getLogger(__name__)
 
-# How long a server that takes over what an earlier one left waits for a head that does not answer.
+# How long a server that takes over waits for a head that does not answer.
 CONNECT_TIMEOUT_S = 30.0
-# How long further requests fail at once after a failure: a server that stops asks several times for each replica.
+# How long requests fail at once after a failure: a server that stops asks several times for each replica.
 RETRY_AFTER_S = 5.0
 
 _REPLY: "msgspec.json.Decoder[messages.Reply]" = msgspec.json.Decoder(messages.Reply)
@@ -31,14 +31,16 @@ class ActorGone(Exception):
 
 
 class ActorUnreachable(Unavailable):
-    """The cluster is there, and the actor does not answer. It may have ended without Ray's knowing yet."""
+    """The cluster is there, but the actor does not answer. It may have ended without Ray's knowing yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The command by which a home's driver is started: with an interpreter that has Clipper and Ray, at an ``address``
-    as ``ray.init`` takes it, for the namespace of this home's actors. ``may_act``: of several servers that share the
-    actors one leads."""
+    """The command by which a home's driver is started.
+
+    It has an interpreter with Clipper and Ray, an ``address`` in the form of ``ray.init``, and the namespace of this
+    home's actors. ``may_act`` tells whether this server leads those that share the actors.
+    """
 
     python: str
     address: str
@@ -49,7 +51,7 @@ class Cluster:
 
 
 class Connection:
-    """A driver, as long as somebody uses it. One that ends is started again by the next request."""
+    """A driver, as long as somebody uses it. A driver that ends is started again by the next request."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -64,8 +66,9 @@ class Connection:
         return self._cluster.may_act()
 
     async def ask(self, make: Callable[[int], messages.Request], within_s: float | None = None) -> Any:
-        """Have the request that ``make`` makes of its number carried out, within ``within_s`` from when there is a
-        connection.
+        """Send the request that ``make`` makes of its number; return its value.
+
+        It has ``within_s`` from when there is a connection.
 
         Raises:
             ActorGone: the request's actor has ended.
@@ -106,9 +109,9 @@ class Connection:
                 raise Unavailable(self._failure)
             self.close()
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
-            # Those who wait for it may all be gone when it fails.
+            # All its waiters may be gone when it fails.
             self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # Others wait for it, too, so it goes on if one of them gives up.
+        # Others wait for it, too, so it goes on if a waiter gives up.
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> "_DriverProcess":
@@ -130,7 +133,7 @@ class Connection:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if process.connected.done():
-                # As clipper cluster list names it.
+                # The name in clipper cluster list.
                 owner = cluster.namespace.removesuffix(messages.WORKERS_SUFFIX)
                 log.info("connected to Ray at %(address)s", {"address": f"{cluster.address}, as the owner {owner}"})
                 return process
@@ -148,11 +151,13 @@ class Connection:
 
 
 class _DriverProcess:
-    """The process of a driver. ``connected``: done once it is connected. ``ended``: done, with the reason, once it has
-    ended."""
+    """The process of a driver.
+
+    ``connected`` is done once it is connected. ``ended`` is done, with the reason, once it has ended.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
-        """Start it. Raises Unavailable: it cannot be started."""
+        """Start a driver. Raises Unavailable if it cannot be started."""
         loop = asyncio.get_running_loop()
         self.connected: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[str] = loop.create_future()
@@ -180,7 +185,7 @@ class _DriverProcess:
         threading.Thread(target=self._read, args=(loop,), daemon=True).start()
 
     async def ask(self, request: messages.Request) -> messages.Reply | None:
-        """Return the reply; None if the driver ends before."""
+        """Send a request; return the reply, or None if the driver ends before."""
         replied: asyncio.Future[messages.Reply | None] = asyncio.get_running_loop().create_future()
         self._waiting[request.number] = replied
         assert self._process.stdin is not None

@@ -27,11 +27,11 @@ from clipper.supervisor.managers.ray.actor import ReplicaActor
 from clipper.supervisor.managers.ray.worker_actor import WorkerActor
 from clipper.supervisor.managers.worker_host import ClusterNode
 
-# How many of an actor's methods run at once: it waits for the end of its container in one of them.
+# The methods of an actor that may run at once: in one of them it waits for the end of its container.
 CONCURRENCY = 16
 # The pieces in which an artifact is sent. One is under way at a time, so this much of Ray's object store is enough.
 CHUNK_BYTES = 4 * 1024 * 1024
-# Of the one that a node has of its own resource: room for more replicas than any node has.
+# The share of a node's own resource, of which it has 1, that a replica takes: room for more than any node has.
 NODE_SHARE = 0.0001
 
 _REQUEST: "msgspec.json.Decoder[messages.Request]" = msgspec.json.Decoder(messages.Request)
@@ -50,14 +50,14 @@ class Driver:
         self._handles: dict[str, Any] = {}
 
     async def handle(self, request: messages.Request) -> None:
-        """Carry out one request and reply."""
+        """Carry out a request and reply."""
         try:
             self._reply(messages.Answer(request.number, await self._value(request)))
         except ActorDiedError as error:
             self._reply(messages.Gone(request.number, _first_line(error)))
         except _NoActor as error:
             self._reply(messages.Gone(request.number, str(error)))
-        except RayActorError as error:  # it cannot be reached, and may be well
+        except RayActorError as error:  # the actor cannot be reached, but may be well
             self._reply(messages.Failed(request.number, _first_line(error), is_unreachable=True))
         except Exception as error:  # noqa: BLE001  # whatever it is, the server waits for a reply
             self._reply(messages.Failed(request.number, _first_line(error)))
@@ -139,7 +139,7 @@ def main() -> None:
 
     requests: asyncio.Queue[messages.Request] = asyncio.Queue()
     loop = asyncio.new_event_loop()
-    # A thread, because Ray's own calls may block for a minute, and this process has to end with its input all the same.
+    # A thread, because Ray's own calls may block for a minute, but this process has to end with its input.
     threading.Thread(target=_read, args=(loop, requests), daemon=True).start()
     try:
         ray.init(address, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING)
@@ -153,7 +153,7 @@ def main() -> None:
 def _read(loop: asyncio.AbstractEventLoop, requests: "asyncio.Queue[messages.Request]") -> None:
     for text in io.FileIO(0, "rb", closefd=False):
         loop.call_soon_threadsafe(requests.put_nowait, _REQUEST.decode(text))
-    # Detached actors go on. To leave the cluster in order could take longer than its other end waits.
+    # Detached actors go on. Leaving the cluster in order could take longer than the other end waits.
     os._exit(0)
 
 
@@ -166,15 +166,16 @@ async def _serve(driver: Driver, requests: "asyncio.Queue[messages.Request]") ->
 
 
 def _node_resource(address: str) -> dict[str, float]:
-    """Return the resource that only the node at an address has. Ray's ids of nodes change; this lets a replica wait for
-    its node."""
+    """Return the resource that only the node at an address has, so that a replica can wait for a node to come back.
+
+    Ray's ids of nodes change.
+    """
     return {f"node:{address}": NODE_SHARE} if address else {}
 
 
 def _nodes() -> list[ClusterNode]:
     own = ray.get_runtime_context().get_node_id()
-    # It is no part of Ray's public interface, and Ray Serve uses it, too. A Ray that lacks it says of no node that it
-    # drains.
+    # This is no part of Ray's public interface, but Ray Serve uses it, too. With a Ray that lacks it, no node drains.
     draining: Collection[str] = getattr(ray._private.state.state, "get_draining_nodes", dict)()
     return [
         ClusterNode(one["NodeManagerAddress"], one["Alive"], one["NodeID"] == own, one["NodeID"] in draining)

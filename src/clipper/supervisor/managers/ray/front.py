@@ -1,7 +1,7 @@
 """TLS before a container: what callers send over TCP goes on to the container's unix socket, and back.
 
 The front knows nothing of the container protocol: the container itself checks the token in HELLO. Everybody in the
-cluster's network can dial the front. So whoever has not been answered by the container gives way to new callers, the
+cluster's network can dial the front. So a caller that the container has not answered gives way to new callers, the
 oldest first, and costs the container nothing before it has sent something.
 """
 
@@ -27,31 +27,31 @@ from clipper.base.tls.transport import TlsTransport
 from clipper.base.turn_budget import TurnBudget
 from clipper.errors import ContainerFailed
 
-# As many as a container takes.
+# The number of connections that a container takes.
 MAX_CONNECTIONS = 256
-# They are some of the connections, and are done in milliseconds.
+# Handshakes are some of the connections, and are done in milliseconds.
 MAX_HANDSHAKES = 64
-# From when it is accepted until a caller sends something: callers send HELLO at once.
+# The time from when a caller is accepted until it sends something: callers send HELLO at once.
 SILENCE_S = 10.0
 _SWEEP_EVERY_S = 1.0
 # How long a caller may take to read the last answer of a container that ends. A container waits as long itself.
 FLUSH_TIMEOUT_S = 5.0
-# How often to look whether the container listens. Until it does, callers are refused, which costs nobody a handshake.
+# How often to look whether the container listens. Until then callers are refused, which costs no handshake.
 LOOK_EVERY_S = 0.02
 
-# The most that each direction of a connection holds is some two of these.
+# Each direction of a connection holds at most some two times this.
 _READ_BYTES = 256 * 1024
 
 
 class TlsFront:
-    """The front of one container."""
+    """The front of a container."""
 
     def __init__(self, listener: socket.socket, context: ssl.SSLContext, container: Path) -> None:
-        """``listener``: bound, and not listening yet. ``container``: its socket, which need not exist yet."""
+        """Make a front. ``listener`` is bound but does not listen yet. The socket ``container`` need not exist yet."""
         self._listener = listener
         self._context = context
         self._container = container
-        # Those that the container has answered, and the others, in the order in which they were accepted.
+        # The callers that the container has answered, and the others, in the order in which they were accepted.
         self._answered: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._unanswered: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -59,7 +59,7 @@ class TlsFront:
         """Wait for the container's socket, then serve until cancelled."""
         while not self._container.is_socket():
             await asyncio.sleep(LOOK_EVERY_S)
-        # A caller whose network was cut would keep its connection for ever, and callers dial again.
+        # Otherwise a caller whose network was cut would keep its connection for ever, and it dials again.
         end_when_cut(self._listener)
         loop = asyncio.get_running_loop()
         handshakes = Handshakes(self._context, TurnBudget(loop.call_soon, loop.time), MAX_HANDSHAKES)
@@ -101,7 +101,7 @@ class TlsFront:
             if first:
                 await self._pass_on(first, reader, writer)
         except OSError:
-            pass  # it was silent or has gone, or the container is ending
+            pass  # the caller was silent or has gone, or the container is ending
         finally:
             writer.transport.abort()
 
@@ -120,14 +120,15 @@ class TlsFront:
         try:
             await asyncio.wait([answers, requests], return_when=asyncio.FIRST_COMPLETED)
             if answers.done():
-                # The container has closed it, e.g. since its token is wrong: it gives way if it does not read that.
+                # The container has closed the connection, e.g. over a wrong token: a caller that does not read gives
+                # way.
                 self._answered.pop(connection, None)
                 self._unanswered[connection] = writer
                 await _flush(writer)
         finally:
             answers.cancel()
             requests.cancel()
-            # A caller that has gone takes no answer any more, so the container need not write it.
+            # A caller that has gone takes no further answer, so the container need not write it.
             inner_writer.transport.abort()
 
 
@@ -140,18 +141,18 @@ def _end(connection: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None
 async def _pump(
     source: asyncio.StreamReader, target: asyncio.StreamWriter, passed: Callable[[], None] = lambda: None
 ) -> None:
-    """Pass on what comes until either side ends. ``passed``: called before each piece."""
+    """Pass bytes on until either side ends. ``passed`` is called before each piece."""
     try:
         while data := await source.read(_READ_BYTES):
             passed()
             target.write(data)
             await target.drain()
     except OSError:
-        return  # a connection that breaks has ended, too
+        return  # a broken connection has ended, too
 
 
 async def _flush(writer: asyncio.StreamWriter) -> None:
-    """Send what is left, and close."""
+    """Send the rest, and close."""
     writer.close()
     try:
         async with asyncio.timeout(FLUSH_TIMEOUT_S):
@@ -167,8 +168,10 @@ _VALID = datetime.timedelta(days=3650)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The certificate and key of a container's front. ``certificate`` is in PEM, for its callers; ``context`` has the
-    key."""
+    """The certificate and key of a container's front.
+
+    ``certificate`` is in PEM, for its callers; ``context`` has the key.
+    """
 
     certificate: str
     context: ssl.SSLContext
@@ -186,7 +189,7 @@ def make_identity() -> Identity:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Python reads a key only from a file. The folder is closed to others, and is gone after the reading.
+    # Python reads a key only from a file. The folder is closed to others, and is removed after the reading.
     with tempfile.TemporaryDirectory(prefix="clipper-") as folder:
         path = Path(folder) / "pair.pem"
         path.write_bytes(private + certificate)
@@ -198,15 +201,18 @@ PortRange = tuple[int, int]
 
 
 def bind_in_range(host: str, ports: PortRange) -> socket.socket:
-    """Bind a free port of a range, both ends included. The search begins anywhere, so that actors that start at once do
-    not try the same ports. Raises ContainerFailed if none is free, and OSError if the address is not this machine's."""
+    """Bind a free port of a range, both ends included.
+
+    The search begins anywhere, so that actors that start at once do not try the same ports. Raises ContainerFailed if
+    none is free, and OSError if the address is not this machine's.
+    """
     first, last = ports
     count = last - first + 1
     begin = random.randrange(count)
     for step in range(count):
         bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
-            # Without SO_REUSEADDR: with it, two sockets that do not listen yet could have one port.
+            # Without SO_REUSEADDR, with which two sockets that do not listen yet could have the same port.
             bound.bind((host, first + (begin + step) % count))
         except OSError as error:
             bound.close()

@@ -19,7 +19,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     if os.fork():
         os._exit(0)
-    # Only the end of the input ends it, not what is sent to all that Ray or a terminal has started.
+    # Only the end of the input ends it, not a signal to all processes that Ray or a terminal has started.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     while os.read(0, 4096):

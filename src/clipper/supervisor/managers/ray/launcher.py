@@ -1,7 +1,8 @@
 """Containers on the nodes of a Ray cluster: placed, started, found again and removed.
 
-Each replica is a detached actor, which starts the container on its node (``actor.py``). Ray decides on which node, by
-what the version takes, and ends the actor with its node. When to start which is for the reconciler, as for any manager.
+Each replica is a detached actor, which starts the container on its node (``actor.py``). Ray chooses the node, by the
+resources that the version takes, and ends the actor with its node. The reconciler decides when to start which replica,
+as for any manager.
 """
 
 import asyncio
@@ -26,17 +27,19 @@ from clipper.supervisor.managers.ray.placement import check_placement, placement
 
 log = logging.getLogger(__name__)
 
-# How often to ask what goes on while a container is started: building its environment may take minutes.
+# How often to ask for the progress of a container's start: building its environment may take minutes.
 PROGRESS_EVERY_S = 0.5
 
-# What stands where other managers have an address: the node chooses the port.
+# The text in place of an address: the node chooses the port.
 LISTEN = "tcp:node:0"
 
 
 class RayLauncher(Launcher):
-    """The cluster may come and go. While it cannot be reached nothing can be started, and containers that run go on
-    answering. The driver runs only while there are containers. Nodes keep the artifacts of versions that sleep, and
-    remove those that nobody uses any more by themselves: several homes may share a node."""
+    """The launcher of containers on Ray. While the cluster cannot be reached, only running containers go on.
+
+    The driver runs only while there are containers. Nodes keep the artifacts of sleeping versions, and remove unused
+    artifacts by themselves: several homes may share a node.
+    """
 
     def __init__(
         self,
@@ -47,12 +50,12 @@ class RayLauncher(Launcher):
         build: str,
         run_as: RunAs | None = None,
     ) -> None:
-        """``in_use``: see ``Actors``. ``build``: of the runtime, which each node has to have."""
+        """Make a launcher. ``in_use``: see ``Actors``. ``build``: the runtime's, which each node has to have."""
         self._actors = Actors(Connection(cluster), artifacts, in_use)
         self._ports = ports
         self._build = build
         self._run_as = run_as
-        # By the id of the container's note, which is the name of its actor.
+        # The containers by the id of their notes, which are the names of their actors.
         self._containers: dict[str, RayContainer] = {}
         self._orphans: dict[str, Noted] = {}
 

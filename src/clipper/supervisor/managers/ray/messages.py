@@ -1,4 +1,4 @@
-"""The messages between the supervisor's side and the driver: one JSON text in each line."""
+"""The messages between the supervisor's side and the driver: a JSON text in each line."""
 
 from typing import Any, Literal
 
@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from clipper.base.processes.process import ProcessRecord
 
-# The methods of actors that may be called: of a replica's and a worker's, and of one of these.
+# The methods of actors that may be called: those of both kinds, and those of a replica's or of a worker's only.
 Method = Literal[
     "noted",
     "has_artifact",
@@ -26,7 +26,7 @@ Method = Literal[
 ]
 # Read-only: a server may call these even when it is unsure that it leads.
 READS: frozenset[Method] = frozenset(("noted", "ended", "is_up", "progress", "read_log", "read_logs"))
-# What an actor runs.
+# The kinds of actors.
 Kind = Literal["replica", "worker"]
 
 
@@ -36,7 +36,7 @@ WORKERS_SUFFIX = "-workers"
 
 
 class Owner(Struct, frozen=True):
-    """The actors that an owner has on a cluster. ``models``: names of some of its replicas' models."""
+    """The actors of an owner on a cluster. ``models`` are the names of some of its replicas' models."""
 
     owner: str
     replicas: int
@@ -45,7 +45,7 @@ class Owner(Struct, frozen=True):
 
 
 class Nodes(Struct, frozen=True):
-    """The choice of a node by Ray: by a strategy, the ``address`` of the only one that will do, if any, and labels."""
+    """The choice of a node by Ray: a strategy, the ``address`` of the only suitable node, if any, and labels."""
 
     strategy: str = "SPREAD"
     address: str = ""
@@ -53,8 +53,11 @@ class Nodes(Struct, frozen=True):
 
 
 class Placement(Struct, frozen=True):
-    """The resources that a replica takes of its node, and the nodes that will do.
-    ``memory_bytes``: that Ray reserves; 0 reserves none. ``resources``: Ray's custom resources, by name."""
+    """The resources that a replica takes of its node, and the suitable nodes.
+
+    ``memory_bytes`` is the memory that Ray reserves; 0 reserves none. ``resources`` are Ray's custom resources, by
+    name.
+    """
 
     cpus: float
     gpus: float = 0.0
@@ -64,7 +67,7 @@ class Placement(Struct, frozen=True):
 
 
 class Create(Struct, frozen=True, tag="create"):
-    """Create an actor, and wait until Ray has found a node for it. The value is its ``Description``."""
+    """Asks to create an actor, once Ray has found a node for it. The value is its ``Description``."""
 
     number: int
     actor: str
@@ -73,7 +76,7 @@ class Create(Struct, frozen=True, tag="create"):
 
 
 class Call(Struct, frozen=True, tag="call"):
-    """Call a method of an actor. The value is what it returns."""
+    """Asks to call a method of an actor. The value is its result."""
 
     number: int
     actor: str
@@ -82,7 +85,7 @@ class Call(Struct, frozen=True, tag="call"):
 
 
 class Ship(Struct, frozen=True, tag="ship"):
-    """Send a folder of this machine to an actor's node, where it becomes the artifact ``digest``. The value is None."""
+    """Asks to send a folder of this machine to an actor's node, as the artifact ``digest``. The value is None."""
 
     number: int
     actor: str
@@ -91,20 +94,20 @@ class Ship(Struct, frozen=True, tag="ship"):
 
 
 class Kill(Struct, frozen=True, tag="kill"):
-    """End an actor, also one that has no node yet. The value is None, also if there is no such actor."""
+    """Asks to end an actor, also if it has no node yet. The value is None, also if there is no such actor."""
 
     number: int
     actor: str
 
 
 class List(Struct, frozen=True, tag="list"):
-    """The value has the names of all actors of the namespace."""
+    """Asks for the names of all actors of the namespace."""
 
     number: int
 
 
 class ListNodes(Struct, frozen=True, tag="list nodes"):
-    """The value has a ``ClusterNode`` of each node that Ray knows, also of nodes that are lost."""
+    """Asks for a ``ClusterNode`` of each node that Ray knows, also of lost nodes."""
 
     number: int
 
@@ -113,14 +116,14 @@ Request = Create | Call | Ship | Kill | List | ListNodes
 
 
 class Answer(Struct, frozen=True, tag="answer"):
-    """``number`` is that of the request."""
+    """The value of the request with this ``number``."""
 
     number: int
     value: Any = None
 
 
 class Gone(Struct, frozen=True, tag="gone"):
-    """The actor has ended, with its process or its node; or there is none of that name."""
+    """The actor has ended, with its process or its node; or there is no actor of that name."""
 
     number: int
     reason: str
@@ -148,7 +151,7 @@ Reply = Answer | Gone | Failed | Refused | Connected
 
 
 class Description(Struct, frozen=True):
-    """The node that an actor runs on: Ray's id of it, its address, and the build of its Clipper."""
+    """The node of an actor: Ray's id of the node, its address, and the build of its Clipper."""
 
     node: str
     host: str
@@ -161,7 +164,7 @@ class Description(Struct, frozen=True):
 
 
 class Launched(Struct, frozen=True, tag="launched"):
-    """A container that was started; it is dialled at ``address`` over TLS, and shows ``certificate``."""
+    """A started container, which is dialled at ``address`` over TLS and shows ``certificate``."""
 
     address: str
     certificate: str
@@ -170,8 +173,7 @@ class Launched(Struct, frozen=True, tag="launched"):
 
 
 class WorkerLaunch(Struct, frozen=True):
-    """The settings that a query worker is started with. The actor adds what its node decides; see ``WorkerStart`` for
-    the rest."""
+    """The settings for a query worker's start. The actor adds those of its node; see ``WorkerStart`` for the rest."""
 
     name: str
     config: dict[str, Any]
@@ -180,7 +182,7 @@ class WorkerLaunch(Struct, frozen=True):
 
 
 class WorkerLaunched(Struct, frozen=True, tag="worker launched"):
-    """A query worker that was started, and what a later supervisor needs. ``node``: Ray's id of its node."""
+    """A started query worker, and what a later supervisor needs. ``node`` is Ray's id of its node."""
 
     node: str
     record: ProcessRecord
@@ -199,8 +201,10 @@ class LogPart(Struct, frozen=True):
 
 
 class Noted(Struct, frozen=True):
-    """The note by which a later supervisor goes on with an actor. ``note``: a ``ContainerNote`` as JSON. ``node``: a
-    name."""
+    """The note by which a later supervisor goes on with an actor.
+
+    ``note`` is a ``ContainerNote`` as JSON, and ``node`` the node's name.
+    """
 
     note: str
     node: str

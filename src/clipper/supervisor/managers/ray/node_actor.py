@@ -1,4 +1,4 @@
-"""What actors on nodes share: a folder, the node's artifacts, a process with its restarts, a guard that cleans up."""
+"""The common part of actors on nodes: a folder, the node's artifacts, a process and its restarts, a guard."""
 
 import asyncio
 import os
@@ -39,12 +39,15 @@ P = TypeVar("P", bound=Running)
 
 
 class NodeActor(Generic[P]):
-    """Ray runs an actor's methods on one event loop. All take and return what JSON can say, except ``receive``. What an
-    actor starts is a process of its own, in the actor's folder ``run``."""
+    """An actor on a node. Ray runs its methods on one event loop.
+
+    All methods take and return JSON values, except ``receive``. An actor starts a process of its own, in its folder
+    ``run``.
+    """
 
     def __init__(self, build: str) -> None:
-        """``build``: of what the actor is to start."""
-        # A thread, because what Ray does at such an end may keep the event loop.
+        """Make the folder. ``build`` is that of the code that the actor shall start."""
+        # A thread, because Ray may block the event loop at such an end.
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         node = ray.get_runtime_context().get_node_id()
         self._description = Description(node, ray.util.get_node_ip_address(), build)
@@ -55,13 +58,13 @@ class NodeActor(Generic[P]):
         (self._folder / "pythonpath" / "clipper").symlink_to(Path(clipper.__file__).parent)
         self._processes = ProcessFolder(self._folder / "run", os.environ, self._folder / "pythonpath")
         self._environments = environments_root(os.environ)
-        # Beside the environments: what the node keeps longer than any actor.
+        # Beside the environments: files that the node keeps longer than any actor.
         self._cache = self._environments.parent
         self._artifacts = NodeArtifacts(self._cache / "artifacts")
         self._process: P | None = None
         self._watched: WatchedTasks | None = None
         self._reviver: Reviver | None = None
-        # Ends with this process, however that ends, and then ends what this process leaves.
+        # The guard ends with this process, however that ends, and then ends everything that this process leaves.
         self._guard = Popen(
             [sys.executable, "-m", "clipper.supervisor.managers.ray.guard", str(self._folder)],
             stdin=PIPE,
@@ -74,7 +77,7 @@ class NodeActor(Generic[P]):
         return msgspec.to_builtins(self._description)
 
     async def has_artifact(self, digest: str) -> bool:
-        """Whether the node has it. If so, it stays for as long as this actor does."""
+        """Return whether the node has an artifact. If so, it stays for as long as this actor does."""
         return await asyncio.to_thread(self._artifacts.keep, digest)
 
     async def receive(self, digest: str, chunk: bytes) -> None:
@@ -82,24 +85,24 @@ class NodeActor(Generic[P]):
         await asyncio.to_thread(self._artifacts.receive, digest, chunk)
 
     async def is_up(self) -> bool:
-        """Whether its process runs."""
+        """Return whether its process runs."""
         return self._process is not None and not self._process.exited.is_set()
 
     async def ended(self) -> str:
-        """Wait until the process has ended that runs now; return how."""
+        """Wait until the present process has ended; return how."""
         process = self._running
         await process.exited.wait()
         return self._how_it_ended(process)
 
     async def stop(self, grace_s: float) -> str:
-        """End its process; return how it ended, once it has."""
+        """End its process, and wait; return how it ended."""
         self._let_end()
         process = self._running
         await process.stop(grace_s)
         return self._how_it_ended(process)
 
     async def clean_up(self) -> None:
-        """End what runs, and remove all that is left. The actor is of no use after that."""
+        """End the process, and remove everything. The actor is of no use after that."""
         self._let_end()
         if self._watched is not None:
             self._watched.cancel()
@@ -113,7 +116,7 @@ class NodeActor(Generic[P]):
         return self._process
 
     def _let_end(self) -> None:
-        """Stop starting processes again that end from now on."""
+        """Stop restarting processes that end from now on."""
         if self._reviver is not None:
             self._reviver.end()
 
@@ -125,9 +128,11 @@ class NodeActor(Generic[P]):
 
 
 def _end_with(raylet: int) -> None:
-    """End this process once the raylet that started it has ended; the guard then ends what the actor started. Ray means
-    to do so, but where a raylet ended because its head was lost, some actors went on for ever, and their processors
-    were given to others."""
+    """End this process once the raylet that started it has ended; the guard then ends what the actor started.
+
+    Ray means to do this. But when a raylet ended because its head was lost, some actors went on for ever, and their
+    processors were given to others.
+    """
     while os.getppid() == raylet:
         time.sleep(LOOK_EVERY_S)
     os._exit(1)

@@ -1,7 +1,7 @@
 """``python -m clipper.supervisor.managers.ray.orphans ADDRESS [OWNER]``: list, or end, what is left on a Ray cluster.
 
-An owner is a home, or the servers that share a registry. Its actors go on for as long as no server of its is there, so
-nobody but an operator can tell that none will come. The answer is one line of JSON. It runs where Ray is installed.
+An owner is a home, or the servers that share a registry. Its actors go on while none of its servers is there, and only
+an operator can tell that none will come back. The answer is a line of JSON. It runs where Ray is installed.
 """
 
 import logging
@@ -17,15 +17,15 @@ from ray.util import list_named_actors
 
 from clipper.supervisor.managers.ray.messages import OWNER_PREFIX, WORKERS_SUFFIX, Owner
 
-# A worker answers its open queries, which takes ten seconds at most.
+# The time for a worker to answer its open queries, which takes ten seconds at most.
 GRACE_S = 11.0
 END_TIMEOUT_S = 20.0
-# Of a thousand models the first ones tell whose they are.
+# The models that are shown: the first of a thousand tell whose they are.
 SHOWN_MODELS = 10
 
 
 def owners(named: Iterable[tuple[str, str]]) -> list[Owner]:
-    """Return the owner of each of these actors, which are given by namespace and name."""
+    """Return the owners of these actors, which are given by namespace and name."""
     found: dict[str, tuple[set[str], int, int]] = {}
     for namespace, name in named:
         if namespace.startswith(OWNER_PREFIX):
@@ -65,9 +65,9 @@ def _end(named: Iterable[tuple[str, str]]) -> None:
     for namespace, name in named:
         try:
             actors.append(ray.get_actor(name, namespace=namespace))
-        except ValueError:  # it has ended since
+        except ValueError:  # the actor has ended since
             continue
-    # All at once, workers and replicas: who asks them is told no more, either.
+    # Workers and replicas at once: those that ask replicas get no more snapshots, either.
     for method, arguments in (("stop", [GRACE_S]), ("clean_up", [])):
         _wait([getattr(actor, method).remote(*arguments) for actor in actors])
     for actor in actors:
@@ -78,7 +78,7 @@ def _wait(calls: list[Any]) -> None:
     for call in ray.wait(calls, num_returns=len(calls), timeout=END_TIMEOUT_S)[0] if calls else ():
         try:
             ray.get(call, timeout=END_TIMEOUT_S)
-        except (RayError, GetTimeoutError):  # it was never started, or its node is gone: it is killed
+        except (RayError, GetTimeoutError):  # the process was never started, or its node is gone: the actor is killed
             continue
 
 

@@ -1,4 +1,4 @@
-"""What a version asks of Ray, read from its spec."""
+"""Reads from a version's spec what it asks of Ray."""
 
 import ipaddress
 import re
@@ -11,18 +11,18 @@ from clipper.supervisor.managers.ray.messages import Nodes, Placement
 
 # Without ``cpus`` a replica's libraries compute in one thread.
 DEFAULT_CPUS = 1.0
-# Ray's names of its strategies. ``DEFAULT`` fills a node to half before it takes the next.
+# Ray's names for its strategies. ``DEFAULT`` fills a node to half before it takes the next.
 STRATEGIES = {"spread": "SPREAD", "pack": "DEFAULT"}
-# What has an option of its own, by Ray's name of it.
+# Resources with an option of their own, by Ray's name.
 _OWN_OPTIONS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory", "object_store_memory": "memory"}
-# Those of Kubernetes, which Ray holds labels to: a name may have a domain before it.
+# The form of labels in Kubernetes, to which Ray holds its labels: a name may have a domain before it.
 _LABEL_TEXT = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _LABEL = re.compile(rf"(?:[A-Za-z0-9][A-Za-z0-9.-]{{0,252}}/)?{_LABEL_TEXT}")
 _LABEL_VALUE = re.compile(_LABEL_TEXT)
 
 
 def placement_of(spec: VersionSpec) -> Placement:
-    """Return what each replica of a version takes of its node, and which nodes will do."""
+    """Return the resources that each replica of a version takes of its node, and the suitable nodes."""
     return Placement(
         cpus=DEFAULT_CPUS if spec.cpus is None else spec.cpus,
         gpus=0.0 if spec.gpus is None else gpu_count(spec.gpus),
@@ -33,7 +33,7 @@ def placement_of(spec: VersionSpec) -> Placement:
 
 
 def check_placement(asked: Runnable) -> None:
-    """Raises InvalidArgument: Ray has no such placement."""
+    """Raise InvalidArgument if Ray has no such placement."""
     if asked.gpus is not None:
         gpu_count(asked.gpus)
     if asked.placement is not None:
@@ -44,13 +44,12 @@ def check_placement(asked: Runnable) -> None:
 
 
 def gpu_count(text: str) -> float:
-    """Read a number of GPUs: Ray chooses which. Raises InvalidArgument: the text is not a number, or Ray refuses the
-    number."""
+    """Read a number of GPUs: Ray chooses which. Raises InvalidArgument if Ray would refuse it, or it is no number."""
     try:
         count = float(text)
     except ValueError:
         count = 0.0
-    # Ray shares one GPU among several, and gives out several as a whole.
+    # Ray shares a single GPU among replicas, and gives out several only as whole GPUs.
     if not 0 < count <= 64 or (count > 1 and count != int(count)):
         raise InvalidArgument(
             f"gpus {text[:200]!r} is not valid for the manager 'ray', which chooses the GPUs: "
@@ -61,7 +60,9 @@ def gpu_count(text: str) -> float:
 
 def parse_nodes(text: str) -> Nodes:
     """Read ``spread`` or ``pack``, ``node=ADDRESS``, ``LABEL=VALUE``, or several of these, separated by commas.
-    Raises InvalidArgument: the text is something else, or says one thing twice."""
+
+    Raises InvalidArgument if the text is something else, or says the same thing twice.
+    """
     strategy, address, labels = "", "", dict[str, str]()
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")
@@ -80,7 +81,7 @@ def parse_nodes(text: str) -> Nodes:
 
 
 def room_of(placement: Placement) -> str:
-    """Say for people what a placement takes, and where."""
+    """Describe a placement for people: its resources and its nodes."""
     parts = [f"{placement.cpus:g} CPUs"]
     if placement.gpus:
         parts.append(f"{placement.gpus:g} GPUs")

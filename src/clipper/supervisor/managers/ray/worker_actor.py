@@ -1,7 +1,7 @@
-"""The actor of one query worker: it starts the worker, a process of its own, on its node, and watches it.
+"""The actor of a query worker: it starts the worker, a process of its own, on its node, and watches it.
 
-If the worker dies and no supervisor acts, the actor starts it again (``Revival``) at the same address, and it serves
-by the snapshot that it had (``worker.snapshot_file``).
+If the worker dies and no supervisor acts, the actor starts it again (``Revival``) at the same address, and it serves by
+its last snapshot (``worker.snapshot_file``).
 """
 
 import asyncio
@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 
 class WorkerActor(NodeActor[ManagedProcess]):
-    """The actor of one query worker."""
+    """The actor of a query worker."""
 
     def __init__(self) -> None:
         super().__init__(build_id())
         (self._folder / "run" / "scratch").mkdir()
-        # What the node's workers of this home write for longer than they run.
+        # Files of the node's workers of this home that outlast them.
         self._kept: Path = self._cache / "workers" / ray.get_runtime_context().namespace
         self._log_path = Path()
         self._identity = self._folder / "run" / "identity.pem"
@@ -45,7 +45,7 @@ class WorkerActor(NodeActor[ManagedProcess]):
         self._killed_because = ""
 
     async def noted(self) -> Any:
-        """Return what a later supervisor needs; None before the worker is started."""
+        """Return the note for a later supervisor; None before the worker is started."""
         return msgspec.to_builtins(self._launched)
 
     async def request_identity(self) -> str:
@@ -59,10 +59,12 @@ class WorkerActor(NodeActor[ManagedProcess]):
 
     async def launch(self, text: str, ports: tuple[int, int]) -> Any:
         """Start the worker, which has an identity; return ``WorkerLaunched`` or ``NotLaunched``.
-        ``text``: a ``WorkerLaunch`` as JSON. ``ports``: its control channel listens on one of this range."""
+
+        ``text`` is a ``WorkerLaunch`` as JSON. Its control channel listens on a port of the range ``ports``.
+        """
         launch = msgspec.json.decode(text, type=WorkerLaunch)
         try:
-            # Free now. If another process takes the port first, the worker ends, and the next start finds another.
+            # The port is free now. If another process takes it first, the worker ends; the next start finds another.
             with bind_in_range(self._description.host, ports) as bound:
                 control = TcpAddress(self._description.host, bound.getsockname()[1])
             self._start(launch, control)
@@ -81,8 +83,7 @@ class WorkerActor(NodeActor[ManagedProcess]):
         return msgspec.to_builtins(self._launched)
 
     async def read_logs(self, name: str | None, places: dict[str, str], lines: int) -> Any:
-        """Return what the worker has written, by the log's name, as ``logs_after`` returns it. ``name``: of the only
-        one."""
+        """Return the worker's logs by name, in the form of ``logs_after``. ``name``: only this log."""
         if self._launched is None:
             return {}
         folder = self._log_path.parent
@@ -96,8 +97,8 @@ class WorkerActor(NodeActor[ManagedProcess]):
             self._process.terminate()
 
     def _start(self, launch: WorkerLaunch, control: TcpAddress) -> None:
-        """Raises ClipperError, OSError: it cannot be started."""
-        # A folder for each, since each actor bounds what is in its worker's.
+        """Start the worker. Raises ClipperError or OSError if it cannot be started."""
+        # A folder for each worker, since each actor bounds its own worker's logs.
         logs = self._kept / "logs" / launch.name
         self._log_path = logs / f"{launch.name}.log"
         for folder in (self._kept, logs):
@@ -130,7 +131,7 @@ class WorkerActor(NodeActor[ManagedProcess]):
     async def _has_died(self) -> None:
         process = self._running
         await super()._has_died()
-        if process.exit_code == 0:  # it has drained, as it was told
+        if process.exit_code == 0:  # it has drained because it was told to
             self._let_end()
 
     def _kill(self, reason: str) -> None:
@@ -140,7 +141,7 @@ class WorkerActor(NodeActor[ManagedProcess]):
             self._process.kill()
 
     def _how_it_ended(self, process: ManagedProcess) -> str:
-        """The rest of a sentence about it. Its log stays on the node, so its last line is told, too."""
+        """Return how the worker ended, as the rest of a sentence, with the last line of its log, which stays here."""
         if self._killed_because:
             return self._killed_because
         last = tail(self._log_path, 1)

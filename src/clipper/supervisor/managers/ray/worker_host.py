@@ -31,17 +31,17 @@ from clipper.supervisor.managers.worker_host import (
 
 # Grace period for open queries of a worker that is shut down instead of adopted. A worker drains within ten seconds.
 END_GRACE_S = 11.0
-# For Ray to start an actor: longer means that it cannot, as on a node that it empties. After this, start-up no longer
-# waits for this worker.
+# The time for Ray to start an actor. If it takes longer, Ray cannot, such as on a node that it empties, and start-up no
+# longer waits for this worker.
 PLACE_TIMEOUT_S = 60.0
-# For a process to be started. That it answers is waited for by its control channel.
+# The time for a process to be started. Its answer is awaited on its control channel.
 LAUNCH_TIMEOUT_S = 30.0
-# Who asks for logs waits for those of all nodes.
+# A call for logs waits for those of all nodes.
 LOGS_TIMEOUT_S = 5.0
 
 
 class RayWorkerHost(ClusterHost):
-    """It keeps its connection to the cluster until ``close``."""
+    """The host of query workers on nodes. It keeps its connection to the cluster until ``close``."""
 
     def __init__(
         self,
@@ -52,15 +52,18 @@ class RayWorkerHost(ClusterHost):
         build: str,
         sign: Sign | None,
     ) -> None:
-        """``ports``: the first and the last port that control channels listen on. ``build``: of Clipper, which each
-        node has to have. ``sign``: signs for workers; None if none are started."""
+        """Make a host.
+
+        ``ports`` are the first and the last port for control channels. ``build`` is the build of Clipper that each node
+        has to have. ``sign`` signs for workers; None if none are started.
+        """
         self._actors = Actors(Connection(cluster), artifacts, in_use, closes_when_idle=False)
         self._ports = ports
         self._build = build
         self._sign = sign
-        # By the name of their actors.
+        # Workers that an earlier supervisor left, by the name of their actors.
         self._orphans: dict[str, WorkerLaunched] = {}
-        # Artifacts that an actor has had, by the actor's name.
+        # By an actor's name, the artifacts that it has got.
         self._provided: dict[str, set[str]] = {}
 
     async def nodes(self) -> list[ClusterNode]:
@@ -76,7 +79,7 @@ class RayWorkerHost(ClusterHost):
         if regained is None:
             return None
         actor, found = regained
-        if found.record.extra.get("node") != node:  # its node was lost, and is back
+        if found.record.extra.get("node") != node:  # its node was lost and is back
             await self._actors.kill(actor)
             self._actors.drop(actor)
             return None
@@ -85,7 +88,7 @@ class RayWorkerHost(ClusterHost):
 
     async def adopt(self, record: ProcessRecord) -> RayWorker:
         actor = next(actor for actor, left in self._orphans.items() if left.record == record)
-        # How old its certificate is, and who signed it, is not known.
+        # The age of its certificate, and who signed it, are not known.
         return self._worker(actor, self._orphans.pop(actor), renew_after_s=0.0)
 
     async def orphans(self) -> list[ProcessRecord]:
@@ -130,7 +133,7 @@ class RayWorkerHost(ClusterHost):
         self._actors.connection.close()
 
     async def _start(self, actor: str, start: WorkerStart) -> StartedWorker:
-        # It takes no processor of Ray's: what a worker needs is there as it is for the server's other processes.
+        # A worker takes no processor of Ray's, like the server's other processes.
         placement = Placement(cpus=0.0, nodes=Nodes(address=start.node))
         await self._actors.create(actor, placement, "worker", self._build, PLACE_TIMEOUT_S)
         await self._identify(actor, start.instance)
@@ -147,7 +150,7 @@ class RayWorkerHost(ClusterHost):
         return RayWorker(self._actors, actor, started.node, started.record, renew, renew_after_s)
 
     async def _identify(self, actor: str, instance: int) -> None:
-        """Let a worker show a new certificate, of a new key that stays on its node."""
+        """Let a worker show a new certificate, for a new key that stays on its node."""
         assert self._sign is not None, "workers are started on nodes"
         request = str(await self._actors.call(actor, "request_identity", within_s=CALL_TIMEOUT_S))
         certificate, authority = self._sign(request.encode(), instance)

@@ -3,11 +3,11 @@
 The target rises at once, to the replicas needed for the rate that is expected when a new replica is ready. It falls
 slowly, to the most replicas that were needed in the last minute. The share of busy time above which it rises is larger
 than the share below which it falls, so noise does not make it flap.
-The rate of arrivals and the capacity of a replica show a need before any query is late. Where they mislead (queries in
+The rate of arrivals and the capacity of a replica show a need before any query is late. If they mislead (queries in
 bursts, a batch that takes most of the SLO), queries that wait or are late show it: then one replica is added at a time.
 
-A version that may have no replica falls asleep once no query has come to be evaluated for a while, and wakes with the
-next one. While it is awake it has at least one replica: the time without queries alone decides about the last one.
+A version that may have no replica falls asleep when no query has come to be evaluated for a while, and wakes with the
+next. While it is awake it has at least one replica: only the time without queries decides about the last replica.
 """
 
 import math
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# The share of its time that a replica should be busy. Above the first, replicas are started; one is stopped if the rest
-# would stay below the second. At 0.7, queries of one row that arrive at random wait 1.2 times their own time.
+# The share of its time that a replica should be busy. Above the first, replicas are started; a replica is stopped if
+# the rest would stay below the second. At 0.7, queries of one row that arrive at random wait 1.2 times their own time.
 BUSY_SHARE_UP = 0.7
 BUSY_SHARE_DOWN = 0.55
 
@@ -33,7 +33,8 @@ REACTION_S = 1.0
 # A ramp seen for some seconds is expected to go on for no longer than this.
 MAX_HORIZON_S = 10.0
 
-# A step adds at most as many replicas as are ready, or this many if that is more. The next look shows whether to go on.
+# A step adds at most as many replicas as are ready, or this many if that is more. The next look decides on further
+# ones.
 MIN_STEP_UP = 2
 # The target falls once the last minute needed fewer, and then by one at a time.
 DOWN_AFTER_S = 60.0
@@ -54,23 +55,23 @@ AVOID_SHARE = 0.8
 CAPACITY_KEPT = 0.75
 
 
-# One that does not wake is given up after this: nearly all models start sooner.
+# A version that does not wake is given up after this: nearly all models start sooner.
 MOST_WAKING_S = 600.0
-# Why a version has no replica, where no more is known.
+# The reason that a version has no replica, if no other is known.
 ASLEEP = "it is asleep until it is asked"
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The load of one version since the last look, over all workers.
+    """The load of a version since the last look, over all workers.
 
     Attributes:
         late: how many of the arrivals were refused, or expired in a queue.
-        wait_s: mean wait of the oldest query of each batch; 0 if no batch was sent.
-        service_s: mean time of a batch; 0 if none was answered.
+        wait_s: the mean wait of the oldest query of each batch; 0 if no batch was sent.
+        service_s: the mean time of a batch; 0 if none was answered.
         slo_s: the smallest SLO of the applications that use the version.
-        capacity_per_s: mean number of rows that a replica can answer in a second; 0 if that is not known.
-        ready: replicas in service.
+        capacity_per_s: the mean number of rows that a replica can answer in a second; 0 if that is not known.
+        ready: the number of replicas in service.
         start_s: the time that a new replica takes to be ready.
     """
 
@@ -88,14 +89,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The target number of replicas, and why it is that."""
+    """The target number of replicas, and the reason."""
 
     replicas: int
     reason: str
 
 
 class Autoscaler:
-    """Decides for one version, between ``least`` and ``most`` replicas."""
+    """Decides for a version, between ``least`` and ``most`` replicas."""
 
     def __init__(self, least: int, most: int, replicas: int, now_s: float, idle_after_s: float = math.inf) -> None:
         """Start at ``replicas``; if ``least`` is 0, the version falls asleep after ``idle_after_s`` without queries."""
@@ -122,7 +123,7 @@ class Autoscaler:
         return self._target.replicas == 0
 
     def wake(self, now_s: float) -> Target:
-        """A query has come for which there is no replica. Return the new target; one that is awake stays as it is."""
+        """Wake the version for a query without a replica. Return the new target, unchanged if it is awake."""
         if self.is_asleep:
             self._asked_at_s = now_s
             self._settled_at_s = now_s + SETTLED_S
@@ -136,7 +137,7 @@ class Autoscaler:
             self.wake(load.at_s)
         if self.is_asleep:
             return self._target
-        # One that was woken has its time once it can answer those who wait.
+        # After waking, the time without queries counts from when it can answer.
         if load.arrivals or load.ready > self._ready:
             self._asked_at_s = load.at_s
         elif load.at_s - self._asked_at_s >= self._idle_after_s + (0 if load.ready else MOST_WAKING_S):
@@ -165,13 +166,13 @@ class Autoscaler:
         return self._target
 
     def _needed(self, rate_per_s: float, busy_share: float) -> int:
-        """Replicas for that rate; the least number while their capacity is not known."""
+        """Return the replicas for a rate; the least number while their capacity is not known."""
         if not self._capacity_per_s:
             return self._least
         return self._bounded(math.ceil(rate_per_s / (self._capacity_per_s * busy_share)))
 
     def _note_need(self, now_s: float, rate_per_s: float) -> None:
-        """Keep the needs that no later one exceeds. So the first is the highest of the last minute."""
+        """Keep the needs that no later need exceeds. So the first is the highest of the last minute."""
         need = max(self._needed(rate_per_s, BUSY_SHARE_DOWN), self._needed_by_experience(now_s, rate_per_s))
         while self._needs and self._needs[-1][1] <= need:
             self._needs.pop()
@@ -185,7 +186,7 @@ class Autoscaler:
         return self._bounded(math.ceil(rate_per_s / self._avoided[1]))
 
     def _trouble(self, load: Load) -> str | None:
-        """Why one more replica would help; None if queries do well, or if replicas are still starting."""
+        """Return why a further replica would help; None if queries do well, or if replicas are still starting."""
         if load.ready < self._target.replicas or load.at_s < self._settled_at_s or load.service_s >= load.slo_s:
             return None
         if load.wait_s > WAIT_SHARE * load.slo_s:
@@ -215,9 +216,11 @@ class Autoscaler:
 
 
 def expected_per_s(loads: Sequence[Load], horizon_s: float) -> float:
-    """The expected rate of arrivals ``horizon_s`` after the last of the looks, which are in order. A rate that rose
-    from each group to the next is expected to go on rising by the smallest of these rises, which after a step, or by
-    chance, is next to nothing."""
+    """Return the expected rate of arrivals ``horizon_s`` after the last of the looks, which are in order.
+
+    A rate that rose from each group to the next is expected to go on rising by the smallest of these rises, which after
+    a step, or by chance, is next to nothing.
+    """
     group_s = _group_s(loads)
     rates_per_s = _rates_per_s(loads, group_s)
     newest = rates_per_s[-1]
@@ -237,7 +240,7 @@ def _group_s(loads: Sequence[Load]) -> float:
 
 
 def _rates_per_s(loads: Sequence[Load], group_s: float) -> list[float]:
-    """The rates of the latest groups, oldest first, without groups that have no look."""
+    """Return the rates of the latest groups, oldest first, without groups that have no look."""
     groups: dict[int, list[Load]] = {}
     for load in loads:
         groups.setdefault(int((loads[-1].at_s - load.at_s) / group_s), []).append(load)

@@ -1,4 +1,4 @@
-"""Decides which replicas start and end, when what died starts again, and how long a start may take."""
+"""Decides which replicas start and end, when a dead one starts again, and how long a start may take."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from clipper.values.types import ModelId
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 10.0
 
-# This many deaths in this time are a crash loop. Its cause will hardly go away by itself, so retry seldom.
+# This many deaths in this time are a crash loop. Its cause will hardly go away by itself, so retries are rare.
 CRASH_LOOP_DEATHS = 5
 CRASH_LOOP_WINDOW_S = 60.0
 CRASH_LOOP_DELAY_S = 30.0
@@ -21,15 +21,18 @@ HEALTHY_AFTER_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The deaths of one process that is started again and again. ``deaths_s``: the last ``CRASH_LOOP_DEATHS``, oldest
-    first. ``streak``: deaths since it was last healthy. Only a healthy run ends a crash loop."""
+    """The deaths of a process that is started again and again.
+
+    ``deaths_s`` are the times of the last ``CRASH_LOOP_DEATHS``, oldest first. ``streak`` counts deaths since it was
+    last healthy. Only a healthy run ends a crash loop.
+    """
 
     deaths_s: tuple[float, ...] = ()
     streak: int = 0
     crash_loop: bool = False
 
     def died(self, now_s: float, uptime_s: float) -> "History":
-        """The history with one more death, ``uptime_s`` after it was ready (0 if it never was)."""
+        """Return the history with a further death, ``uptime_s`` after it was ready (0 if it never was)."""
         before = History() if uptime_s >= HEALTHY_AFTER_S else self
         deaths = (*before.deaths_s, now_s)[-CRASH_LOOP_DEATHS:]
         quick = len(deaths) == CRASH_LOOP_DEATHS and now_s - deaths[0] <= CRASH_LOOP_WINDOW_S
@@ -37,7 +40,7 @@ class History:
 
     @property
     def restart_at_s(self) -> float:
-        """The earliest time to start it again; minus infinity if it never died."""
+        """Return the earliest time to start it again; minus infinity if it never died."""
         if not self.deaths_s:
             return float("-inf")
         doublings = min(self.streak - 1, 16)  # far past MAX_DELAY_S, and no overflow
@@ -53,7 +56,7 @@ Phase = Literal["starting", "ready", "stopping", "dead"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Slot:
-    """``str()`` is the replica's name, e.g. ``digits:2#1``."""
+    """A place for a replica. ``str()`` is the replica's name, e.g. ``digits:2#1``."""
 
     model: str
     version: str
@@ -74,7 +77,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class SlotState:
-    """The state in which a slot was last observed."""
+    """The last observed state of a slot."""
 
     slot: Slot
     phase: Phase
@@ -83,8 +86,11 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps to take now, in order of slots. Retired slots leave service, and stop once no query needs them;
-    forgotten ones are dead and not desired. ``wake_at_s``: when the next start falls due; None if none is waiting."""
+    """The steps to take now, in the order of slots.
+
+    Retired slots leave service, and stop once no query needs them; forgotten slots are dead and not desired.
+    ``wake_at_s`` is when the next start falls due; None if none is waiting.
+    """
 
     start: tuple[Slot, ...] = ()
     retire: tuple[Slot, ...] = ()
@@ -93,8 +99,11 @@ class Plan:
 
 
 def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[SlotState], now_s: float) -> Plan:
-    """Compare desired with observed replicas, and plan what to do now. ``desired``: the target number of replicas of
-    each version; 0 for a version that is absent. ``observed``: every slot that has a container or a history."""
+    """Compare desired with observed replicas, and plan what to do now.
+
+    ``desired`` is the target number of replicas of each version; 0 for a version that is absent. ``observed`` is every
+    slot that has a container or a history.
+    """
     seen = {one.slot: one for one in observed}
     wanted = {
         Slot(model_id.name, model_id.version, index)
@@ -112,16 +121,19 @@ def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[SlotState],
     )
 
 
-# What a container has computed is looked at after this time, or after a quarter of its start_timeout_s if that is less.
+# How often to look at a container's processor time; a quarter of its start_timeout_s if that is less.
 LOOK_S = 5.0
-# The share of a look in which a container has computed, from which on it makes progress. A busy machine leaves it so
-# much, and one that waits for something takes less.
+# A container makes progress if it has computed for this share of the time between looks. A busy machine leaves it this
+# much, and a container that waits for something takes less.
 LEAST_SHARE = 0.02
 
 
 class StartTime:
-    """The time of one start. ``deadline_s``: until when it need not compute. ``last_s``: until when it may go on if it
-    computes. ``is_extended``: whether it has gone on after ``deadline_s``."""
+    """The time of a start.
+
+    Until ``deadline_s`` it need not compute. Until ``last_s`` it may go on if it computes. ``is_extended``: whether it
+    has gone on after ``deadline_s``.
+    """
 
     def __init__(self, now_s: float, timeout_s: float) -> None:
         self.deadline_s = now_s + timeout_s
@@ -132,7 +144,7 @@ class StartTime:
         self._computed_s: float | None = None
 
     def has_to_look(self, now_s: float) -> bool:
-        """Whether ``is_over`` wants to know now what the container has computed."""
+        """Whether ``is_over`` needs the container's processor time now."""
         return now_s >= self._next_s
 
     def is_over(self, now_s: float, computed_s: float | None) -> bool:
@@ -142,7 +154,7 @@ class StartTime:
         before_s, self._computed_s = self._computed_s, computed_s
         self._next_s = now_s + self._look_s
         if now_s < self.deadline_s:
-            # A look that came late still has the next one at the deadline.
+            # After a late look, the next is still at the deadline.
             self._next_s = min(self._next_s, self.deadline_s)
             return False
         if now_s >= self.last_s or before_s is None or computed_s is None:
@@ -152,29 +164,31 @@ class StartTime:
         return is_over
 
 
-# What a busy supervisor takes to end the actor, many times over.
+# Many times what a busy supervisor takes to end the actor.
 PATIENCE_S = 3.0
 
 
 class Revival:
-    """Decides when one actor restarts its process. ``is_over``: nothing is started any more."""
+    """Decides when an actor restarts its process. ``is_over``: nothing is started any more."""
 
     def __init__(self, now_s: float) -> None:
-        """``now_s``: when it was started first."""
+        """Begin at ``now_s``, the time of the first start."""
         self.is_over = False
         self._history = NO_DEATHS
         self._started_s = now_s
 
     def ended(self, now_s: float) -> float | None:
-        """It has ended, or could not be started again. Returns when to start it again; None for never. The pauses are
-        those of ``History``: half a minute in a crash loop."""
+        """Note that the process has ended, or could not be started. Return when to start it again; None for never.
+
+        The pauses are those of ``History``: half a minute in a crash loop.
+        """
         self._history = self._history.died(now_s, now_s - self._started_s)
         return None if self.is_over else max(now_s + PATIENCE_S, self._history.restart_at_s)
 
     def starts(self, now_s: float) -> None:
-        """It is started again now."""
+        """Note that the process is started again now."""
         self._started_s = now_s
 
     def end(self) -> None:
-        """Somebody ends it on purpose. This is final."""
+        """Note that somebody ends the process on purpose. This is final."""
         self.is_over = True
