@@ -15,22 +15,27 @@
 #include <mutex>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <optional>
 #include <sys/un.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
 namespace clipper {
-enum Kind : uint32_t { HELLO = 1, WELCOME, PREDICT, RESULTS, ERROR, PING, PONG, TYPED_RESULTS };
+enum Kind : uint32_t {
+  HELLO = 1, WELCOME, PREDICT, RESULTS, ERROR, PING, PONG, TYPED_RESULTS, PREDICT_COLUMNS, COLUMN_RESULTS
+};
 constexpr const char* kTypes[] = {"", "int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes"};
-constexpr size_t kTypeBytes[] = {0, 4, 8, 4, 8, 1, 1, 1, 1}, kString = 7;
-constexpr uint16_t kVersion = 3;  // of the protocol; callers of version 1 get no TYPED_RESULTS
+constexpr size_t kTypeBytes[] = {0, 4, 8, 4, 8, 1, 1, 1, 1}, kString = 7, kBytes = 8;
+constexpr uint16_t kVersion = 4;  // of the protocol; callers of version 1 get no TYPED_RESULTS, of 3 no columns
 constexpr size_t kMaxHello = 8 + 0xFFFF, kMaxBody = 1 << 30, kMaxRows = 65'536, kMaxMessage = 4'096;
+constexpr size_t kMaxColumns = 1'000, kMaxName = 255;
 constexpr size_t kMaxTrace = 128 * 1'024;
 constexpr int kMaxConnections = 256, kPatienceS = 5;  // for a HELLO, and at the end for the last answer to be taken
 using Options = std::map<std::string, std::string>;   // what a container is started with, e.g. options.at("--data")
-struct Row {  // one input; valid during the call that it is given to
+struct Row {  // one input, or one field of it; valid during the call that it is given to
   std::string_view bytes;  // its elements in C order, or a text
   std::array<uint32_t, 8> shape{};  // 1 beyond the last dimension
+  bool is_missing = false;  // which a field may be whose type says so: job: string?
   template <class T> size_t count() const { return bytes.size() / sizeof(T); }
   template <class T> T at(size_t index) const {  // compiles to a load, but may read where no T is aligned
     T value;
@@ -38,11 +43,27 @@ struct Row {  // one input; valid during the call that it is given to
     return value;
   }
 };
-using Rows = std::vector<Row>;
-struct InputType {  // e.g. float64[784], float32[3,*,*] or string; a bare numeric type is a list of any length
+using Values = std::vector<Row>;
+struct Rows : Values {  // if inputs are records, a row has nothing itself, and its fields are in columns
+  std::vector<std::pair<std::string_view, Values>> columns;
+  const Values& column(std::string_view name) const {  // the values of a field, one for each row
+    for (const auto& [of, values] : columns) if (of == name) return values;
+    throw std::out_of_range("the input has no field " + std::string(name));
+  }
+};
+// E.g. float64[784], float32[3,*,*] or string; a bare numeric type is a list of any length. Or a record of fields, in
+// which a bare numeric type is a number: age: float64, job: string?, "first name": string
+struct InputType {
   size_t dtype = 1, rank = 0, head_bytes = 0;  // of a row's own dimensions, which stand before its data
   std::array<uint32_t, 8> shape{1, 1, 1, 1, 1, 1, 1, 1};  // 0: any length
+  bool is_nullable = false;
+  std::vector<InputType> fields{};  // of a record
+  InputType() = default;
   explicit InputType(const std::string& text) {
+    if (text.find(':') < text.size()) {
+      parse_fields(text);
+      return;
+    }
     const std::string name = text.substr(0, text.find('['));
     while (dtype <= 8 && name != kTypes[dtype]) ++dtype;
     if (dtype > 8) throw std::invalid_argument(text + " is no input type");
@@ -50,6 +71,43 @@ struct InputType {  // e.g. float64[784], float32[3,*,*] or string; a bare numer
     for (size_t at = name.size() + 1; at < text.size() && text[at] != ']'; at = text.find_first_of(",]", at) + 1)
       shape.at(rank++) = text[at] == '*' ? 0 : uint32_t(std::stoul(text.substr(at)));
     if (rank > 1 && text.find('*') < text.size()) head_bytes = 4 * rank;
+  }
+  void parse_fields(const std::string& text) {  // names may be in quotes; categories and defaults are passed over
+    bool is_quoted = false, has_mark = false;
+    size_t depth = 0, start = 0, end = 0;  // of the type of the field that is read
+    for (size_t at = 0; at <= text.size(); ++at) {
+      const char c = at < text.size() ? text[at] : ',';
+      if (is_quoted && c == '\\') ++at;
+      else if (c == '"') is_quoted = !is_quoted;
+      else if (is_quoted) continue;
+      else if (c == ':' && !start) start = end = at + 1;
+      if (is_quoted) continue;
+      if (c == '?') has_mark = true;
+      if (start && end == start && (c == '?' || c == '{' || c == '=' || (c == ',' && !depth))) end = at;
+      if (c == '[' || c == '{') ++depth;
+      else if (c == ']' || c == '}') --depth;
+      else if (c == ',' && !depth) {
+        std::string type = text.substr(start, end - start);
+        type.erase(std::remove(type.begin(), type.end(), ' '), type.end());
+        if (type.find('[') > type.size()) type += "[]";
+        fields.emplace_back(type).is_nullable = has_mark;
+        start = end = 0;
+        has_mark = false;
+      }
+    }
+  }
+  bool suits(const InputType& model) const {  // whether rows of this type can be given to a model of that one
+    return dtype == model.dtype && model.accepts(shape) && is_nullable <= model.is_nullable &&
+        std::equal(fields.begin(), fields.end(), model.fields.begin(), model.fields.end(),
+                   [](const InputType& mine, const InputType& other) { return mine.suits(other); });
+  }
+  bool is_like(const InputType& other) const {  // of fields; names are for the model to look up
+    return dtype == other.dtype && rank == other.rank && shape == other.shape;
+  }
+  double size_bytes(const std::array<uint32_t, 8>& lengths) const {  // 0 if each value has a size of its own
+    double size = dtype < kString ? double(kTypeBytes[dtype]) : 0;   // in which no product overflows
+    for (const uint32_t length : lengths) size *= length;
+    return size;
   }
   bool accepts(const std::array<uint32_t, 8>& other) const {
     return std::equal(shape.begin(), shape.end(), other.begin(), [](auto a, auto b) { return a == 0 || a == b; });
@@ -60,19 +118,31 @@ struct InputType {  // e.g. float64[784], float32[3,*,*] or string; a bare numer
     std::memcpy(row.shape.data(), row.bytes.data(), head_bytes);
     row.bytes.remove_prefix(head_bytes);
     if (rank == 1 && shape[0] == 0) row.shape[0] = uint32_t(row.bytes.size() / kTypeBytes[dtype]);
-    auto size = double(kTypeBytes[dtype]);  // in which no product overflows
-    for (const uint32_t length : row.shape) size *= length;
-    return dtype >= kString || (size == double(row.bytes.size()) && accepts(row.shape));
+    return dtype >= kString || (size_bytes(row.shape) == double(row.bytes.size()) && accepts(row.shape));
   }
 };
-template <class T> std::string to_json(const T& value) {  // a number, a text, or a sequence of these
+struct Bytes { std::string_view bytes; };  // an output that is no text: raw in a record, and base64 in JSON
+inline std::string to_base64(std::string_view bytes) {
+  const char* digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  for (size_t at = 0; at < bytes.size(); at += 3) {
+    uint32_t three = 0;
+    for (size_t of = at; of < at + 3; ++of) three = three << 8 | (of < bytes.size() ? uint8_t(bytes[of]) : 0);
+    for (size_t digit = 0; digit < 4; ++digit)
+      text += at + digit > bytes.size() ? '=' : digits[three >> (18 - 6 * digit) & 63];
+  }
+  return text;
+}
+template <class T> std::string to_json(const T& value) {  // a number, a text, bytes, or a sequence of these
   std::string json;
   if constexpr (std::is_same_v<T, bool>) {
     json = value ? "true" : "false";
   } else if constexpr (std::is_arithmetic_v<T>) {
     char digits[64];
     json.assign(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);  // the shortest that reads the same
-    if (json.back() > '9') throw std::domain_error("output is NaN or infinity, which JSON cannot carry");
+    if (json.back() > '9') return "null";  // NaN or infinity, which JSON does not have
+  } else if constexpr (std::is_same_v<T, Bytes>) {
+    json = '"' + to_base64(value.bytes) + '"';
   } else if constexpr (std::is_convertible_v<const T&, std::string_view>) {
     for (const char c : std::string_view(value)) {
       if (uint8_t(c) >= 0x20 && c != '"' && c != '\\') json += c;
@@ -93,7 +163,7 @@ inline void require(bool holds, const char* what) { if (!holds) throw std::runti
 struct Header { uint32_t body_bytes; Kind kind; uint64_t id; };  // of kind's bytes the upper three are 0
 inline Header read_header(std::string_view bytes, size_t max_body) {
   const auto header = get<Header>(bytes, 0);
-  const bool is_known = header.kind >= HELLO && header.kind <= TYPED_RESULTS;
+  const bool is_known = header.kind >= HELLO && header.kind <= COLUMN_RESULTS;
   require(is_known && header.body_bytes <= max_body, "a frame is malformed");
   return header;
 }
@@ -109,8 +179,8 @@ inline std::string_view read_hello(std::string_view body) {  // returns the toke
 struct Span { std::string_view traceparent, tracestate; };  // named as in the headers of W3C Trace Context
 using Trace = std::vector<Span>;  // the batch's span, and those of its traced queries; empty if it is not traced
 inline Trace current_trace;       // of the batch that the model evaluates now
-inline Trace take_trace(std::string_view& body, uint16_t version) {  // off the end of a PREDICT's body
-  const size_t size = body.size() < 16 ? 0 : get<uint32_t>(body, 12);
+inline Trace take_trace(std::string_view& body, uint16_t version, Kind kind = PREDICT) {  // off the end of a body
+  const size_t size = body.size() < 16 ? 0 : get<uint32_t>(body, kind == PREDICT ? 12 : 8);
   require(!size || (version >= 3 && size <= std::min(body.size() - 16, kMaxTrace)), "PREDICT's trace is malformed");
   const std::string_view text = body.substr(body.size() - size);
   body.remove_suffix(size);
@@ -138,20 +208,96 @@ inline Rows read_predict(std::string_view body, const InputType& type) {  // wit
     start += size;
   }
   require(start == body.size(), "PREDICT goes on after its rows");
+  return suits && type.fields.empty() ? rows : Rows{};
+}
+inline size_t padded(size_t size) { return (size + 7) / 8 * 8; }
+inline std::string_view take(std::string_view& body, size_t size) {
+  require(size <= body.size(), "a frame ends inside a column");
+  const std::string_view taken = body.substr(0, size);
+  body.remove_prefix(size);
+  return taken;
+}
+inline bool is_utf8(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const auto lead = uint8_t(text[at++]);
+    int more = lead < 0x80 ? 0 : lead >= 0xC2 && lead < 0xE0 ? 1 : lead >= 0xE0 && lead < 0xF0 ? 2 : 3;
+    if (lead >= 0x80 && (lead < 0xC2 || lead > 0xF4)) return false;
+    for (; more > 0; --more) if (at == text.size() || (uint8_t(text[at++]) & 0xC0) != 0x80) return false;
+  }
+  return true;
+}
+inline std::pair<InputType, std::string_view> read_column_head(std::string_view& body, bool& has_present) {
+  const std::string_view head = take(body, 8);
+  const size_t dtype = get<uint8_t>(head, 0), rank = get<uint8_t>(head, 1), name_bytes = get<uint16_t>(head, 4);
+  has_present = get<uint8_t>(head, 2) == 1;
+  require(dtype >= 1 && dtype <= kBytes && rank <= 8 && get<uint8_t>(head, 2) <= 1 && get<uint8_t>(head, 3) == dtype &&
+          name_bytes && !get<uint16_t>(head, 6), "a column's head is malformed");
+  const std::string_view named = take(body, padded(4 * rank + name_bytes));
+  InputType type;
+  type.dtype = dtype;
+  type.rank = rank;
+  std::memcpy(type.shape.data(), named.data(), 4 * rank);
+  if (rank > 1 && std::count(type.shape.begin(), type.shape.end(), 0)) type.head_bytes = 4 * rank;
+  require(is_utf8(named.substr(4 * rank, name_bytes)), "a column's name is not UTF-8");
+  return {type, named.substr(4 * rank, name_bytes)};
+}
+inline Rows read_columns(std::string_view body, const InputType& type) {  // within the body; none if of another type
+  require(body.size() >= 16 && !get<uint16_t>(body, 6) && !get<uint32_t>(body, 12), "PREDICT_COLUMNS is malformed");
+  const size_t count = get<uint32_t>(body, 0), columns = get<uint16_t>(body, 4);
+  require(count >= 1 && count <= kMaxRows && columns >= 1 && columns <= kMaxColumns, "no rows or columns, or too many");
+  body.remove_prefix(16);
+  Rows rows;
+  rows.resize(count);
+  bool suits = columns == type.fields.size(), has_present = false;
+  for (size_t index = 0; index < columns; ++index) {
+    const auto [own, name] = read_column_head(body, has_present);
+    for (const auto& [other, values] : rows.columns) require(other != name, "two columns have one name");
+    suits = suits && own.is_like(type.fields[index]);
+    const std::string_view present = has_present ? take(body, padded((count + 7) / 8)) : "";
+    const double each = own.size_bytes(own.shape);
+    const std::string_view lengths = each > 0 ? "" : take(body, padded(4 * count));
+    double total = each * double(count);
+    for (size_t row = 0; row < count && each == 0; ++row) total += get<uint32_t>(lengths, 4 * row);
+    require(total <= double(body.size()), "a column's values are larger than the frame");
+    std::string_view data = take(body, padded(size_t(total)));
+    Values values;
+    for (size_t row = 0; row < count; ++row) {
+      values.push_back({take(data, each > 0 ? size_t(each) : get<uint32_t>(lengths, 4 * row))});
+      values.back().is_missing = has_present && !(uint8_t(present[row / 8]) >> row % 8 & 1);
+      suits = suits && (values.back().is_missing || own.give_shape(values.back()));
+    }
+    rows.columns.emplace_back(name, std::move(values));
+  }
+  require(body.empty(), "PREDICT_COLUMNS goes on after its columns");
   return suits ? rows : Rows{};
 }
-struct Output {  // a text of JSON, an array of numbers, or nothing, since it failed
-  uint8_t dtype = 0;            // 0: no array
+// A text of JSON, a number or an array of them, a record, or nothing, since it failed. In a record also text or bytes.
+struct Output {
+  uint8_t dtype = 0;            // 0: JSON
   std::vector<uint32_t> shape;  // of an array
   std::string bytes;
+  std::vector<std::pair<std::string, Output>> fields{};  // of a record
+  bool is_missing = false;                               // a field of it
+  bool has_failed() const { return !dtype && bytes.empty() && fields.empty(); }
   bool is_like(const Output& other) const { return dtype && dtype == other.dtype && shape == other.shape; }
-  std::string type() const {  // e.g. float32[10]
+  bool is_finite() const {
+    bool is_so = true;
+    for (size_t at = 0; dtype == 3 && at < bytes.size(); at += 4) is_so = is_so && std::isfinite(get<float>(bytes, at));
+    for (size_t at = 0; dtype == 4 && at < bytes.size(); at += 8)
+      is_so = is_so && std::isfinite(get<double>(bytes, at));
+    return is_so;
+  }
+  std::string type() const {  // e.g. float32[10]; 0 is any length
     std::string lengths;
-    for (const uint32_t length : shape) lengths += (lengths.empty() ? "" : ",") + to_json(length);
-    return kTypes[dtype] + ("[" + lengths + "]");
+    for (const uint32_t length : shape) lengths += (lengths.empty() ? "" : ",") + (length ? to_json(length) : "*");
+    return kTypes[dtype] + (dtype < kString ? "[" + lengths + "]" : "");
   }
   std::string json() const {
+    if (is_missing) return "null";
+    if (dtype >= kString) return dtype == kString ? to_json(bytes) : to_json(Bytes{bytes});
     std::string text = dtype ? "" : bytes;
+    for (const auto& [name, value] : fields) text += (text.empty() ? "{" : ",") + to_json(name) + ":" + value.json();
+    if (!fields.empty()) text += '}';
     for (size_t at = 0, size = kTypeBytes[dtype]; dtype && at < bytes.size() / size; ++at) {
       std::string open, close;  // the lists that begin and end with this element
       for (size_t axis = shape.size(), span = 1; axis-- > 0;) {
@@ -175,7 +321,6 @@ struct Output {  // a text of JSON, an array of numbers, or nothing, since it fa
   }
   template <class T> bool append(const T& value, size_t axis = 0) {  // false if this makes it no array of one shape
     if constexpr (std::is_floating_point_v<T> && sizeof(T) <= 8) {
-      if (!std::isfinite(value)) throw std::domain_error("output contains NaN or infinity, which JSON cannot carry");
       return append_as<T>(sizeof(T) == 4 ? 3 : 4, value);
     } else if constexpr (std::is_same_v<T, bool> || std::is_same_v<T, uint8_t>) {
       return append_as<T>(std::is_same_v<T, bool> ? 6 : 5, value);
@@ -183,7 +328,8 @@ struct Output {  // a text of JSON, an array of numbers, or nothing, since it fa
       return append_as<int32_t>(1, value);
     } else if constexpr (std::is_integral_v<T> && sizeof(T) + std::is_unsigned_v<T> <= 8) {
       return append_as<int64_t>(2, value);
-    } else if constexpr (std::is_arithmetic_v<T> || std::is_convertible_v<const T&, std::string_view>) {
+    } else if constexpr (std::is_arithmetic_v<T> || std::is_convertible_v<const T&, std::string_view> ||
+                         std::is_same_v<T, Bytes>) {
       return false;
     } else {
       const auto length = uint32_t(std::distance(std::begin(value), std::end(value)));
@@ -199,17 +345,42 @@ struct Output {  // a text of JSON, an array of numbers, or nothing, since it fa
     return true;
   }
 };
+template <class T> struct IsOptional : std::false_type {};
+template <class T> struct IsOptional<std::optional<T>> : std::true_type {};
+template <class T> Output field_of(const T& value) {  // a number, a text, bytes, an array; an optional may be missing
+  if constexpr (IsOptional<T>::value) {
+    Output missing;
+    missing.is_missing = true;
+    return value ? field_of(*value) : missing;
+  } else if constexpr (std::is_convertible_v<const T&, std::string_view>) {
+    return {uint8_t(kString), {}, std::string(std::string_view(value))};
+  } else if constexpr (std::is_same_v<T, Bytes>) {
+    return {uint8_t(kBytes), {}, std::string(value.bytes)};
+  } else {
+    Output output;
+    return output.append(value) ? output : Output{0, {}, to_json(value)};
+  }
+}
 struct Outputs {  // of a batch: one add or fail an input, in the inputs' order
   std::vector<Output> outputs;
   std::string failures;  // as RESULTS has them
   uint32_t failed = 0, count = 0;
-  template <class T> void add(const T& value) {  // a number, a text, or a sequence of these
-    try {
-      Output output;
-      if constexpr (!std::is_arithmetic_v<T>)  // the text of a number is as fast
-        if (output.append(value)) return keep(std::move(output));
-      add_json(to_json(value));
-    } catch (const std::domain_error& error) { fail(error.what()); }
+  template <class T> void add(const T& value) {  // a number, a text, bytes, or a sequence of these
+    Output output;
+    if (output.append(value)) return keep(std::move(output));
+    add_json(to_json(value));
+  }
+  // One output with several names: add_record("label", label, "scores", scores).
+  template <class... T> void add_record(const T&... names_and_values) {
+    Output record;
+    add_fields(record, names_and_values...);
+    keep(std::move(record));
+  }
+  static void add_fields(Output&) {}
+  template <class T, class... Rest>
+  static void add_fields(Output& record, const std::string& name, const T& value, const Rest&... rest) {
+    record.fields.emplace_back(name, field_of(value));
+    add_fields(record, rest...);
   }
   void add_json(std::string json) {
     std::replace(json.begin(), json.end(), '\n', ' ');  // white space in JSON, but the end of an output here
@@ -223,46 +394,133 @@ struct Outputs {  // of a batch: one add or fail an input, in the inputs' order
   const Output* form() const {  // what all are like that have not failed, if they are arrays
     const Output* first = nullptr;
     for (const Output& output : outputs) {
-      if (!output.dtype && output.bytes.empty()) continue;
+      if (output.has_failed()) continue;
       first = first ? first : &output;
       if (!first->is_like(output)) return nullptr;
     }
     return first;
+  }
+  bool are_finite() const {
+    return std::all_of(outputs.begin(), outputs.end(), [](const Output& output) { return output.is_finite(); });
   }
   void keep(Output output) {
     outputs.push_back(std::move(output));
     ++count;
   }
 };
+struct Column {  // of COLUMN_RESULTS
+  std::string name;
+  uint8_t dtype = 0, written_as = 0;
+  std::vector<uint32_t> shape{};  // 0: any length
+  std::string present{};          // a bit for each row; empty if all have a value
+  std::vector<uint32_t> lengths{};
+  std::string data{};
+};
+inline bool add_value(Column& column, const Output& value) {  // false: it is not of the column's type
+  const bool is_open = column.dtype >= kString || std::count(column.shape.begin(), column.shape.end(), 0);
+  const bool is_absent = value.is_missing || value.has_failed();  // a record that failed has no fields
+  if (!is_absent && (value.dtype != column.dtype || value.shape.size() != column.shape.size())) return false;
+  const size_t before = column.data.size();
+  for (size_t axis = 0; is_open && !is_absent && column.shape.size() > 1 && axis < column.shape.size(); ++axis)
+    column.data += pack(value.shape[axis]);
+  column.data += value.bytes;
+  if (is_open) column.lengths.push_back(uint32_t(column.data.size() - before));
+  else if (is_absent) {
+    size_t size = kTypeBytes[column.dtype];
+    for (const uint32_t length : column.shape) size *= length;
+    column.data.append(size, '\0');
+  }
+  return true;
+}
+inline std::vector<Column> columns_of(const Outputs& outputs) {  // none if not all are records of the same fields
+  const Output* first = nullptr;
+  for (const Output& output : outputs.outputs) if (!first && !output.has_failed()) first = &output;
+  std::vector<Column> columns;
+  for (size_t index = 0; first && index < first->fields.size(); ++index) {
+    Column column{first->fields[index].first};
+    for (const Output& output : outputs.outputs) {
+      if (output.has_failed()) continue;
+      if (output.fields.size() != first->fields.size() || output.fields[index].first != column.name) return {};
+      const Output& value = output.fields[index].second;
+      if (value.is_missing) continue;
+      if (!column.dtype) column = {column.name, value.dtype, value.dtype, value.shape};
+      for (size_t axis = 0; axis < std::min(value.shape.size(), column.shape.size()); ++axis)
+        if (value.shape[axis] != column.shape[axis]) column.shape[axis] = 0;
+    }
+    if (!column.dtype || column.name.empty() || column.name.size() > kMaxName) return {};
+    std::string present((outputs.count + 7) / 8, '\0');
+    bool is_any_missing = false;
+    for (size_t row = 0; row < outputs.count; ++row) {
+      const Output& output = outputs.outputs[row];
+      const Output& value = output.has_failed() ? output : output.fields[index].second;
+      if (!add_value(column, value)) return {};
+      present[row / 8] = char(present[row / 8] | !value.is_missing << row % 8);
+      is_any_missing = is_any_missing || value.is_missing;
+    }
+    if (is_any_missing) column.present = std::move(present);
+    columns.push_back(std::move(column));
+  }
+  return columns.size() > kMaxColumns ? std::vector<Column>{} : columns;
+}
+inline std::string type_of(const std::vector<Column>& columns) {  // e.g. "label": string, "scores": float32[10]
+  std::string type;
+  for (const Column& column : columns)
+    type += (type.empty() ? "" : ", ") + to_json(column.name) + ": " +
+        Output{column.dtype, column.shape, ""}.type() + (column.present.empty() ? "" : "?");
+  return type;
+}
 struct Model {
   std::string input_type;                              // a deployment may declare a narrower one
   std::function<void(const Rows&, Outputs&)> predict;  // called for one batch at a time, by various threads
   uint32_t max_batch = 0;                              // 0: no bound of its own
   std::string output_type{};                           // e.g. float32[10]; empty: as the first arrays show
+  bool has_learned = false;                            // the output type, from these
 };
 inline std::string welcome(const Model& model, const Options& options, uint16_t version = 1) {
+  const bool is_record = model.output_type.find(':') < model.output_type.size();
+  const bool is_known = !model.output_type.empty() && (version >= 4 || !is_record);
   return frame(WELCOME, 0, "{\"protocol\":" + to_json(version) + ",\"model\":" + to_json(options.at("--model")) +
       ",\"version\":" + to_json(options.at("--version")) + ",\"input_type\":" + to_json(model.input_type) +
       ",\"max_batch\":" + (model.max_batch ? to_json(model.max_batch) : "null") + ",\"output_type\":" +
-      (model.output_type.empty() ? "null" : to_json(model.output_type)) + ",\"runtime\":\"c++\"}");
+      (is_known ? to_json(model.output_type) : "null") + ",\"output_is_declared\":" +
+      to_json(is_known && !model.has_learned) + ",\"runtime\":\"c++\"}");
 }
-inline std::string results(uint64_t id, const Outputs& outputs, int64_t evaluation_us, uint16_t version = 1) {
-  std::string body = pack(outputs.count, outputs.failed, evaluation_us);
-  const Output* form = version >= 2 ? outputs.form() : nullptr;
-  if (!form) {
-    body += outputs.failures;
-    for (size_t row = 0; row < outputs.count; ++row) body += (row ? "\n" : "") + outputs.outputs[row].json();
-    return frame(RESULTS, id, body);
+inline std::string column_results(uint64_t id, const Outputs& outputs, const std::vector<Column>& columns,
+                                  int64_t evaluation_us) {
+  std::string body = pack(outputs.count, outputs.failed, evaluation_us, uint16_t(columns.size()), uint16_t(0), 0);
+  for (const Column& column : columns) {
+    body += pack(column.dtype, uint8_t(column.shape.size()), uint8_t(!column.present.empty()), column.written_as,
+                 uint16_t(column.name.size()), uint16_t(0));
+    for (const uint32_t length : column.shape) body += pack(length);
+    body.append(column.name).resize(padded(body.size()));
+    body.append(column.present).resize(padded(body.size()));
+    for (const uint32_t length : column.lengths) body += pack(length);
+    body.resize(padded(body.size()));
+    body.append(column.data).resize(padded(body.size()));
   }
-  body += pack(form->dtype, form->dtype, uint8_t(form->shape.size()), uint8_t(0), uint32_t(0));
-  for (const uint32_t length : form->shape) body += pack(length);
-  body.resize((body.size() + 7) / 8 * 8);
+  return frame(COLUMN_RESULTS, id, body + outputs.failures);
+}
+inline std::string typed_results(uint64_t id, const Outputs& outputs, const Output& form, int64_t evaluation_us) {
+  std::string body = pack(outputs.count, outputs.failed, evaluation_us, form.dtype, form.dtype,
+                          uint8_t(form.shape.size()), uint8_t(0), uint32_t(0));
+  for (const uint32_t length : form.shape) body += pack(length);
+  body.resize(padded(body.size()));
   for (const Output& output : outputs.outputs)
-    body.append(output.bytes).append(output.dtype ? 0 : form->bytes.size(), '\0');
+    body.append(output.bytes).append(output.dtype ? 0 : form.bytes.size(), '\0');
   return frame(TYPED_RESULTS, id, body + outputs.failures);
 }
+inline std::string results(uint64_t id, const Outputs& outputs, int64_t evaluation_us, uint16_t version = 1) {
+  const std::vector<Column> columns = version >= 4 ? columns_of(outputs) : std::vector<Column>{};
+  if (!columns.empty()) return column_results(id, outputs, columns, evaluation_us);
+  const Output* form = version >= 2 ? outputs.form() : nullptr;
+  // The text of a number is as fast, but there is none for NaN and infinity.
+  if (form && (!form->shape.empty() || !outputs.are_finite())) return typed_results(id, outputs, *form, evaluation_us);
+  std::string body = pack(outputs.count, outputs.failed, evaluation_us) + outputs.failures;
+  for (size_t row = 0; row < outputs.count; ++row) body += (row ? "\n" : "") + outputs.outputs[row].json();
+  return frame(RESULTS, id, body);
+}
 inline int64_t now_us() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::microseconds(1); }
-// `shown` becomes the type of outputs that are arrays. Out of memory, the process ends.
+// `shown` becomes the type of outputs that are arrays or records. Out of memory, the process ends.
 inline std::string answer(const Model& model, uint64_t id, const Rows& rows, uint16_t version,
                           std::string& shown) noexcept {
   if (rows.empty()) return frame(ERROR, id, "rows are not of the model's input type, " + model.input_type);
@@ -276,7 +534,8 @@ inline std::string answer(const Model& model, uint64_t id, const Rows& rows, uin
     return frame(ERROR, id, "the model threw what is no std::exception");
   }
   if (outputs.count != rows.size()) return frame(ERROR, id, "the model gave more or fewer outputs than inputs");
-  if (const Output* form = outputs.form()) shown = form->type();
+  const Output* form = outputs.form();
+  shown = form ? form->type() : type_of(columns_of(outputs));
   return results(id, outputs, now_us() - started_us, version);
 }
 template <class T> void set(int fd, int level, int name, T value) { setsockopt(fd, level, name, &value, sizeof value); }
@@ -349,10 +608,12 @@ struct Server {  // each connection has a thread of its own, which calls the mod
         if (frames == 1) watches = kind == PING;
         if (frames == 0) version = greet(fd, kind, body);
         else if (kind == PING && body.empty()) send_all(fd, frame(PONG, id, pack(busy_us)));
-        else if (kind == PREDICT && watches) send_all(fd, frame(ERROR, id, "this connection only watches"));
-        else if (kind == PREDICT) {
-          Trace trace = take_trace(body, version);
-          predict(fd, id, read_predict(body, type), std::move(trace), version);
+        else if ((kind == PREDICT || kind == PREDICT_COLUMNS) && watches)
+          send_all(fd, frame(ERROR, id, "this connection only watches"));
+        else if (kind == PREDICT || (kind == PREDICT_COLUMNS && version >= 4)) {
+          Trace trace = take_trace(body, version, kind);
+          predict(fd, id, kind == PREDICT ? read_predict(body, type) : read_columns(body, type), std::move(trace),
+                  version);
         } else require(false, "expected PREDICT or PING");
       }
     } catch (const std::exception& error) {
@@ -368,6 +629,7 @@ struct Server {  // each connection has a thread of its own, which calls the mod
     require(kind == HELLO && (token.empty() || !difference), "expected HELLO with the token of this container");
     set(fd, SOL_SOCKET, SO_RCVTIMEO, timeval{});
     const auto version = std::min(get<uint16_t>(body, 4), kVersion);
+    require(version >= 4 || type.fields.empty(), "records need version 4 of the protocol");
     std::unique_lock lock(mutex);
     const std::string greeting = welcome(model, options, version);
     lock.unlock();
@@ -387,7 +649,10 @@ struct Server {  // each connection has a thread of its own, which calls the mod
     running_since_us = INT64_MAX;
     current_trace.clear();
     lock.lock();
-    if (model.output_type.empty()) model.output_type = shown;
+    if (model.output_type.empty()) {
+      model.output_type = shown;
+      model.has_learned = true;
+    }
     ++turn;
     lock.unlock();
     next_turn.notify_all();
@@ -408,7 +673,7 @@ inline Options parse_options(int argc, char** argv) {
 inline Model declared(Model model, const std::string& input_type) {  // as the deployment narrows it, if it does
   const InputType taken(model.input_type), type(input_type.empty() ? model.input_type : input_type);
   if (!input_type.empty()) model.input_type = input_type;
-  require(type.dtype == taken.dtype && taken.accepts(type.shape), "the declared input type does not suit it");
+  require(type.suits(taken), "the declared input type does not suit it");
   return model;
 }
 

@@ -5,7 +5,11 @@ import java.nio.DoubleBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HexFormat;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 
 /** Does what its input says, for tests of misbehaviour. The input type is the deployment's, float64 if it says none. */
 public final class Acting {
@@ -25,6 +29,10 @@ public final class Acting {
     private static List<Object> predict(List<Row> rows, String dtype) throws Exception {
         List<Object> outputs = new ArrayList<>();
         for (Row row : rows) {
+            if (!row.fields().isEmpty()) {
+                outputs.add(describeRecord(row));
+                continue;
+            }
             switch (dtype) {
                 case "float64" -> act(row.data().asDoubleBuffer(), outputs);
                 case "float32" -> outputs.add(describe(row));
@@ -62,8 +70,40 @@ public final class Acting {
             case 17 -> outputs.add(new double[0]);
             case 18 -> outputs.add(new long[] {-1, 1L << 62});
             case 19 -> outputs.add(Model.trace().stream().map(at -> at.traceparent() + "|" + at.tracestate()).toList());
+            case 60 -> outputs.add(record("é\"", new float[] {0.5f, Float.NaN}, null, new byte[] {0, -1}, 7));
+            case 61 -> outputs.add(record("", new float[] {1.5f}, 2.5, new byte[0], 8));
+            case 62 -> outputs.add(Map.of("other", 1));
+            case 63 -> outputs.add(Map.of("label", 5, "scores", 1, "note", 1, "raw", 1, "n", 1));
+            case 64 -> outputs.add(new Model.Bytes(new byte[] {'a', 'b'}));
             default -> outputs.add(first);
         }
+    }
+
+    private static Map<String, Object> record(String label, float[] scores, Double note, byte[] raw, int n) {
+        Map<String, Object> record = new LinkedHashMap<>();
+        record.put("label", label);
+        record.put("scores", scores);
+        record.put("note", note);
+        record.put("raw", new Model.Bytes(raw));
+        record.put("n", n);
+        return record;
+    }
+
+    /** E.g. age=000000 job=- boxes[1,4]=0000. */
+    private static String describeRecord(Row row) {
+        List<String> told = new ArrayList<>();
+        for (String name : row.fields().keySet()) {
+            Row value = row.field(name);
+            if (value == null) {
+                told.add(name + "=-");
+                continue;
+            }
+            byte[] bytes = new byte[value.data().remaining()];
+            value.data().get(bytes);
+            String shape = Arrays.toString(value.shape()).replace(" ", "").replace("[]", "");
+            told.add(name + shape + "=" + HexFormat.of().formatHex(bytes));
+        }
+        return String.join(" ", told);
     }
 
     private static List<Object> describe(Row row) {

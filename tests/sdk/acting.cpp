@@ -36,6 +36,13 @@ static void act(const Row& row, Outputs& outputs) {
         told.push_back(std::string(span.traceparent) + "|" + std::string(span.tracestate));
       return outputs.add(told);
     }
+    case 60: return outputs.add_record("label", "é\"", "scores", std::vector<float>{0.5F, std::nanf("")}, "note",
+                                       std::optional<double>(), "raw", clipper::Bytes{{"\0\xff", 2}}, "n", 7);
+    case 61: return outputs.add_record("label", std::string(), "scores", std::vector<float>{1.5F}, "note",
+                                       std::optional<double>(2.5), "raw", clipper::Bytes{""}, "n", 8);
+    case 62: return outputs.add_record("other", 1);
+    case 63: return outputs.add_record("label", 5, "scores", 1, "note", 1, "raw", 1, "n", 1);
+    case 64: return outputs.add(clipper::Bytes{"ab"});
     default: return outputs.add(row.count<double>() ? row.at<double>(0) : 0.0);
   }
 }
@@ -48,6 +55,23 @@ static void describe(const Row& row, Outputs& outputs, size_t rank) {
   outputs.add(shape_and_sum);
 }
 
+// E.g. age=000000 job=- boxes[1,4]=0000
+static void describe_records(const clipper::Rows& rows, Outputs& outputs, const clipper::InputType& type) {
+  for (size_t row = 0; row < rows.size(); ++row) {
+    std::string told;
+    for (size_t index = 0; index < rows.columns.size(); ++index) {
+      const auto& [name, values] = rows.columns[index];
+      const Row& value = rows.column(name)[row];
+      told += (told.empty() ? "" : " ") + std::string(name);
+      for (size_t axis = 0; !value.is_missing && axis < type.fields[index].rank; ++axis)
+        told += (axis ? "," : "[") + std::to_string(value.shape[axis]) + (axis + 1 < type.fields[index].rank ? "" : "]");
+      told += value.is_missing ? "=-" : "=";
+      for (const char c : value.bytes) told += {"0123456789abcdef"[uint8_t(c) / 16], "0123456789abcdef"[c & 15]};
+    }
+    outputs.add(told);
+  }
+}
+
 int main(int argc, char** argv) {
   return clipper::serve(argc, argv, [](const clipper::Options& options) {
     if (options.at("--data") == "missing") throw std::runtime_error("no such data");
@@ -55,6 +79,7 @@ int main(int argc, char** argv) {
     const std::string given = options.at("--input-type"), declared = given.empty() ? "float64" : given;
     const clipper::InputType type(declared);
     auto predict = [type](const clipper::Rows& rows, Outputs& outputs) {
+      if (!type.fields.empty()) return describe_records(rows, outputs, type);
       for (const Row& row : rows) {
         if (type.dtype == 4) act(row, outputs);
         else if (type.dtype == 3) describe(row, outputs, type.rank);

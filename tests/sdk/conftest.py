@@ -16,5 +16,5 @@ def java_build(tools: None) -> Path:
 def programs(request: pytest.FixtureRequest) -> Programs:
     folder: Path = request.getfixturevalue(f"{request.param}_build")
     if request.param == "cpp":
-        return Programs(folder / "sum_container", folder / "acting")
-    return Programs(folder / "sum.jar", folder / "acting.jar")
+        return Programs(folder / "sum_container", folder / "acting", folder / "record_container")
+    return Programs(folder / "sum.jar", folder / "acting.jar", folder / "record.jar")

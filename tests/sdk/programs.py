@@ -19,8 +19,7 @@ from tests.waiting import TIMEOUT_S
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk"
 HERE = Path(__file__).parent
-# The SDKs speak the protocol up to version 3, which has no columns.
-VECTORS = sorted(path for path in (ROOT / "proto" / "vectors").glob("*.txt") if "column" not in path.stem)
+VECTORS = sorted((ROOT / "proto" / "vectors").glob("*.txt"))
 SOURCES = {".cpp", ".hpp", ".java", ".sh", ".txt"}
 CPP_FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pthread", f"-I{SDK / 'cpp'}")
 
@@ -33,6 +32,7 @@ class Programs:
 
     sum: Path
     acting: Path
+    record: Path
 
 
 def run(*argv: object) -> str:

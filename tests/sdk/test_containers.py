@@ -2,19 +2,25 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
 import struct
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from clipper.model.protocol import messages
+from clipper.model.protocol.columns import ColumnResults, decode_column_results, encode_predict_columns
 from clipper.model.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.supervisor.workers.ports import port_of
+from clipper.values.columns import Column
+from clipper.values.inputs.record_rows import RecordRows
+from clipper.values.records import RecordType, parse_type
 from clipper.values.types import DType, InputType
 from tests.model.runtime.caller import Caller, Refused, aligned_with_other_bytes
 from tests.ports import keep_port
@@ -29,6 +35,7 @@ ROWS = [[20.0, 2.0], [30.0, 4.0], [50.0, 6.0]]
 # What an input of acting's begins with.
 THROW, NAN, INFINITY, TEXT, WAIT, NUMBERS, LARGE, NOTHING, FAIL, JSON, THROW_OTHER = range(1, 12)
 FLOATS, RAGGED, BOOLS, SHORTS, TEXTS, EMPTY, LONGS, SAY_TRACE = range(12, 20)
+NAMED, NAMED_TOO, NAMED_OTHER, NAMED_NUMBERS, BYTES = range(60, 65)
 
 
 def doubles(*values: float) -> bytes:
@@ -90,13 +97,12 @@ def test_a_trace_that_does_not_fit_ends_the_connection(programs: Programs, versi
 
 def test_a_row_that_fails_fails_alone(programs: Programs) -> None:
     actions = [20, FAIL, 21, NAN, INFINITY, 22]
+    values = [20.0, None, 21.0, None, [1.0, None], 22.0]
     with running(programs.acting) as container, container.caller() as caller:
         results = caller.predict([[action] for action in actions])
-        good = {row: float(output) for row, output in enumerate(results.outputs) if output}
-        assert good == {0: 20.0, 2: 21.0, 5: 22.0}
-        assert list(results.failures) == [1, 3, 4], "by ascending rows"
+        assert [json.loads(output or b"null") for output in results.outputs] == values
+        assert list(results.failures) == [1]
         assert "xxx" in results.failures[1] and "z" not in results.failures[1], "the message is cut to 4,096 bytes"
-        assert "NaN" in results.failures[3] and "infinity" in results.failures[4].lower()
         assert results.evaluation_us > 0
 
 
@@ -150,16 +156,18 @@ def test_arrays_stay_numbers_for_callers_of_the_second_version(programs: Program
         welcome = second.greet(version=2)
         assert welcome.protocol == 2
         assert str(welcome.output_type) == f"{dtype}[{','.join(map(str, array.shape))}]"
-        second.send(7, DType.FLOAT64, [doubles(action), doubles(INFINITY), doubles(FAIL), doubles(action)])
+        second.send(7, DType.FLOAT64, [doubles(action), doubles(FAIL), doubles(FAIL), doubles(action)])
         results = second.typed_results(7)
         assert (results.form.dtype.label, results.form.shape) == (dtype, array.shape)
         assert results.form.written_as is results.form.dtype
         zeros = bytes(array.nbytes)
         assert bytes(results.data) == array.tobytes() + zeros + zeros + array.tobytes()
-        assert list(results.failures) == [1, 2] and "infinity" in results.failures[1].lower()
+        assert list(results.failures) == [1, 2], "by ascending rows"
 
 
-@pytest.mark.parametrize("others", [[RAGGED], [TEXTS], [EMPTY], [20], [FLOATS, NUMBERS], [FAIL, NAN], [SHORTS, BOOLS]])
+@pytest.mark.parametrize(
+    "others", [[RAGGED], [TEXTS], [EMPTY], [20], [FLOATS, NUMBERS], [FAIL, 20], [NAN, SHORTS], [SHORTS, BOOLS]]
+)
 def test_what_is_no_array_of_one_type_and_shape_is_text(programs: Programs, others: list[int]) -> None:
     with running(programs.acting) as container, container.caller(greet=False) as caller:
         caller.greet(version=2)
@@ -169,6 +177,163 @@ def test_what_is_no_array_of_one_type_and_shape_is_text(programs: Programs, othe
         assert len(told) + len(results.failures) == len(others)
         caller.send(8, DType.FLOAT64, [doubles(FLOATS)])
         assert caller.typed_results(8).rows == 1
+
+
+def test_nan_and_infinity_stay_numbers(programs: Programs) -> None:
+    with running(programs.acting) as container, container.caller(greet=False) as caller:
+        caller.greet(version=2)
+        for actions, form, expected in (
+            ([NAN, 20], "float64[]", [np.nan, 20]),
+            ([INFINITY], "float64[2]", [1, -np.inf]),
+        ):
+            caller.send(7, DType.FLOAT64, [doubles(action) for action in actions])
+            results = caller.typed_results(7)
+            assert str(results.form) == form
+            assert np.array_equal(np.frombuffer(results.data), expected, equal_nan=True)
+
+
+RECORD = (
+    "age: float64, job: string?, pixels: uint8[2,2], tokens: int32[*], boxes: float32[*,4], note: bytes?, "
+    '"is, \\"a: b": bool = true, kind: string{"a", "b?"}'
+)
+RECORDS = [
+    (
+        31.0,
+        "é".encode(),
+        bytes(range(4)),
+        struct.pack("<i", 7),
+        struct.pack("<2I4f", 1, 4, 1, 2, 3, 4),
+        b"",
+        True,
+        b"a",
+    ),
+    (-0.0, None, bytes(4), b"", struct.pack("<2I", 0, 4), None, False, b"b?"),
+]
+SAID = [
+    f"age={struct.pack('<d', 31).hex()} job=c3a9 pixels[2,2]=00010203 tokens[1]=07000000 "
+    f'boxes[1,4]={struct.pack("<4f", 1, 2, 3, 4).hex()} note= is, "a: b=01 kind=61',
+    f"age={struct.pack('<d', -0.0).hex()} job=- pixels[2,2]=00000000 tokens[0]= "
+    'boxes[0,4]= note=- is, "a: b=00 kind=623f',
+]
+
+
+def test_records_come_by_field(programs: Programs) -> None:
+    with running(programs.acting, "--input-type", RECORD) as container, container.caller(greet=False) as caller:
+        welcome = caller.greet(version=4)
+        assert str(welcome.input_type) == RECORD
+        for records, said in ((RECORDS, SAID), (RECORDS[1:], SAID[1:]), (RECORDS * 40, SAID * 40)):
+            told = [json.loads(output) for output in caller.predict_columns(RECORD, *records).outputs]
+            # In Java a text has a length.
+            assert [re.sub(r"(job|note|kind)\[\d+\]", r"\1", each) for each in told] == said
+        # What is not the type of WELCOME is refused, and the connection stays.
+        for other, record in (("age: float32", (1.0,)), ("age: float64, job: string?", (1.0, None))):
+            with pytest.raises(Refused):
+                caller.predict_columns(other, record)
+        caller.send(9, DType.FLOAT64, [doubles(1)])
+        with pytest.raises((Refused, EOFError)):
+            caller.results(9)
+
+
+def test_records_need_callers_that_know_them(programs: Programs) -> None:
+    with (
+        running(programs.record) as container,
+        container.caller(greet=False) as caller,
+        pytest.raises(Refused, match="records need version 4"),
+    ):
+        caller.greet(version=3)
+    with running(programs.acting) as container, container.caller(greet=False) as caller:
+        caller.greet(version=3)
+        frame = b"".join(encode_predict_columns(1, [Column("x", InputType(DType.FLOAT64, ()), 1, doubles(20))]))
+        caller.socket.sendall(frame)
+        with pytest.raises(EOFError):
+            caller.read()
+
+
+@pytest.mark.parametrize("declared", ["age: float64, job: string, visits: float32[3]", "job: string?, age: float64"])
+def test_a_declared_record_has_to_suit(programs: Programs, declared: str) -> None:
+    with started(programs.record, "--input-type", declared) as container:
+        if declared.startswith("job"):
+            assert container.wait() == 3 and "does not suit" in container.log
+            return
+        container.wait_until_listening()
+        with container.caller(greet=False) as caller:
+            assert str(caller.greet(version=4).input_type) == declared
+
+
+def greeting(caller: Caller) -> dict[str, Any]:
+    """Greet in the newest version; the container's WELCOME as it is."""
+    caller.socket.sendall(messages.encode_hello(version=PROTOCOL_VERSION))
+    kind, _, body = caller.read()
+    assert kind == Kind.WELCOME
+    return dict(json.loads(bytes(body)))
+
+
+def column_results(caller: Caller, *actions: float) -> ColumnResults:
+    caller.send(7, DType.FLOAT64, [doubles(action) for action in actions])
+    kind, batch_id, body = caller.read()
+    assert (kind, batch_id) == (Kind.COLUMN_RESULTS, 7)
+    return decode_column_results(body)
+
+
+def test_outputs_with_names_are_columns(programs: Programs) -> None:
+    with (
+        running(programs.acting) as container,
+        container.caller(greet=False) as older,
+        container.caller(greet=False) as caller,
+        container.caller(greet=False) as late,
+    ):
+        older.greet(version=3)
+        caller.greet(version=4)
+        first = {"label": 'é"', "scores": [0.5, None], "note": None, "raw": "AP8=", "n": 7}
+        second = {"label": "", "scores": [1.5], "note": 2.5, "raw": "", "n": 8}
+        assert outputs(older, NAMED, NAMED_TOO) == [first, second]
+
+        results = column_results(caller, NAMED, FAIL, NAMED_TOO)
+        label, scores, note, raw, n = results.columns
+        assert list(results.failures) == [1]
+        assert [str(column.type) for column in results.columns] == [
+            "string",
+            "float32[*]",
+            "float64[]",
+            "bytes",
+            "int32[]",
+        ]
+        assert (bytes(label.payload), label.lengths) == ('é"'.encode(), (3, 0, 0))
+        assert np.array_equal(np.frombuffer(scores.payload, "<f4"), [0.5, np.nan, 1.5], equal_nan=True)
+        assert scores.lengths == (8, 0, 4) and scores.written_as is DType.FLOAT32
+        assert note.present is not None and note.present[0] & 0b101 == 0b100
+        assert np.frombuffer(note.payload)[2] == 2.5
+        assert (bytes(raw.payload), raw.lengths) == (b"\0\xff", (2, 0, 0))
+        assert np.frombuffer(n.payload, "<i4")[[0, 2]].tolist() == [7, 8]
+
+        # Of what differs in names or types there is JSON, and of a field that no row has.
+        for others in ([NAMED, NAMED_OTHER], [NAMED_TOO, NAMED_NUMBERS], [NAMED_TOO, 20], [NAMED, NAMED]):
+            caller.send(8, DType.FLOAT64, [doubles(action) for action in others])
+            assert json.loads(caller.results(8).outputs[1]) is not None
+        learned = greeting(late)
+        expected = "label: string, scores: float32[*], note: float64?, raw: bytes, n: int32"
+        assert (str(parse_type(learned["output_type"])), learned["output_is_declared"]) == (expected, False)
+
+
+def test_the_example_of_a_table(programs: Programs) -> None:
+    with running(programs.record) as container, container.caller(greet=False) as caller:
+        welcome = greeting(caller)
+        assert welcome["input_type"] == "age: float64, job: string?, visits: float32[*]"
+        assert welcome["output_type"] == 'label: string{"often", "seldom"}, scores: float32[2]'
+        assert welcome["output_is_declared"] is True
+        rows = RecordRows(RecordType.parse(welcome["input_type"]))
+        records = [rows.row(values) for values in ((3.0, b"cook", struct.pack("<2f", 1, 2)), (9.5, None, b""))]
+        caller.socket.sendall(b"".join(encode_predict_columns(7, rows.columns(records))))
+        kind, _, body = caller.read()
+        assert kind == Kind.COLUMN_RESULTS
+        label, scores = decode_column_results(body).columns
+        assert bytes(label.payload) == b"oftenseldom"
+        assert np.frombuffer(scores.payload, "<f4").tolist() == [3.0, 4.0, 9.5, 0.0]
+
+
+def test_bytes_are_base64_in_json(programs: Programs) -> None:
+    with running(programs.acting) as container, container.caller() as caller:
+        assert outputs(caller, BYTES) == ["YWI="]
 
 
 def test_strings_and_bytes(programs: Programs) -> None:

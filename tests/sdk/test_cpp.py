@@ -1,6 +1,8 @@
 """The C++ SDK's own: the shared vectors, and garbage under the sanitizers."""
 
+import socket
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.model.protocol import messages
-from clipper.model.protocol.frames import Kind
+from clipper.model.protocol.frames import PROTOCOL_VERSION, Kind
 from clipper.values.types import DType
-from tests.sdk.fuzzing import fuzz
+from tests.sdk.fuzzing import columns, fuzz
 from tests.sdk.programs import HERE, SANITIZED, SDK, VECTORS, compile_cpp, kept, run, running
 
 pytestmark = pytest.mark.long
@@ -41,6 +43,25 @@ def sanitized(tools: None) -> Path:
 
 def test_garbage_under_the_sanitizers(sanitized: Path) -> None:
     fuzz(sanitized / "sum", 500)
+
+
+def test_any_columns_under_the_sanitizers(sanitized: Path) -> None:
+    """Of a model that takes just these columns: what is not refused is read."""
+    types = "age: float64?, job: string, pixels: uint8[2,2], tokens: int32[*], boxes: float32[*,4], note: bytes?"
+    with running(sanitized / "acting", "--input-type", types) as container:
+
+        @given(columns)
+        @settings(max_examples=500, deadline=None)
+        def send(frame: bytes) -> None:
+            with container.caller(greet=False) as caller:
+                caller.greet(version=PROTOCOL_VERSION)
+                caller.socket.sendall(frame)
+                caller.socket.shutdown(socket.SHUT_WR)
+                with suppress(EOFError):
+                    assert caller.read()[0] in (Kind.RESULTS, Kind.ERROR)
+
+        send()
+        assert container.process.poll() is None, container.log
 
 
 def test_any_dimensions_under_the_sanitizers(sanitized: Path) -> None:

@@ -66,7 +66,17 @@ def test_failures_come_through_by_input(programs: Programs, server: Server, clip
     assert (failed["output"], failed["default"]) == (-1, True)
     assert "row says no, né?" in str(failed["default_explanation"])
     assert server.predict("app", [4])["output"] == 'a "quoted" \\ text\n\tof é and \x01'
-    assert "NaN" in str(server.predict("app", [2])["default_explanation"])
+    answer = server.predict("app", [2])
+    assert (answer["output"], answer["default"]) == (None, False)
+
+
+def test_outputs_with_names_are_objects(programs: Programs, server: Server, clipper: Clipper) -> None:
+    clipper.deploy("acting", programs.acting, language="binary", input_type="float64[1]")
+    clipper.create_application("app", model="acting", slo_ms=20_000)
+    first = {"label": 'é"', "scores": [0.5, None], "note": None, "raw": "AP8=", "n": 7}
+    second = {"label": "", "scores": [1.5], "note": 2.5, "raw": "", "n": 8}
+    answers = server.predict_batch("app", [[60], [61], [20], [1]])
+    assert [answer.get("output") for answer in answers] == [first, second, 20.0, None]
 
 
 def test_texts_and_data(programs: Programs, server: Server, clipper: Clipper, tmp_path: Path) -> None:

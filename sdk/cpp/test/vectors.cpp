@@ -2,6 +2,7 @@
 #include "clipper_container.hpp"
 
 #include <fstream>
+#include <set>
 #include <sstream>
 
 using namespace clipper;
@@ -95,6 +96,57 @@ static void check_predict(const Vector& vector, std::string_view body) {
   }
 }
 
+static std::vector<Column> columns_in(const Vector& vector) {
+  const auto part = [&](const char* field, size_t index) { return vector.all(field).at(index); };
+  std::vector<Column> columns;
+  for (const std::string& name : vector.all("column")) {
+    const size_t index = columns.size();
+    Column column{name};
+    while (part("dtype", index) != kTypes[column.dtype]) ++column.dtype;
+    while (part("written_as", index) != kTypes[column.written_as]) ++column.written_as;
+    std::istringstream shape(part("shape", index)), lengths(part("lengths", index));
+    for (uint32_t length; shape >> length;) column.shape.push_back(length);
+    for (uint32_t length; lengths >> length;) column.lengths.push_back(length);
+    column.present = from_hex(part("present", index));
+    column.data = from_hex(part("data", index));
+    columns.push_back(column);
+  }
+  return columns;
+}
+
+static void check_predict_columns(const Vector& vector, std::string_view body) {
+  std::vector<std::string> trace;
+  for (const Span& span : take_trace(body, kVersion, PREDICT_COLUMNS)) trace.emplace_back(span.traceparent);
+  check(trace == vector.all("trace"), "the trace");
+  const std::vector<Column> columns = columns_in(vector);
+  std::string type;
+  for (const Column& column : columns) type += (type.empty() ? "" : ", ") + type_of({column});
+  const Rows rows = read_columns(body, InputType(type));
+  check(rows.columns.size() == columns.size(), "the number of columns, or it took them for ones of another type");
+  for (const Column& column : columns) {
+    const Values& values = rows.column(column.name);
+    std::string data;
+    for (size_t row = 0; row < rows.size(); ++row) {
+      const bool is_missing = !column.present.empty() && !(column.present[row / 8] >> row % 8 & 1);
+      check(values[row].is_missing == is_missing, "which values are missing");
+      const bool has_shape = column.dtype < kString && column.shape.size() > 1 && !column.lengths.empty();
+      for (size_t axis = 0; has_shape && axis < column.shape.size(); ++axis) data += pack(values[row].shape[axis]);
+      data += values[row].bytes;
+    }
+    check(data == column.data, "the values of " + column.name);
+  }
+}
+
+static std::string encoded_column_results(const Vector& vector, uint64_t id) {
+  std::map<size_t, std::string> failures;
+  for (const std::string& failure : vector.all("failure"))
+    failures[std::stoul(failure)] = failure.substr(failure.find(' ') + 1);
+  Outputs outputs;
+  while (outputs.count < std::stoul(vector["rows"]))
+    failures.count(outputs.count) ? outputs.fail(failures[outputs.count]) : outputs.add(0);
+  return column_results(id, outputs, columns_in(vector), std::stoll(vector["evaluation_us"]));
+}
+
 static std::string encoded_results(const Vector& vector, uint64_t id) {
   std::map<size_t, std::string> failures;
   for (const std::string& failure : vector.all("failure"))
@@ -117,7 +169,7 @@ static std::string encoded_typed_results(const Vector& vector, uint64_t id) {
     for (uint32_t length; lengths >> length;) output.shape.push_back(length);
     failures.count(outputs.count) ? outputs.fail(failures[outputs.count]) : outputs.keep(output);
   }
-  return results(id, outputs, std::stoll(vector["evaluation_us"]), 2);
+  return typed_results(id, outputs, *outputs.form(), std::stoll(vector["evaluation_us"]));
 }
 
 static void check_valid(const Vector& vector) {
@@ -135,6 +187,8 @@ static void check_valid(const Vector& vector) {
     case TYPED_RESULTS:
       if (vector["written_as"] != vector["dtype"]) return;  // this SDK has float32 written as what they are
       return check(encoded_typed_results(vector, id) == vector.frame, "the frame");
+    case PREDICT_COLUMNS: return check_predict_columns(vector, body);
+    case COLUMN_RESULTS: return check(encoded_column_results(vector, id) == vector.frame, "the frame");
     case ERROR: return check(frame(ERROR, id, vector["message"]) == vector.frame, "the frame");
     case PING: return check(frame(PING, id, "") == vector.frame, "the frame");
     case PONG: return check(frame(PONG, id, pack(uint64_t(std::stoull(vector["busy_us"])))) == vector.frame, "the frame");
@@ -146,6 +200,7 @@ static bool is_refused(const Vector& vector) {
   try {
     read_header(vector.frame, kMaxBody);
     if (as == "HELLO") read_hello(body);
+    if (as == "PREDICT_COLUMNS") read_columns(body, InputType("age: float64"));
     const size_t dtype = as == "PREDICT" ? size_t(body.at(8)) : 0;
     const InputType type(kTypes[0 < dtype && dtype < std::size(kTypes) ? dtype : 1]);
     std::string_view rows = body;
@@ -161,8 +216,9 @@ int main(int argc, char** argv) {
   for (const char* const* path = argv + 1; path < argv + argc; ++path, ++checked) try {
       const Vector vector = read(*path);
       const bool invalid = vector["kind"] == "INVALID";
-      // A container reads no WELCOME, RESULTS, TYPED_RESULTS or PONG.
-      const bool is_read = !invalid || vector["as"] == "HEADER" || vector["as"] == "HELLO" || vector["as"] == "PREDICT";
+      // A container reads no WELCOME, RESULTS, TYPED_RESULTS, COLUMN_RESULTS or PONG.
+      const std::set<std::string> read_kinds{"HEADER", "HELLO", "PREDICT", "PREDICT_COLUMNS"};
+      const bool is_read = !invalid || read_kinds.count(vector["as"]);
       if (!invalid) check_valid(vector);
       else if (is_read) check(is_refused(vector), "that it has to be refused");
     } catch (const std::exception& error) {

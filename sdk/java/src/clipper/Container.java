@@ -10,6 +10,8 @@ import java.nio.file.*;
 import java.security.MessageDigest;
 import java.util.*;
 import java.util.concurrent.*;
+import java.util.function.Supplier;
+import java.util.stream.Collectors;
 
 /** Serves a model to Clipper, each connection on a thread of its own; see proto/container-protocol.md. */
 public final class Container {
@@ -35,7 +37,7 @@ public final class Container {
 
     private Container(Map<String, String> options, Model model) {
         String declared = options.getOrDefault("--input-type", model.inputType());
-        this.model = new Model(declared, model.maxBatch(), model.predictor());
+        this.model = new Model(declared, model.maxBatch(), model.predictor(), model.outputType());
         this.type = InputType.parse(declared);
         this.name = options.get("--model");
         this.version = options.get("--version");
@@ -131,6 +133,7 @@ public final class Container {
             byte[] token = token(hello);
             protocol = version(hello);
             check(MessageDigest.isEqual(token, TOKEN.getBytes()), "token is not the one that this was started with");
+            check(protocol >= RECORDS_VERSION || type.fields().isEmpty(), "records need version 4 of the protocol");
         } catch (IllegalArgumentException violation) {
             out.write(frame(ERROR, 0, message(violation)));
             throw violation;
@@ -152,13 +155,25 @@ public final class Container {
                 out.write(frame(ERROR, frame.id(), "this connection began with a PING, so it only watches".getBytes()));
             } else {
                 List<Model.Span> trace = trace(frame, protocol);
-                predict(protocol, frame.id(), rows(frame, type), trace, out);
+                Supplier<List<Model.Row>> rows = frame.kind() == PREDICT_COLUMNS && protocol >= RECORDS_VERSION
+                        ? columns(frame) : tensors(frame);
+                predict(protocol, frame.id(), rows, trace, out);
             }
         }
     }
 
-    private void predict(int protocol, long id, List<ByteBuffer> rows, List<Model.Span> trace, OutputStream out)
-            throws Exception {
+    private Supplier<List<Model.Row>> columns(Frame frame) {
+        List<Columns.Column> columns = Columns.read(frame);
+        return () -> Columns.rows(columns, type);
+    }
+
+    private Supplier<List<Model.Row>> tensors(Frame frame) {
+        List<ByteBuffer> rows = rows(frame, type);
+        return () -> rows.stream().map(type::row).toList();
+    }
+
+    private void predict(int protocol, long id, Supplier<List<Model.Row>> rows, List<Model.Span> trace,
+            OutputStream out) throws Exception {
         byte[] answer = modelThread.submit(() -> answer(protocol, id, rows, trace)).get();
         try {
             out.write(answer);
@@ -167,16 +182,24 @@ public final class Container {
         }
     }
 
-    private byte[] answer(int protocol, long id, List<ByteBuffer> rows, List<Model.Span> trace) {
+    private byte[] answer(int protocol, long id, Supplier<List<Model.Row>> given, List<Model.Span> trace) {
         answers.acquireUninterruptibly(); // there is none to be had once it stops
         Container.trace = trace;
         long startedNs = busySinceNs = System.nanoTime() | 1;
         try {
-            List<?> outputs = model.predictor().predict(rows.stream().map(type::row).toList());
+            List<Model.Row> rows = given.get();
+            List<?> outputs = model.predictor().predict(rows);
             check(outputs.size() == rows.size(), "the model gave " + outputs.size() + " outputs for " + rows.size());
             Typed typed = protocol >= 2 || outputType == null ? Typed.of(outputs) : null;
-            if (typed != null && outputType == null) {
-                outputType = typed.type();
+            boolean takesRecords = protocol >= RECORDS_VERSION;
+            List<Columns.Column> columns = takesRecords || outputType == null ? Columns.of(outputs) : null;
+            if (outputType == null && (typed != null || columns != null)) {
+                outputType = typed != null ? typed.type()
+                        : columns.stream().map(Columns.Column::type).collect(Collectors.joining(", "));
+            }
+            if (columns != null && takesRecords) {
+                long us = (System.nanoTime() - startedNs) / 1_000;
+                return Columns.frame(id, outputs.size(), columns, us, failures(outputs));
             }
             if (typed != null && protocol >= 2) {
                 return typed.frame(id, (System.nanoTime() - startedNs) / 1_000);

@@ -5,8 +5,9 @@ import java.nio.charset.StandardCharsets;
 import java.util.*;
 
 /**
- * A model that takes inputs such as {@code float64[784]}, and of them {@code maxBatch} at once, if that is not 0. Its
- * outputs are of {@code outputType}, such as {@code float32[10]}; null: of the type of the first arrays that it gives.
+ * A model that takes inputs such as {@code float64[784]}, or records such as {@code age: float64, job: string?}, and of
+ * them {@code maxBatch} at once, if that is not 0. Its outputs are of {@code outputType}, e.g. {@code float32[10]} or
+ * {@code label: string, scores: float32[10]}; null: of the type of the first arrays or Maps that it gives.
  */
 public record Model(String inputType, int maxBatch, Predictor predictor, String outputType) {
     public Model(String inputType, int maxBatch, Predictor predictor) {
@@ -20,7 +21,10 @@ public record Model(String inputType, int maxBatch, Predictor predictor, String 
 
     /** Called for one batch at a time, always on the same thread. What it throws fails the batch. */
     public interface Predictor {
-        /** An output a row: a number, boolean, text, null, array or Collection of these, Json or a RuntimeException. */
+        /**
+         * An output a row: a number, boolean, text, null, array or Collection of these, Bytes, Json or a
+         * RuntimeException; or a Map of these by name, of several outputs.
+         */
         List<?> predict(List<Row> rows) throws Exception;
     }
 
@@ -35,8 +39,22 @@ public record Model(String inputType, int maxBatch, Predictor predictor, String 
     /** An output that is JSON already. */
     public record Json(String text) {}
 
-    /** Elements, as in {@code data.asDoubleBuffer()}, in C order, and the length of each dimension; or a text. */
-    public record Row(ByteBuffer data, int[] shape) {
+    /** An output that is no text: raw in a Map of outputs, and base64 in JSON. */
+    public record Bytes(byte[] data) {}
+
+    /**
+     * Elements, as in {@code data.asDoubleBuffer()}, in C order, and the length of each dimension; or a text. A record
+     * has nothing itself but fields.
+     */
+    public record Row(ByteBuffer data, int[] shape, Map<String, Row> fields) {
+        /** The value of a field; null if it is missing, which it may be if the type says so: {@code job: string?}. */
+        public Row field(String name) {
+            if (!fields.containsKey(name)) {
+                throw new IllegalArgumentException("the input has no field " + name);
+            }
+            return fields.get(name);
+        }
+
         public String text() {
             return StandardCharsets.UTF_8.decode(data.duplicate()).toString();
         }

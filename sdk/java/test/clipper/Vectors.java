@@ -16,6 +16,7 @@ import java.util.Map;
 import java.util.SortedMap;
 import java.util.TreeMap;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 
 /** Reads proto/vectors/*.txt, given as arguments: a container's half of the protocol has to agree with each of them. */
@@ -87,6 +88,8 @@ final class Vectors {
                     checkFrame(typedResults(read.id()));
                 }
             }
+            case Protocol.PREDICT_COLUMNS -> checkPredictColumns(read);
+            case Protocol.COLUMN_RESULTS -> checkFrame(columnResults(read.id()));
             case Protocol.ERROR -> checkBody(read, Protocol.message(failure(field("message"))));
             case Protocol.PING -> checkBody(read, new byte[0]);
             default -> checkBody(read, pong());
@@ -110,8 +113,8 @@ final class Vectors {
     }
 
     private void checkInvalid() {
-        // A container reads no WELCOME, RESULTS, TYPED_RESULTS or PONG; and no model's rows are of what is invalid.
-        boolean isRead = !List.of("WELCOME", "RESULTS", "TYPED_RESULTS", "PONG").contains(field("as"));
+        // What else there is no container reads; and no model's rows are of what is invalid.
+        boolean isRead = List.of("HEADER", "HELLO", "PREDICT", "PREDICT_COLUMNS").contains(field("as"));
         same(false, isRead && IntStream.range(1, Protocol.DTYPES.size()).anyMatch(this::isAccepted));
     }
 
@@ -123,6 +126,9 @@ final class Vectors {
             } else if (read.kind() == Protocol.PREDICT) {
                 Protocol.trace(read, Protocol.VERSION);
                 Protocol.rows(read, new Protocol.InputType(dtype, new int[1]));
+            } else if (read.kind() == Protocol.PREDICT_COLUMNS) {
+                Protocol.trace(read, Protocol.VERSION);
+                Columns.read(read);
             }
             return true;
         } catch (RuntimeException refused) {
@@ -165,13 +171,57 @@ final class Vectors {
         rows.forEach(type::row);
     }
 
+    private List<Columns.Column> columns() {
+        return IntStream.range(0, all("column").size()).mapToObj(at -> {
+            byte[] present = hex(all("present").get(at));
+            int[] lengths = numbers(all("lengths").get(at));
+            int dtype = Protocol.DTYPES.indexOf(all("dtype").get(at));
+            int writtenAs = Protocol.DTYPES.indexOf(all("written_as").get(at));
+            return new Columns.Column(all("column").get(at), dtype, writtenAs, numbers(all("shape").get(at)),
+                    present.length == 0 ? null : present, lengths.length == 0 ? null : lengths,
+                    ByteBuffer.wrap(hex(all("data").get(at))));
+        }).toList();
+    }
+
+    private static int[] numbers(String text) {
+        return Pattern.compile(" ").splitAsStream(text).filter(number -> !number.isEmpty())
+                .mapToInt(Integer::parseInt).toArray();
+    }
+
+    private void checkPredictColumns(Protocol.Frame read) {
+        same(all("trace"), Protocol.trace(read, Protocol.VERSION).stream().map(Model.Span::traceparent).toList());
+        List<Columns.Column> expected = columns();
+        List<Columns.Column> found = Columns.read(read);
+        same(expected.stream().map(Columns.Column::type).toList(), found.stream().map(Columns.Column::type).toList());
+        var type = Protocol.InputType.parse(
+                expected.stream().map(Columns.Column::type).collect(Collectors.joining(", ")));
+        List<Model.Row> rows = Columns.rows(found, type);
+        for (int at = 0; at < expected.size(); at++) {
+            Columns.Column column = expected.get(at);
+            same(column.data(), found.get(at).data());
+            same(true, Arrays.equals(column.lengths(), found.get(at).lengths()));
+            for (int row = 0; row < rows.size(); row++) {
+                same(column.isMissing(row), rows.get(row).field(column.name()) == null);
+            }
+        }
+    }
+
+    private byte[] columnResults(long id) {
+        SortedMap<Integer, byte[]> failures = new TreeMap<>();
+        for (String failure : all("failure")) {
+            String[] rowAndMessage = failure.split(" ", 2);
+            failures.put(Integer.parseInt(rowAndMessage[0]), Protocol.message(failure(rowAndMessage[1])));
+        }
+        long evaluationUs = Long.parseUnsignedLong(field("evaluation_us"));
+        return Columns.frame(id, Integer.parseInt(field("rows")), columns(), evaluationUs, failures);
+    }
+
     private byte[] pong() {
         return Protocol.littleEndian(new byte[8]).putLong(Long.parseUnsignedLong(field("busy_us"))).array();
     }
 
     private byte[] typedResults(long id) {
-        int[] shape = Pattern.compile(" ").splitAsStream(field("shape")).filter(length -> !length.isEmpty())
-                .mapToInt(Integer::parseInt).toArray();
+        int[] shape = numbers(field("shape"));
         List<ByteBuffer> rows = new ArrayList<>(all("row").stream().map(row -> ByteBuffer.wrap(hex(row))).toList());
         SortedMap<Integer, byte[]> failures = new TreeMap<>();
         for (String failure : all("failure")) {
