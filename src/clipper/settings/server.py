@@ -97,7 +97,7 @@ class TelemetrySettings(Struct, frozen=True, kw_only=True):
     trace_share: Annotated[
         float,
         Setting(
-            "Share of the requests without a traceparent that are traced. A traceparent says it for its request.",
+            "Share of the requests without a traceparent that are traced. Others follow their sampled flag.",
             least=0,
             most=1,
         ),
