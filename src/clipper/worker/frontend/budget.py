@@ -4,13 +4,15 @@ from collections.abc import Callable
 
 from clipper.worker.frontend import limits
 
-# What a request is told that cannot be read, or read on.
+# The cause for a request that cannot be read, or read on.
 NO_ROOM = "too many large requests are arriving at once: try again in a moment"
 
 
 class Budget:
-    """Counts the bytes that requests hold, against a bound. ``make_room``: ends one request that gives way to others;
-    returns whether there was one."""
+    """Counts the bytes that requests hold, against a bound.
+
+    ``make_room`` ends a request that gives way to others; it returns whether there was such a request.
+    """
 
     __slots__ = ("_is_making_room", "bound_bytes", "held_bytes", "make_room")
 
@@ -21,10 +23,10 @@ class Budget:
         self._is_making_room = False
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether requests may hold so much more, once those that give way have ended."""
+        """Whether requests may hold this much more, once those that give way have ended."""
         if self.held_bytes + size_bytes <= self.bound_bytes:
             return True
-        if not self._is_making_room:  # one that ends asks, too
+        if not self._is_making_room:  # a request that ends asks, too
             self._is_making_room = True
             while self.held_bytes + size_bytes > self.bound_bytes and self.make_room():
                 pass

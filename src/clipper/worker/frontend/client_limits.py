@@ -9,9 +9,9 @@ _PRECISION = 1e-6
 
 
 class Limit:
-    """The limits of one application or one key, and how much of them is used.
+    """The limits of an application or a key, and their use.
 
-    The rate is a token bucket: it holds the tokens of one second, at least one token, and starts full. So at most
+    The rate is a token bucket: it holds the tokens of a second, at least one token, and starts full. So at most
     ``max_per_second * (t + 1)`` queries are admitted in any ``t`` seconds.
 
     Attributes:
@@ -24,7 +24,7 @@ class Limit:
     def __init__(self, what: str, max_in_flight: int | None, max_per_second: float | None, now_s: float) -> None:
         """
         Args:
-            what: whose limits these are, for messages: ``key 'a'``.
+            what: the owner of the limits, for messages: ``key 'a'``.
             max_in_flight, max_per_second: the limits; None is no limit.
         """
         self._what = what
@@ -67,7 +67,7 @@ class Limit:
                 )
 
     def take_one(self, now_s: float) -> bool:
-        """Admit one query, or return False. The same as ``check`` and ``take`` of one, at a third of their cost."""
+        """Admit a query, or return False. The same as ``check`` and ``take`` of one query, at a third of their cost."""
         most_in_flight, most_per_second = self.max_in_flight, self.max_per_second
         if most_in_flight is not None and self.in_flight >= most_in_flight:
             return False
@@ -98,7 +98,7 @@ class Limit:
             self._tokens -= count
 
     def _refill(self, now_s: float) -> None:
-        # A request that took long to read may have an earlier time than the last one.
+        # A request that took long to read may have an earlier time than the last.
         if now_s > self._last_s:
             if self.max_per_second is not None:
                 tokens = self._tokens + (now_s - self._last_s) * self.max_per_second
@@ -114,7 +114,7 @@ def _burst(max_per_second: float | None) -> float:
 
 
 class Limits:
-    """The limits of one client's requests to one application: the key's, the application's, or both."""
+    """The limits of a client's requests to an application: the key's, the application's, or both."""
 
     __slots__ = ("_first", "_second")
 
@@ -123,7 +123,7 @@ class Limits:
         self._second = second
 
     def admit_one(self, now_s: float) -> None:
-        """Admit one query: at first, each request counts as one. Raises TooManyRequests, as ``Limit.check``."""
+        """Admit a query: at first, each request counts as one. Raises TooManyRequests like ``Limit.check``."""
         if self._first.take_one(now_s):
             if self._second is None or self._second.take_one(now_s):
                 return
@@ -132,8 +132,10 @@ class Limits:
         self.admit(1, now_s)
 
     def admit(self, count: int, now_s: float, admitted: int = 0) -> None:
-        """Admit ``count`` queries of a request together, after ``admitted`` ones of the same request. Raises TooLarge
-        or TooManyRequests, as ``Limit.check``."""
+        """Admit ``count`` queries of a request together, after ``admitted`` queries of the same request.
+
+        Raises TooLarge or TooManyRequests like ``Limit.check``.
+        """
         both = (self._first,) if self._second is None else (self._first, self._second)
         for limit in both:
             try:
@@ -152,7 +154,7 @@ class Limits:
 
 
 def share_in_flight(most: int | None, workers: int, index: int) -> int | None:
-    """Return one worker's share of the queries in flight: an equal share, and at least one."""
+    """Return a worker's share of the queries in flight: an equal share, and at least one."""
     return None if most is None else max(1, most // workers + (index < most % workers))
 
 

@@ -1,7 +1,7 @@
 """The clients that may call the applications of a worker, and their limits.
 
-A key is looked up when a request's head is parsed. A known head, byte for byte the same, skips this: the port remembers
-the endpoint it led to, and forgets that whenever keys or applications change.
+A key is looked up when a request's head is parsed. A known head, the same byte for byte, skips this: the port remembers
+its endpoint, and forgets that whenever keys or applications change.
 """
 
 import hashlib
@@ -26,13 +26,12 @@ _HOW = (
 
 
 class Limited:
-    """An endpoint for the clients with one key, or with limits: requests over them are refused before their bodies are
-    read."""
+    """An endpoint for clients with a key, or with limits: it refuses a request over them before reading its body."""
 
     def __init__(
         self, endpoint: Endpoint, key: "_Key | None", limits: Limits | None, refused: Callable[[str], None]
     ) -> None:
-        """``key``: the clients' key; None if they need none. ``refused``: called with the code of each refusal."""
+        """Guard an endpoint. ``key``: the clients' key; None if they need none. ``refused`` gets refusals' codes."""
         self.methods = endpoint.methods
         self.max_body_bytes = endpoint.max_body_bytes
         self.slo_s = endpoint.slo_s
@@ -49,7 +48,7 @@ class Limited:
             if key is not None:
                 if exchange.note is not None:
                     exchange.note.key = key.name
-                # A known head is not looked up again, and time passes.
+                # A known head is not looked up again, though its key may have expired.
                 key.check_time()
             if limits is not None:
                 limits.admit_one(arrived_s)
@@ -75,7 +74,7 @@ class Guarded:
     def enter(self, authorizations: Sequence[bytes]) -> Endpoint:
         """Return the endpoint for a client with these Authorization headers.
 
-        Raises MalformedRequest if there is more than one such header, Unauthorized if the key is missing, unknown or
+        Raises MalformedRequest if there are several such headers, Unauthorized if the key is missing, unknown or
         expired, and Forbidden if the key is for other applications.
         """
         limits, key = [], None
@@ -102,7 +101,7 @@ class _Key:
     time_s: Callable[[], float]
 
     def check_time(self) -> None:
-        """Raises Unauthorized if the key has expired."""
+        """Raise Unauthorized if the key has expired."""
         if self.expires_at is not None and self.time_s() >= self.expires_at:
             raise Unauthorized(
                 f"key {self.name!r} expired on {day(self.expires_at)}: whoever runs this server makes another with "
@@ -111,8 +110,10 @@ class _Key:
 
 
 class Clients:
-    """The keys that a worker knows, by digest, and all limits with their use. ``generation``: of the newest snapshot or
-    difference that was followed."""
+    """The keys that a worker knows, by digest, and all limits with their use.
+
+    ``generation`` is that of the newest snapshot or difference that was followed.
+    """
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class Clients:
         Args:
             index: the worker's index among all workers.
             refused: called with the code of each request over a limit.
-            time_s: what people call the time, in seconds since 1970, by which keys expire.
+            time_s: returns the time by which keys expire, in seconds since 1970.
         """
         self.count_refused = refused
         self._index = index
@@ -134,20 +135,22 @@ class Clients:
         self.generation = -1
         self._workers = 1
         self._all_need_key = False
-        # By digest; and digests by name.
+        # The keys by digest, and the digests by name.
         self._keys: dict[str, _Key] = {}
         self._digests: dict[str, str] = {}
-        # Ids by name.
+        # The applications' ids by name.
         self._ids: dict[str, str] = {}
-        # By the digest of a key, or the id of an application, since a new application under an old name starts with
-        # unused limits.
+        # The limits by the digest of a key, or the id of an application: a new application under an old name starts
+        # with unused limits.
         self._limits: dict[str, Limit] = {}
-        # What has limits, under the same names.
+        # The keys and applications with limits, under the same names.
         self._limited: dict[str, KeySnapshot | ApplicationSnapshot] = {}
 
     def follow(self, told: Snapshot | Difference) -> None:
-        """Take over the keys and limits of a snapshot, or of what a difference leads to, unless it is older than the
-        last one. A difference costs what it is, not what there is."""
+        """Take over the keys and limits of a snapshot or a difference, unless it is older than the last.
+
+        A difference costs what it contains, and not what there is.
+        """
         if told.generation < self.generation:
             return
         self.generation = told.generation
@@ -161,7 +164,7 @@ class Clients:
             self._forget_key(name)
         for name in gone_applications:
             self._forget_limit(self._ids.pop(name, None))
-        if told.workers != self._workers:  # each worker's share of every limit is another one
+        if told.workers != self._workers:  # each worker's share of every limit changes
             self._workers = told.workers
             for id_, one in list(self._limited.items()):
                 self._limit(id_, one)
@@ -186,7 +189,7 @@ class Clients:
         return Guarded(application.name, needs_key, endpoint, self)
 
     def entered(self, application: Application, endpoint: Endpoint, authorizations: Sequence[bytes]) -> Endpoint:
-        """Return the endpoint for a client with these headers. Raises as ``Guarded.enter``."""
+        """Return the endpoint for a client with these headers. Raises the errors of ``Guarded.enter``."""
         guarded = self.guarded(application, endpoint)
         return guarded.enter(authorizations) if isinstance(guarded, Guarded) else guarded
 
@@ -194,8 +197,10 @@ class Clients:
         return self._all_need_key or application.snapshot.needs_key
 
     def check(self, application: Application, authorizations: Sequence[bytes]) -> None:
-        """Check that a client with these headers may know about the application. Limits do not matter for that. Raises
-        MalformedRequest, Unauthorized, Forbidden, as ``Guarded.enter``."""
+        """Check that a client with these headers may know about the application, whatever its limits.
+
+        Raises MalformedRequest, Unauthorized and Forbidden like ``Guarded.enter``.
+        """
         if self.needs_key(application):
             self.find(application.name, authorizations)
 
@@ -209,8 +214,10 @@ class Clients:
         return found
 
     def find(self, application: str, authorizations: Sequence[bytes]) -> _Key:
-        """Return the key in these headers if it is valid for the application. Raises MalformedRequest, Unauthorized,
-        Forbidden, as ``Guarded.enter``."""
+        """Return the key in these headers if it is valid for the application.
+
+        Raises MalformedRequest, Unauthorized and Forbidden like ``Guarded.enter``.
+        """
         if not authorizations:
             raise Unauthorized(f"application {application!r} needs a key, {_HOW}")
         if len(authorizations) > 1:
@@ -233,7 +240,7 @@ class Clients:
         return self._limits.get(self._ids.get(application, ""))
 
     def statistics(self) -> tuple[LimitStatistics, ...]:
-        # Not of all that there is, since few have limits, and this is asked each second.
+        # Only of those with limits, which are few: this is asked each second.
         return tuple(
             LimitStatistics(
                 "key" if isinstance(one, KeySnapshot) else "application",
@@ -245,7 +252,7 @@ class Clients:
         )
 
     def _limit(self, id_: str, one: KeySnapshot | ApplicationSnapshot) -> Limit | None:
-        """Return the present limit of a key or application; None if it has none. One that existed keeps its use."""
+        """Return the present limit of a key or application; None if it has none. An earlier limit keeps its use."""
         in_flight = share_in_flight(one.max_in_flight, self._workers, self._index)
         per_second = share_per_second(one.max_per_second, self._workers)
         if in_flight is None and per_second is None:

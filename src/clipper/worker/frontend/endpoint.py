@@ -1,4 +1,4 @@
-"""What a path of the query port does with a request: what connections, limits and ``endpoints`` agree on."""
+"""The interface of an endpoint, which connections, limits and ``endpoints`` share."""
 
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -10,7 +10,7 @@ class Endpoint(Protocol):
     """Handles the requests to one path.
 
     Attributes:
-        slo_s: time within which its requests are to be answered; infinite if there is none.
+        slo_s: time within which its requests shall be answered; infinite if there is none.
         error_json: formats an error's body from its code and cause.
     """
 
@@ -29,19 +29,19 @@ class Endpoint(Protocol):
         """Answer the exchange, now or later.
 
         Args:
-            body: its body; a bytearray if it is long.
-            arrived_s: when it was read, on the loop's clock.
+            body: the request's body; a bytearray if it is long.
+            arrived_s: when the request was read, on the loop's clock.
             is_late: whether it has waited so long to be taken in that a query could not be answered in time.
         """
 
 
 class KnownHead:
-    """A request's head that was seen, so that its like needs no parsing: equal heads mean the same.
+    """A request's head that was seen before. An equal head needs no parsing: equal heads mean the same.
 
     Attributes:
         head: its bytes; None once it is forgotten.
         size_bytes: the number of these bytes.
-        endpoint: what its requests are for.
+        endpoint: the endpoint of its requests.
         body_bytes: the size of their bodies.
     """
 
@@ -54,6 +54,6 @@ class KnownHead:
         self.body_bytes = body_bytes
 
     def forget(self) -> None:
-        """Equal no head any more, for connections that remember this one, and keep no application in memory."""
+        """Equal no head any more, for connections that remember this head, and keep no application in memory."""
         self.head = None
         self.endpoint = cast(Endpoint, None)

@@ -1,4 +1,4 @@
-"""One request and its answer: the selection layer calls it back, and it keeps answers in the order of requests."""
+"""A request and its answer. The selection layer calls it back; answers keep the order of requests."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -20,17 +20,17 @@ class LongAnswers(Protocol):
     """Makes long answers in steps, between the loop's other events."""
 
     def answer(self, exchange: "Exchange", parts: responses.Parts, size_bytes: int) -> None:
-        """Answer a request with parts that are still to be made, in at most about so many bytes."""
+        """Answer a request with parts that are still to be made, of about ``size_bytes`` at most."""
 
 
 class Answerer(Protocol):
-    """The connection, as an exchange sees it."""
+    """The connection, from an exchange's view."""
 
     @property
     def long_answers(self) -> LongAnswers: ...
 
     def flush(self) -> None:
-        """Write answers: one of them may now be the next in turn."""
+        """Write answers: an answer may now be the next in turn."""
 
 
 class Cancellable(Protocol):
@@ -42,18 +42,18 @@ class Cancellable(Protocol):
 class Exchange(msgspec.Struct, gc=False, eq=False):
     """A request that waits for its answer. For a predict call with one input it is the query's ``Asker``.
 
-    The garbage collector does not track it; it drops what it has started as soon as it is answered.
+    The garbage collector does not track it; it drops ``started`` as soon as it is answered.
 
     Attributes:
-        response: the answer's bytes, once it is known; of a long answer, how it begins.
+        response: the answer's bytes, once it is known; the beginning of a long answer.
         rest: the rest of a long answer, which is written in pieces; None if there is none.
-        started: what to cancel if the client disconnects; None once it has ended.
+        started: the query or job to cancel if the client disconnects; None once it has ended.
         closes: whether the connection ends with this answer.
         has_body: False for HEAD.
         limits: the client's limits until the answer; None if there are none.
-        admitted: number of queries that the limits have admitted for this request.
+        admitted: the number of queries that the limits have admitted for this request.
         error_json: formats an error's body from its code and cause.
-        note: what is noted of the request; None if nothing is.
+        note: the note on the request; None if there is none.
     """
 
     connection: Answerer
@@ -109,8 +109,10 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         self.refuse(error.code, str(error), retry_after_s=retry_after_s)
 
     def admit_all(self, count: int, now_s: float) -> None:
-        """Admit the rest of a request's queries, after its body has shown that it has ``count`` of them. Raises
-        TooLarge or TooManyRequests if the limits refuse them."""
+        """Admit the rest of a request's queries, after its body has shown that it has ``count`` of them.
+
+        Raises TooLarge or TooManyRequests if the limits refuse them.
+        """
         if self.limits is not None and count > self.admitted:
             self.limits.admit(count - self.admitted, now_s, self.admitted)
             self.admitted = count
@@ -132,7 +134,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
     @property
     def unwritten_bytes(self) -> int:
-        """Size of what is known of the answer and is not written."""
+        """Return the size of the known part of the answer that is not written."""
         return len(self.response or b"") + (0 if self.rest is None else sum(map(len, self.rest)))
 
     def send_raw(self, data: bytes) -> None:
@@ -140,7 +142,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         self.respond(data)
 
     def cancel(self) -> None:
-        """The client has disconnected: cancel what the request has started."""
+        """Cancel what the request has started: the client has disconnected."""
         if self.started is not None:
             self.started.cancel()
             self.started = None
@@ -148,7 +150,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
     def respond(self, data: bytes) -> None:
         """Answer with a whole HTTP response."""
-        # The query and the exchange refer to each other. Dropping one frees both without the garbage collector.
+        # The query and the exchange refer to each other. Dropping a reference frees both without the garbage collector.
         self.started = None
         self._leave_limits()
         self.response = data
@@ -172,7 +174,7 @@ class Gather:
     def __init__(
         self, exchange: Exchange, size: int, budget: Budget, finish: Callable[[list[Any]], None] | None = None
     ) -> None:
-        """``finish`` answers with all parts; unless it is given, they are those of a predict call.
+        """Gather ``count`` parts. ``finish`` answers with them; the default is the answer to a predict call.
 
         Raises Overloaded if there is no room for so many rows.
         """
@@ -194,9 +196,9 @@ class Gather:
         """Take the answer to a row.
 
         Args:
-            part: its part of the answer; of a predict call JSON or, if it is long, what makes it once all have come.
-            held_bytes: what it holds until then.
-            answer_bytes: a bound of its size.
+            part: its part of the answer: for a predict call JSON, or a maker of it if it is long.
+            held_bytes: the memory that it holds until all parts have come.
+            answer_bytes: a bound on its size.
         """
         if self.has_ended:
             return
@@ -274,7 +276,7 @@ class Part:
 
 
 def _pieces(parts: Iterable[bytes]) -> Iterable[bytes | memoryview]:
-    """Cut what is too much to write in one turn."""
+    """Cut a text that is too long to write in a turn."""
     for part in parts:
         if len(part) <= limits.WRITE_BYTES:
             yield part

@@ -17,8 +17,10 @@ _decode_many = msgspec.json.Decoder(list[Raw]).decode
 
 
 class FeaturesReader:
-    """Reads the features of one application's queries. ``size``: number of features for each query; None if the
-    application takes none."""
+    """Reads the features of an application's queries.
+
+    ``size`` is the number of features for each query; None if the application takes none.
+    """
 
     def __init__(self, size: int | None) -> None:
         self.size = size
@@ -52,7 +54,7 @@ class FeaturesReader:
         return self._pack(*numbers)
 
     def read_all(self, text: Raw | UnsetType, count: int) -> Sequence[bytes | None]:
-        """Read the features of a batch: a list with one list for each input."""
+        """Read the features of a batch: a list with a list for each input."""
         if isinstance(text, UnsetType) or self.size is None:
             return [self.read(text)] * count
         try:
@@ -68,8 +70,10 @@ class FeaturesReader:
 
 
 def check_count(found: int | None, count: int) -> None:
-    """Check that there are as many lists of features as inputs. ``found``: number of lists; None if there are more than
-    any batch may have. Raises WrongInput if the numbers differ."""
+    """Check that there are as many lists of features as inputs. Raises WrongInput if the numbers differ.
+
+    ``found`` is the number of lists; None if there are more than any batch may have.
+    """
     if found != count:
         shown = "too many" if found is None else found
         raise WrongInput(f"features has {shown} lists for {count} inputs: expected one list for each input")
@@ -83,8 +87,7 @@ def _shown(text: bytes | Raw) -> str:
 
 
 def features_text(body: bytearray, start: int, stop: int) -> bytes:
-    """Return the features of one query in a large body. Raises MalformedRequest if the text is longer than features can
-    be."""
+    """Return the features of a query in a large body. Raises MalformedRequest if the text is too long for features."""
     if stop - start > MAX_FEATURES_BYTES:
         raise MalformedRequest(f"features take {stop - start} bytes: expected at most {MAX_FEATURES_BYTES}")
     return bytes(body[start:stop])

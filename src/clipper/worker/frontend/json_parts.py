@@ -15,7 +15,7 @@ from clipper.values.inputs.long_text import strip
 _PIECE_BYTES = 32 * 1024
 # More keys than any client sends. Each key costs a little before it turns out to be unknown.
 MAX_KEYS = 1000
-# No known key is longer.
+# Longer than any known key.
 _MAX_KEY_BYTES = 100
 _LONE_KEY = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"([a-z_]{1,30})"[ \t\r\n]*:')
 _DEPTHS = np.array([0, 0, 0, 1, -1, 0], np.int64)
@@ -61,7 +61,9 @@ def find_lone_field(text: bytearray) -> dict[str, Extent] | None:
 
 def find_fields(text: bytearray, start: int, stop: int) -> Generator[None, None, dict[str, Extent]]:
     """Return the extents of the values of the object in ``text[start:stop]``, by key. Of equal keys, the last counts.
-    Raises MalformedRequest if the text is not an object, or has more than ``MAX_KEYS`` keys."""
+
+    Raises MalformedRequest if the text is not an object, or has more than ``MAX_KEYS`` keys.
+    """
     marks = yield from _find_marks(text, start, stop, b"{}", 2 * MAX_KEYS + 1)
     if marks is None:
         raise MalformedRequest(f"body has over {MAX_KEYS} keys: expected fewer")

@@ -2,7 +2,7 @@
 
 from clipper.settings import server
 
-# nginx and Node allow 8 to 16 KB of headers; Clipper reads none that is long.
+# nginx and Node allow 8 to 16 KB of headers; Clipper reads no long header.
 MAX_HEAD_BYTES = 16 * 1024
 # Bound of a request's body, unless the server or the application's input type has another.
 MAX_BODY_BYTES = server.MAX_BODY_BYTES
@@ -13,7 +13,7 @@ BODY_BYTES_PER_NUMBER = 32
 # Memory that requests hold in a worker: bodies that arrive or wait to be read, feedback that is not learned yet, and
 # answers that clients have not read. It is a quarter of a small machine, and room for many of the largest bodies.
 MAX_HELD_BYTES = 256 * 1024 * 1024
-# Of that, feedback that waits unread may hold half: there is room for others' requests, however much of it comes.
+# Feedback that waits unread may hold half of that: so there is room for other requests, however much feedback comes.
 MAX_UNREAD_BYTES = MAX_HELD_BYTES // 2
 # A waiting request holds this much in addition to its body.
 HELD_BYTES_PER_REQUEST = 4 * 1024
@@ -21,26 +21,26 @@ HELD_BYTES_PER_REQUEST = 4 * 1024
 HELD_BYTES_PER_ROW = 1024
 # A piece of feedback that was read takes this much in addition to its text, until it is learned.
 HELD_BYTES_PER_FEEDBACK = 512
-# While this many pieces of feedback are being read or learned, further ones wait, unread: two seconds of work for most
-# stores, and twice what a worker is learning from at once. Those of lists over 32 KiB and all others count apart.
+# While this many pieces of feedback are being read or learned, further pieces wait, unread: two seconds of work for
+# most stores, and twice what a worker learns from at once. Pieces of lists over 32 KiB and all others count separately.
 MAX_UNLEARNED = 8_000
-# A body up to this size is read at once, which takes a millisecond at worst; a longer one is read in steps.
+# A body up to this size is read at once, which takes a millisecond at worst; a longer body is read in steps.
 DIRECT_BODY_BYTES = 16 * 1024
-# Long bodies that are read at once, each of another application, and long answers that are made at once: each may take
-# several times its memory.
+# Long bodies that are read at the same time, each of another application, and long answers that are made at the same
+# time: each may take several times its memory.
 MAX_LARGE_JOBS = 4
-# What those of one application may hold: a quarter of all, so that there is room for others' requests.
+# The memory that those of an application may hold: a quarter of all, so that there is room for others' requests.
 MAX_LARGE_BYTES = MAX_HELD_BYTES // 4
-# Bound of one answer: most of that memory, and enough for the largest output by default as JSON, which is 6.25 times as
+# Bound of an answer: most of that memory, and enough for the largest output by default as JSON, which is 6.25 times as
 # long as float32 that are written as float64.
 MAX_ANSWER_BYTES = MAX_HELD_BYTES // 8 * 7
 # A long answer is written in pieces of at most this size.
 WRITE_BYTES = 256 * 1024
 # A smaller answer is written without checking the memory that others hold: the kernel's own buffers are as large.
 LARGE_ANSWER_BYTES = 64 * 1024
-# A client that has read less than so much of its answer for this long may be disconnected if memory is short.
+# A client that has read less than this much of its answer for this long may be disconnected if memory is short.
 SLOW_SWEEPS, LEAST_TAKEN_BYTES = 2, 32 * 1024
-# After a body of this size, free pages of the heap are returned to the system; smaller ones are soon reused.
+# After a body of this size, free pages of the heap are returned to the system; smaller pieces are soon reused.
 LARGE_BODY_BYTES = 4 * 1024 * 1024
 # Each connection takes a file descriptor and about 2 KB.
 MAX_CONNECTIONS = 10_000
@@ -51,21 +51,21 @@ MAX_TLS_CONNECTIONS = 5_000
 MAX_OVER_BOUND = 64
 # The warning about too many connections is logged at most this often.
 WARNING_SWEEPS = 60
-# Share of a worker's file descriptors that clients do not get: for the control channel, replicas, the store, other
-# workers and logs. Without a free one the worker could not answer its supervisor, which would take it for hung.
+# The share of a worker's file descriptors that clients do not get: for the control channel, replicas, the store, other
+# workers and logs. Without a free descriptor it could not answer its supervisor, which would consider it hung.
 OWN_DESCRIPTORS_SHARE, MIN_OWN_DESCRIPTORS, MIN_CONNECTIONS = 0.25, 64, 8
 # Connections that wait in the kernel to be accepted.
 BACKLOG = 1024
-# When all connections are taken, one that was answered may give way to a new one once it was quiet for this long. A
-# client that asks more often may be about to ask again, and its request would meet a closed connection.
+# When all connections are taken, a connection that was answered may give way to a new one after this silence. A client
+# that asks more often may be about to ask again, and its request would meet a closed connection.
 GIVES_WAY_AFTER_S = 1.0
-# Then a request that is still arriving gives way, too, after this time and what its body had for each byte: more than
+# Then a request that is still arriving gives way, too, after this time and a time for each byte of its body: more than
 # most slow lines need, and the slowest request goes first. So a new client waits for this long at most, even if others
 # hold all connections with half a request and send a byte now and then; to hold 10,000 they would have to send 300 MB
 # a second.
 ARRIVES_WITHIN_S, ARRIVES_BYTES_PER_S = 0.5, 32 * 1024
-# A connection over the bound is let in if another one gives way within this time, and else refused. Of clients that ask
-# at least twice a second none does.
+# A connection over the bound is let in if another gives way within this time, and otherwise refused. Connections of
+# clients that ask at least twice a second never give way.
 ROOM_WITHIN_S = ARRIVES_WITHIN_S
 # Connections that have not finished their TLS handshake may take this share of the bound: a client that connects and
 # stays silent must not keep others out.
@@ -73,13 +73,13 @@ HANDSHAKES_SHARE = 0.25
 MIN_HANDSHAKES = 16
 # Requests on one connection that wait for answers. Beyond this, the connection is not read until some are answered.
 MAX_PIPELINED = 64
-# One read may return thousands of requests. A connection's are handled for this long before others have their turn:
-# about ten small ones. The clock is read after each request, and after this much of a head or a body in chunks, whose
-# bytes cost the most: 4 KB of chunks of one byte take half a millisecond.
+# A read may return thousands of requests. A connection's requests are handled for this long before others have their
+# turn: about ten small requests. The clock is read after each request, and after this much of a head or a body in
+# chunks, whose bytes cost the most: 4 KB of chunks of one byte take half a millisecond.
 VISIT_S, PARSED_BYTES = 0.000_2, 4 * 1024
 # A connection may send this much while its last request waits to be taken in; beyond this, it is not read.
 READ_AHEAD_BYTES = 64 * 1024
-# Heads that are recognised without parsing. A client sends one or a few; a client that varies them fills this up.
+# Heads that are recognised without parsing. A client sends a few heads; a client that varies them fills this up.
 MAX_KNOWN_HEADS = 1024
 MAX_KNOWN_HEAD_BYTES = 2048
 

@@ -1,4 +1,4 @@
-"""Work that takes too long for one turn of the loop: done in steps, between the loop's other events."""
+"""Work that takes too long for a turn of the loop: it is done in steps, between the loop's other events."""
 
 import logging
 from collections import Counter, deque
@@ -25,7 +25,7 @@ Steps = Generator[None, None, None]
 
 
 def done(steps: Generator[None, None, T]) -> T:
-    """Run all steps at once, for work that is small; return their result."""
+    """Run all steps of small work at once; return their result."""
     while True:
         try:
             next(steps)
@@ -38,7 +38,7 @@ def done(steps: Generator[None, None, T]) -> T:
 class Job:
     """A request's long work; its exchange's ``started``. Work on outputs may have no exchange.
 
-    ``name``: of its backlog. ``is_large``: whether its body is.
+    ``name`` is its backlog's. ``is_large``: whether its body is large.
     """
 
     work: "LongWork"
@@ -58,7 +58,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Unlearned:
-    """Feedback that was read and is not learned yet."""
+    """Feedback that was read but is not learned yet."""
 
     line: "FeedbackLine[Job]"
     pieces: int
@@ -66,9 +66,9 @@ class Unlearned:
 
 
 class FeedbackLines:
-    """The lines of one application's feedback: nobody else waits because much of it comes, or it takes long.
+    """The lines of an application's feedback: no other application waits because much feedback comes, or takes long.
 
-    Lists with a body over ``SHORT_TEXT_BYTES`` have one of their own, so that others do not wait until one is learned.
+    Lists with a body over ``SHORT_TEXT_BYTES`` have a line of their own, so that other feedback need not wait for them.
     """
 
     __slots__ = ("__weakref__", "_large", "_small")
@@ -84,33 +84,33 @@ class FeedbackLines:
 class LongWork:
     """Does jobs in visits of the turn's budget, however many there are.
 
-    Jobs of each application have a line of their own, and so have those on large bodies: an application's are done one
-    after another, and only a few of all are under way, since each may take several times its body's memory. Work on
-    outputs and answers is behind queries, and goes on together, so that no long one holds up another; of answers a few
-    are made at a time.
+    Each application has a line for its jobs, and another for jobs on large bodies. An application's jobs are done one
+    after another, and only a few on large bodies are under way, since each may take several times its body's memory.
+    Work on outputs and answers is done behind queries, all at the same time, so that no long output holds up another;
+    a few answers are made at a time.
 
-    Feedback waits, unread, while as much as can be learned soon is still to be learned: see ``FeedbackLine``. What was
-    read takes ten times the memory of its text.
+    Feedback waits, unread, while enough feedback is still to be learned: see ``FeedbackLine``. Feedback that was read
+    takes ten times the memory of its text.
     """
 
     def __init__(self, turn: TurnBudget, budget: Budget, refused: Counter[str]) -> None:
-        """``refused`` counts refused requests by error code."""
+        """Make an empty backlog. ``refused`` counts refused requests by error code."""
         self._turn = turn
         self._now_s = turn.now_s
         self.refused = refused
         self.budget = budget
-        # By the line of feedback that they are of, or by whose queries they are and whether they are large.
+        # The jobs by their line of feedback, or by the application that they query and whether they are large.
         self._backlogs: dict[object, Backlog[Job]] = {}
         self._outputs = Backlog[Job](turn, self._do, in_turns=True)
-        # Long answers that are being made, and those that wait until they are: each may take several times its memory.
+        # Long answers that are being made, and those that wait for that: each may take several times its memory.
         self._making: set[Job] = set()
         self._to_make: deque[Job] = deque()
-        # Large jobs that have begun, and what those of each backlog hold.
+        # The number of large jobs that have begun, and the memory that those of each backlog hold.
         self._large = 0
         self._large_bytes: Counter[object] = Counter()
-        # As long as an endpoint has them: one that takes another's place goes on with what was measured.
+        # Lines live as long as an endpoint has them: an endpoint that replaces another goes on with its measurements.
         self._of_applications: WeakValueDictionary[str, FeedbackLines] = WeakValueDictionary()
-        # Those in which somebody may wait.
+        # The lines in which requests may wait.
         self._lines: set[FeedbackLine[Job]] = set()
         self._unread_bytes = 0
 
@@ -136,10 +136,10 @@ class LongWork:
 
         Args:
             steps: answers the exchange, or starts what answers it.
-            line: in which it waits, if it brings feedback.
+            line: the line in which it waits, if it brings feedback.
             pieces: the most pieces of feedback that the body may hold.
-            asks: whose queries it is for: their work is done one after another, and others' has time of its own. None
-                if it is for no query: then it is done behind queries.
+            asks: the application that it queries: its work is done one after another, and other applications' has time
+                of its own. None if it is no query: then it is done behind queries.
         """
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
         waits = line is not None and not line.has_room
@@ -168,7 +168,7 @@ class LongWork:
             self._enqueue(job, asks)
 
     def do(self, steps: Steps) -> None:
-        """Do work on outputs that is no request's, such as reading one or writing a long answer."""
+        """Do work on outputs that belongs to no request, such as reading an output or writing a long answer."""
         self._outputs.begin(Job(self, None, steps, 0))
 
     def answer(
@@ -181,8 +181,8 @@ class LongWork:
         """Make a long answer. If the budget has no room for it, the request is refused.
 
         Args:
-            size_bytes: a bound of their size.
-            respond: takes the parts; ``exchange.answer_parts`` unless it is given.
+            size_bytes: a bound on their size.
+            respond: takes the parts; the default is ``exchange.answer_parts``.
         """
         if size_bytes > limits.MAX_ANSWER_BYTES:
             exchange.refuse("too_large", too_long(size_bytes))
@@ -212,7 +212,7 @@ class LongWork:
         respond(made)
 
     def take(self, line: FeedbackLine[Job], pieces: int) -> Unlearned:
-        """Feedback that was read is learned from now on."""
+        """Note that feedback was read, and is being learned from now on."""
         taken = Unlearned(line, pieces, self._now_s())
         line.take(pieces, taken.taken_s)
         return taken
@@ -223,14 +223,14 @@ class LongWork:
         self._let_in(taken.line, now_s)
 
     def sweep(self) -> None:
-        """Refuse feedback that has waited for too long, and forget what is done. Called once a second."""
+        """Refuse feedback that has waited for too long, and forget lines without work. Called once a second."""
         self._backlogs = {name: backlog for name, backlog in self._backlogs.items() if backlog.items}
         self._large_bytes = +self._large_bytes
         for line in list(self._lines):
             for job in line.overdue(self._now_s()):
                 self._unread_bytes -= job.held_bytes
                 self._end(job)
-                assert job.exchange is not None  # all that waits here is a request
+                assert job.exchange is not None  # all waiting jobs here are requests
                 why = (
                     f"more feedback has come than this worker learns from, and this waited for {MAX_WAIT_S:g} s: send "
                     "it again later, or less of it at once"
@@ -290,7 +290,7 @@ class LongWork:
         return job.has_begun or job.has_ended or not job.is_large or self._large < limits.MAX_LARGE_JOBS
 
     def _do(self, job: Job, end_s: float) -> bool:
-        """Do some of a job; return whether it has ended."""
+        """Do a part of a job; return whether it has ended."""
         if job.has_ended:
             return True
         self._large += job.is_large and not job.has_begun

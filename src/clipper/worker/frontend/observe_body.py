@@ -1,4 +1,4 @@
-"""The body of an observe call: one observation or several."""
+"""The body of an observe call: an observation or several."""
 
 import re
 from collections.abc import Generator
@@ -14,15 +14,15 @@ from clipper.worker.frontend.features import FeaturesReader
 from clipper.worker.frontend.json_parts import Extent, find_fields, find_items
 from clipper.worker.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context, read_input
 
-# The feedback of one call takes one or two transactions. More would make others wait.
+# The feedback of a call takes one or two transactions. More would make others wait.
 MAX_OBSERVATIONS = 10_000
 # The shortest observation is {"query_id":1,"label":1}.
 MIN_OBSERVATION_BYTES = 24
 # The store keeps ids for a while.
 MAX_ID_LENGTH = 200
-# Senders' ids that look like that of a query get one more ``given-``, so that no two of them meet either.
+# Senders' ids that look like that of a query get another ``given-``, so that two different ids never become equal.
 _LIKE_A_QUERYS = re.compile("(given-)*query--?[0-9]+")
-# Enough for a list of the probabilities of thousands of classes. A label is parsed once for each model.
+# The size of a list of the probabilities of thousands of classes. A label is parsed once for each model.
 MAX_LABEL_BYTES = 64 * 1024
 
 _EXPECTED = 'expected {"query_id": …, "label": …} or {"input": …, "label": …}, or these in {"observations": […]}'
@@ -54,7 +54,7 @@ class Observations(Struct, frozen=True):
 
 
 class ObserveReader:
-    """Reads the bodies of one application's observe calls; for ``features_size`` see ``BodyReader``."""
+    """Reads the bodies of an application's observe calls; for ``features_size`` see ``BodyReader``."""
 
     def __init__(self, reader: Reader, features_size: int | None = None) -> None:
         self._reader = reader
@@ -63,8 +63,10 @@ class ObserveReader:
         self._decode_many = msgspec.json.Decoder(Observations).decode
 
     def read_single(self, body: bytes) -> Feedback | ClipperError | None:
-        """Read a body with one observation, at once. Return None if it holds a list. Raises MalformedRequest if the
-        body as a whole is not an observe call."""
+        """Read a body with a single observation, at once. Return None if it holds a list.
+
+        Raises MalformedRequest if the body as a whole is not an observe call.
+        """
         return self._read_one(body) if isinstance(self._parse(body), UnsetType) else None
 
     def read(self, body: bytes | bytearray) -> Generator[None, None, tuple[list[Feedback | ClipperError], bool]]:
@@ -103,7 +105,7 @@ class ObserveReader:
         return found, True
 
     def _read_large(self, text: bytearray, fields: dict[str, Extent]) -> Generator[None, None, Feedback | ClipperError]:
-        """Read one observation, most of which is its input."""
+        """Read an observation, most of which is its input."""
         extent = fields.get("input")
         try:
             body = self._decode_one(compose(text, fields, _MOST_BYTES))
@@ -142,7 +144,7 @@ class ObserveReader:
 
 
 def _as_value(error: Exception) -> ClipperError:
-    """Drop the traceback and causes: the frames in them will keep the error, a cycle that only the collector frees."""
+    """Drop the traceback and causes: their frames keep the error, a cycle that only the collector frees."""
     if not isinstance(error, ClipperError):
         return MalformedRequest(f"not an observation: {error}: {_EXPECTED}")
     error.__traceback__ = error.__cause__ = error.__context__ = None
@@ -163,13 +165,13 @@ def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:
 
 
 def feedback_id(given: str | None, query_id: int | None) -> str:
-    """Return the feedback's id: the one that its sender gave, or else that of its query.
+    """Return the feedback's id: the id that its sender gave, or else that of its query.
 
-    A query has one outcome. Feedback on an input without an id has none, since the same thing may well happen twice.
-    A sender's id for other feedback never is the id of a query: it would have the query's own feedback not count. All
-    ids but those of that form stay as they are, so that they mean what stored ones mean.
+    A query has one outcome. Feedback on an input without an id has none, since the same thing may well happen twice. A
+    sender's id for other feedback never is the id of a query: otherwise the query's own feedback would not count. Ids
+    of any other form are left alone, so that they equal stored ids.
 
-    Raises MalformedRequest if the given one is too long.
+    Raises MalformedRequest if the given id is too long.
     """
     if given is not None and len(given) > MAX_ID_LENGTH:
         raise MalformedRequest(f"id has {len(given)} characters: expected at most {MAX_ID_LENGTH}")
@@ -180,7 +182,7 @@ def feedback_id(given: str | None, query_id: int | None) -> str:
 
 
 def _check_count(count: int | None) -> None:
-    """Check the number of observations; None is over the bound."""
+    """Check the number of observations; None means that it is over the bound."""
     if count is None or not 1 <= count <= MAX_OBSERVATIONS:
         items = f"over {MAX_OBSERVATIONS}" if count is None else count
         raise MalformedRequest(f"observations has {items} items: expected 1 to {MAX_OBSERVATIONS}")

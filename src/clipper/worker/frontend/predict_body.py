@@ -16,11 +16,11 @@ from clipper.worker.frontend.features import FeaturesReader, check_count, featur
 from clipper.worker.frontend.json_parts import Extent, find_fields, find_items, find_lone_field
 from clipper.worker.frontend.predict_request import PlainBody, PredictBody, Request
 
-# A client's batch is answered as one. More inputs would block the connection for too long, and fill the queue.
+# A client's batch is answered as a whole. More inputs would block the connection for too long, and fill the queue.
 MAX_CLIENT_BATCH = 10_000
-# Enough for the longest context, all of it in escapes.
+# The size of the longest context if all of it is escaped.
 MAX_FIELD_BYTES = 16 * 1024
-# As JSON writers write it, with and without a space.
+# The beginnings of bodies by JSON writers, with and without a space.
 _PLAIN_HEADS = frozenset({b'{"input":', b'{"input": '})
 # In a body of this size, making Python objects of the numbers takes less time than finding them.
 SHORT_BODY_BYTES = 160
@@ -33,8 +33,10 @@ _MOST_BYTES = dict.fromkeys(("context", "uid", "version", "timeout_ms"), MAX_FIE
 
 
 class BodyReader:
-    """Reads the bodies of one application's predict calls. ``features_size``: number of features for each query; None
-    if the application takes none."""
+    """Reads the bodies of an application's predict calls.
+
+    ``features_size`` is the number of features for each query; None if the application takes none.
+    """
 
     def __init__(self, reader: Reader, features_size: int | None = None) -> None:
         self._reader = reader
@@ -47,7 +49,7 @@ class BodyReader:
         self._plain_bytes = SHORT_TEXT_BYTES if has_plain_way else -1
 
     def read_plain(self, body: bytes) -> bytes | None:
-        """Return the row of ``{"input": [numbers]}``, written as programs do; None if the body has another form."""
+        """Return the row of ``{"input": [numbers]}`` in the usual spelling; None if the body has another form."""
         size = len(body)
         if size > self._plain_bytes:
             return None
@@ -62,7 +64,7 @@ class BodyReader:
         return _PACK[count](*numbers) if self._row_bytes is None or self._row_bytes == 8 * count else None
 
     def _read_long(self, body: bytes) -> bytes | None:
-        """Read a body whose only content is one flat list of numbers; None if there may be another key."""
+        """Read a body whose only content is a flat list of numbers; None if there may be another key."""
         start = body.find(b"[")
         if body[:start] not in _PLAIN_HEADS or body.rfind(b"[") != start or body[-2:] != b"]}":
             return None
@@ -74,8 +76,10 @@ class BodyReader:
             return None
 
     def read_single(self, body: bytes) -> Request | None:
-        """Read a body with one input, in any form, at once. Return None if it holds a batch. Raises MalformedRequest or
-        WrongInput."""
+        """Read a body with a single input, in any form, at once. Return None if it holds a batch.
+
+        Raises MalformedRequest or WrongInput.
+        """
         parsed = self._parse(body)
         if not isinstance(parsed.input_batch, msgspec.UnsetType):
             return None
@@ -85,8 +89,10 @@ class BodyReader:
         return _request(parsed, [self._reader.read(bytes(parsed.input))], [features], is_batch=False)
 
     def read(self, body: bytes | bytearray) -> Generator[None, None, Request]:
-        """Read a body of any form and size, in steps of a few milliseconds at most. Raises MalformedRequest or
-        WrongInput."""
+        """Read a body of any form and size, in steps of a few milliseconds at most.
+
+        Raises MalformedRequest or WrongInput.
+        """
         if len(body) > SHORT_TEXT_BYTES:
             return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
         parsed = self._parse(bytes(body))
@@ -151,8 +157,10 @@ def read_input(reader: Reader, text: bytearray, start: int, stop: int) -> Genera
 
 
 def compose(text: bytearray, fields: Mapping[str, Extent], most_bytes: Mapping[str, int]) -> bytes:
-    """Make a small body of those fields of a large one that ``most_bytes`` names, each with its bound. Raises
-    MalformedRequest if a field is over its bound."""
+    """Make a small body of the fields of a large body that ``most_bytes`` names, each with its bound.
+
+    Raises MalformedRequest if a field is over its bound.
+    """
     parts = []
     for name, most in most_bytes.items():
         if name in fields:
@@ -164,8 +172,7 @@ def compose(text: bytearray, fields: Mapping[str, Extent], most_bytes: Mapping[s
 
 
 def read_context(context: str | int | None, uid: str | int | None) -> str | None:
-    """Return the context's name; None if there is none or it is empty. Raises MalformedRequest if the name is too
-    long."""
+    """Return the context's name; None if there is none or it is empty. Raises MalformedRequest if it is too long."""
     name = context if context is not None else uid
     text = None if name is None else str(name)
     if text is not None and len(text) > MAX_CONTEXT_LENGTH:

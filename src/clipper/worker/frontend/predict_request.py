@@ -1,4 +1,4 @@
-"""A predict call as it is decoded. It is not compiled, which would lose the annotations that msgspec decodes by."""
+"""A decoded predict call. It is not compiled, which would lose the annotations by which msgspec decodes."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ class PlainBody(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Request(Struct, frozen=True):
-    """A predict call that was read.
+    """A predict call after reading.
 
     Attributes:
         features: the raw buffer of each input's features; None if the application takes none.

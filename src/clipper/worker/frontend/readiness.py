@@ -1,4 +1,4 @@
-"""Whether a server should be sent queries: what balancers and probes ask for, by REST and by gRPC."""
+"""Tells balancers and probes, by REST and by gRPC, whether a server should be sent queries."""
 
 from collections.abc import Collection
 from urllib.parse import parse_qsl
@@ -11,12 +11,16 @@ MAX_NAMED = 100
 
 
 class Readiness:
-    """The readiness of one worker, which all its ports tell. ``is_stopping``: the server was told to stop. It still
-    answers queries, and wants no further ones."""
+    """The readiness of a worker, which all its ports tell.
+
+    ``is_stopping``: the server was told to stop. It still answers queries, but wants no further ones.
+    """
 
     def __init__(self, applications: Collection[Application], needs_all: bool = False) -> None:
-        """``applications`` are those that the worker serves at the moment of each call; ``needs_all`` says whether all
-        of them have to be able to answer, or one."""
+        """Tell the readiness of these applications, which the worker serves at the moment of each call.
+
+        ``needs_all``: whether all of them have to be able to answer, or one.
+        """
         self._applications = applications
         self._needs_all = needs_all
         self.is_stopping = False
@@ -29,8 +33,8 @@ class Readiness:
     def why_not(self, names: Collection[str] = ()) -> str | None:
         """Return why the server is not ready for these applications; None if it is.
 
-        Without names it is for as many as have to be able to answer, and the text has no names, since nobody shows a
-        key to ask.
+        Without names, as many applications count as have to be able to answer, and the text has no names, because this
+        needs no key.
 
         Raises NotFound if there is no application of such a name.
         """
@@ -49,14 +53,16 @@ class Readiness:
         return None
 
     def of_model(self, application: Application, version: str | None) -> bool:
-        """Whether an application, or one running version of its models, can answer, and the server is not stopping."""
+        """Whether an application, or a running version of its models, can answer, and the server is not stopping."""
         terms = application.terms
         return not self.is_stopping and (any(terms.versions()[version].values()) if version else terms.is_ready)
 
 
 def named(url: bytes) -> tuple[str, ...]:
-    """The applications that the query of ``/health/ready?application=NAME`` names; other parameters mean nothing.
-    Raises InvalidArgument if there are too many, or one without a name."""
+    """Return the applications in the query of ``/health/ready?application=NAME``; other parameters mean nothing.
+
+    Raises InvalidArgument if there are too many, or if a name is empty.
+    """
     try:
         query = url.partition(b"?")[2].decode()
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_NAMED)

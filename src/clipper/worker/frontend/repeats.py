@@ -4,7 +4,7 @@
 MIN_BODY_BYTES = 512
 # A larger body would leave little room for others.
 MAX_BODY_BYTES = 64 * 1024
-# Bound for one application's bodies and rows. When it is reached all are dropped; those that repeat are soon back.
+# Bound for an application's bodies and rows. When it is reached, all are dropped; repeated bodies are soon back.
 MAX_BYTES = 4 * 1024 * 1024
 # Number of bytes, spread over the body, that make up the look-up key.
 _SAMPLES = 64
@@ -14,7 +14,7 @@ class RepeatedBodies:
     """Remembers bodies whose input was found in the prediction cache.
 
     Bodies that come only once never get here. The key is a sample of the body's bytes, which is nearly free; then the
-    whole body is compared. Of several bodies with one sample, the latest is kept.
+    whole body is compared. Of several bodies with the same sample, the latest is kept.
 
     A repeated body of 784 numbers costs a worker 19 us a query with this class, and 37 us without: the median of eight
     alternating rounds of 3 s with 32 connections, user and system time.

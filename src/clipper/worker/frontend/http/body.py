@@ -6,11 +6,11 @@ from clipper.worker.frontend.budget import Budget
 
 
 class Body:
-    """Collects the bytes of one body at a time. They count against the budget until ``drop``.
+    """Collects the bytes of a body at a time. They count against the budget until ``drop``.
 
     Attributes:
-        max_bytes: bound of the current body; the caller enforces it.
-        size_bytes: bytes so far.
+        max_bytes: the bound of the current body; the caller enforces it.
+        size_bytes: the number of bytes so far.
     """
 
     __slots__ = ("_budget", "_data", "max_bytes", "size_bytes")
@@ -32,7 +32,7 @@ class Body:
         self._budget.held_bytes += len(chunk)
 
     def take(self) -> bytes | bytearray:
-        """Return the body: a copy if it is short; a long one is the buffer itself, which reading overwrites."""
+        """Return the body: a copy if it is short; a long body is the buffer itself, which reading overwrites."""
         return self._data if len(self._data) > SHORT_TEXT_BYTES else bytes(self._data)
 
     def drop(self) -> None:

@@ -1,4 +1,4 @@
-"""One client's connection: bytes to requests, and answers to bytes in the order of the requests.
+"""A client's connection: bytes to requests, and answers to bytes in the order of the requests.
 
 A request whose head was seen before, byte for byte, and whose body came with it is recognised without parsing: equal
 heads mean the same. All other bytes go through httptools.
@@ -33,7 +33,7 @@ HEAD_TOO_LARGE = f"request head is over {limits.MAX_HEAD_BYTES} bytes"
 class Connection:
     """Reads requests and writes answers: an ``asyncio.Protocol`` by its methods. The server's sweep checks timeouts."""
 
-    __deletable__ = ("_parser",)  # compiled, and so no subclass of what is not
+    __deletable__ = ("_parser",)  # compiled, and so no subclass of a class that is not
 
     def __init__(self, port: Port) -> None:
         self._port = port
@@ -41,7 +41,7 @@ class Connection:
         self._pending: deque[Exchange] = deque()
         self._body = Body(port.budget)
         self._held = Held(port.budget, port.turn, self._take_held, port.now_s())
-        self._usual: KnownHead | None = None  # of the latest request, since a client's next one mostly has it, too
+        self._usual: KnownHead | None = None  # the head of the latest request: a client's next one mostly has it, too
         self._reading_paused = self.is_paused = self.writes_long = False
         self.untaken, self.long_answers = Untaken(port.budget), port.work
         self.is_going = self._is_refused = self._in_message = False
@@ -84,7 +84,7 @@ class Connection:
             self._hold(data, 0)
 
     def eof_received(self) -> bool:
-        """The client sends no more but may still read: answer its requests, then close."""
+        """Answer the client's requests, then close: it sends no more but may still read."""
         if self._held.data:
             self._held.is_the_last = True
             return True
@@ -94,7 +94,7 @@ class Connection:
         return bool(self._pending)
 
     def pause_writing(self) -> None:
-        """The client does not read its answers: stop reading its requests and writing answers."""
+        """Stop reading requests and writing answers: the client does not read its answers."""
         self.is_paused = True
         self._adjust_reading()
         self.look_at_untaken()
@@ -108,7 +108,7 @@ class Connection:
     # -- requests --------------------------------------------------------------------------------------
 
     def _take(self, data: bytes, start: int, end_s: float) -> None:
-        """Handle the requests that begin at ``start``, until ``end_s``. What is left waits for another visit."""
+        """Handle the requests that begin at ``start``, until ``end_s``. The rest waits for another visit."""
         port, held, pending, size, began = self._port, self._held, self._pending, len(data), -1
         self._last_sweep = port.sweeps
         while True:
@@ -118,7 +118,7 @@ class Connection:
                 known, note = self._usual, None
                 if known is None or data[start : (end := start + known.size_bytes)] != known.head:
                     end = data.find(b"\r\n\r\n", start) + 4
-                    # Compiled code refuses a slice that ends before it begins, as where no head has ended.
+                    # Compiled code refuses a slice that ends before it begins, as when no head has ended.
                     head = data[start:end] if end > start else b""
                     self._usual = known = port.plain_heads.get(head)
                     if known is None:
@@ -266,7 +266,7 @@ class Connection:
         method = self._parser.get_method().decode()
         exchange = self._append_exchange(method)
         exchange.has_body = method != "HEAD"
-        # A client of HTTP/1.0 that asks for keep-alive would need a header in each answer, so its connection closes.
+        # A client of HTTP/1.0 that asks for keep-alive would need a header in each answer: its connection closes.
         goes_on = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         exchange.closes = self._port.is_draining or not goes_on
         self._is_refused = exchange.closes
@@ -295,7 +295,7 @@ class Connection:
                 self._answer_bug(exchange)
 
     def _answer_bug(self, exchange: Exchange) -> None:
-        """A bug in Clipper fails one request: tell its client, and log the traceback."""
+        """Tell the client of a bug in Clipper, which fails only this request, and log the traceback."""
         log.exception("failed to handle a request")
         if exchange.response is None:
             exchange.cancel()
@@ -354,12 +354,12 @@ class Connection:
             self._port.shed(0)
 
     def cut_off(self) -> None:
-        """Close at once. The unread answers are released when the connection is lost."""
+        """Close at once. Unread answers are released when the connection is lost."""
         self.is_going = True
         self.transport.abort()
 
     def _finish_writing(self) -> None:
-        """The last answer is written: send EOF, and let the sweep close once the client has had time to read."""
+        """Send EOF after the last answer, and let the sweep close once the client has had time to read."""
         while self._pending:
             self._pending.popleft().cancel()
         self._held.set(b"", 0)
@@ -440,8 +440,8 @@ class Connection:
         elif self.is_paused and sweeps - self.untaken.last_taken_sweep > limits.REQUEST_TIMEOUT_SWEEPS:
             self.transport.abort()
         elif self._pending and (self._reading_paused or self._is_refused):
-            # The loop does not look at a connection that it does not read. After EOF, it shows only once something is
-            # sent whether the client reads: any client of HTTP/1.1 takes this.
+            # The loop does not look at a connection that it does not read. After EOF, only sending something shows
+            # whether the client still reads: any client of HTTP/1.1 takes this.
             if has_gone(self.transport):
                 self.transport.abort()
             elif quiet == 1 and self._is_refused and not self._pending[0].closes:

@@ -1,8 +1,8 @@
-"""Which web pages may read the query port's answers: cross-origin requests, as the Fetch standard has them.
+"""Decides which web pages may read the query port's answers: cross-origin requests of the Fetch standard.
 
 A browser sends the origin of the page, and hides the answer from the page unless the answer names that origin. Before a
-request with JSON or a key it asks with OPTIONS whether it may send it, without a key. None of this is looked at unless
-an origin is allowed; and a request without an origin, as programs send it, costs the same either way.
+request with JSON or a key, it asks with OPTIONS, without a key, whether it may send the request. Clipper looks at none
+of this unless an origin is allowed; and a request of a program, which has no origin, costs the same either way.
 """
 
 import re
@@ -15,12 +15,12 @@ from clipper.worker.frontend.http.heads import Head
 
 # The word that allows every origin.
 ANY = "*"
-# How long a browser need not ask again. An origin that is not allowed any more cannot send keys longer than this.
+# How long a browser need not ask again. An origin that is no longer allowed cannot send keys for longer than this.
 _MAX_AGE_S = 600
-# What may be sent back of a request: text within one line.
+# The texts of a request that may be sent back: text within a line.
 _NAMES = re.compile(rb"[!-~ \t]+")
 _VARY = b"vary: origin\r\n"
-# Headers of answers that a page may read, besides those that it always may.
+# Further headers of answers that a page may read.
 _EXPOSED = b"access-control-expose-headers: inference-header-content-length, retry-after, x-request-id\r\n"
 
 
@@ -32,7 +32,7 @@ class Origins:
         self._allowed = frozenset(origin.encode() for origin in allowed)
 
     def answerer(self, head: Head, connection: Answerer, pending: Sequence[Exchange]) -> Answerer:
-        """Return who takes the answer to a request: the connection, or what adds headers to the answer before.
+        """Return the receiver of the answer to a request: the connection, or a wrapper that first adds headers.
 
         Args:
             pending: the connection's requests, in their order.
@@ -62,7 +62,7 @@ class Origins:
 
 
 class _Marking:
-    """Adds headers to the answer of one request."""
+    """Adds headers to the answer to a request."""
 
     __slots__ = ("_connection", "_headers", "_pending")
 
@@ -87,7 +87,7 @@ class _Marking:
 
 
 class Preflight:
-    """Answers OPTIONS with what the page may send: it is allowed whatever the path takes, or refuses by itself."""
+    """Answers OPTIONS with what the page may send: everything that the path takes, or refuses by itself."""
 
     methods = ("OPTIONS",)
     slo_s = float("inf")

@@ -27,14 +27,14 @@ from clipper.worker.selection.terms import Terms
 log = logging.getLogger(__name__)
 
 
-# Reads the feedback in a request, with an error in place of each wrong piece, and whether it is a list.
+# Reads the feedback in a request, with an error in place of each wrong piece; and returns whether it is a list.
 Reading = Generator[None, None, tuple[list[Feedback | ClipperError], bool]]
-# Answers that are formatted in one step.
+# Answers that are formatted in a step.
 _OUTCOMES_PER_STEP = 500
 
 
 class Predict:
-    """``POST /{app}/predict``."""
+    """The endpoint ``POST /{app}/predict``."""
 
     methods = ("POST",)
     error_json = staticmethod(responses.error_json)
@@ -149,7 +149,7 @@ class FeedbackTaker(Protocol):
 
 
 class Observe:
-    """``POST /{app}/observe``, and ``/{app}/update``, its name in the old system."""
+    """The endpoint ``POST /{app}/observe``, and ``/{app}/update``, its name in the old system."""
 
     methods = ("POST",)
     slo_s = float("inf")
@@ -190,14 +190,14 @@ class Observe:
             self.learn_from(exchange, self.reader.read(body), len(body), pieces, arrived_s)
 
     def learn_from(self, exchange: Exchange, reading: Reading, body_bytes: int, pieces: int, arrived_s: float) -> None:
-        """Learn what ``reading`` returns, and answer.
+        """Learn from the feedback that ``reading`` returns, and answer.
 
         Args:
             exchange: the request.
             reading: reads the body in steps of a few milliseconds at most.
-            body_bytes: size of the body.
+            body_bytes: the size of the body.
             pieces: the most pieces of feedback that it may hold.
-            arrived_s: when it was read, on the loop's clock.
+            arrived_s: when the request was read, on the loop's clock.
         """
         steps = self._read_in_steps(exchange, reading, body_bytes, arrived_s)
         self._work.begin(exchange, body_bytes, steps, self._lines.of(body_bytes), pieces)
@@ -267,7 +267,7 @@ class Observe:
 
 
 class Health:
-    """``GET /health/live``: shows that this worker answers."""
+    """The endpoint ``GET /health/live``, which shows that this worker answers."""
 
     methods = ("GET", "HEAD")
     slo_s = float("inf")
@@ -279,8 +279,7 @@ class Health:
 
 
 def most_body_bytes(terms: Terms, otherwise: int) -> int:
-    """Return the bound of an application's bodies: ``otherwise``, or what the largest batch of its models needs if that
-    is more."""
+    """Return the bound of an application's bodies: ``otherwise``, or more if a batch of its models needs more."""
     input_type = terms.input_type
     row_bytes = input_type.row_bytes
     if row_bytes is None:

@@ -1,11 +1,12 @@
-"""Decides which connection gives way: to a new one when there are as many as there may be, or when memory is short.
+"""Decides which connection gives way when a new one comes and there are too many, or when memory is short.
 
-The one that has been idle for the longest goes first. One that has never sent anything may go at once; of one that was
-answered, the client may be about to ask again, so it may go only after ``limits.GIVES_WAY_AFTER_S``. One whose request
-arrives goes once it is slow. One that waits for an answer never goes.
+The connection that has been idle for the longest gives way first. A connection that has never sent anything may go at
+once. A connection that was answered may go only after ``limits.GIVES_WAY_AFTER_S``, because its client may be about to
+ask again. A connection whose request is arriving goes once it is slow. A connection that waits for an answer never
+goes.
 
-When memory is short, the request that has been arriving for the longest goes first, however fast it comes: it has
-held most others up, and who sends half a request again and again is soon the oldest.
+When memory is short, the request that has been arriving for the longest goes first, however fast it comes: it has held
+up most others, and a client that sends half a request again and again soon has the oldest.
 """
 
 from collections.abc import Callable, Collection
@@ -15,14 +16,14 @@ from typing import Generic, TypeVar
 
 from clipper.worker.frontend import limits
 
-# For each connection that comes, about so many are looked at: some 10 us.
+# The connections that are looked at for each new connection: some 10 us.
 LOOKED_AT_FOR_EACH = 16
-# So many are sorted at once: some 5 ms. All 10,000 would hold up everybody for 30 ms.
+# The connections that are sorted at once: some 5 ms. All 10,000 would hold up everybody for 30 ms.
 SORTED_AT_ONCE = 2_000
 
 
 def slow_from_s(began_s: float, size_bytes: int) -> float:
-    """Return from when on a request that began to arrive at ``began_s``, and has this much of its body, is slow."""
+    """Return when a request counts as slow that began to arrive at ``began_s`` and has this much of its body."""
     return began_s + limits.ARRIVES_WITHIN_S + size_bytes / limits.ARRIVES_BYTES_PER_S
 
 
@@ -32,26 +33,25 @@ M_co = TypeVar("M_co", covariant=True)
 class GivingWay(Generic[M_co]):
     """The connections that may give way, in their order.
 
-    They are sorted once a second and, if none of the last time gives way now, for connections that come or have been
-    looked at in proportion.
-    If there are very many, a part of them is sorted: the first ones, in the order in which they were made, among which
-    one gives way, or those among which one will soonest.
+    They are sorted once a second and, if none of the last order gives way now, in proportion to the connections that
+    come. If there are very many, only a part is sorted, in the order in which connections were made: the first part
+    with a connection that gives way, or the part with the connection that will give way soonest.
     """
 
     def __init__(self, members: Collection[M_co], time_of: Callable[[M_co], float | None]) -> None:
         """
         Args:
             members: all connections, in the order in which they were made; the caller changes them.
-            time_of: from when on a connection gives way; None if it does not.
+            time_of: returns the time from which a connection gives way; None if it does not.
         """
         self._members, self._time_of = members, time_of
-        # With their times when they were sorted. The next is the last.
+        # The connections with their times when they were sorted. The last is the next to give way.
         self._order: list[tuple[float, M_co]] = []
         self._sorted_at_sweep = -1
         self._looks = 0
 
     def look(self, sweep: int, now_s: float) -> None:
-        """Look at the connections, for each that comes. ``sweep``: a number that rises once a second."""
+        """Sort the connections if that is due. Called for each new one. ``sweep``: a number that grows each second."""
         self._looks += 1
         enough = min(len(self._members) // LOOKED_AT_FOR_EACH, limits.MAX_OVER_BOUND)
         if sweep == self._sorted_at_sweep and (self._gives_way(now_s) or self._looks < enough):
@@ -77,11 +77,11 @@ class GivingWay(Generic[M_co]):
         return self.next_s <= now_s
 
     def next(self, now_s: float) -> M_co | None:
-        """Which of those gives way now, each once; None if none does."""
+        """Remove and return a connection that gives way now; None if none does."""
         while self._gives_way(now_s):
             from_s, one = self._order.pop()
             self._looks += 1
-            # It may have asked since.
+            # Its client may have asked since.
             if self._time_of(one) == from_s:
                 return one
         return None

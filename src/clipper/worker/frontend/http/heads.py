@@ -6,7 +6,7 @@ import httptools
 
 from clipper.worker.frontend import limits
 
-# Headers that differ in each request, and do not change what it means. A line that goes on in the next one stays.
+# Headers that differ in each request, and do not change its meaning. A header that continues in the next line stays.
 _VARYING = re.compile(rb"\r\n(x-request-id|traceparent|tracestate|baggage):([\t -~]*)(?=\r\n[^\t ])", re.IGNORECASE)
 VARYING_NAMES = frozenset({b"x-request-id", b"traceparent", b"tracestate", b"baggage"})
 
@@ -14,7 +14,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def without_varying(head: bytes) -> tuple[bytes, Headers]:
-    """Return a head without the headers that differ in each request, and these, their names as they were sent."""
+    """Return a head without the headers that differ in each request; and these, with their names as they were sent."""
     found: Headers = _VARYING.findall(head)
     return (_VARYING.sub(b"", head), found) if found else (head, found)
 
@@ -35,11 +35,11 @@ def path_of(url: bytes) -> bytes:
 
 
 def piece_end(data: bytes, start: int, body_left_bytes: int) -> int:
-    """Return where the piece ends that is parsed next: with at most two requests, so that others need not wait long.
+    """Return the end of the piece to parse next: at most two requests, so that others need not wait long.
 
     Args:
-        data: what was read; the piece begins at ``start``.
-        body_left_bytes: what is missing of a body whose length is known; 0 if there is none.
+        data: the bytes that were read; the piece begins at ``start``.
+        body_left_bytes: the missing bytes of a body whose length is known; 0 if there is none.
     """
     if body_left_bytes > 0:
         stop = start + body_left_bytes
@@ -55,14 +55,14 @@ class Head:
     """The fields of a request's head that Clipper reads.
 
     Attributes:
-        size_bytes: size of the names and values so far.
+        size_bytes: the size of the names and values so far.
         content_length: 0 if the head has none.
         expectation: in lower case.
         content_encoding: in lower case; empty if the head has none.
         inference_header_length: for the Open Inference Protocol; None if the head has none.
-        origin: of the web page that sends it; empty if the head has none.
+        origin: the origin of the web page that sends it; empty if the head has none.
         is_cross_site: whether a browser says that a page of another site sends it.
-        requested_method, requested_headers: what a browser asks whether it may send; empty if it does not ask.
+        requested_method, requested_headers: those that a browser asks to be allowed to send; empty if it does not ask.
         is_plain: whether an equal head always means the same: it says nothing about the connection, and needs no
             answer before the body.
         varying: the headers that differ in each request.
@@ -113,7 +113,7 @@ class Head:
                 self.content_encoding = value.strip().lower()
                 self._kept.append((name, value))
             case b"inference-header-content-length":
-                # Of several values none can be trusted: joined by commas they are not a number.
+                # If there are several values, none can be trusted: joined by commas they are no number.
                 before = self.inference_header_length
                 self.inference_header_length = value.strip() if before is None else before + b"," + value
                 self._kept.append((name, value))
@@ -152,8 +152,8 @@ class Head:
     def without_offer(self, parser: "httptools.HttpRequestParser") -> bytes:
         """Return this head without its offer of another protocol, so that the request can be parsed again.
 
-        Java's client offers h2c. A server may ignore an offer, but httptools takes everything after it, also the body,
-        as that other protocol.
+        Java's client offers h2c. A server may ignore an offer, but httptools treats everything after it, also the body,
+        as the other protocol.
         """
         line = b"%b %b HTTP/%b\r\n" % (parser.get_method(), self.url, parser.get_http_version().encode())
         return line + b"".join(b"%b: %b\r\n" % header for header in self._kept) + b"\r\n"

@@ -1,4 +1,4 @@
-"""One listening socket of a worker: accepts connections, unless there are too many."""
+"""A listening socket of a worker: accepts connections, unless there are too many."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Listener:
-    """Accepts connections of one protocol for a ``Port``. All listeners of a port share its bound on connections."""
+    """Accepts connections of a protocol for a ``Port``. All listeners of a port share its bound on connections."""
 
     def __init__(self, port: Port, make_connection: Callable[[], asyncio.Protocol]) -> None:
         self._port = port
@@ -42,7 +42,7 @@ class Listener:
         self._handshakes.context = context
 
     async def _accept(self) -> None:
-        """Accept until there are too many connections; later ones then wait in the kernel."""
+        """Accept until there are too many connections; later connections then wait in the kernel."""
         if self._socket is not None:
             # To stop accepting, the listener closes its socket. With a duplicate the port stays bound.
             self._server = await self._loop.create_server(
@@ -52,7 +52,8 @@ class Listener:
     def _make_connection(self) -> asyncio.Protocol:
         self._port.coming += 1
         if self._port.is_full:
-            # Not directly: that would drop the connection that is being accepted. The loop accepts one in a turn.
+            # Not directly: that would drop the connection that is being accepted. The loop accepts a connection in a
+            # turn.
             self._loop.call_soon(self._stop_accepting)
         connection = self._make()
         return connection if self._handshakes is None else TlsTransport(connection, self._handshakes)
@@ -90,7 +91,7 @@ class Listener:
         self.resume_accepting()
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more connections."""
         if self._server is not None:
             self._server.close()
         if self._socket is not None:

@@ -1,7 +1,7 @@
 """Writes a long answer in pieces, as its client reads it, beside the worker's other work.
 
-A client that reads as fast as the worker writes would have a whole answer written in one turn of the loop, and all such
-clients theirs.
+Otherwise a client that reads as fast as the worker writes would get its whole answer in a turn of the loop, and so
+would all such clients.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from clipper.worker.frontend.long_work import Steps
 
 
 class LongWriter(Protocol):
-    """A connection.
+    """A connection that writes a long answer.
 
     Attributes:
-        transport: where it writes.
+        transport: the transport that it writes to.
         writes_long: whether it is writing a long answer.
         is_paused: whether its client does not read.
     """
@@ -26,14 +26,14 @@ class LongWriter(Protocol):
     is_paused: bool
 
     def flush(self) -> None:
-        """Go on: all is written, or the client did not read for a while."""
+        """Go on after a long answer, or after a while in which the client did not read."""
 
     def look_at_untaken(self) -> None:
-        """Count what the client has not read."""
+        """Count the answers that the client has not read."""
 
 
 def is_written(port: Port, connection: LongWriter, exchange: Exchange) -> bool:
-    """Return whether all of the long answer is written that is next in turn. If it is not, write more of it soon."""
+    """Return whether the whole of the long answer next in turn is written. If it is not, write more of it soon."""
     rest, transport = exchange.rest, connection.transport
     if rest is None:
         return True

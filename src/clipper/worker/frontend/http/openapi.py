@@ -134,7 +134,7 @@ _SCHEMAS: Json = {
 
 
 class Described(NamedTuple):
-    """An application to describe. ``features_size``: number of features for each query; None if it takes none."""
+    """An application to describe. ``features_size``: the number of features for each query; None if it takes none."""
 
     name: str
     input_type: InputType
@@ -179,7 +179,7 @@ def frame() -> Json:
 
 
 def paths_of(application: Described) -> Json:
-    """Return the paths of one application, with an example of its input."""
+    """Return the paths of an application, with an example of its input."""
     name, input_type = application.name, application.input_type
     value = input_schema(input_type)
     features: Json = {"type": "array", "items": {"type": "number"}}
@@ -280,7 +280,7 @@ def paths_of(application: Described) -> Json:
 
 
 def input_schema(input_type: InputType) -> Json:
-    """Return the JSON schema of one input."""
+    """Return the JSON schema of an input."""
     match input_type.dtype:
         case DType.STRING:
             return {"type": "string"}

@@ -1,4 +1,4 @@
-"""Paths that depend on more of a request's head than its path, so that no table can hold them."""
+"""Finds paths that depend on more of a request's head than its path, so that no table can hold them."""
 
 from collections.abc import Collection
 
@@ -29,7 +29,7 @@ class OtherPaths:
         clients: Clients,
         readiness: Readiness,
     ) -> None:
-        """``applications`` are those that the worker serves at the moment of each call."""
+        """Find paths of ``applications``, which the worker serves at the moment of each call."""
         self._applications = applications
         self._inference = inference
         self._work = work
@@ -60,7 +60,7 @@ class OtherPaths:
 
 
 class Ready:
-    """``GET /health/ready``: shows whether this server should be sent queries, or those of some applications."""
+    """The endpoint ``GET /health/ready``: whether this server should be sent queries, or those of some applications."""
 
     methods = ("GET", "HEAD")
     slo_s = float("inf")
@@ -78,7 +78,7 @@ class Ready:
 
 
 class Description:
-    """``GET /openapi.json``: describes the query port, with the applications that the caller may know about."""
+    """The endpoint ``GET /openapi.json``, which describes the port and the applications that the caller may know."""
 
     methods = ("GET", "HEAD")
     slo_s = float("inf")

@@ -1,4 +1,4 @@
-"""What the connections to a query port share: endpoints and known heads, the budgets, and the clock."""
+"""The common state of the connections to a query port: endpoints and known heads, the budgets, and the clock."""
 
 import asyncio
 import select
@@ -24,28 +24,28 @@ from clipper.worker.telemetry.watch import Watch
 _ACTIONS = {b"predict", b"observe", b"update"}
 # The status of a request whose client has left, as nginx logs it.
 LEFT = "499"
-# Of gRPC.
+# The path of gRPC's health service.
 HEALTH_SERVICE = b"/grpc.health.v1.Health/"
 NEVER_S = float("inf")
-# If as many connections are on their way out as may be, some have gone by then.
+# If as many connections are on their way out as may be, some have gone after this.
 LEAVING_S = 0.01
 NO_HEADERS: Headers = []
 NO_IDS: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
 
 
 def address_of(client: asyncio.BaseTransport) -> str:
-    """The address of who is at the other end; empty if that has none."""
+    """Return the address of the other end; empty if it has none."""
     peer = client.get_extra_info("peername")
     return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
 def has_gone(transport: asyncio.Transport) -> bool:
-    """Whether the client has closed both directions, or reset the connection. Half-closed, it may still read."""
+    """Whether the client has closed both directions, or reset the connection. A client that closed one may read."""
     return bool(_poll(transport, 0) & (select.POLLERR | select.POLLHUP))
 
 
 def _has_input(transport: asyncio.Transport) -> bool:
-    """Whether the kernel has input that was not read yet: a request that came while the loop was at work."""
+    """Whether the kernel has unread input: a request that came while the loop was at work."""
     return _poll(transport, select.POLLIN) != 0
 
 
@@ -60,13 +60,13 @@ def _poll(transport: asyncio.Transport, events: int) -> int:
 
 
 class Member(Protocol):
-    """A connection, as the port sees it.
+    """A connection, from the port's view.
 
     Attributes:
         untaken: the answers that its client has not read.
-        is_going: whether it was cut off and is not lost yet.
+        is_going: whether it was cut off but is not lost yet.
         gives_way_from_s: see ``giving_way``; None also while the client has not read a refusal, or all of an answer.
-        arrives_from_s: since when a request has been arriving that holds memory; None if none does.
+        arrives_from_s: since when a request has been arriving that holds memory; None if there is none.
     """
 
     transport: asyncio.Transport
@@ -87,13 +87,13 @@ class Member(Protocol):
     def give_way(self) -> None: ...
 
     def stop_arriving(self) -> None:
-        """Refuse the request that has been arriving for the longest: memory is short."""
+        """Refuse the request that has been arriving for longest: memory is short."""
 
     def cut_off(self) -> None: ...
 
 
 class OtherPaths(Protocol):
-    """Paths that no table can hold, since they are too many or depend on more of a head."""
+    """Finds paths that no table can hold, since they are too many or depend on more of a head."""
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
         """Find the endpoint of a path, as ``Port.find`` does."""
@@ -103,26 +103,26 @@ class OtherPaths(Protocol):
 
 
 class Port:
-    """State of one query port, for its connections. ``QueryServer`` listens on it, and connections do not know that.
+    """The state of a query port, for its connections. ``QueryServer`` listens, which connections do not know.
 
     Attributes:
         members: the open connections, in the order in which they were made.
-        max_connections: for further ones idle connections give way; if none does soon, they are refused.
+        max_connections: for further connections idle ones give way; if none does soon, they are refused.
         coming: connections that were accepted but are not members yet. The loop may accept hundreds before it calls
             the first one.
         on_leaving: called when a connection was lost.
-        known_heads: by their bytes; see ``Connection``.
-        plain_heads: those whose requests need no note unless they have an id.
+        known_heads: the known heads by their bytes; see ``Connection``.
+        plain_heads: known heads whose requests need no note unless they have an id.
         budget: the memory that requests hold.
-        work: runs work that takes too long for one turn.
+        work: runs work that takes too long for a turn.
         now_s: the loop's clock.
         turn: the time of the loop's turns, for which requests wait while the worker has none.
-        refused: number of refused requests that no application saw, by error code; endpoints count theirs here, too.
+        refused: the number of refused requests that no application saw, by error code; endpoints count theirs, too.
         freed_large_body: whether a large body was dropped since the last sweep, which then frees its memory.
-        sweeps: number of sweeps since the start, one a second: a clock that is free to read.
+        sweeps: the number of sweeps since the start, one a second: a clock that is free to read.
         is_draining: whether each connection ends with its next answer.
         origins: the web pages that may read answers; None if no page of another origin may.
-        watch: notes requests; None if nobody wants to know of them.
+        watch: notes requests; None if there are neither logs nor traces.
     """
 
     def __init__(
@@ -135,22 +135,22 @@ class Port:
         self.watch = watch
         self._loop = loop = asyncio.get_running_loop()
         self._endpoints: dict[bytes, Endpoint | Guarded] = {}
-        # How many of them have each SLO.
+        # The number of endpoints with each SLO.
         self._slos: Counter[float] = Counter()
         self._others: OtherPaths | None = None
         self.members: dict[Member, None] = {}
-        # Those of them that were told to end, and the others in the order in which they are.
+        # The connections that were told to end, and the others in the order in which they give way.
         self._leaving: set[Member] = set()
         self._giving_way = GivingWay[Member](self.members, lambda member: member.gives_way_from_s)
         self._awaited_room: asyncio.TimerHandle | None = None
-        # By then a connection gives way that had sent what was not read yet, unless its request is whole.
+        # The time by which a connection with unread input gives way, unless its request is whole.
         self._unread_until_s = 0.0
         self._arriving = GivingWay[Member](self.members, lambda member: member.arrives_from_s)
         self.max_connections = max_connections
         self.coming = 0
         self.on_leaving: Callable[[], None] = lambda: None
         self.known_heads: dict[bytes, KnownHead] = {}
-        # If a watch may want to know of any request, none may be found here.
+        # If a watch may want to note any request, no head may be found here.
         self.plain_heads = {} if watch is not None and watch.most else self.known_heads
         self.budget = Budget()
         self.budget.make_room = self._stop_arriving
@@ -175,7 +175,7 @@ class Port:
 
         Args:
             others: finds paths that are not among the endpoints.
-            gone: paths to serve no more.
+            gone: paths that are no longer served.
         """
         self.forget_heads()
         self._others = others
@@ -199,7 +199,7 @@ class Port:
         """Return the endpoint for this path and the client that sent this head.
 
         Raises:
-            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
+            MalformedRequest, Unauthorized, Forbidden: those of ``Guarded.enter``.
             Forbidden: a web page of a site that is not allowed sends a query or feedback.
         """
         if self.origins is not None and (preflight := self.origins.preflight(head)) is not None:
@@ -212,7 +212,7 @@ class Port:
         return endpoint.enter(head.authorizations) if isinstance(endpoint, Guarded) else endpoint
 
     def _check_page(self, endpoint: Endpoint | Guarded, origin: bytes) -> None:
-        """Refuse pages of other sites: browsers send their text without asking first, so they could teach policies."""
+        """Refuse pages of other sites, which browsers let send text without asking first: they could teach policies."""
         asks = isinstance(endpoint, Guarded) or "POST" in endpoint.methods
         if asks and (self.origins is None or not self.origins.allows(origin)):
             raise Forbidden(
@@ -229,7 +229,7 @@ class Port:
         self.refused[code] += 1
 
     def forget_heads(self) -> None:
-        """Permissions or endpoints have changed: parse each client's next head again."""
+        """Parse each client's next head again, since permissions or endpoints have changed."""
         for known in self.known_heads.values():
             known.forget()
         self.known_heads.clear()
@@ -246,7 +246,7 @@ class Port:
     def recognise(
         self, head: bytes, arrived_s: float, transport: asyncio.Transport
     ) -> tuple[KnownHead | None, RequestNote | None]:
-        """Look a head up, whatever its headers say that differ in each request. Return the request's note, too."""
+        """Look a head up without the headers that differ in each request. Return the request's note, too."""
         known, varying, chance = self.known_heads.get(head), NO_HEADERS, 0.0
         if known is None:
             rest, varying = without_varying(head)
@@ -257,7 +257,7 @@ class Port:
             chance = self.watch.draw()
             if chance >= self.watch.most and not varying:
                 return known, None
-        # Known heads are of POST.
+        # Known heads are those of POST.
         return known, self.note(arrived_s, varying, "POST", head[5 : head.find(b" ", 5)], transport, chance)
 
     def note(
@@ -269,14 +269,14 @@ class Port:
         client: asyncio.BaseTransport | str,
         chance: float | None = None,
     ) -> RequestNote | None:
-        """Note a request, if it has an id or the watch wants to know of it.
+        """Note a request, if it has an id or the watch wants it.
 
         Args:
             arrived_s: when it was read.
             varying: its headers that differ in each request.
-            method, url: what it asks.
-            client: its transport, or its address.
-            chance: what the watch has drawn for it; None if that is still to do.
+            method, url: its method and URL.
+            client: its client's transport or address.
+            chance: the number that the watch has drawn for it; None if it has not yet.
         """
         ids, traceparents, tracestates = ids_of(varying) if varying else NO_IDS
         request_id = read_request_id(ids[0]) if len(ids) == 1 else ""
@@ -293,8 +293,10 @@ class Port:
         return self.watch.note(chance, arrived_s, request_id, traceparents, tracestates, about, may_begin=asks)
 
     def conclude(self, note: RequestNote, response: bytes, rest_bytes: int = 0) -> bytes:
-        """The request is answered, or, if the response is empty, its client has left. Return the response as it is
-        sent: with the request's id. ``rest_bytes`` follow it."""
+        """Conclude the note of a request that is answered or, if the response is empty, whose client has left.
+
+        Return the response to send, with the request's id. ``rest_bytes`` follow it.
+        """
         if self.watch is not None:
             status = response[9:12].decode() or LEFT
             self.watch.answered(note, status, status >= "500", self.now_s(), len(response) + rest_bytes, "http")
@@ -313,7 +315,7 @@ class Port:
         return f"nothing at {shown!r}: expected /APPLICATION/predict or /APPLICATION/observe"
 
     def learn_head(self, request: bytes, endpoint: Endpoint | None, head: Head) -> None:
-        """Remember the plain head of a whole request that httptools has just parsed into ``head``."""
+        """Remember the plain head of a whole request, which httptools has just parsed into ``head``."""
         size = len(request) - head.content_length
         if request.find(b"\r\n\r\n") + 4 != size:
             return
@@ -329,7 +331,7 @@ class Port:
     # -- connections -------------------------------------------------------------------------------------
 
     def add(self, connection: Member) -> bool:
-        """Add a new connection. Return False if there are too many, and none gives way soon: it must be refused."""
+        """Add a new connection. Return False if there are too many and none gives way soon: it must be refused."""
         self.coming = max(self.coming - 1, 0)
         excess = self._excess + 1
         has_room = excess <= 0 or self.make_room(excess) > 0 or self.await_room()
@@ -341,7 +343,7 @@ class Port:
         return len(self.members) - len(self._leaving) - self.max_connections
 
     def await_room(self) -> bool:
-        """Have connections give way once they do, if that is soon, and return whether it is."""
+        """Return whether a connection will give way soon, and if so let it do so then."""
         now_s, next_s = self.now_s(), self._giving_way.next_s
         if self._unread_until_s > now_s:
             next_s = min(next_s, self._unread_until_s)
@@ -359,9 +361,10 @@ class Port:
             self.await_room()
 
     def make_room(self, most: int, giving_way: "GivingWay[Member] | None" = None) -> int:
-        """Let up to ``most`` idle connections give way, of all or of some; return how many did.
+        """Let up to ``most`` idle connections give way, among all or some; return how many did.
 
-        At most ``MAX_OVER_BOUND`` are on their way out at a time, since they have their descriptors until then.
+        At most ``MAX_OVER_BOUND`` are on their way out at a time, since they keep their descriptors until they are
+        gone.
         """
         count, now_s = 0, self.now_s()
         giving_way = giving_way or self._giving_way
@@ -379,7 +382,7 @@ class Port:
         return count
 
     def _stop_arriving(self) -> bool:
-        """Memory is short: refuse the request that has been arriving for the longest. Return whether there was one."""
+        """Refuse the request that has been arriving for longest: memory is short. Return whether there was one."""
         now_s = self.now_s()
         self._arriving.look(self.sweeps, now_s)
         connection = self._arriving.next(now_s)
@@ -395,7 +398,7 @@ class Port:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for one more connection, not even to refuse it."""
+        """Whether there is no room for another connection, not even to refuse it."""
         return len(self.members) + self.coming >= self.max_connections + limits.MAX_OVER_BOUND
 
     def fitting(self, response: bytes, closes: bool, has_body: bool, rest_bytes: int = 0) -> bytes:
@@ -413,10 +416,10 @@ class Port:
         return responses.answer(503, body, close=closes, has_body=has_body)
 
     def shed(self, slow_sweeps: int) -> None:
-        """Requests hold too much memory: cut off the clients that have not read their answers for the longest.
+        """Cut off the clients that have not read their answers for longest: requests hold too much memory.
 
         Args:
-            slow_sweeps: spare clients that have read some within this many sweeps.
+            slow_sweeps: spare clients that have read a part within this many sweeps.
         """
         untaken = [connection for connection in self.members if connection.untaken.size_bytes]
         going_bytes = sum(connection.untaken.size_bytes for connection in untaken if connection.is_going)

@@ -11,7 +11,7 @@ from clipper.worker.frontend.http.statuses import REASONS, STATUSES
 from clipper.worker.selection.query import Source
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-# Heads by length of the body: a look-up takes a third of the time of formatting.
+# Heads by the length of the body: a look-up takes a third of the time of formatting.
 _OK_HEADS = [_OK % length for length in range(512)]
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -28,7 +28,7 @@ def prediction_json(query_id: int, output: Output, confidence: float, source: So
 
 
 def ok_prediction(query_id: int, output: Output, confidence: float, source: Source) -> bytes:
-    """Return ``ok(prediction_json())`` in one step, since most answers are such."""
+    """Return ``ok(prediction_json())`` in a single step, since most answers have this form."""
     if confidence == 1.0:
         text = output if isinstance(output, bytes) else bytes(output)  # without a call for most
         body = b'{"query_id":%d,"output":%b,"default":false,"confidence":1.0%b}' % (query_id, text, source.json)
@@ -74,7 +74,7 @@ def _around(before: bytes, output: Output, after: bytes) -> Parts:
 
 
 def long_batch(parts: "Iterable[bytes | Parts]") -> Parts:
-    """Return the parts of ``batch_json``, some of which are to be made."""
+    """Return the parts of ``batch_json``, some of which are still to be made."""
     whole = [b'{"batch_predictions":[']
     for number, part in enumerate(parts):
         if number:
@@ -98,7 +98,7 @@ def outcomes_json(outcomes: list[bytes]) -> bytes:
 
 
 def too_long(size_bytes: int) -> str:
-    """Return the cause of ``too_large``, of an answer that has up to so many bytes."""
+    """Return the cause of ``too_large`` for an answer of up to this many bytes."""
     return (
         f"answer has up to {size_bytes} bytes: expected at most {limits.MAX_ANSWER_BYTES}; send fewer inputs at once, "
         "or ask for outputs as binary tensors, which are a fifth as long as JSON"
@@ -166,7 +166,7 @@ def infer_head(length: int, json_bytes: int | None, *, close: bool) -> bytes:
     """Return the head of a 200 of the Open Inference Protocol.
 
     Args:
-        length: of the body.
+        length: the length of the body.
         json_bytes: the JSON's length if binary tensors follow it; else None.
         close: announce that the connection ends after this response.
     """

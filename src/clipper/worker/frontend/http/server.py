@@ -92,7 +92,7 @@ class QueryServer:
         for listener in self._listeners:
             listener.sweep()
         port.work.sweep()
-        # While much is held it is soon used again, and giving back what is free of so much memory takes long.
+        # While requests hold much memory, freed memory is soon used again, and giving it back would take long.
         if port.freed_large_body and port.budget.held_bytes < limits.MAX_HELD_BYTES // 8:
             port.freed_large_body = False
             give_back_freed()

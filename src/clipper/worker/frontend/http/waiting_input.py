@@ -1,4 +1,4 @@
-"""Input that a connection has read but not taken in yet."""
+"""The input that a connection has read but not taken in yet."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -11,7 +11,7 @@ _NEVER_S = float("inf")
 
 
 def _take_nothing(data: bytes, start: int) -> None:
-    """A closed connection may still have its turn."""
+    """Take in nothing: a closed connection may still have its turn."""
 
 
 class Asked(Protocol):
@@ -26,13 +26,13 @@ class Held:
 
     Attributes:
         data: the bytes; they count against the budget.
-        start: where the input begins in them. What came before was taken in: to copy the rest for each request would
+        start: where the input begins in them. The bytes before were taken in: copying the rest for each request would
             cost the square of what is sent at once.
-        arrived_s: when the first of them was read, or the input that was taken in last; 0 if none ever came.
+        arrived_s: when the first of these bytes, or the last input, was read; 0 if none ever came.
         patience_s, asks: see ``Visitor``.
         is_late: whether the input that is being taken in has waited too long.
         is_the_last: whether the client has sent EOF.
-        is_rest: whether it is what an earlier visit has left, and so waits behind what others have just sent.
+        is_rest: whether it is the rest of an earlier visit, and so waits behind input that others have just sent.
         waits: whether it is queued for its turn.
     """
 
@@ -53,9 +53,9 @@ class Held:
     )
 
     def __init__(self, budget: Budget, turn: TurnBudget, take: Callable[[bytes, int], None], made_s: float) -> None:
-        """``take`` takes in the input, the data from the start on; it may hold part of it again.
+        """Hold nothing. ``take`` takes in the input, the data from the start on; it may hold a part of it again.
 
-        ``made_s``: when the connection was made.
+        ``made_s`` is when the connection was made.
         """
         self._budget, self._turn, self._take, self._made_s = budget, turn, take, made_s
         self.data = b""
@@ -80,13 +80,15 @@ class Held:
         self.start = start
 
     def end(self) -> None:
-        """The connection was lost: drop the input, and the callback, which would form a reference cycle."""
+        """Drop the input, and the callback, which would form a reference cycle: the connection was lost."""
         self.set(b"", 0)
         self._take = _take_nothing
 
     def wait(self, asks: Asked | None) -> None:
-        """Queue for its turn, unless it is queued already. ``asks``: what the input begins with a query for; None if
-        it is not known to be a query."""
+        """Queue for a turn, unless it is queued already.
+
+        ``asks`` is the application that the input's first query is for; None if it is not known to be a query.
+        """
         if self.waits:
             return
         self.waits = True
