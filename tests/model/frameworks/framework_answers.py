@@ -11,31 +11,48 @@ from typing import Any
 import numpy as np
 
 from clipper.errors import ContainerFailed
-from clipper.model.frameworks.table import column_of
 from clipper.model.model import LoadedModel
+from clipper.model.protocol.columns import decode_predict_columns, encode_predict_columns
+from clipper.model.protocol.frames import Splitter
 from clipper.model.runtime.evaluate import evaluate
+from clipper.model.runtime.inputs import input_reader
 from clipper.model.runtime.loading import ModelSource, load
 from clipper.model.runtime.outputs import learn_type
+from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.records import Field, RecordType
-from clipper.values.types import DType
 
 FIELDS = ("loader", "target", "data", "input_type", "framework", "output", "sample_type")
 
 
 def inputs_of(model: LoadedModel, values: list[Any]) -> Any:
     if isinstance(model.input_type, RecordType):
-        return {
-            field.name: column_of(field, [value_of(field, row) for row in values]) for field in model.input_type.fields
-        }
+        return columns_of(model.input_type, values)
     if not model.input_type.dtype.is_numeric:
         return values
     arrays = [np.array(value, model.input_type.dtype.label) for value in values]
     return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
 
 
-def value_of(field: Field, row: dict[str, Any]) -> Any:
+def columns_of(record: RecordType, objects: list[dict[str, Any]]) -> Any:
+    """Columns as they come off the wire."""
+    rows = RecordRows(record)
+    columns = rows.columns([rows.row([packed(field, row) for field in record.fields]) for row in objects])
+    ((_, _, body),) = Splitter().feed(b"".join(encode_predict_columns(1, columns)))
+    return input_reader(record)(decode_predict_columns(body))
+
+
+def packed(field: Field, row: dict[str, Any]) -> Any:
+    """A value as a row has it."""
     value = row.get(field.name)
-    return value.encode() if field.type.dtype is DType.BYTES else value
+    if value is None and field.default is not None:
+        value = json.loads(field.default)
+    if value is None or isinstance(value, str):
+        return value if value is None else value.encode()
+    array = np.array(value, field.type.dtype.label)
+    if not field.type.shape:
+        return array.item()
+    dimensions = array.shape[: field.type.leading_dimensions]
+    return np.array(dimensions, "<u4").tobytes() + array.tobytes()
 
 
 def answer(folder: Path, case: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,9 @@ from clipper.values.types import DType
 Try = Callable[[RecordType, Columns], object]
 
 # Attributes by which meta-estimators hold what was fitted on their columns, one or several.
-_INNER = ("best_estimator_", "regressor_", "classifier_", "estimator_", "estimator", "estimators_")
+_INNER = ("best_estimator_", "regressor_", "classifier_", "estimator_", "estimators_")
+# Of scikit-learn, these take more than numbers: what they are fitted with decides.
+_TAKE_ANYTHING = ("FunctionTransformer", "FeatureHasher", "DictVectorizer", "DummyClassifier", "ColumnTransformer")
 # Columns without a known type that are tried in all combinations.
 _MOST_TRIED = 4
 # Calls that look for the columns that may lack values. Columns that were not tried in these may not.
@@ -193,14 +195,9 @@ def _kinds_of_leaf(step: Any, names: Sequence[str]) -> dict[str, Field | None]:
     if library in ("xgboost", "lightgbm"):
         fields = importlib.import_module(f"clipper.model.frameworks.{library}").fields_of(step)
         return dict(zip(names, fields)) if fields else {name: number(name) for name in names}
-    if library == "sklearn" and _takes_numbers(step):
+    if library == "sklearn" and type(step).__name__ not in _TAKE_ANYTHING:
         return {name: number(name) for name in names}
     return dict.fromkeys(names)
-
-
-def _takes_numbers(step: Any) -> bool:
-    # A function may take anything, and these two take what they hash or look up.
-    return type(step).__name__ not in ("FunctionTransformer", "FeatureHasher", "DictVectorizer", "DummyClassifier")
 
 
 def _boosted(step: Any, names: Sequence[str]) -> dict[str, Field | None] | None:
