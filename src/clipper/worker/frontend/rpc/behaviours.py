@@ -1,4 +1,4 @@
-"""What becomes of the message of a call that has one, by its kind: it has one answer, or is a watch."""
+"""The behaviour of a call with a single message: the message has one answer, or begins a watch."""
 
 from typing import Protocol
 
@@ -13,18 +13,18 @@ from clipper.worker.frontend.rpc.statuses import Refused
 from clipper.worker.frontend.rpc.stream import Rest, Stream
 from clipper.worker.frontend.rpc.wire import decode, encode
 
-# What ends a stream while the worker drains.
+# The error that ends a stream while the worker drains.
 STOPPING = Unavailable("the worker is stopping: ask again")
 
 
 class Counts:
     """
     Attributes:
-        calls: how many have come.
-        in_flight: how many messages have come, or are coming, that are not answered.
-        open: calls that have not ended.
-        streaming: those of them that are streams.
-        arriving: those of one message that is not there yet, the oldest first.
+        calls: the number of calls that have come.
+        in_flight: the number of messages that have come, or are coming, and are not answered.
+        open: the number of calls that have not ended.
+        streaming: the number of open calls that are streams.
+        arriving: the calls whose single message is not there yet, the oldest first.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Counts:
 
 
 class Shared(Protocol):
-    """What the calls of a gRPC port share. ``services`` are those of the latest snapshot."""
+    """The common state of a gRPC port's calls. ``services`` are those of the latest snapshot."""
 
     port: Port
     services: Services
@@ -41,7 +41,7 @@ class Shared(Protocol):
 
 
 class Single:
-    """A call whose client sends one message. The message counts against the budget until its end has come, too."""
+    """A call whose client sends one message. The message counts against the budget until the client's end has come."""
 
     is_busy = may_be_quiet = False
 
@@ -71,8 +71,10 @@ class Single:
         return message
 
     def make_room(self, share: int) -> bool:
-        """End a call whose message has been on its way for a while, or whose connection has more than its share of the
-        open calls; return whether it ended."""
+        """End the call if its message is slow, or its connection has more than its share of the open calls.
+
+        Returns whether it ended.
+        """
         is_slow = self._shared.port.sweeps - self._began_sweep >= bounds.SLOW_MESSAGE_SWEEPS
         if not is_slow and self._stream.open_calls <= share:
             return False
@@ -90,7 +92,7 @@ class Single:
 
 
 class UnaryCall(Single):
-    """A call of one message, which has one answer."""
+    """A call with a message and an answer."""
 
     def __init__(self, stream: Stream, shared: Shared) -> None:
         super().__init__(stream, shared)
@@ -98,7 +100,7 @@ class UnaryCall(Single):
         shared.counts.in_flight += 1
 
     def end(self) -> None:
-        # What is served may have changed while the message came, and so may keys.
+        # Services and keys may have changed while the message came.
         method = self._shared.services.unary[self._stream.head.path]
         self._call = start(self._stream, self, self._taken(), self._shared, method, self._stream.arrived_s)
 
@@ -126,7 +128,7 @@ class UnaryCall(Single):
 
 
 class Watch(Single):
-    """Tells a service's health, and whenever it changes."""
+    """A call that tells a service's health now, and whenever it changes."""
 
     def __init__(self, stream: Stream, shared: Shared) -> None:
         super().__init__(stream, shared)
@@ -164,7 +166,7 @@ def hold(budget: Budget, size_bytes: int) -> None:
     """Count a message that waits.
 
     Raises:
-        Overloaded: there is no room for it. It is counted nevertheless.
+        Overloaded: there is no room for the message. It is counted nevertheless.
     """
     budget.held_bytes += size_bytes
     if not budget.has_room(0):
@@ -179,8 +181,10 @@ def start(
     method: Unary,
     arrived_s: float | None = None,
 ) -> Call:
-    """Have a method answer a message, now or later. ``arrived_s`` as in ``Call``. Raises MalformedRequest if the
-    message is compressed, and the call's head does not say how."""
+    """Have a method answer a message, now or later. ``arrived_s`` is that of ``Call``.
+
+    Raises MalformedRequest if the message is compressed, and the call's head does not say how.
+    """
     port, head = shared.port, stream.head
     note = None
     if head.varying or port.watch is not None:

@@ -1,4 +1,4 @@
-"""A call from its message to its answer, and what stands between it and the endpoints that it shares with REST."""
+"""A call from its message to its answer, and the bridge to the endpoints that it shares with REST."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -21,16 +21,16 @@ BUG = "a bug in Clipper: the worker's log has its traceback"
 
 
 class Caller(Protocol):
-    """The stream that made a call. One of these methods ends the call."""
+    """The stream that made a call. Either method ends the call."""
 
     def on_answer(self, message: bytes, rest: Rest = ()) -> None:
-        """``rest``: of a long answer, in pieces; the message is how it begins."""
+        """Send the answer. ``rest``: the rest of a long answer, in pieces; ``message`` is its beginning."""
 
     def on_refusal(self, refused: Refused) -> None: ...
 
 
 class CallExchange(Exchange, gc=False, eq=False):
-    """An exchange whose answer is a message, or what endpoints answer with 200 of HTTP: without a head."""
+    """An exchange whose answer is a message, or an endpoint's body of a 200 answer, without a head of HTTP."""
 
     refused: Refused | None = None
 
@@ -43,14 +43,14 @@ class CallExchange(Exchange, gc=False, eq=False):
 
 
 class Call:
-    """One call: a visitor that waits for its turn, and what its exchange answers to.
+    """A call: a visitor that waits for its turn, and the receiver of its exchange's answer.
 
     Attributes:
-        message: what came; it counts against the budget while it waits for its answer.
-        deadline_s: by when an answer is wanted, on the loop's clock; None if at any time.
+        message: the client's message; it counts against the budget while it waits for its answer.
+        deadline_s: the time by which the client wants an answer, on the loop's clock; None if it sets none.
         arrived_s: when the end of its message was read.
         asks, patience_s: see ``Visitor``.
-        note: what is noted of it; None if nothing is.
+        note: the note on the call; None if there is none.
     """
 
     __slots__ = (
@@ -79,7 +79,7 @@ class Call:
         arrived_s: float | None = None,
         note: RequestNote | None = None,
     ) -> None:
-        """``arrived_s``: None if the message can only now be asked about."""
+        """Make a call. ``arrived_s``: None if the message can only now be asked."""
         self._port = port
         self._caller: Caller | None = caller
         self.message = message
@@ -99,7 +99,7 @@ class Call:
         return self._port.work
 
     def run(self, method: "Callable[[Call], None]") -> None:
-        """Have a method answer it, now or later. An error that it raises refuses the call."""
+        """Have a method answer the call, now or later. An error that the method raises refuses the call."""
         try:
             method(self)
         except ClipperError as error:
@@ -119,15 +119,16 @@ class Call:
         """Ask an endpoint, once it is the call's turn if it is a query.
 
         Args:
-            begin: what is asked, of an exchange, when it arrived, and whether it is late. It may raise ClipperError.
-            asks: what queries are for that wait in one line; None lets the call in at once.
-            slo_s: its SLO.
-            then: takes the endpoint's answer, and goes on; None if the answer is the call's.
+            begin: asks the endpoint, given an exchange, the time of arrival, and whether the call is late. It may raise
+                ClipperError.
+            asks: the object whose queries wait in a line with this call; None lets the call in at once.
+            slo_s: the call's SLO.
+            then: takes the endpoint's answer, and goes on; None if the endpoint's answer is the call's.
 
-        Raises Overloaded if there is no room for it to wait.
+        Raises Overloaded if there is no room for the call to wait.
         """
         self._begin, self._then = begin, then
-        # Each knows the other, and the collector looks at no exchange: it would keep both until the call ends.
+        # Call and exchange refer to each other, and the collector does not track exchanges: it could not free them.
         self._exchange = CallExchange(self)
         self._exchange.note = self.note
         self._hold(len(self.message))
@@ -159,7 +160,7 @@ class Call:
                 exchange.refuse("internal_error", BUG)
 
     def flush(self) -> None:
-        """The exchange has its answer."""
+        """Pass on the exchange's answer, which it now has."""
         exchange, then = self._exchange, self._then
         if exchange is None or exchange.response is None:
             return
@@ -185,7 +186,7 @@ class Call:
             caller.on_refusal(refused)
 
     def cancel(self) -> None:
-        """The client has left: cancel what was asked."""
+        """Cancel the query or job of the call: the client has left."""
         exchange = self._exchange
         if self._end() is not None:
             self._conclude(CANCELLED, 0)
@@ -211,6 +212,6 @@ class Call:
 
 
 def check_size(size_bytes: int, most_bytes: int) -> None:
-    """Raises TooLarge where a message is over what its application takes."""
+    """Raise TooLarge if a message is over its application's bound."""
     if size_bytes > most_bytes:
         raise TooLarge(limits.over_bound("message", most_bytes))

@@ -1,4 +1,4 @@
-"""One client's connection to the gRPC port: passes bytes between its transport and its session."""
+"""A client's connection to the gRPC port: passes bytes between its transport and its session."""
 
 import asyncio
 from itertools import islice
@@ -29,12 +29,12 @@ _STREAMING = _REFLECTIONS | {STREAM_INFER, WATCH.path}
 
 
 class Server(Shared, Protocol):
-    """What the connections to a gRPC port share.
+    """The common state of the connections to a gRPC port.
 
     Attributes:
-        connections: the open ones, in the order in which they were made.
-        giving_way: which of them gives way to a new one when there are as many as there may be.
-        slo_s: infinite: what they have sent may wait, and the calls in it know when it came.
+        connections: the open connections, in the order in which they were made.
+        giving_way: decides which of them gives way to a new connection when there are too many.
+        slo_s: infinite: clients' input may wait, and its calls know when it came.
     """
 
     connections: "dict[RpcConnection, None]"
@@ -107,7 +107,7 @@ class RpcConnection(asyncio.Protocol):
             self._hold(data, 0)
 
     def eof_received(self) -> bool:
-        """The client sends no more but may still read: answer its calls, then close."""
+        """Answer the client's calls, then close: it sends no more but may still read."""
         if self._has_ended or not self.is_busy:
             return False
         self._has_eof = True
@@ -117,7 +117,7 @@ class RpcConnection(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        """The client does not read: stop reading what it sends, and writing."""
+        """Stop reading from the client, and writing to it: it does not read."""
         self._writing_paused = True
         self._adjust_reading()
         self._look_at_untaken()
@@ -174,7 +174,7 @@ class RpcConnection(asyncio.Protocol):
         self._adjust_reading()
 
     def _wait(self) -> None:
-        # There may be queries in it: once it is taken apart into calls, each waits for its application's turn.
+        # The input may have queries: once it is split into calls, each waits for its application's turn.
         self._held.wait(self._shared)
 
     def _adjust_reading(self) -> None:
@@ -217,7 +217,7 @@ class RpcConnection(asyncio.Protocol):
         self._port.count_refused(code)
 
     def has_room(self, size_bytes: int) -> bool:
-        # What was answered in this turn of the loop is not counted yet.
+        # The answers of this turn of the loop are not counted yet.
         uncounted_bytes = self._session.unsent_bytes - self.untaken.size_bytes
         if self._port.budget.has_room(size_bytes + max(uncounted_bytes, 0)):
             return True
@@ -225,7 +225,7 @@ class RpcConnection(asyncio.Protocol):
         return False
 
     def on_output(self) -> None:
-        """Write soon: answers of one batch go out together."""
+        """Write soon, so that the answers of a batch go out together."""
         if not self._flush_is_due:
             self._flush_is_due = True
             self._call_soon(self._flush)
@@ -241,7 +241,7 @@ class RpcConnection(asyncio.Protocol):
             return
         session = self._session
         if not self._writes_long and not self._write_piece():
-            # A client that reads as fast as it is written to must not have a long answer written in one turn.
+            # A client that reads as fast as this connection writes must not get a long answer in a single turn.
             self._writes_long = True
             self._port.work.do(self._write_long())
         if self._writing_paused or self.untaken.size_bytes or session.unsent_bytes:
@@ -250,7 +250,7 @@ class RpcConnection(asyncio.Protocol):
             self._finish_writing()
 
     def _write_piece(self) -> bool:
-        """Write what there is to send, at most a piece of it. Return whether that was all that can be written now."""
+        """Write at most a piece of the output. Return whether that was all that can be written now."""
         if self._has_ended or self._writing_paused or self.transport.is_closing():
             return True
         data = self._session.data_to_send()
@@ -276,12 +276,12 @@ class RpcConnection(asyncio.Protocol):
             self._port.shed(0)
 
     def cut_off(self) -> None:
-        """Close at once. The unread answers are released when the connection is lost."""
+        """Close at once. Unread answers are released when the connection is lost."""
         self.is_going = True
         self.transport.abort()
 
     def _finish_writing(self) -> None:
-        """All is written: send EOF, and let the sweep close once the client has had time to read."""
+        """Send EOF after the last output, and let the sweep close once the client has had time to read."""
         self._has_ended = True
         self._last_sweep = self._port.sweeps
         if not self.transport.is_closing() and self.transport.can_write_eof():
@@ -291,7 +291,7 @@ class RpcConnection(asyncio.Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether input or a call waits to be answered, or an answer for its client."""
+        """Whether input or a call waits for its answer, or an answer waits for its client."""
         return bool(self._held.data or self._session.streams) or self._session.unsent_bytes > 0
 
     @property
@@ -306,10 +306,10 @@ class RpcConnection(asyncio.Protocol):
         return slow_from_s(streams[0].began_s, streams[0].arriving_bytes) if is_arriving else None
 
     def give_way(self) -> None:
-        """Tell the client that no call of it was asked, and end."""
+        """Tell the client that none of its calls was asked, and end."""
         for stream in list(self._session.streams.values()):
             stream.fail(Overloaded("all connections are taken, and this call's message arrives too slowly: try later"))
-        self._flush()  # the end would go ahead of that
+        self._flush()  # the end would overtake the answers
         self._session.terminate(ErrorCode.NO_ERROR)
         self._flush()
 
@@ -328,7 +328,7 @@ class RpcConnection(asyncio.Protocol):
         return next((stream for stream in streams if stream.arriving_bytes), None)
 
     def announce_end(self) -> None:
-        """The worker drains: ask the client to call another one, and end what would go on for ever."""
+        """Ask the client to call another worker, since this one drains; and end calls that would go on for ever."""
         self._session.announce_end()
         for stream in list(self._session.streams.values()):
             if stream.behaviour is not None:
@@ -340,7 +340,7 @@ class RpcConnection(asyncio.Protocol):
         self._flush()
 
     def sweep(self, sweeps: int) -> None:
-        """End what takes too long. Called once a second."""
+        """End a connection or call that takes too long. Called once a second."""
         session = self._session
         quiet = sweeps - self._last_sweep
         if self._has_ended:

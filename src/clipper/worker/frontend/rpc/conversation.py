@@ -1,4 +1,4 @@
-"""Streams of messages: infer requests are answered side by side, requests of the reflection service one by one."""
+"""Streams of messages: answers infer requests side by side, and requests of the reflection service one by one."""
 
 from collections import deque
 
@@ -20,19 +20,19 @@ from clipper.worker.frontend.rpc.wire import delimited_head, encode
 STREAM_INFER = METHODS["ModelStreamInfer"].path
 _STREAM_RESPONSE = OPEN_INFERENCE.message("ModelStreamInferResponse")
 _INFER_RESPONSE = next(field.number for field in _STREAM_RESPONSE.fields.values() if field.name == "infer_response")
-# Of a decoupled model of Triton's a request may have several answers, and clients read until the final one.
+# A request to a decoupled model of Triton may have several answers, and clients read until the final answer.
 _FINAL = {"triton_final_response": {"bool_param": True}}
 _FINAL_PART = encode(RESPONSE, {"parameters": _FINAL})
 
 
 class Asked:
-    """A message of a stream that was asked and is not answered: the caller of its call.
+    """A stream's message that was asked and is not answered; the caller of its call.
 
     Attributes:
-        id: the request's; answers with one id keep the order of their requests.
-        call: None while its method begins it.
-        answer: the whole message, in pieces, while it waits for the answers before it; None until it is there.
-        held_bytes: what it has in the budget beside its call.
+        id: the request's id; answers with the same id keep the order of their requests.
+        call: the message's call; None while its method begins it.
+        answer: the whole answer, in pieces, while it waits for the answers before it; None until it is there.
+        held_bytes: its bytes in the budget, beside those of its call.
     """
 
     __slots__ = ("_of", "answer", "call", "held_bytes", "id")
@@ -52,7 +52,7 @@ class Asked:
 
 
 class AnswerOrder:
-    """The order of a stream's answers: those with one id, also with none, are sent in the order of their requests."""
+    """The order of a stream's answers: those with the same id, or without, are sent in the order of their requests."""
 
     def __init__(self) -> None:
         self._lines: dict[str, deque[Asked]] = {}
@@ -64,7 +64,7 @@ class AnswerOrder:
         line.append(asked)
 
     def due(self, asked: Asked) -> list[Asked]:
-        """Remove and return what may be sent now that ``asked`` has its answer."""
+        """Remove and return the messages whose answers may be sent now that ``asked`` has its answer."""
         line = self._lines[asked.id]
         due: list[Asked] = []
         while line and line[0].answer is not None:
@@ -78,7 +78,7 @@ class Conversation:
     """A stream of messages.
 
     Infer requests run at the same time, up to ``MAX_STREAM_REQUESTS``; each has an answer of its own, if only an error.
-    Of other streams the next message is asked once the one before it is answered, and an error ends them.
+    In other streams, the next message is asked once the message before it is answered, and an error ends the stream.
 
     Messages are asked at once while the turn has time, and else in later turns. Without this bound, all of a stream's
     messages that wait would be asked in one turn. Their time of arrival is kept, from which their SLO counts.
@@ -87,19 +87,19 @@ class Conversation:
     may_be_quiet = True
 
     def __init__(self, stream: Stream, shared: Shared, later: "Backlog[Conversation]") -> None:
-        """``later``: those of one connection whose next message waits for a turn."""
+        """Begin a stream. ``later``: the connection's streams whose next message waits for a turn."""
         self._stream = stream
         self._shared = shared
         self._later = later
         self._is_infer = stream.head.path == STREAM_INFER
-        # Where messages may be compressed their ids are not known in time: all are answered in their order.
+        # If messages may be compressed, their ids are not known in time: all are answered in their order.
         self._reads_ids = self._is_infer and stream.head.encoding == b"identity"
-        # Messages that were not asked about, and when they came.
+        # Messages that were not asked yet, and when they came.
         self._waiting: deque[tuple[Message, float]] = deque()
         self.held_bytes = 0
         self._open: dict[Asked, None] = {}
         self._order = AnswerOrder()
-        # Requests that come after this time are refused, and the stream ends once it has answered those before.
+        # Requests that come after this time are refused, and the stream ends once it has answered the earlier ones.
         self._stops_s = float("inf")
         self._is_asking = self._is_due = self._has_left = False
         shared.counts.open += 1
@@ -136,7 +136,7 @@ class Conversation:
         self._shared.counts.streaming -= 1
         self._waiting.clear()
         self._release(self.held_bytes)
-        # Each knows the other.
+        # The stream and the order refer to each other.
         self._order = AnswerOrder()
         for asked in list(self._open):
             self._close(asked)
@@ -172,7 +172,7 @@ class Conversation:
             self._ask()
 
     def _hold_back(self, asked: Asked, size_bytes: int) -> None:
-        """Keep an answer until those before it are sent, if there is room for it."""
+        """Keep an answer until the answers before it are sent, if there is room for it."""
         budget = self._shared.port.budget
         if not budget.has_room(size_bytes):
             no_room = Overloaded("answers that wait for those before them take up all memory: try again in a moment")
@@ -195,7 +195,7 @@ class Conversation:
     # -- requests ------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        """Go on with what waits, as far as it may be asked now."""
+        """Ask the waiting messages that may be asked now."""
         if self._is_asking or self._is_due:
             return
         turn = self._shared.port.turn
@@ -207,7 +207,7 @@ class Conversation:
             self._later.add(self)
 
     def go_on(self, end_s: float) -> bool:
-        """Ask about one message that has waited for a turn; return whether no other one waits for one."""
+        """Ask a message that has waited for a turn. Return whether no other message waits for a turn."""
         self._is_asking = True
         if self._can_ask:
             self._ask_next()
@@ -267,14 +267,14 @@ class Conversation:
             asked.call = call
 
     def _why_refused(self, arrived_s: float) -> ClipperError | None:
-        """Return why a message that came at this time is not asked; None if it is."""
+        """Return why a message that came at this time is not asked; None if it is asked."""
         if len(self._open) >= bounds.MAX_STREAM_REQUESTS:
             most = bounds.MAX_STREAM_REQUESTS
             return Overloaded(f"{most} requests of this stream wait for their answers: wait for some of these")
         return STOPPING if arrived_s > self._stops_s else None
 
     def _release(self, size_bytes: int) -> None:
-        """Messages of this size wait no longer."""
+        """Release the memory of messages of this size, which wait no longer."""
         self.held_bytes -= size_bytes
         self._shared.port.budget.held_bytes -= size_bytes
 
@@ -286,11 +286,11 @@ class Conversation:
 
 
 def _held_bytes(message: Message) -> int:
-    """Return what a message that waits takes."""
+    """Return the memory that a waiting message takes."""
     return len(message.data) + bounds.MESSAGE_HELD_BYTES
 
 
 def _error(request_id: str, refused: Refused) -> bytes:
-    """Return an error as the answer to a request: with the request's id, by which clients find what it is about."""
+    """Return an error as the answer to a request, with the request's id, by which clients match it."""
     answer = {"id": request_id, "parameters": _FINAL | {"code": {"string_param": refused.code}}}
     return encode(_STREAM_RESPONSE, {"error_message": str(refused), "infer_response": answer})

@@ -1,4 +1,4 @@
-"""``Observe``: messages to the JSON that the query port's observe call takes, and its answer back."""
+"""The method ``Observe``: turns messages into the JSON that REST's observe call takes, and its answer back."""
 
 from collections.abc import Generator, Sequence
 
@@ -12,14 +12,14 @@ from clipper.worker.frontend.rpc.wire import decode, encode, split
 
 _REQUEST, _RESPONSE = CLIPPER.message("ObserveRequest"), CLIPPER.message("ObserveResponse")
 _OBSERVATION = CLIPPER.message("Observation")
-# What takes a few milliseconds.
+# The observations that take a few milliseconds.
 _PER_STEP = 200
-# By the message's names, where JSON's differ.
+# JSON's names by those of the message, if they differ.
 _AS_JSON = {"input_json": "input", "label_json": "label"}
 
 
 def split_request(message: memoryview) -> tuple[str, list[memoryview]]:
-    """The application's name, and each observation. Raises MalformedRequest if it is none, or has too many."""
+    """Return the application's name, and the observations. Raises MalformedRequest if these are none or too many."""
     found = split(_REQUEST, message, MAX_OBSERVATIONS + 1)
     observations = found.get("observations", [])
     if not 1 <= len(observations) <= MAX_OBSERVATIONS:
@@ -28,8 +28,10 @@ def split_request(message: memoryview) -> tuple[str, list[memoryview]]:
 
 
 def as_body(observations: Sequence[memoryview]) -> Generator[None, None, bytes | bytearray]:
-    """Return the body of an observe call, in steps of a few milliseconds at most. Raises MalformedRequest if one is no
-    observation."""
+    """Return the body of an observe call, in steps of a few milliseconds at most.
+
+    Raises MalformedRequest if an observation cannot be read.
+    """
     body = bytearray(b'{"observations":[')
     for index, each in enumerate(observations):
         parts = [
@@ -44,8 +46,10 @@ def as_body(observations: Sequence[memoryview]) -> Generator[None, None, bytes |
 
 
 def as_response(answer: bytes, count: int) -> Generator[None, None, bytes]:
-    """Return the message that an observe call's answer is, in steps as above. Raises MalformedRequest if the JSON of
-    observations was such that it has not one for each."""
+    """Return an observe call's answer as a message, in steps of a few milliseconds at most.
+
+    Raises MalformedRequest if the answer has another number of results than observations, as some JSON in them causes.
+    """
     outcomes = msgspec.json.decode(answer)["observations"]
     if len(outcomes) != count:
         raise MalformedRequest("input_json or label_json is not the JSON of one value")

@@ -1,4 +1,4 @@
-"""What gRPC writes into HTTP/2: the head of a call, its length-prefixed messages, and the trailers that end it."""
+"""The framing of gRPC in HTTP/2: the head of a call, its length-prefixed messages, and the trailers that end it."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import NO_ROOM, Budget
 from clipper.worker.frontend.http.heads import VARYING_NAMES, Headers
 
-# A flag that says whether the message is compressed, and its length.
+# The prefix is a flag that says whether the message is compressed, and the message's length.
 PREFIX_BYTES = 5
 ENCODINGS = (b"identity", b"gzip", b"deflate")
 ANSWER_HEAD: Headers = [
@@ -20,7 +20,7 @@ ANSWER_HEAD: Headers = [
     (b"grpc-accept-encoding", b",".join(ENCODINGS)),
 ]
 OK_TRAILERS: Headers = [(b"grpc-status", b"0")]
-# At most 8 digits and a unit; its seconds.
+# A time-out has at most 8 digits and a unit.
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _NOT_PLAIN = re.compile(rb"[^ -$&-~]")
@@ -28,14 +28,14 @@ _HTTP_TEXT = b"this port speaks gRPC only"
 
 
 class Message(msgspec.Struct, gc=False):
-    """``is_compressed``: by the encoding of the call's head. There may be a million, so the collector looks at none."""
+    """A message; if it is compressed, by the encoding of the call's head. A million must not delay the collector."""
 
     data: bytes
     is_compressed: bool
 
 
 class NotGrpc(Exception):
-    """A request of HTTP/2 that is not a call. ``head`` is that of its answer."""
+    """The request of HTTP/2 is no call. ``head`` is the head of its answer."""
 
     def __init__(self, status: bytes) -> None:
         super().__init__(status.decode())
@@ -47,9 +47,9 @@ class CallHead(NamedTuple):
 
     Attributes:
         path: ``/package.Service/Method``.
-        authorizations: the values of all its headers ``authorization``.
-        timeout_s: how long the client waits for an answer; None if it says nothing.
-        encoding: how its compressed messages are encoded; ``identity`` if none are.
+        authorizations: the values of all its ``authorization`` headers.
+        timeout_s: how long the client waits for an answer; None if it does not say.
+        encoding: the encoding of its compressed messages; ``identity`` if none is compressed.
         varying: the headers that name the request, or its trace.
     """
 
@@ -90,7 +90,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
             varying.append((name, value))
     if method != b"POST":
         raise NotGrpc(b"405")
-    # Other types go on with + and the name of a message format, or with parameters.
+    # Other types continue with + and the name of a message format, or with parameters.
     if content_type != b"application/grpc" and not content_type.startswith(
         (b"application/grpc+proto", b"application/grpc;")
     ):
@@ -105,7 +105,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
 
 
 def seconds_of(timeout: bytes) -> float:
-    """Return the seconds of a ``grpc-timeout``, e.g. of ``100m``. Raises MalformedRequest if it is not a time."""
+    """Return the seconds of a ``grpc-timeout``: 0.1 for ``100m``. Raises MalformedRequest if it is not a time."""
     found = _TIMEOUT.fullmatch(timeout)
     if found is None:
         shown = timeout[:40].decode("latin-1")
@@ -114,18 +114,20 @@ def seconds_of(timeout: bytes) -> float:
 
 
 def prefix_of(size_bytes: int) -> bytes:
-    """Return what stands before a message of this size."""
+    """Return the prefix of a message of this size."""
     return b"\0" + size_bytes.to_bytes(4, "big")
 
 
 def percent_encoded(text: str) -> bytes:
-    """The text as the header ``grpc-message`` holds it."""
+    """Return the text for the header ``grpc-message``."""
     return _NOT_PLAIN.sub(lambda found: b"%%%02X" % found[0][0], text.encode("utf-8", "replace"))
 
 
 class MessageReader:
     """Cuts the messages out of a stream's data. An incomplete message counts against the budget until ``drop``.
-    ``held_bytes``: what has come of it."""
+
+    ``held_bytes`` is the size of its part that has come.
+    """
 
     __slots__ = ("_budget", "_data", "_wanted_bytes", "held_bytes")
 
@@ -133,7 +135,7 @@ class MessageReader:
         self._budget = budget
         self._data = bytearray()
         self.held_bytes = 0
-        # What has to be there before there is something to do: a prefix, or a prefix and its message.
+        # The bytes that must be there before there is something to do: a prefix, or a prefix and its message.
         self._wanted_bytes = PREFIX_BYTES
 
     @property

@@ -1,4 +1,4 @@
-"""``ModelInfer``: each row of the tensors that come is a query."""
+"""The method ``ModelInfer``: each row of the request's tensors is a query."""
 
 import msgspec
 
@@ -14,18 +14,18 @@ from clipper.worker.frontend.rpc.requests import RAW_INPUT_CONTENTS, read_reques
 from clipper.worker.frontend.rpc.wire import fields
 from clipper.worker.selection.application import Application
 
-# What is left for the answer to get to its client before the client's deadline.
+# The time that the answer needs to reach its client before the client's deadline.
 RETURN_S = 0.001
 
 
 class InferCall(msgspec.Struct, gc=False, eq=False):
-    """The endpoint of infer calls that are alike.
+    """The endpoint of equal infer calls.
 
     Attributes:
-        plan: what the message says up to its last ``raw_input_contents``, which is one row as it is; None if that has
-            to be read.
-        head_bytes: how long that is.
-        deadline_s: the client's, on the loop's clock; None if it has none.
+        plan: the plan in the message's beginning, if its end, the last ``raw_input_contents``, is a single raw row;
+            None if the message has to be read.
+        head_bytes: the length of that beginning.
+        deadline_s: the client's deadline, on the loop's clock; None if it has none.
     """
 
     methods = ("POST",)
@@ -50,7 +50,7 @@ class InferCall(msgspec.Struct, gc=False, eq=False):
         self.of.handle(exchange, bytes(body), arrived_s, self)
 
     def limited(self, plan: Plan) -> Plan:
-        """The plan, whose time-out is the client's if that is sooner. Raises DeadlineExceeded if it is over."""
+        """Return the plan with the client's deadline if that is sooner. Raises DeadlineExceeded if it is over."""
         if self.deadline_s is None:
             return plan
         left_s = self.deadline_s - self.now_s - RETURN_S
@@ -62,7 +62,7 @@ class InferCall(msgspec.Struct, gc=False, eq=False):
 
 
 class ModelInfer:
-    """One application's infer calls."""
+    """Answers an application's infer calls."""
 
     def __init__(self, application: Application, work: LongWork, max_body_bytes: int, known: "KnownHeads") -> None:
         self.application = application
@@ -101,7 +101,7 @@ class ModelInfer:
         arrived_s: float,
         asked: InferCall,
     ) -> Steps | None:
-        """Ask the only row, or return the steps that ask several."""
+        """Ask the only row, or return the steps that ask several rows."""
         if plan.row_bytes is not None and plan.row_bytes <= DIRECT_ROW_BYTES:
             self.known.remember(message, plan.row_bytes, self, asked.version, plan)
         if plan.rows > 1:
@@ -119,9 +119,9 @@ class ModelInfer:
 
 
 class KnownHeads:
-    """Remembers the plans of infer requests that differ in nothing but their row.
+    """Remembers the plans of infer requests that differ only in their row.
 
-    They are looked up by their length, of which a client's are the same.
+    They are looked up by their requests' length, since all requests of a client have the same.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class KnownHeads:
         last = 0, 0
         for number, wire, value in fields(memoryview(message)):
             last = number, len(value) if wire == 2 else 0
-        # The row has to be what the message ends with, as clients write it.
+        # The message has to end with the row, as clients write it.
         if last != (RAW_INPUT_CONTENTS, row_bytes):
             return
         if len(self._found) >= MAX_PLANS:

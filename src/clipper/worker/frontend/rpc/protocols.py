@@ -1,4 +1,4 @@
-"""The services that are offered, read from ``protos/``."""
+"""The offered services, read from ``protos/``."""
 
 from importlib.resources import files
 
@@ -15,7 +15,7 @@ OPEN_INFERENCE = _read("open_inference.proto", "open_inference.proto")
 CLIPPER = _read("clipper.proto", "clipper.proto")
 HEALTH = _read("grpc/health/v1/health.proto", "health.proto")
 REFLECTION = _read("grpc/reflection/v1/reflection.proto", "reflection.proto")
-# What clients asked before: the same by another name.
+# The same service under the name that older clients use.
 REFLECTION_ALPHA = parse(
     "grpc/reflection/v1alpha/reflection.proto",
     (_FOLDER / "reflection.proto").read_text().replace("grpc.reflection.v1", "grpc.reflection.v1alpha"),

@@ -9,7 +9,7 @@ from clipper.worker.frontend.rpc.wire import Values, decode, encode
 _ENUM, _MESSAGE = 14, 11
 _ONE, _REPEATED = 1, 3
 
-# The part of google/protobuf/descriptor.proto that is needed. In a oneof stands what is written also where it is 0.
+# The needed part of google/protobuf/descriptor.proto. A field in a oneof is written even if it is 0.
 _DESCRIPTOR = parse(
     "descriptor.proto",
     """
@@ -40,7 +40,7 @@ message MethodDescriptorProto {
 
 
 def describe(file: File) -> bytes:
-    """A serialised FileDescriptorProto."""
+    """Return a file's serialised FileDescriptorProto."""
     return encode(
         _DESCRIPTOR.message("FileDescriptorProto"),
         {
@@ -127,7 +127,7 @@ _BY_SYMBOL = _by_symbol()
 
 
 def reflect(message: bytes) -> bytes:
-    """Return the answer to one request. Raises MalformedRequest if it is not a message."""
+    """Return the answer to a request. Raises MalformedRequest if it is not a message."""
     asked = decode(_REQUEST, memoryview(message))
     return encode(_RESPONSE, {"valid_host": asked.get("host"), "original_request": asked, **_answer(asked)})
 

@@ -1,4 +1,4 @@
-"""Infer requests as messages: the same ``Plan`` as of REST, and where each tensor's data is."""
+"""Reads infer requests from messages: into the same ``Plan`` as REST's, and the place of each tensor's data."""
 
 from collections.abc import Generator
 from typing import Any
@@ -24,15 +24,17 @@ _INPUT = OPEN_INFERENCE.message("ModelInferRequest.InferInputTensor")
 _OUTPUT = OPEN_INFERENCE.message("ModelInferRequest.InferRequestedOutputTensor")
 _PARAMETER = OPEN_INFERENCE.message("ModelInferRequest.ParametersEntry")
 _NAME, _VERSION, _ID, RAW_INPUT_CONTENTS = 1, 2, 3, 7
-# Longer than any; the message of an error shows less.
+# No name is longer; the message of an error shows less.
 MAX_NAME_BYTES = 1024
-# A few of each tensor, and parameters.
+# A few fields of each tensor, and parameters.
 _MAX_FIELDS = 200
 
 
 def who_is_asked(message: memoryview) -> tuple[str, str | None]:
-    """The model of a request and its version; None leaves that to the application. Raises MalformedRequest if it is not
-    a message, or names no model."""
+    """Return a request's model and version; None leaves the version to the application.
+
+    Raises MalformedRequest if the request is not a message, or names no model.
+    """
     found = {_NAME: b"", _VERSION: b""}
     for index, (number, wire, value) in enumerate(fields(message)):
         if number in found and wire == 2:
@@ -49,7 +51,7 @@ def who_is_asked(message: memoryview) -> tuple[str, str | None]:
 
 
 def id_of(message: memoryview) -> str:
-    """Return a request's id as it can be known before the request is read: empty if it has none, or is no message."""
+    """Return a request's id without reading the whole request; empty if it has none, or is no message."""
     found = b""
     try:
         for index, (number, wire, value) in enumerate(fields(message)):
@@ -91,7 +93,7 @@ def read_request(
         tensors.append(tensor)
     head = InferHead(
         id=found.get("id") or None,
-        # As the request's tensors came, those of the reply go.
+        # The reply's tensors are sent in the form of the request's.
         parameters=_parameters(found, "binary_data_output") | {"binary_data_output": bool(raw)},
         outputs=[_output(each) for each in found.get("outputs", [])],
     )
@@ -110,7 +112,7 @@ def _output(message: memoryview) -> OutputHead:
 
 
 def _parameters(found: Values, without: str) -> dict[str, Any]:
-    """``without``: what REST has to say how data comes, and a message does not."""
+    """Return the parameters, without those with which REST, unlike a message, has to say how data comes."""
     parameters = {}
     for each in found.get("parameters", []):
         entry = decode(_PARAMETER, each, _MAX_FIELDS)

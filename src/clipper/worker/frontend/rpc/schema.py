@@ -1,4 +1,4 @@
-"""Services and messages as the files in ``protos/`` have them: the subset of proto3 that these use."""
+"""Reads the services and messages of the files in ``protos/``: the subset of proto3 that these files use."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ SCALARS = {
     "bytes": 12,
     "uint32": 13,
 }
-# One statement, with single spaces. Anything else, as the line on the syntax, means nothing here.
+# A statement, with single spaces. Other statements, such as the line on the syntax, are skipped.
 _STATEMENT = re.compile(
     r"(?P<end>\})"
     r"|package (?P<package>[\w.]+);"
@@ -32,7 +32,7 @@ _COMMENT = re.compile(r"//[^\n]*")
 
 
 class Enum(Struct):
-    """``name``: with its package, as those of messages are. ``values``: numbers by name."""
+    """An enum. ``name`` includes the package, as a message's name does. ``values``: numbers by name."""
 
     name: str
     values: dict[str, int]
@@ -41,9 +41,9 @@ class Enum(Struct):
 class Field(Struct):
     """
     Attributes:
-        kind: a scalar's type, or that of a message or an enum as the file has it, which ``type`` is then.
-        oneof: the group of which one at most is set; empty if it is in none.
-        is_map: a repeated message of a key and a value.
+        kind: a scalar's type, or the name of a message or an enum in the file; ``type`` is then that message or enum.
+        oneof: the group of fields of which at most one is set; empty if the field is in none.
+        is_map: whether the field is a repeated message of a key and a value.
     """
 
     name: str
@@ -58,9 +58,9 @@ class Field(Struct):
 class Message(Struct):
     """
     Attributes:
-        fields: by their numbers.
-        messages, enums: those that are declared within it.
-        is_entry: of a map.
+        fields: the fields by their numbers.
+        messages, enums: the messages and enums that are declared within it.
+        is_entry: whether it is an entry of a map.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Message(Struct):
 
 
 class Method(NamedTuple):
-    """``path`` is what requests for it name."""
+    """A method of a service. Requests name it by ``path``."""
 
     name: str
     path: str
@@ -96,18 +96,18 @@ class File(Struct):
     services: list[Service]
 
     def message(self, name: str) -> Message:
-        """``name``: without its package. Raises KeyError."""
+        """Return a message by its name without the package. Raises KeyError."""
         found = self.types()[f"{self.package}.{name}"]
         assert isinstance(found, Message)
         return found
 
     def types(self) -> dict[str, Message | Enum]:
-        """All messages and enums, by their names with the package."""
+        """Return all messages and enums, by their names with the package."""
         return {each.name: each for each in _declared(self.messages, self.enums)}
 
 
 def parse(name: str, text: str) -> File:
-    """Read a file of ours, which is valid."""
+    """Read a file of Clipper, which is valid."""
     file = File(name, "", [], [], [])
     within: list[Any] = [file]
     oneof = ""
@@ -155,7 +155,7 @@ def parse(name: str, text: str) -> File:
 
 
 def _begun(block: str, full: str, inner: Any) -> "Message | Enum | Service":
-    """Return a new message, enum or service, which is now a part of what it is declared in."""
+    """Return a new message, enum or service, and add it to the object that it is declared in."""
     match block:
         case "message":
             inner.messages.append(message := Message(full, {}, [], []))
@@ -175,7 +175,7 @@ def _declared(messages: list[Message], enums: list[Enum]) -> Iterator[Message | 
 
 
 def _resolved(types: dict[str, Message | Enum], scope: str, name: str) -> Message | Enum:
-    """The type that a name means within a message: of those that are declared in it, or around it."""
+    """Return the type that a name means within a message: a type that is declared in the message, or around it."""
     while f"{scope}.{name}" not in types:
         scope, _, _ = scope.rpartition(".")
     return types[f"{scope}.{name}"]

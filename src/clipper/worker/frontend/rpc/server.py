@@ -1,6 +1,6 @@
-"""The gRPC port of a worker: what its connections share, and how it drains.
+"""The gRPC port of a worker: the common state of its connections, and how it drains.
 
-What it imports needs the extra ``grpc``.
+Its imports need the extra ``grpc``.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ class RpcServer:
     """Makes connections for a listener of the query server.
 
     Attributes:
-        counts: of calls.
+        counts: the counts of calls.
         connections, giving_way: see ``connection.Server``.
     """
 
@@ -31,16 +31,16 @@ class RpcServer:
         self.giving_way = GivingWay[RpcConnection](self.connections, lambda member: member.gives_way_from_s)
 
     def serve(self, services: Services) -> None:
-        """Serve these from the next call on."""
+        """Serve these services from the next call on."""
         self.services = services
 
     def make_connection(self) -> RpcConnection:
         return RpcConnection(self)
 
     def drain(self) -> None:
-        """Ask clients to call another worker. What they have sent before they could know is still answered.
+        """Ask clients to call another worker. Calls that they sent before they could know are still answered.
 
-        The query server closes the connections once they are done, as it does others.
+        The query server closes the connections once they are done, like all others.
         """
         for connection in list(self.connections):
             connection.announce_end()

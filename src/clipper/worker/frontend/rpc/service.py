@@ -1,4 +1,4 @@
-"""Answers each method of the services. It knows messages and clients, and nothing of streams."""
+"""Answers each method of the services. The module knows messages and clients, and nothing of streams."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -24,7 +24,7 @@ METHODS = _INFERENCE.methods
 CHECK, WATCH = (HEALTH.services[0].methods[name] for name in ("Check", "Watch"))
 OBSERVE = CLIPPER.services[0].methods["Observe"]
 SERVICES = (_INFERENCE.name, CLIPPER.services[0].name)
-# Triton's methods that are not supported, by what they are about.
+# Triton's methods that are not supported, by their subject.
 UNSUPPORTED_METHODS = {
     f"/{_INFERENCE.name}/{name}": UNSUPPORTED[why]
     for why, names in {
@@ -41,12 +41,12 @@ UNSUPPORTED_METHODS = {
 }
 
 
-# Answers a call, now or later. It may raise ClipperError.
+# A function that answers a call, now or later. It may raise ClipperError.
 Unary = Callable[[Call], None]
 
 
 class Services:
-    """All applications of the snapshot in force."""
+    """The services for all applications of the snapshot in force."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving, self._port, self._clients = serving, serving.port, serving.clients
@@ -54,7 +54,7 @@ class Services:
         self._known = KnownHeads()
         self._infer: dict[str, ModelInfer] = {}
         self._observe: dict[str, Observe] = {}
-        # Of both kinds of messages that are large.
+        # The bound holds for both kinds of large messages.
         self.most_message_bytes = serving.max_body_bytes
         self.unary: Mapping[str, Unary] = {
             METHODS["ModelInfer"].path: self.infer,
@@ -78,7 +78,7 @@ class Services:
         self.follow(serving.applications.values())
 
     def follow(self, applications: Iterable[Application], gone: Iterable[str] = ()) -> None:
-        """Serve these applications, too, by their present terms, and those of the names ``gone`` no more."""
+        """Serve these applications, too, by their present terms; no longer serve those with the names in ``gone``."""
         self._known.forget()
         for name in gone:
             self._infer.pop(name, None)
@@ -87,14 +87,15 @@ class Services:
         for application in applications:
             self._infer[application.name] = ModelInfer(application, work, most_bytes, self._known)
             self._observe[application.name] = observe = self._serving.observe(application)
-            # It does not fall when one is gone: to look at all of a thousand takes as long as the rest.
+            # The bound does not fall when an application is gone: to look at all of a thousand takes as long as the
+            # rest.
             self.most_message_bytes = max(self.most_message_bytes, observe.max_body_bytes)
 
     def health(self, service: str) -> str:
         """Return whether a service, or an application by its name, should be sent queries. Raises NotFound.
 
-        An empty name is the server as a whole, which serves until it is stopping: balancers that name no service, as
-        is usual, have to leave it then.
+        An empty name means the whole server, which serves until it is stopping. Balancers usually name no service, and
+        have to leave the server then.
         """
         if not service:
             return "NOT_SERVING" if self._readiness.is_stopping else "SERVING"
@@ -124,9 +125,9 @@ class Services:
         return asked
 
     def _application(self, model: str, version: str | None) -> Application:
-        """Raises NotFound."""
+        """Return an application that is served. Raises NotFound."""
         application = self._serving.find(model, version)
-        if application is None or model not in self._infer:  # it may only begin to be served
+        if application is None or model not in self._infer:  # the application may only begin to be served
             raise NotFound(self._serving.why_not_found(model, version))
         return application
 
@@ -154,7 +155,7 @@ class Services:
     # -- messages of any method ------------------------------------------------------------------------------
 
     def inflated(self, call: Call, encoding: bytes, method: Unary) -> None:
-        """Have a method answer a call whose message is compressed."""
+        """Have a method answer a call with a compressed message."""
         work, compressed = self._port.work, call.message
 
         def then(message: bytes) -> None:
@@ -168,11 +169,11 @@ class Services:
         call.ask(lambda exchange, *_: work.begin(exchange, len(compressed), inflating(exchange), asks=self), then=then)
 
     def reflected(self, call: Call) -> None:
-        """Answer one request of the reflection service."""
+        """Answer a request of the reflection service."""
         message = call.message
 
         def reflecting(exchange: Exchange) -> Steps:
-            yield  # answers are a hundred times as long as requests: not many of them are made in one turn
+            yield  # answers are a hundred times as long as requests: do not make many of them in a turn
             exchange.respond(reflect(message))
 
         call.ask(lambda exchange, *_: self._port.work.begin(exchange, len(message), reflecting(exchange)))
@@ -194,7 +195,7 @@ class Services:
     def _model_ready(self, asked: Values, call: Call) -> Values:
         try:
             return {"ready": self._readiness.of_model(*self._named(asked, call))}
-        except NotFound:  # as Triton answers
+        except NotFound:  # Triton answers this
             return {"ready": False}
 
     def _model_metadata(self, asked: Values, call: Call) -> Values:

@@ -1,7 +1,7 @@
-"""One client's connection of HTTP/2, without its socket: bytes to calls, and answers to bytes.
+"""A client's connection of HTTP/2, without its socket: bytes to calls, and answers to bytes.
 
-libnghttp2 knows HTTP/2, and answers what is not HTTP/2. What is decided here is what gRPC makes of its streams, and how
-much a client may send.
+libnghttp2 knows HTTP/2, and answers input that is not HTTP/2. This module turns its streams into gRPC's calls, and
+decides how much a client may send.
 """
 
 import struct
@@ -40,13 +40,13 @@ _GOAWAY_TYPE = 7
 
 
 class Host(Protocol):
-    """The connection, as its session sees it."""
+    """The connection, from its session's view."""
 
     @property
     def most_message_bytes(self) -> int: ...
 
     def begin(self, stream: Stream) -> Behaviour:
-        """A call has begun. Raises ClipperError if it is refused."""
+        """Begin a call. Raises ClipperError if it is refused."""
 
     def count_refused(self, code: str) -> None: ...
 
@@ -54,21 +54,21 @@ class Host(Protocol):
         """Whether there is room for an answer until its client reads it."""
 
     def on_output(self) -> None:
-        """Have output sent soon."""
+        """Send the session's output soon."""
 
     def on_large_freed(self) -> None:
-        """A large message was dropped."""
+        """Note that a large message was dropped."""
 
 
 class Session:
     """
     Attributes:
-        streams: open calls by number: those that have no final answer.
+        streams: the open calls, which have no final answer, by number.
         has_begun: whether the client has sent its preface and settings.
-        is_over: whether nothing more is read. What there is to send has to be sent.
+        is_over: whether nothing more is read. The rest of the output has to be sent.
         last_call_sweep: when the last call began or ended.
-        arrived_s: when the input that is being taken in was read, on the loop's clock.
-        client: its address; empty if nobody asks for it.
+        arrived_s: when the present input was read, on the loop's clock.
+        client: the client's address; empty if nobody asks for it.
     """
 
     def __init__(self, host: Host, budget: Budget) -> None:
@@ -82,7 +82,7 @@ class Session:
         self.arrived_s = 0.0
         self.client = ""
         self._idle_frames = self._calls = 0
-        # Answered calls whose client still sends: they are reset once the answer is sent.
+        # Answered calls whose client still sends, which are reset once the answer is sent.
         self._to_reset: set[int] = set()
         # Calls whose client does not take its answers.
         self._blocked: dict[int, Stream] = {}
@@ -97,10 +97,11 @@ class Session:
     # -- what comes ------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, arrived_s: float, sweep: int) -> None:
-        """Take in what the client has sent, at most ``READ_PIECE_BYTES``. Send what there is to send before more.
+        """Take in a piece of the client's input, at most ``READ_PIECE_BYTES``. Send the output before the next piece.
 
         Args:
-            arrived_s: when they were read. Clients' timeouts and SLOs begin then, however long the bytes waited since.
+            arrived_s: when the bytes were read. Clients' timeouts and SLOs begin then, however long the bytes waited
+                since.
             sweep: the number of sweeps so far.
         """
         if self.is_over:
@@ -226,7 +227,7 @@ class Session:
     # -- what goes -------------------------------------------------------------------------------------------
 
     def data_to_send(self) -> bytes:
-        """Return what is to be written now: at most ``WRITE_PIECE_BYTES``, and that much if there may be more."""
+        """Return the output to write now: at most ``WRITE_PIECE_BYTES``, and that much if there may be more."""
         if self._last_words:
             data, self._last_words = self._last_words, b""
             return data
@@ -248,7 +249,7 @@ class Session:
         return data
 
     def _pass_on(self) -> None:
-        """Give libnghttp2 as much of each long message as may be written now: it copies what it is given."""
+        """Give libnghttp2 as much of each long message as may be written now, since it copies its input."""
         http2 = self._http2
         for number, (rest, trailers) in list(self._long.items()):
             try:
@@ -271,7 +272,7 @@ class Session:
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes of answers that the client's windows do not let out."""
+        """The bytes of answers that the client's windows do not let out."""
         passed_on = self._http2.queued_body_size()
         return passed_on + sum([len(piece) for rest, _ in self._long.values() for piece in rest])
 
@@ -287,7 +288,7 @@ class Session:
 
     def _acknowledge(self, number: int, size_bytes: int) -> None:
         if size_bytes and not self.is_over:
-            # The end may be known to libnghttp2 alone: its event comes after those of calls.
+            # Perhaps only libnghttp2 knows of the end yet: its event comes after those of calls.
             with suppress(ngh2.NGH2Error, ValueError):
                 self._http2.acknowledge_received_data(size_bytes, number)
 
@@ -322,7 +323,7 @@ class Session:
                 self._long[number] = self._long[number][0], trailers
             elif trailers is not None:
                 http2.send_trailers(number, trailers)
-        except ngh2.NGH2Error:  # libnghttp2 has given the stream up, and will say so
+        except ngh2.NGH2Error:  # libnghttp2 has given up the stream, and will say so
             self._remove(stream)
             return
         if trailers is not None:
@@ -362,17 +363,17 @@ class Session:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def ping(self) -> None:
-        """Find out whether the client is there: it has to answer."""
-        with suppress(ngh2.NGH2Error):  # it is over
+        """Send a PING, which the client has to answer if it is there."""
+        with suppress(ngh2.NGH2Error):  # the session is over
             self._http2.ping()
 
     def announce_end(self) -> None:
-        """Tell the client to begin no more calls. Those that it has begun meanwhile are still taken in."""
+        """Tell the client to begin no more calls. Calls that it begins meanwhile are still taken in."""
         with suppress(ngh2.NGH2Error):  # as above
             self._http2.send_shutdown_notice()
 
     def begin_end(self) -> None:
-        """Take in no more calls. Once those that are open have ended, the session is over."""
+        """Take in no more calls. Once the open calls have ended, the session is over."""
         with suppress(ngh2.NGH2Error):  # as above
             self._http2.send_goaway(ErrorCode.NO_ERROR)
 
@@ -383,11 +384,11 @@ class Session:
         self._end_all()
 
     def close(self) -> None:
-        """The connection is lost."""
+        """Drop all calls: the connection is lost."""
         self._end_all()
 
     def _fail(self, code: ErrorCode) -> None:
-        """The input is not HTTP/2, or a bound was passed. libnghttp2 gives up without a word, so tell the client."""
+        """Tell the client that its input is not HTTP/2 or passes a bound, since libnghttp2 gives up without a word."""
         self._last_words = _GOAWAY.pack(0, 8, _GOAWAY_TYPE, 0, 0, self._last_stream, code)
         self._end_all()
 

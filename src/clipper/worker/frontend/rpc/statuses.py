@@ -5,7 +5,8 @@ from clipper.worker.frontend.http import responses
 from clipper.worker.frontend.rpc import bounds
 from clipper.worker.frontend.rpc.framing import percent_encoded
 
-# Clients by themselves try again after UNAVAILABLE alone: where another worker or a moment later may answer.
+# Clients try again by themselves only after UNAVAILABLE: it is for cases in which another worker, or the same worker
+# a moment later, may answer.
 STATUSES = {
     "malformed_request": "INVALID_ARGUMENT",
     "wrong_input": "INVALID_ARGUMENT",
@@ -15,13 +16,13 @@ STATUSES = {
     "not_found": "NOT_FOUND",
     "conflict": "ALREADY_EXISTS",
     "request_timeout": "DEADLINE_EXCEEDED",
-    # As gRPC itself answers messages over its bound.
+    # gRPC itself answers this to messages over its bound.
     "too_large": "RESOURCE_EXHAUSTED",
     "too_many_requests": "RESOURCE_EXHAUSTED",
     "overloaded": "RESOURCE_EXHAUSTED",
     "unsupported_media_type": "UNIMPLEMENTED",
     "not_implemented": "UNIMPLEMENTED",
-    # What code of others raised, which may do so again.
+    # Code of users raised, and may do so again.
     "model_error": "UNKNOWN",
     "output_too_large": "UNKNOWN",
     "policy_error": "UNKNOWN",
@@ -44,11 +45,11 @@ NUMBERS = {
     "UNAVAILABLE": 14,
     "UNAUTHENTICATED": 16,
 }
-# What a call ends with that is answered, and one that its client has left.
+# The statuses of a call that is answered, and of a call that its client has left.
 OK, CANCELLED = "OK", "CANCELLED"
-# Those that the server is to blame for, by OpenTelemetry's conventions for gRPC.
+# The statuses for which the server is to blame, by OpenTelemetry's conventions for gRPC.
 FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE"})
-# Errors that a client is told when to try again after.
+# Errors whose answer tells the client when to try again.
 TO_TRY_AGAIN = frozenset({"too_many_requests", "overloaded", "no_replica", "unavailable", "store_unavailable"})
 
 
@@ -73,7 +74,7 @@ def status_of(code: str) -> str:
 
 
 def trailers_of(refused: Refused) -> list[tuple[bytes, bytes]]:
-    """The trailers that end a refused call."""
+    """Return the trailers that end a refused call."""
     message = percent_encoded(str(refused)[: bounds.MAX_DETAILS_BYTES])
     if len(message) > bounds.MAX_DETAILS_BYTES:
         message = percent_encoded(str(refused)[: bounds.MAX_DETAILS_BYTES // bounds.MAX_ENCODED_BYTES])

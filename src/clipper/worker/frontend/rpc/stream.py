@@ -1,4 +1,4 @@
-"""One call, between the session that it came by and the method that answers it."""
+"""A call, between the session that it came by and the method that answers it."""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -10,14 +10,14 @@ from clipper.worker.frontend.rpc import bounds
 from clipper.worker.frontend.rpc.framing import ANSWER_HEAD, OK_TRAILERS, CallHead, Message, MessageReader
 from clipper.worker.frontend.rpc.statuses import Refused, refusal, trailers_of
 
-# Pieces of a message.
+# The further pieces of a message.
 Rest = Collection[bytes | memoryview]
 
 
 class Behaviour(Protocol):
-    """Handles what the client of a call sends.
+    """Handles the messages of a call's client.
 
-    The first three may raise ClipperError or Refused, with which the call then ends.
+    ``take``, ``end`` and ``look`` may raise ClipperError or Refused, which then ends the call.
 
     Attributes:
         is_busy: whether further messages should wait in the client.
@@ -31,32 +31,32 @@ class Behaviour(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """Size of complete messages that were not asked about yet."""
+        """The size of complete messages that were not asked yet."""
 
     def take(self, message: Message) -> None:
-        """A message has come."""
+        """Take a message that has come."""
 
     def end(self) -> None:
-        """The client has sent its last message."""
+        """Note that the client has sent its last message."""
 
     def look(self) -> None:
-        """Called once a second."""
+        """Check what changes with time. Called once a second."""
 
     def resume(self) -> None:
-        """The client has read answers that it was behind with."""
+        """Go on: the client has read the answers that it was behind with."""
 
     def stop(self) -> None:
-        """The worker drains: end what would go on for ever, once what is under way is answered."""
+        """End a call that would go on for ever, once its requests are answered: the worker drains."""
 
     def leave(self) -> None:
-        """The call has ended, by an answer or without one. Cancel what is under way."""
+        """Cancel the requests under way: the call has ended, by an answer or without."""
 
 
 class Sender(Protocol):
-    """A session, as its streams see it.
+    """A session, from its streams' view.
 
     Attributes:
-        arrived_s: when the input that it is taking in was read.
+        arrived_s: when its present input was read.
         client: the client's address; empty if nobody asks for it.
         streams: its open calls by number.
     """
@@ -66,8 +66,10 @@ class Sender(Protocol):
     streams: "dict[int, Stream]"
 
     def send(self, stream: "Stream", message: bytes | None, trailers: Headers | None, rest: Rest = ()) -> None:
-        """Send a part of an answer: its head if that is due, a message, or the trailers that end it. ``rest``: the rest
-        of a long message, in pieces. Raises Overloaded if there is no room for the message."""
+        """Send a part of an answer: its head if that is due, a message, or the trailers that end it.
+
+        ``rest`` is the rest of a long message, in pieces. Raises Overloaded if there is no room for the message.
+        """
 
     def refuse(self, stream: "Stream", trailers: Headers) -> None:
         """Answer with nothing but the trailers of an error."""
@@ -75,23 +77,23 @@ class Sender(Protocol):
     def is_behind(self, stream: "Stream") -> bool: ...
 
     def resume(self, number: int, size_bytes: int) -> None:
-        """Let the client send as much again."""
+        """Let the client send this much again."""
 
     def count_refused(self, code: str) -> None: ...
 
 
 class Stream:
-    """One call.
+    """A call.
 
     Attributes:
         began_s: when its head was read, on the loop's clock.
-        deadline_s: by when the client wants its answer, on that clock; None if at any time.
+        deadline_s: the time by which the client wants its answer, on the same clock; None if it sets none.
         is_open: whether it has no final answer yet.
-        behaviour: what its method does; None before it is known, and once the call has ended.
+        behaviour: the behaviour of its method; None before that is known, and once the call has ended.
         has_ended: whether the client has sent its last message.
         has_head: whether the answer's head was sent.
         waits_since_sweep: since when a message is incomplete; None if there is none.
-        withheld_bytes: received, and not acknowledged to the client.
+        withheld_bytes: the bytes that were received and not acknowledged to the client.
     """
 
     __slots__ = (
@@ -126,7 +128,7 @@ class Stream:
         self.answer_head = ANSWER_HEAD
 
     def name(self, request_id: str) -> None:
-        """Have the answer's head say the request's id, unless it was sent."""
+        """Write the request's id into the answer's head, unless the head was sent."""
         self.answer_head = [*ANSWER_HEAD, (b"x-request-id", request_id.encode())]
 
     @property
@@ -141,12 +143,12 @@ class Stream:
 
     @property
     def is_arriving(self) -> bool:
-        """Whether a message of it is incomplete."""
+        """Whether one of its messages is incomplete."""
         return self.waits_since_sweep is not None
 
     @property
     def arriving_bytes(self) -> int:
-        """Size of what has come and was not asked about: before the end of a message, or more than is due at once."""
+        """The size of input that was not asked yet: an incomplete message, or messages that are not due yet."""
         if self.behaviour is None:
             return 0
         held_bytes = self.reader.held_bytes + self.behaviour.held_bytes
@@ -159,18 +161,22 @@ class Stream:
 
     @property
     def is_behind(self) -> bool:
-        """Whether a client should read answers before more are made. If so, ``Behaviour.resume`` says when it has."""
+        """Whether a client should read answers before more are made. ``Behaviour.resume`` is called once it has."""
         return self._session.is_behind(self)
 
     def send(self, message: bytes, rest: Rest = ()) -> None:
-        """Send a message of several; ``rest`` is the rest of a long one, in pieces. Raises Overloaded if there is no
-        room for it."""
+        """Send a message, which is not the last; ``rest`` is the rest of a long message, in pieces.
+
+        Raises Overloaded if there is no room for it.
+        """
         if self.is_open:
             self._session.send(self, message, None, rest)
 
     def finish(self, message: bytes | None = None, rest: Rest = ()) -> None:
-        """End the call well, with a last message if there is one; ``rest`` as for ``send``. Raises Overloaded if there
-        is no room for it."""
+        """End the call without an error, with a last message if there is one. ``rest`` is that of ``send``.
+
+        Raises Overloaded if there is no room for the message.
+        """
         if self.is_open:
             self._session.send(self, message, OK_TRAILERS, rest)
 
@@ -184,14 +190,14 @@ class Stream:
             self._session.refuse(self, trailers_of(refused))
 
     def fail(self, error: ClipperError | Refused) -> None:
-        """End the call with an error; an error of Clipper's is counted."""
+        """End the call with an error, and count it if it is one of Clipper's."""
         if isinstance(error, ClipperError):
             self._session.count_refused(error.code)
             error = refusal(error)
         self.refuse(error)
 
     def resume(self) -> None:
-        """Let the client send what was withheld."""
+        """Acknowledge the withheld bytes, so that the client may send as much again."""
         withheld_bytes, self.withheld_bytes = self.withheld_bytes, 0
         if withheld_bytes:
             self._session.resume(self.number, withheld_bytes)

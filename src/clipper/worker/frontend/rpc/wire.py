@@ -1,8 +1,8 @@
 """The wire format of protobuf: messages to and from bytes.
 
-Written here and not taken from a library, since what clients send may be long and hostile: two bytes can be a message
-of its own, which as an object takes a hundred. What is read is bounded, and long data stays where it is. Nor are there
-types of ours in the pool that a process shares, where those of other clients of the protocol have the same names.
+No library is used, since clients' messages may be long and hostile: two bytes can be a message of its own, which as an
+object takes a hundred. This module reads a bounded number of values, and leaves long data in place. Nor does it add
+types to the pool of the process, in which other clients of the protocol have types of the same names.
 """
 
 import struct
@@ -12,7 +12,7 @@ from typing import Any
 from clipper.errors import MalformedRequest
 from clipper.worker.frontend.rpc.schema import Enum, Field, Message
 
-# Values that a message may have which is read at once: a millisecond's work.
+# The most values of a message that is read at once: a millisecond's work.
 MAX_VALUES = 1000
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED = {"double": (_FIXED64, struct.Struct("<d")), "float": (_FIXED32, struct.Struct("<f"))}
@@ -21,8 +21,10 @@ Values = dict[str, Any]
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
-    """Each field's number, wire type and value: a whole number, or the part of ``data`` that it is. Raises
-    MalformedRequest if it is not a message."""
+    """Yield each field's number, wire type and value: a whole number, or a part of ``data``.
+
+    Raises MalformedRequest if ``data`` is not a message.
+    """
     at, stop = 0, len(data)
     while at < stop:
         key, at = read_varint(data, at)
@@ -46,8 +48,7 @@ def fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
 
 
 def read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    """The number at ``at``, and where it ends. Raises MalformedRequest if it is longer than any, or the data ends
-    within it."""
+    """Return the number at ``at``, and its end. Raises MalformedRequest if it is too long, or cut off."""
     value = shift = 0
     for end in range(at, min(at + 10, len(data))):
         byte = data[end]
@@ -59,8 +60,10 @@ def read_varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def split(message: Message, data: memoryview, most: int = MAX_VALUES) -> Values:
-    """The fields of a message by name, as far as they are set; messages in it, and bytes, as parts of ``data``. Raises
-    MalformedRequest if it is no such message, or has more than ``most`` values."""
+    """Return the fields of a message that are set, by name; inner messages, and bytes, are parts of ``data``.
+
+    Raises MalformedRequest if ``data`` is no such message, or has more than ``most`` values.
+    """
     found: Values = {}
     count = 0
     for number, wire, value in fields(data):
@@ -79,7 +82,7 @@ def split(message: Message, data: memoryview, most: int = MAX_VALUES) -> Values:
 
 
 def decode(message: Message, data: memoryview, most: int = MAX_VALUES) -> Values:
-    """Split a message, and the messages in it as well; maps become dicts, bytes are parts of ``data``."""
+    """Split a message, and the messages in it; maps become dicts, and bytes are parts of ``data``."""
     found = split(message, data, most)
     for field in message.fields.values():
         if isinstance(field.type, Message) and field.name in found:
@@ -149,7 +152,7 @@ def _number(kind: str, value: int) -> int:
 
 
 def varint(value: int) -> bytes:
-    """``value``: from -2^63 to 2^64 - 1."""
+    """Return a whole number as a varint. ``value``: from -2^63 to 2^64 - 1."""
     if 0 <= value < 0x80:
         return bytes((value,))
     value &= 0xFFFF_FFFF_FFFF_FFFF
@@ -162,17 +165,17 @@ def varint(value: int) -> bytes:
 
 
 def delimited(number: int, data: bytes) -> bytes:
-    """A field that is text, bytes or a message."""
+    """Return a field that is text, bytes or a message."""
     return delimited_head(number, len(data)) + data
 
 
 def delimited_head(number: int, size_bytes: int) -> bytes:
-    """Return what stands before the data of such a field."""
+    """Return the head of such a field, which precedes its data."""
     return varint(number << 3 | _BYTES) + varint(size_bytes)
 
 
 def encode(message: Message, values: Mapping[str, Any]) -> bytes:
-    """A message of values by name; those that are not there have their default, which is not written."""
+    """Return a message of values by name. Missing values have their default, which is not written."""
     parts: list[bytes] = []
     for field in message.fields.values():
         value = values.get(field.name)
