@@ -1,5 +1,6 @@
 """Estimators that were fitted on DataFrames: what they take is found, and they answer as in their own process."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,17 @@ def test_type_that_only_works_as_a_text_is_one(tmp_path: Path) -> None:
     model = saved(tmp_path, fitted)
     assert str(model.input_type) == "ticket: string"
     assert np.allclose([float(text) for text in answered(model, FRAME)], fitted.predict(FRAME))
+
+
+@pytest.mark.parametrize("estimator", [LogisticRegression(), RandomForestClassifier(3, random_state=0)])
+def test_several_outputs_of_a_classifier_of_named_columns(tmp_path: Path, estimator: Any) -> None:
+    """Also of one that answers its label alone from an array."""
+    frame = FRAME[["age", "pclass"]].fillna(0.0)
+    model = estimator.fit(frame, np.where(SURVIVED, "yes", "no"))
+    labels, probabilities = model.predict(frame), model.predict_proba(frame)
+    both = answered(saved(tmp_path, model, output="label,probabilities"), frame)
+    expected = [{"label": label, "probabilities": row} for label, row in zip(labels, probabilities.tolist())]
+    assert [json.loads(each) for each in both] == expected
+    by_class = answered(saved(tmp_path, model, output="class_probabilities"), frame)
+    assert [json.loads(each) for each in by_class] == [dict(zip(("no", "yes"), row)) for row in probabilities.tolist()]
+    assert [json.loads(each) for each in answered(saved(tmp_path, model, output="label"), frame)] == labels.tolist()

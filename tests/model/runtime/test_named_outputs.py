@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -169,6 +169,26 @@ def test_objects_of_other_names_or_none_are_json() -> None:
     assert objects(encode_outputs([Scores(1, None), 2], 2)) == [{"label": 1, "scores": None}, 2]
     many = {f"n{number}": [1] for number in range(1001)}
     assert encode_outputs(many, 1).columns == () and len(objects(encode_outputs(many, 1))[0]) == 1001
+
+
+class Evil(Mapping[str, int]):
+    def __getitem__(self, name: str) -> int:
+        raise RuntimeError("no item")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_what_cannot_be_read_fails_its_row_alone() -> None:
+    encoded = encode_outputs([{"a": 1}, Evil()], 2)
+    assert encoded.text == b'{"a":1}\n' and "no item" in encoded.failures[1]
+    nested: Any = 0.5
+    for _ in range(10):
+        nested = [nested]
+    assert objects(encode_outputs([{"a": nested}] * 2, 2)) == [{"a": nested}] * 2
 
 
 def test_a_value_that_cannot_be_json_fails_its_row_alone() -> None:

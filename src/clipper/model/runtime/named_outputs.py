@@ -9,6 +9,7 @@ import dataclasses
 import struct
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -20,7 +21,7 @@ from clipper.model.runtime.arrays import DTYPES, NUMERIC_KINDS, as_array, as_lis
 from clipper.model.runtime.inputs import NUMPY_DTYPES
 from clipper.values.columns import Column
 from clipper.values.records import MAX_FIELD_NAME_BYTES, MAX_FIELDS, Field, RecordType
-from clipper.values.types import DType, InputType
+from clipper.values.types import MAX_DIMENSIONS, DType, InputType
 
 # Types of Python's values. A bool is an int, and a text of numpy is a text.
 _PLAIN: tuple[tuple[type, DType], ...] = (
@@ -32,6 +33,9 @@ _PLAIN: tuple[tuple[type, DType], ...] = (
     (bytearray, DType.BYTES),
     (memoryview, DType.BYTES),
 )
+
+
+_PLAIN_TYPES = frozenset(plain for plain, _ in _PLAIN)
 
 
 def by_name(outputs: object) -> dict[Any, Any] | None:
@@ -53,12 +57,15 @@ def by_name(outputs: object) -> dict[Any, Any] | None:
 
 def fields_of(value: object) -> dict[Any, Any] | None:
     """Return a mapping, a dataclass or a named tuple as a dict; None for all else."""
+    if type(value) is dict:
+        return value
     if isinstance(value, Mapping):
         return dict(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    as_dict: Callable[[], dict[str, Any]] | None = getattr(value, "_asdict", None)
-    return as_dict() if isinstance(value, tuple) and as_dict is not None else None
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value))
+    return None
 
 
 def _of_series(series: Any) -> Any:
@@ -76,7 +83,10 @@ def read_values(outputs: Mapping[Any, Any], rows: int) -> dict[str, Values]:
     """
     if not outputs:
         raise ModelFailed("predict_batch returned no output: expected at least one name with its values")
-    return {str(name): _values(name, values, rows) for name, values in outputs.items()}
+    values = {str(name): _values(name, each, rows) for name, each in outputs.items()}
+    if len(values) != len(outputs):
+        raise ModelFailed("predict_batch returned two outputs of one name: expected each name once")
+    return values
 
 
 def _values(name: object, values: object, rows: int) -> Values:
@@ -100,8 +110,13 @@ def transposed(rows: Sequence[Mapping[Any, Any] | None]) -> dict[str, Values] | 
     records = [row for row in rows if row is not None and row.keys() == names]
     if not names or len(records) != len(rows) or not all(isinstance(name, str) for name in names):
         return None
-    values = {name: [unwrapped(row[name]) for row in records] for name in names}
-    return {name: listed if (array := as_array(listed)) is None else array for name, listed in values.items()}
+    values: dict[str, Values] = {}
+    for name in names:
+        listed = [row[name] for row in records]
+        if type(listed[0]) not in _PLAIN_TYPES:
+            listed = [unwrapped(value) for value in listed]
+        values[name] = listed if (array := as_array(listed)) is None else array
+    return values
 
 
 def row_objects(values: Mapping[str, Values]) -> list[dict[str, Any]]:
@@ -174,7 +189,11 @@ def _of_array(name: str, array: Array, present: bytes | None = None) -> Column:
     # As which Python writes them.
     written_as = DType.FLOAT64 if dtype is DType.FLOAT32 else dtype
     payload = array.data.cast("B")
-    return Column(name, InputType(dtype, array.shape[1:]), len(array), payload, None, present, written_as)
+    return Column(name, _type(dtype, array.shape[1:]), len(array), payload, None, present, written_as)
+
+
+# Each batch of a model has the same few.
+_type = lru_cache(1024)(InputType)
 
 
 def _of_list(name: str, values: Sequence[Any]) -> Column | None:
@@ -200,7 +219,7 @@ def _of_list(name: str, values: Sequence[Any]) -> Column | None:
         return _of_array(name, numbers, present)
     encode: Callable[[Any], bytes] = str.encode if dtype is DType.STRING else bytes
     parts = [b"" if value is None else encode(value) for value in values]
-    return _of_parts(name, InputType(dtype), parts, present)
+    return _of_parts(name, _type(dtype, ()), parts, present)
 
 
 def _of_parts(name: str, of_type: InputType, parts: Sequence[bytes], present: bytes | None) -> Column:
@@ -240,6 +259,8 @@ def tensor_of(values: Sequence[Any], *, is_mixed: bool = False) -> Array | None:
         if not length or not all(isinstance(part, list) and len(part) == length for part in flat):
             return None
         shape.append(length)
+        if len(shape) > MAX_DIMENSIONS + 1:
+            return None
         flat = list(chain.from_iterable(flat))
     kinds = set(map(type, flat))
     if is_mixed and kinds == {int, float}:

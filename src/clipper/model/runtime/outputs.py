@@ -96,7 +96,8 @@ def encode_outputs(outputs: object, rows: int) -> Encoded:
     Raises:
         ModelFailed: it is not a sequence of ``rows`` outputs, nor one for each of some names.
     """
-    if (named := named_outputs.by_name(outputs)) is not None:
+    is_plain = type(outputs) in (list, np.ndarray)
+    if not is_plain and (named := named_outputs.by_name(outputs)) is not None:
         return _encode_named(named_outputs.read_values(named, rows))
     outputs = unwrapped(outputs)
     array = as_array(outputs)
@@ -132,13 +133,16 @@ def _encode_named(values: Mapping[str, Values]) -> Encoded:
 def _encode_list(values: list[Any]) -> Encoded:
     """Encode outputs that are no array: of one simple type, with names, of several shapes, or anything else."""
     if (text := _uniform(values)) is not None:
-        return Encoded(text, type=InputType(DType.BYTES) if type(values[0]) is bytes else None)
+        return Encoded(text, type=InputType(DType.BYTES) if type(values[0]) in _BYTES else None)
     arrays = {row: array for row, array in enumerate(values) if isinstance(array, np.ndarray)}
     if arrays:
         of_type = type_of_arrays(list(arrays.values())) if len(arrays) == len(values) else None
         sizes = {row: array_bytes(array) for row, array in arrays.items()}
         return _one_by_one(values)._replace(array_bytes=sizes, type=of_type)
-    records = [named_outputs.fields_of(value) for value in values]
+    try:
+        records = [named_outputs.fields_of(value) for value in values]
+    except Exception:  # noqa: BLE001  an object of the user may raise anything, and fails alone
+        return _one_by_one(values)
     if (named := named_outputs.transposed(records)) is not None:
         return _encode_named(named)
     # JSON has neither NaN nor infinity, and arrays have both.
@@ -176,6 +180,7 @@ def learn_type(encoded: Encoded) -> ValueType | None:
         value = json.loads(encoded.text.split(b"\n", 1)[0])
         if not isinstance(value, dict):
             return _type_of_json(value)
+        "".join(value).encode()  # half of a surrogate pair is no name
         types = {name: of_type for name, part in value.items() if (of_type := _type_of_json(part)) is not None}
         return RecordType(tuple(map(Field, types, types.values()))) if len(types) == len(value) else None
     except (ValueError, RecursionError, InvalidArgument):
@@ -234,14 +239,15 @@ def _uniform(values: list[Any]) -> bytes | None:
     return None if "n" in text else text.encode()
 
 
-def _in_base64(value: bytes) -> str:
+def _in_base64(value: bytes | bytearray | memoryview) -> str:
     return f'"{base64.b64encode(value).decode()}"'
 
 
 _NUMBERS = {int, float}
+_BYTES = (bytes, bytearray, memoryview)
 _SIMPLE: dict[type, Callable[[Any], str]] = {
     str: encode_basestring_ascii,
-    bytes: _in_base64,
+    **dict.fromkeys(_BYTES, _in_base64),
     bool: {True: "true", False: "false"}.__getitem__,
 }
 
@@ -288,7 +294,7 @@ def _with_nulls(value: Any) -> object:
 
 def _plain(value: Any) -> object:
     """Return the JSON form of an object that JSON does not know."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if isinstance(value, _BYTES):
         return base64.b64encode(value).decode()
     if (fields := named_outputs.fields_of(value)) is not None:
         return fields
