@@ -153,6 +153,19 @@ def test_what_cannot_be_known_is_asked_for_and_settled_by_a_sample(tmp_path: Pat
         assert np.allclose([float(text) for text in answered(model, FRAME)], fitted.predict(FRAME))
 
 
+def test_what_is_declared_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the type that a version has taken so far: its later containers do not try rows."""
+    fitted = titanic().fit(FRAME, SURVIVED)
+    declared = 'sex: string{"female", "male"}, age: float64?'
+    joblib.dump(fitted, tmp_path / "m.joblib")
+    original, calls = LogisticRegression.predict, []
+    monkeypatch.setattr(LogisticRegression, "predict", lambda self, rows: calls.append(1) or original(self, rows))
+    model = load(ModelSource(tmp_path, "file", "m.joblib", input_type=declared))
+    assert (str(model.input_type), calls) == (declared, [])
+    frame = FRAME[["sex", "age"]].dropna(subset=["sex"])
+    assert answered(model, frame) == texts_of(fitted.predict(frame))
+
+
 def number_of_letters(frame: pd.DataFrame) -> Any:
     return frame["ticket"].str.len().to_frame()
 

@@ -13,6 +13,7 @@ import pytest
 from clipper.errors import ContainerFailed
 from clipper.model.runtime.annotations import by_rows, row_class, wanted
 from clipper.model.runtime.loading import ModelSource, load
+from clipper.values.types import InputType
 
 
 class Colour(enum.Enum):
@@ -161,6 +162,8 @@ def test_frame_without_a_type_is_asked_for(artifact: Path) -> None:
     source = ModelSource(artifact, "import", "annotated_model:frames")
     with pytest.raises(ContainerFailed, match=r"takes a DataFrame, and does not say its columns: .* --sample"):
         load(source)
+    # A list that is declared, or that a version has always taken, comes as it did.
+    assert load(dataclasses.replace(source, input_type="float64[*]")).input_type == InputType.parse("float64[*]")
     for said in ({"input_type": "age: int32"}, {"sample_type": "age: int32"}):
         model = load(dataclasses.replace(source, **said))
         assert str(model.input_type) == "age: int32"

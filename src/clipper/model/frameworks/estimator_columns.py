@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from clipper.errors import ContainerFailed
-from clipper.model.frameworks.table import column_of, number, of_categories
+from clipper.model.frameworks.table import column_of, is_alike, number, of_categories
 from clipper.model.model import Columns, Values
 from clipper.values.records import MAX_FIELDS, Field, RecordType
 from clipper.values.types import DType
@@ -32,7 +32,7 @@ _TAKE_ANYTHING = ("FunctionTransformer", "FeatureHasher", "DictVectorizer", "Dum
 # Columns without a known type that are tried in all combinations.
 _MOST_TRIED = 4
 # Calls that look for the columns that may lack values. Columns that were not tried in these may not.
-_MOST_CALLS = 256
+_MOST_CALLS = 128
 # More categories are not listed in a type, which is in each message about the model.
 _MOST_CATEGORIES = 200
 
@@ -46,39 +46,42 @@ def names_of(estimator: Any) -> list[str] | None:
     return None
 
 
-def find_record(estimator: Any, given: RecordType | None, answer: Try) -> RecordType | None:
-    """Return what an estimator takes; None if it was not fitted on named columns.
+def find_record(
+    estimator: Any, names: Sequence[str], declared: RecordType | None, sample: RecordType | None, answer: Try
+) -> RecordType:
+    """Return what an estimator takes.
 
     Args:
-        given: what the deployment, or its sample, says of columns.
+        names: of the columns that it was fitted on.
+        declared: what the deployment says of columns. It binds, so what it says is not looked for.
+        sample: what the deployment's sample shows of columns.
         answer: asks the estimator.
 
     Raises:
         ContainerFailed: the type of a column is not known. The message has the line to type.
     """
-    names = names_of(estimator)
-    if names is None:
-        return None
     kinds = _kinds(estimator, names)
-    said = {field.name: field for field in given.fields} if given is not None else {}
-    known: dict[str, Field] = {}
-    for name in names:
-        if name not in kinds:  # a column that the estimator drops
-            continue
-        field = kinds[name] or said.get(name)
-        if field is not None:
-            known[name] = field
+    # Without the columns that the estimator drops.
     taken = [name for name in names if name in kinds]
-    unknown = [name for name in taken if name not in known]
+    bound = {field.name: field for field in declared.fields} if declared is not None else {}
+    shown = {field.name: field for field in sample.fields} if sample is not None else {}
+    known: dict[str, Field] = {}
+    for name in taken:
+        found = kinds[name] or shown.get(name)
+        own = bound.get(name)
+        if own is not None and (found is None or is_alike(own.type, found.type)):
+            found = own
+        if found is not None:
+            known[name] = found
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        if unknown:
-            known |= _tried(taken, known, unknown, answer)
-        unknown = [name for name in taken if name not in known]
-        if unknown:
+        if len(known) < len(taken):
+            known |= _tried(taken, known, [name for name in taken if name not in known], answer)
+        if unknown := [name for name in taken if name not in known]:
             raise ContainerFailed(_question(taken, known, unknown))
         record = RecordType(tuple(known[name] for name in taken))
-        return _with_missing(record, said, answer)
+        lacking = {name for name, field in (shown | bound).items() if field.is_nullable}
+        return _with_missing(record, lacking, [name for name in taken if name not in bound], answer)
 
 
 def _question(taken: Sequence[str], known: dict[str, Field], unknown: Sequence[str]) -> str:
@@ -258,14 +261,19 @@ def _tried(taken: Sequence[str], known: dict[str, Field], unknown: Sequence[str]
     return {name: found[0][name] for name in unknown if len({fields[name] for fields in found}) == 1}
 
 
-def _with_missing(record: RecordType, said: dict[str, Field], answer: Try) -> RecordType:
-    """Return the record with the columns nullable that the sample has without a value, or the estimator does."""
-    nullable = {name for name, field in said.items() if field.is_nullable}
+def _with_missing(record: RecordType, lacking: set[str], open_names: Sequence[str], answer: Try) -> RecordType:
+    """Return the record with those columns nullable that are known to lack values, or without which an estimator
+    answers: these are looked for among ``open_names``.
+    """
+    nullable = lacking & set(record.names)
     # Halves of what is refused, until a column is alone.
-    groups = [[name for name in record.names if name not in nullable]] if _answers(record, set(), answer) else []
+    groups = [[name for name in open_names if name not in nullable]]
+    if not groups[0] or not _answers(record, (), answer):
+        groups = []
     for _ in range(_MOST_CALLS):
-        if not groups or not (group := groups.pop()):
+        if not groups:
             break
+        group = groups.pop()
         if _answers(record, nullable | set(group), answer):
             nullable |= set(group)
         elif len(group) > 1:

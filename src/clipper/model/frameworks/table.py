@@ -57,7 +57,7 @@ def as_columns(chosen: ValueType, known: RecordType) -> Callable[[Inputs], Colum
     if isinstance(chosen, RecordType):
         return _as_known(chosen, known)
     fields = known.fields
-    if len(fields) == 1 and _is_alike(chosen, fields[0].type):
+    if len(fields) == 1 and is_alike(chosen, fields[0].type):
         convert = _converter(Field(fields[0].name, chosen), fields[0])
         return lambda inputs: {fields[0].name: convert(inputs)}  # type: ignore[arg-type]
     numbers = all(field.type.dtype.is_numeric and field.type.shape == () for field in fields)
@@ -75,7 +75,7 @@ def _as_known(chosen: RecordType, known: RecordType) -> Callable[[Inputs], Colum
     converters: dict[str, Callable[[Values], Values]] = {}
     for field in known.fields:
         if field.name in given:
-            if not _is_alike(given[field.name].type, field.type):
+            if not is_alike(given[field.name].type, field.type):
                 return None
             converters[field.name] = _converter(given[field.name], field)
         elif field.is_required:
@@ -92,7 +92,7 @@ def _as_known(chosen: RecordType, known: RecordType) -> Callable[[Inputs], Colum
     return convert
 
 
-def _is_alike(given: InputType, known: InputType) -> bool:
+def is_alike(given: InputType, known: InputType) -> bool:
     """Whether values of one type are values of another. Any type of number fits any other."""
     if not known.dtype.is_numeric or not given.dtype.is_numeric:
         return given.dtype is known.dtype

@@ -9,7 +9,7 @@ import platform
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -268,20 +268,22 @@ def _taken(
     model: Any, predict_batch: Callable[[Inputs], object], source: ModelSource
 ) -> tuple[Callable[[Inputs], object], ValueType | None]:
     """Return a model as a function over the inputs of a type, and that type; None if it does not say it."""
-    if names_of(model) is not None:
-        return _estimator(model, predict_batch, source)
+    if (names := names_of(model)) is not None:
+        return _estimator(model, names, predict_batch, source)
     known = scikit_learn.input_type_of(model)
     said = _said_type(model, source)
-    form = wanted(predict_batch)
+    # A type that is no record is declared by those that send it, whatever the code is annotated with.
+    form = None if isinstance(said, InputType) else wanted(predict_batch)
     if isinstance(form, RowClass):
         return by_rows(predict_batch, form), form.record
     # An estimator that was given no names was fitted on a DataFrame nevertheless if its rows have names.
     if form == "frame" or (isinstance(said, RecordType) and hasattr(model, "get_params")):
-        if not isinstance(said, RecordType):
+        if said is None:
             raise ContainerFailed(
                 f"{source.target} takes a DataFrame, and does not say its columns: deploy it with --sample @FILE, a "
                 "CSV, JSON lines or Parquet file with a row or more, or with --input-type 'age: float64, job: string'"
             )
+        assert isinstance(said, RecordType)
         return _with_frames(predict_batch, said), said
     return predict_batch, known if known is not None else said
 
@@ -298,7 +300,7 @@ def _said_type(model: Any, source: ModelSource) -> ValueType | None:
 
 
 def _estimator(
-    model: Any, predict_batch: Callable[[Inputs], object], source: ModelSource
+    model: Any, names: Sequence[str], predict_batch: Callable[[Inputs], object], source: ModelSource
 ) -> tuple[Callable[[Inputs], object], ValueType | None]:
     """Return an estimator that was fitted on named columns as a function over records, and their type."""
     listed = scikit_learn.input_type_of(model)
@@ -307,10 +309,16 @@ def _estimator(
         return predict_batch, listed
     if isinstance(declared, InputType) and scikit_learn.takes_lists(model):
         return predict_batch, listed
-    given = declared_record(source.input_type or source.sample_type)
-    record = find_record(model, given, lambda of_type, columns: _with_frames(model.predict, of_type)(columns))
-    assert record is not None, "it has names"
-    if source.output not in _PLAIN or getattr(predict_batch, "__self__", None) is model:
+    takes_frames = source.output not in _PLAIN or getattr(predict_batch, "__self__", None) is model
+    ask = predict_batch if takes_frames else model.predict
+    record = find_record(
+        model,
+        names,
+        declared_record(source.input_type),
+        declared_record(source.sample_type),
+        lambda of_type, columns: _with_frames(ask, of_type)(columns),
+    )
+    if takes_frames:
         return _with_frames(predict_batch, record), record
     # Without scikit-learn's checks, which are what looks at the names.
     read = matrix(record, np.float64)
