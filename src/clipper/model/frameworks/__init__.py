@@ -1,4 +1,4 @@
-"""One module for each framework, with its name: ``load`` reads what that framework saved.
+"""A module for each framework, of the same name: its ``load`` reads the files that the framework saves.
 
 Each module imports its library at its top. A module is imported only to load a model of its framework.
 """

@@ -26,7 +26,7 @@ def framing(record: RecordType) -> Callable[[Inputs], Any]:
 
     def make(inputs: Inputs) -> Any:
         assert isinstance(inputs, dict)
-        # Its arrays are the batch's own, which the model may change.
+        # The frame's arrays are those of the batch, which the model may change.
         return pandas.DataFrame({name: maker(inputs[name]) for name, maker in makers if name in inputs}, copy=False)
 
     return make

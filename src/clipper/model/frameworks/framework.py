@@ -13,8 +13,8 @@ from clipper.model.model import Array, Inputs
 from clipper.values.records import MAX_FIELDS, Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 
-# Outputs of a classifier: the class that it decides on, by two names; the probability of each class, in a list; and the
-# same with the classes as names.
+# Outputs of a classifier: its class, by two names; the probabilities of the classes, in a list; and the probabilities
+# by the classes' names.
 LABEL, LABELS = "label", "labels"
 PROBABILITIES = "probabilities"
 CLASS_PROBABILITIES = "class_probabilities"
@@ -31,8 +31,8 @@ class FrameworkSource:
         data: the second file of a model that has two.
         target: ``module:Class``, for a model that is a class and the state dict at ``path``.
         output: names of outputs with commas between, such as ``label,probabilities``; None means the model's own.
-        input_type: text form, if the deployment says it, or the record that its sample is. Inputs come in this type, so
-            convert them to the model's own; those of a record come in the types that the model says.
+        input_type: the deployment's input type, or the type of its sample if that is a record, as text. Inputs come in
+            this type, so convert them to the model's own; those of a record come in the types that the model says.
     """
 
     path: Path
@@ -63,10 +63,11 @@ class FrameworkModel:
 
     Attributes:
         predict_batch: returns outputs like that of ``ModelContainer``.
-        input_type: None if the model's file does not say it. Of a record, ``predict_batch`` takes columns of this type.
-        library: the library that runs the model, with its version, e.g. ``onnxruntime 1.32.0``.
+        input_type: None if the model's file does not say it. For a record, ``predict_batch`` takes columns of this
+            type.
+        library: the library that runs the model, with its version, such as ``onnxruntime 1.32.0``.
         max_batch: the largest batch that it takes; None means any.
-        output_type: the type of its outputs, if it says so.
+        output_type: the type of its outputs, if the model says it.
     """
 
     predict_batch: Callable[[Inputs], object]
@@ -77,12 +78,12 @@ class FrameworkModel:
 
 
 def answered(outputs: Mapping[str, Any]) -> Any:
-    """Return the answer to a batch: the values of a single output without its name, or several outputs with theirs."""
+    """Return the answer to a batch: the values of a single output, or several outputs by their names."""
     return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
 
 def answered_type(types: Mapping[str, InputType | None]) -> ValueType | None:
-    """Return the type of what ``answered`` returns; None if the type of an output is not known, or cannot be told."""
+    """Return the type of the result of ``answered``; None if the type of an output is not known."""
     known = {name: of_type for name, of_type in types.items() if of_type is not None}
     if len(known) != len(types):
         return None
@@ -95,12 +96,12 @@ def answered_type(types: Mapping[str, InputType | None]) -> ValueType | None:
 def classifier_answers(
     labels: Callable[[Any], Any], probabilities: Callable[[Any], Any], classes: Sequence[Any] | None
 ) -> dict[str, Callable[[Any], Any]]:
-    """Return what a classifier can be asked for, and the function that answers it.
+    """Return the possible outputs of a classifier, and the functions that answer them.
 
     Args:
         labels: returns the class of each row.
-        probabilities: of the same argument returns an array (rows, classes).
-        classes: in the order of the probabilities; None if they are not known.
+        probabilities: returns an array (rows, classes) for the same argument.
+        classes: the classes in the order of the probabilities; None if they are not known.
     """
     answers = {LABEL: labels, PROBABILITIES: probabilities}
     if classes is not None:
@@ -110,7 +111,7 @@ def classifier_answers(
 
 
 def score_answers(classes: int) -> dict[str, Callable[[Array], Any]]:
-    """As ``classifier_answers``, for classes that are counted.
+    """Return the same as ``classifier_answers`` for classes that are numbers from 0.
 
     The functions take scores (rows, classes), or (rows,) for the second of two classes.
     """
@@ -122,10 +123,10 @@ def regressor_answers() -> dict[str, Callable[[Array], Any]]:
 
 
 def classifier_type(names: Sequence[str], classes: Sequence[Any], label: DType, probability: DType) -> ValueType | None:
-    """Return the type of these outputs of a classifier.
+    """Return the type of these outputs of a classifier; None if a record has too many fields, or two of one name.
 
-    In a record, the categories of the label are the classes, in the order of the probabilities: so clients know which
-    probability is of which class. None if the record has too many fields, or two of one name.
+    In a record, the categories of the label are the classes, in the order of the probabilities: so clients know the
+    class of each probability.
 
     Args:
         classes: texts, whole numbers, floats or booleans.
@@ -154,7 +155,7 @@ def classifier_type(names: Sequence[str], classes: Sequence[Any], label: DType, 
 def chosen_answer(
     source: FrameworkSource, answers: Mapping[str, Callable[[Any], Any]]
 ) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
-    """Return the names of the requested outputs, or else of the first, and the function that answers them.
+    """Return the names of the requested outputs, or the first if none is requested; and the function that answers them.
 
     Raises:
         ContainerFailed: a requested output is not known.
@@ -166,7 +167,7 @@ def chosen_answer(
 
 
 def _named(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return outputs by name; one that has names itself adds these."""
+    """Return outputs by name; an output that has names itself adds these."""
     named: dict[str, Any] = {}
     for name, values in outputs.items():
         named |= values if isinstance(values, Mapping) else {name: values}

@@ -11,7 +11,7 @@ from clipper.values.types import DType, InputType
 
 
 def sequence_model(model: Any) -> Any:
-    """Wrap a hidden Markov model, or a dict with one for each label, to answer sequences; return others unchanged."""
+    """Wrap a hidden Markov model, or a dict of them by label, to answer sequences; return other objects unchanged."""
     if _is_hidden_markov(model):
         return StateDecoder(model)
     if isinstance(model, dict) and model and all(map(_is_hidden_markov, model.values())):
@@ -25,7 +25,7 @@ def _is_hidden_markov(model: Any) -> bool:
 
 
 class StateDecoder:
-    """Answers the states that a sequence went through, one for each step."""
+    """Answers the state of a sequence at each step."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -40,7 +40,7 @@ class StateDecoder:
 
 
 class SequenceClassifier:
-    """Answers the label whose model finds a sequence most likely, like HTK's recognisers."""
+    """Answers the label whose model gives a sequence the largest likelihood, like HTK's recognisers."""
 
     def __init__(self, models: Mapping[Any, Any]) -> None:
         self._models = models
@@ -54,7 +54,7 @@ class SequenceClassifier:
         return [_posterior(scores) for scores in self._scores(sequences)]
 
     def _scores(self, sequences: Inputs) -> Sequence[dict[Any, float]]:
-        """Log-likelihoods by label."""
+        """Return the log-likelihoods by label."""
         return [
             {label: float(model.score(_steps(sequence))) for label, model in self._models.items()}
             for sequence in sequences
@@ -70,7 +70,7 @@ def _posterior(scores: Mapping[Any, float]) -> dict[Any, float]:
 
 
 def _input_type(model: Any) -> InputType:
-    """The type of a sequence of any length, of symbols or of vectors of the features that the model was fitted on."""
+    """Return the type of a sequence of any length: of symbols, or of vectors of the features of the training."""
     if type(model).__name__.endswith("CategoricalHMM"):
         return InputType(DType.INT64, (None,))
     return InputType(DType.FLOAT64, (None, int(model.n_features)))

@@ -18,7 +18,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
     """Load the model. A layer with Python code is refused, because the file could run any code.
 
     Raises:
-        ContainerFailed: the model takes a tensor that no input of Clipper can be.
+        ContainerFailed: the model takes a tensor that no type of input fits.
         ValueError: the file has Python code.
     """
     model = keras.saving.load_model(source.path, compile=False, safe_mode=True)
@@ -26,7 +26,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
     tensors = [tensorflow.described(spec.name, spec) for spec in specs]
     names = _output_names(model)
     answer = Answer.of(source, names)
-    # Traced once for batches of every size, because predict() takes milliseconds to prepare each batch.
+    # The function is traced once for batches of every size, because predict() takes milliseconds to prepare a batch.
     function = tf.function(lambda *inputs: model(inputs[0] if len(specs) == 1 else list(inputs), training=False))
     call = function.get_concrete_function(*specs)
 
@@ -43,7 +43,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 def _output_names(model: keras.Model) -> list[str]:
     if isinstance(model, keras.Sequential):
-        # A model read from a file does not know its outputs' names, only what its last layer returns.
+        # A model from a file does not know its outputs' names, but only its last layer.
         return [model.layers[-1].name]
     return list(model.output) if isinstance(model.output, Mapping) else list(model.output_names)
 

@@ -1,4 +1,4 @@
-"""LightGBM's boosters, as ``save_model`` writes them."""
+"""LightGBM's boosters, in the form of ``save_model``."""
 
 import re
 from dataclasses import replace
@@ -23,7 +23,7 @@ from clipper.values.types import DType, InputType
 
 # The line of a model file that says which columns were categories.
 _CATEGORICAL = re.compile(r"^\[categorical_feature: ([0-9,]*)\]$", re.MULTILINE)
-# A booster needs all of them, to find the place of each.
+# The most categories of a column. A booster needs all of them, to find the place of each.
 _MOST_CATEGORIES = 1 << 16
 
 _CLASSIFYING = ("binary", "multiclass", "multiclassova")
@@ -36,13 +36,13 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     """Serve a booster, from a model file or a pickle. Raises like ``load``."""
-    # One tree an iteration tells two classes apart.
+    # A booster with a single tree for each iteration tells two classes apart.
     classes = max(2, booster.num_model_per_iteration()) if _objective(booster) in _CLASSIFYING else 0
     names, answer = chosen_answer(source, score_answers(classes) if classes else regressor_answers())
     threads = thread_count()
     fields = fields_of(booster)
     record = RecordType(fields) if 0 < len(fields) <= MAX_FIELDS else None
-    # A category is its place among those of the training, which the booster has.
+    # The booster takes a category as its place among those of the training, which it has.
     read = (lambda rows: rows) if record is None else matrix(record, np.float64)
 
     def predict_batch(rows: Inputs) -> Any:
@@ -61,7 +61,7 @@ def fields_of(model: Any) -> tuple[Field, ...]:
         return ()
     categories = dict(zip(_categorical(booster), booster.pandas_categorical or ()))
     fields = (of_categories(name, categories.get(place, ()), _MOST_CATEGORIES) for place, name in enumerate(names))
-    # It answers whatever is missing.
+    # A booster answers whatever is missing.
     return tuple(replace(field or number(name), is_nullable=True) for name, field in zip(names, fields))
 
 
@@ -72,6 +72,6 @@ def _categorical(booster: Any) -> list[int]:
 
 
 def _objective(booster: Any) -> str:
-    # E.g. ``multiclass num_class:3``; a training with the user's own objective leaves none.
+    # For example, ``multiclass num_class:3``. A training with the user's own objective leaves none.
     text: str = booster.dump_model(num_iteration=1).get("objective", "")
     return text.partition(" ")[0]

@@ -15,7 +15,7 @@ from clipper.model.model import Columns, Inputs, Values
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 
-# Types of values by numpy's names of MLflow's column and tensor types. Values of other types come in a text.
+# Types of values by numpy's names of MLflow's column and tensor types. Values of other types come as texts.
 _WIRE = {
     "bool": DType.BOOL,
     "uint8": DType.UINT8,
@@ -47,7 +47,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
         return _answers(model.predict(read(rows)), names if named else ())
 
     def predict_groups(rows: Inputs) -> Sequence[Any]:
-        """Call the function once for each set of parameters, and of columns that are given."""
+        """Call the function once for each set of parameters and of present columns."""
         assert isinstance(rows, dict)
         outputs: list[Any] = [None] * len(next(iter(rows.values())))
         for group, columns, given in _groups(rows, record, parameters):
@@ -68,7 +68,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 
 def _takes(schema: Any) -> tuple[ValueType | None, _Reader]:
-    """The input type of a query, and the function that makes the model's argument, from the signature's inputs."""
+    """Return the input type of a query, and the function that makes the model's argument, from a signature's inputs."""
     if schema is None:
         return None, lambda rows: rows
     if schema.is_tensor_spec():
@@ -115,7 +115,7 @@ def _takes_columns(specs: Sequence[Any]) -> tuple[ValueType, _Reader]:
 
 
 def _takes_places(specs: Sequence[Any]) -> tuple[ValueType, _Reader]:
-    """Columns without names are a list of numbers of their common type, else of float64."""
+    """Return the same for columns without names: a list of numbers of their common type, or else of float64."""
     types = [_numpy_name(spec) for spec in specs]
     wire = _WIRE.get(types[0], DType.FLOAT64) if len(set(types)) == 1 else DType.FLOAT64
     if types == ["str"]:
@@ -130,7 +130,7 @@ def _takes_places(specs: Sequence[Any]) -> tuple[ValueType, _Reader]:
 
 def _column_field(spec: Any) -> Field:
     is_optional = not spec.required
-    element = getattr(spec.type, "dtype", None)  # of an Array
+    element = getattr(spec.type, "dtype", None)  # an Array has it
     if element is not None and (wire := _WIRE.get(_name_of(element))) is not None and wire.is_numeric:
         return Field(spec.name, InputType(wire), is_optional)
     wire = _WIRE.get(_numpy_name(spec), DType.STRING)
@@ -140,7 +140,7 @@ def _column_field(spec: Any) -> Field:
 
 
 def _conversion(spec: Any) -> Callable[[Values], Any] | None:
-    """Return what makes a frame's column of values that are of no type of a table, or that came as texts."""
+    """Return a function that makes a frame's column of values that have no type of a table, or that came as texts."""
     kind = _numpy_name(spec)
     if kind.startswith("datetime64"):
         return lambda values: pandas.Series(pandas.to_datetime(list(values)), dtype="datetime64[ns]")
@@ -154,7 +154,7 @@ def _conversion(spec: Any) -> Callable[[Values], Any] | None:
 
 
 def _numpy_name(spec: Any) -> str:
-    """``float64``, ``str``; empty for arrays, objects and maps."""
+    """Return numpy's name of a type, such as ``float64`` or ``str``; empty for arrays, objects and maps."""
     return _name_of(spec.type)
 
 
@@ -181,14 +181,14 @@ def _parameters(schema: Any, input_type: ValueType | None) -> dict[str, Field]:
 
 
 def _splits_batches(field: Field) -> bool:
-    """Whether a signature refuses rows of one frame that have the field and that lack it: whole numbers and truths."""
+    """Whether a signature refuses a frame in which some rows lack the field: whole numbers and booleans."""
     return field.is_nullable and field.type.dtype in (DType.INT32, DType.INT64, DType.BOOL) and not field.type.shape
 
 
 def _groups(
     columns: Columns, record: RecordType, parameters: Mapping[str, Field]
 ) -> list[tuple[list[int], Columns, dict[str, Any]]]:
-    """Cut a batch into rows that one call of the function can answer: these rows, their columns, and the parameters."""
+    """Split a batch into groups for a call of the function each. Yield their rows, columns and parameters."""
     given = {name: columns[field.name] for name, field in parameters.items()}
     splitting = [field for field in record.fields if _splits_batches(field)]
     keys: dict[str, list[int]] = {}

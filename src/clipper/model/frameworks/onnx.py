@@ -23,7 +23,7 @@ from clipper.model.model import Array, Inputs, Values
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType, Shape
 
-# From a graph's element type to numpy's and to that of queries: JSON has no half-precision or small numbers.
+# Numpy's type and the type of queries for each element type of a graph: JSON has no half-precision or small numbers.
 _ELEMENTS: dict[str, tuple[str, DType]] = {
     "float16": ("float16", DType.FLOAT32),
     "float": ("float32", DType.FLOAT32),
@@ -59,7 +59,7 @@ class _Input:
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """An answer that can be requested: an output of the graph, its conversion, and what one row of it is, if known."""
+    """An answer that can be requested: an output of the graph, its conversion, and the type of a row, if known."""
 
     name: str
     convert: Callable[[Any], Any]
@@ -123,11 +123,11 @@ def _batching_of(inputs: Sequence[_Input]) -> _Batching:
 
 
 def _input_type(inputs: Sequence[_Input], batching: _Batching) -> ValueType:
-    """The type of a row: of one input its own, of several a record with their names."""
+    """Return the type of a row: for a single input its own, for several inputs a record with their names."""
     if len(inputs) == 1:
         return _type_of(inputs[0], batching)
     types = [_type_of(one, batching) for one in inputs]
-    # A column of one number for each row is a number.
+    # A column with a number for each row is a number.
     return RecordType(
         tuple(
             Field(one.name, InputType(of_type.dtype, ()) if _is_column(one, batching) else of_type)
@@ -169,7 +169,7 @@ def _whole(rows: Array, batching: _Batching) -> Array:
 
 
 def _outputs(nodes: Sequence[Any], batching: _Batching) -> tuple[dict[str, _Output], list[str]]:
-    """The answers that can be requested, by name, and the default."""
+    """Return the answers that can be requested, by name, and the default."""
     known = {node.name: _Output(node.name, _with_texts, _row_type(node, batching)) for node in nodes}
     if _is_classifier(nodes):
         labels, probabilities = (known[node.name] for node in nodes)
@@ -183,10 +183,10 @@ def _outputs(nodes: Sequence[Any], batching: _Batching) -> tuple[dict[str, _Outp
 
 
 def _row_type(node: Any, batching: _Batching) -> InputType | None:
-    """Return what the graph says of one row of an output; None if it does not, or no output of Clipper is that."""
+    """Return the type of a row of an output; None if the graph does not say it, or no type of output fits."""
     element = str(node.type).removeprefix("tensor(").removesuffix(")")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
-    # A graph says the same of a number as of what may have any number of dimensions.
+    # A graph has the same shape for a number as for an output of any number of dimensions.
     if element not in _ELEMENTS or not shape:
         return None
     is_row = batching == "whole" or (batching == "single" and shape[0] != 1)
@@ -197,7 +197,7 @@ def _row_type(node: Any, batching: _Batching) -> InputType | None:
 def _output_type(
     session: Any, inputs: Sequence[_Input], chosen: Mapping[str, _Output], batching: _Batching
 ) -> ValueType | None:
-    """Return the type of the chosen outputs, if the graph says it, and does so when it is tried with zeros.
+    """Return the type of the chosen outputs, if the graph says it and keeps it when it is tried with zeros.
 
     Converters write shapes that a graph does not keep, and every answer would fail by such a type.
     """
@@ -243,7 +243,7 @@ def _largest(scores: Any) -> Array:
 
 
 def _split(value: Any, name: str, batching: _Batching, rows: int) -> Any:
-    """Split a graph's output into one value for each row."""
+    """Split a graph's output into a value for each row."""
     # A graph that takes a single row may return its output without the batch's dimension.
     if batching == "whole" or (batching == "single" and np.shape(value)[:1] != (1,)):
         return [value]

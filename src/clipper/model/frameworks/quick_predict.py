@@ -22,7 +22,7 @@ Predict = Callable[[Any], Any]
 _LINEAR = ("predict", "decision_function")
 _FOREST = ("predict", "_validate_X_predict")
 
-# Before 1.4 leaves held counts of classes, which each tree's predict_proba turned into fractions.
+# Before 1.4, leaves held counts of classes, which each tree's predict_proba turned into fractions.
 _LEAST_VERSION = (1, 4)
 _TRIED_ROWS = 32
 
@@ -37,7 +37,7 @@ def quick_predict_of(estimator: Any) -> Predict | None:
 
 
 def _agrees(quick: Predict, estimator: Any) -> bool:
-    """Whether both give the same answers to some rows: a later release of scikit-learn may work differently."""
+    """Whether both functions give the same answers to some rows: a later scikit-learn may work differently."""
     rows = np.random.default_rng(0).standard_normal((_TRIED_ROWS, estimator.n_features_in_))
     try:
         return bool(np.array_equal(quick(rows), estimator.predict(rows)))
@@ -46,7 +46,7 @@ def _agrees(quick: Predict, estimator: Any) -> bool:
 
 
 def _of_linear_classifier(estimator: Any) -> Predict | None:
-    """Takes 9 µs for 16 rows of 784; the checks would take 65 µs more."""
+    """Return the function for a linear classifier. 16 rows of 784 take 9 µs; the checks would take 65 µs more."""
     if not _keeps(estimator, "sklearn.linear_model._base", "LinearClassifierMixin", _LINEAR):
         return None
     weights, intercept, classes = (getattr(estimator, name, None) for name in ("coef_", "intercept_", "classes_"))
@@ -59,7 +59,7 @@ def _of_linear_classifier(estimator: Any) -> Predict | None:
 
 
 def _of_forest(estimator: Any) -> Predict | None:
-    """A forest pays for the checks once for each tree: some 40 µs, but a tree takes only 3 µs for one row."""
+    """Return the function for a forest. Its checks take some 40 µs for each tree, which takes only 3 µs for a row."""
     classifies = _keeps(estimator, "sklearn.ensemble._forest", "ForestClassifier", (*_FOREST, "predict_proba"))
     if not classifies and not _keeps(estimator, "sklearn.ensemble._forest", "ForestRegressor", _FOREST):
         return None

@@ -21,7 +21,7 @@ def version() -> str | None:
 
 
 def input_type_of(estimator: Any) -> InputType | None:
-    """Return what a fitted estimator takes, or None if it does not say."""
+    """Return the input type of a fitted estimator; None if it does not say it."""
     if _takes_text(_first_step(estimator)):
         return InputType(DType.STRING)
     features = getattr(estimator, "n_features_in_", None)
@@ -56,7 +56,7 @@ def _takes_text(step: Any) -> bool:
 
 
 def answers_of(estimator: Any, predict: Callable[[Any], Any] | None) -> dict[str, Callable[[Any], Any]]:
-    """Return what an estimator can be asked for, and the function that answers it. ``predict`` returns labels."""
+    """Return an estimator's possible outputs, and the functions that answer them. ``predict`` returns labels."""
     probabilities = getattr(estimator, "predict_proba", None)
     if not callable(probabilities):
         return {} if predict is None else dict.fromkeys((LABEL, LABELS), predict)
@@ -68,7 +68,7 @@ def answers_of(estimator: Any, predict: Callable[[Any], Any] | None) -> dict[str
 
 
 def output_type_of(estimator: Any, names: Sequence[str]) -> ValueType | None:
-    """Return the type of these outputs of a classifier; None if it does not say its classes."""
+    """Return the type of these outputs of a classifier; None if it does not have its classes."""
     classes = _classes(estimator)
     kinds = set(map(type, classes or ()))
     label = _LABELS.get(kinds.pop()) if len(kinds) == 1 else None
@@ -78,18 +78,18 @@ def output_type_of(estimator: Any, names: Sequence[str]) -> ValueType | None:
 
 
 def _classes(estimator: Any) -> list[Any] | None:
-    """Return the classes of a classifier of one target, in the order of its probabilities; None if it says none."""
+    """Return the classes of a classifier of one target, in the order of its probabilities; None if it has none."""
     classes = getattr(estimator, "classes_", None)
     return classes.tolist() if isinstance(classes, np.ndarray) and classes.ndim == 1 else None
 
 
 def _of_targets(probabilities: Iterable[Any]) -> dict[str, Any]:
-    """Return probabilities of several targets by names that are counted."""
+    """Return probabilities of several targets by names with numbers."""
     return {f"{PROBABILITIES}_{number}": each for number, each in enumerate(probabilities)}
 
 
 def saved_with(caught: Iterable[warnings.WarningMessage]) -> str | None:
-    """Return the version that a file was saved with, if loading it warned that it is another."""
+    """Return the version that a file was saved with, if loading it warned that this is another version."""
     for warning in caught:
         saved = getattr(warning.message, "original_sklearn_version", None)
         if saved is not None:
@@ -98,5 +98,5 @@ def saved_with(caught: Iterable[warnings.WarningMessage]) -> str | None:
 
 
 def quiet() -> None:
-    """Drop the warning that an array has no column names: rows come as arrays whatever a model was fitted on."""
+    """Drop the warning that an array has no column names: rows come as arrays whatever the model was fitted on."""
     warnings.filterwarnings("ignore", message="X does not have valid feature names")

@@ -1,6 +1,6 @@
-"""Spark MLlib: a folder that a fitted model or a pipeline of them was saved to.
+"""Spark MLlib: the folder of a saved model, or of a pipeline of models.
 
-If a model can predict single vectors, it is asked that way: a vector takes a millisecond, a DataFrame a hundred.
+A model that can predict single vectors is asked for these: a vector takes a millisecond, a DataFrame a hundred.
 """
 
 import importlib
@@ -25,8 +25,8 @@ from clipper.values.types import DType, InputType
 
 LIBRARY = f"pyspark {pyspark.__version__}"
 
-# One thread, no ports open to other processes, and files in the container's own folder. Batches are small, so planning
-# and compiling as for large jobs would cost more than it saves.
+# A single thread, no ports open to other processes, and files in the container's own folder. Batches are small, so the
+# planning and compiling of large jobs would cost more than it saves.
 _SETTINGS = {
     "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
     "spark.driver.host": "127.0.0.1",
@@ -100,7 +100,7 @@ def _by_vector(model: Any, source: FrameworkSource) -> Callable[[Inputs], Any]:
 
 
 def _methods(model: Any) -> Mapping[str, Callable[[Any], Any]]:
-    """Return the methods that answer for a vector, also by the names of the columns that they fill."""
+    """Return the methods that answer a vector, by the names of the columns that they fill."""
     methods = dict.fromkeys((LABELS, LABEL, model.getPredictionCol()), model.predict)
     if hasattr(model, "predictProbability"):
         methods |= {PROBABILITIES: model.predictProbability, model.getProbabilityCol(): model.predictProbability}

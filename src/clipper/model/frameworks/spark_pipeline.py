@@ -1,4 +1,4 @@
-"""A pipeline of Spark's fitted stages: which columns it takes, of which types, and which it answers."""
+"""A pipeline of Spark's fitted stages: the columns that it takes, their types, and the columns that it answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from clipper.model.model import Inputs, Values
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 
-# Input types of these stages; all others take vectors.
+# The input types of these stages; all other stages take vectors.
 _TAKE_TEXT = {"RegexTokenizer", "StringIndexerModel", "Tokenizer"}
 _TAKE_NUMBERS = {"Binarizer", "Bucketizer", "ImputerModel", "OneHotEncoderModel", "VectorAssembler"}
 
@@ -27,14 +27,14 @@ class Pipeline:
     """Answers batches with ``transform``.
 
     Attributes:
-        input_type: one text or one vector, or a record of the columns that the stages take, in their order.
+        input_type: a single text or vector, or a record of the columns that the stages take, in their order.
     """
 
     def __init__(self, session: SparkSession, stages: Sequence[Any], source: FrameworkSource) -> None:
         """Find out what the stages take and answer.
 
         Raises:
-            ContainerFailed: they lack the requested output.
+            ContainerFailed: the stages lack the requested output.
         """
         flat = list(_flat(stages))
         self._session = session
@@ -143,7 +143,7 @@ def _may_lack(stage: Any) -> bool:
 
 
 def _size(stage: Any) -> int | None:
-    """Return the size of the vectors that a stage was fitted on, if it says it."""
+    """Return the size of the vectors that a stage was fitted on, if the stage has it."""
     features = getattr(stage, "numFeatures", None)
     if isinstance(features, int) and features > 0:
         return features

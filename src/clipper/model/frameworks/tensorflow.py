@@ -23,13 +23,13 @@ def load(source: FrameworkSource) -> FrameworkModel:
     """Load the folder.
 
     Raises:
-        ContainerFailed: the folder has no such signature, or it takes a tensor that no input of Clipper can be.
+        ContainerFailed: the folder has no such signature, or it takes a tensor that no type of input fits.
     """
     saved = tf.saved_model.load(str(source.path))
     signature = _signature(saved.signatures)
     specs = dict(sorted(signature.structured_input_signature[1].items()))
     tensors = [described(name, spec) for name, spec in specs.items()]
-    # Sorted, because TensorFlow returns them in a changing order.
+    # The names are sorted, because TensorFlow returns them in a changing order.
     names = sorted(signature.structured_outputs)
     answer = Answer.of(source, names)
 
@@ -58,7 +58,7 @@ def described(name: str, spec: tf.TensorSpec) -> Tensor:
 
 
 def returned(specs: Mapping[str, tf.TensorSpec]) -> list[Tensor]:
-    """Return the declared outputs, without those of any number of dimensions."""
+    """Return the declared outputs, without those whose number of dimensions is open."""
     known = {name: spec for name, spec in specs.items() if spec.shape.rank is not None}
     return [Tensor(name, spec.dtype.name, tuple(spec.shape)) for name, spec in sorted(known.items())]
 

@@ -1,4 +1,4 @@
-"""Converts between Clipper's batches and networks: the input that a graph declares, and answers from its outputs."""
+"""Converts Clipper's batches to the inputs that a network declares, and its outputs to answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from clipper.model.model import Array, Inputs, Values
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 
-# A batch's outputs by name: an array with one row for each input, or a list.
+# A batch's outputs by name: an array with a row for each input, or a list.
 Outputs = Mapping[str, Array | list[Any]]
 
 
@@ -29,7 +29,7 @@ class Tensor:
 
     Attributes:
         dtype: the graph's own type, in numpy's names, or ``string``.
-        shape: the batch's dimension comes first; None is a dimension of any length.
+        shape: the lengths of the dimensions, the batch's first; None means any length.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Tensor:
         return self.shape[0]
 
     def input_type(self, declared: str | None) -> InputType:
-        """Return the type of one row.
+        """Return the type of a row.
 
         Args:
             declared: the deployment's input type, by which texts may come as bytes.
 
         Raises:
-            ContainerFailed: no input of Clipper can be the graph's.
+            ContainerFailed: no type of input fits the graph's.
         """
         if not self.shape:
             raise ContainerFailed(f"input {self.name!r} is one value: expected its first dimension to be the batch")
@@ -61,7 +61,7 @@ class Tensor:
 
     @property
     def row_type(self) -> InputType | None:
-        """The type of one row of an output; None if no output of Clipper is that."""
+        """Return the type of a row of an output; None if no type of output fits."""
         label = _RETURNED_AS.get(self.dtype, self.dtype)
         if label not in _NUMERIC and (label != "string" or self.shape[1:]):
             return None
@@ -69,10 +69,10 @@ class Tensor:
 
 
 def type_of(tensors: Sequence[Tensor], declared: str | None) -> ValueType:
-    """Return the type of a row of a graph that takes these: of one its own, of several a record with their names.
+    """Return the type of a row of a graph with these inputs: a single input's own, or a record with their names.
 
     Raises:
-        ContainerFailed: no input of Clipper can be one of them.
+        ContainerFailed: no type of input fits one of them.
     """
     if len(tensors) == 1:
         return tensors[0].input_type(declared)
@@ -81,7 +81,7 @@ def type_of(tensors: Sequence[Tensor], declared: str | None) -> ValueType:
 
 def _of_one(tensor: Tensor) -> InputType:
     found = tensor.input_type(None)
-    # A column of one number for each row is a number.
+    # A column with a number for each row is a number.
     return InputType(found.dtype, ()) if found.shape == (1,) else found
 
 
@@ -96,19 +96,19 @@ def named(inputs: Inputs, tensors: Sequence[Tensor]) -> dict[str, Values]:
 
 
 _NUMERIC = [dtype.label for dtype in DType if dtype.is_numeric]
-# Types that queries do not have; values come in a type that contains all of theirs, and are converted.
+# Types that queries do not have. Values come in a type that contains all of their numbers, and are converted.
 _COMPUTED_AS = {"float16": "float32", "bfloat16": "float32", "half": "float32", "int8": "int32", "int16": "int32"}
-# As above, of outputs.
+# The same for outputs.
 _RETURNED_AS = {**_COMPUTED_AS, "uint16": "int32", "uint32": "int64"}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The part of a network's outputs that is answered.
+    """Answers a part of a network's outputs.
 
     Attributes:
-        labels: answer the index of each row's largest score.
-        names: of the requested outputs; empty means all.
+        labels: whether to answer the index of each row's largest score.
+        names: the names of the requested outputs; empty means all.
     """
 
     labels: bool = False
@@ -116,7 +116,7 @@ class Answer:
 
     @staticmethod
     def of(source: FrameworkSource, known: Sequence[str] = ()) -> "Answer":
-        """Return what the deployment requests.
+        """Return the answer that the deployment requests.
 
         Args:
             known: the names of all outputs, if the network says them before it is called.
@@ -148,7 +148,7 @@ class Answer:
         return answered_type({name: declared.get(name) for name in self.names or declared})
 
     def rows(self, outputs: Outputs) -> Any:
-        """Return one answer for each row, or with several outputs one of each by their names.
+        """Return an answer for each row; with several outputs, an answer for each of their names.
 
         Raises:
             ModelFailed: the outputs are not the requested ones.
@@ -187,7 +187,7 @@ def _only(outputs: Outputs) -> Array:
 
 
 def in_batches_of(size: int | None, predict_batch: Callable[[Inputs], Any]) -> Callable[[Inputs], Any]:
-    """Wrap ``predict_batch`` to get exactly ``size`` rows, the last one repeated; None leaves it unchanged."""
+    """Wrap ``predict_batch`` to get exactly ``size`` rows, the last repeated; None leaves it unchanged."""
     if size is None:
         return predict_batch
 
@@ -212,7 +212,7 @@ def _padded(values: Values, size: int) -> Values:
 
 
 def texts(array: Array) -> Array:
-    """Convert tensors of bytes, in which strings come, to text; return others unchanged."""
+    """Convert tensors of bytes, in which strings come, to texts; return other tensors unchanged."""
     if array.dtype != object:
         return array
     return np.array([_text(each) for each in array.ravel()], dtype=object).reshape(array.shape)

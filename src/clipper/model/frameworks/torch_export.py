@@ -15,7 +15,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
     """Load the program.
 
     Raises:
-        ContainerFailed: it takes a tensor that no input of Clipper can be.
+        ContainerFailed: the program takes a tensor that no type of input fits.
     """
     program = torch.export.load(str(source.path))
     examples = _inputs(program)
@@ -46,7 +46,7 @@ def _described(name: str, example: torch.Tensor) -> Tensor:
 
 
 def _outputs(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:
-    """Return the program's outputs by name, as the tensors without data that stand for them; none if it has others."""
+    """Return the program's outputs by name, as placeholders without data; none if some outputs are no tensors."""
     examples = {node.name: node.meta.get("val") for node in program.graph.nodes}
     found = [examples.get(name) for name in program.graph_signature.user_outputs if isinstance(name, str)]
     spec = program.call_spec.out_spec
@@ -57,12 +57,12 @@ def _outputs(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:
 
 
 def _most_rows(program: torch.export.ExportedProgram, example: torch.Tensor) -> int | None:
-    """Return the bound of the batch's dimension, if it was exported with one."""
+    """Return the bound of the batch's dimension, if it was exported with a bound."""
     bound = program.range_constraints[example.shape[0].node.expr].upper
     return int(bound) if bound.is_Integer else None
 
 
 def _inputs(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:
-    """Return the program's inputs by name, as the tensors without data that stand for them in the graph."""
+    """Return the program's inputs by name, as the graph's placeholders without data."""
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     return {str(name): values[name] for name in program.graph_signature.user_inputs}

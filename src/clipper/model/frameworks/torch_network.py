@@ -1,4 +1,4 @@
-"""What the three forms of a PyTorch network share once they are loaded."""
+"""Serves a loaded PyTorch network, whichever of the three forms it was saved in."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,13 +22,13 @@ torch.set_num_interop_threads(1)
 
 
 def network(module: torch.nn.Module, source: FrameworkSource) -> FrameworkModel:
-    """Return a module as a model. A module does not declare its input: without a deployment's, it is a float32 list.
+    """Return a module as a model. It does not declare its input, which is a list of float32 unless the deployment does.
 
     A record's tensors are its arguments by name.
     """
     input_type = declared_record(source.input_type) or (None if source.input_type else InputType(DType.FLOAT32))
     dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
-    # Whole numbers may be counts or indices and stay whole; the uint8 of pictures becomes float.
+    # Whole numbers may be counts or indices, and stay whole; the uint8 of pictures becomes float.
     converted = (torch.float32, torch.float64, torch.uint8)
 
     def convert(inputs: torch.Tensor) -> torch.Tensor:
@@ -66,7 +66,7 @@ def predictor(
 
 
 def by_name(returned: Any) -> dict[str, Any] | list[Any]:
-    """Return the outputs by name, or, if the network returned a list of one answer for each row, that list."""
+    """Return the outputs by name; or the list that the network returned, if it has an answer for each row."""
     if isinstance(returned, torch.Tensor):
         return {"output": returned}
     if isinstance(returned, Mapping):

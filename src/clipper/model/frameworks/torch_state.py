@@ -38,7 +38,7 @@ def _made(target: str | None) -> torch.nn.Module:
 
 def _state(path: Path) -> dict[str, Any]:
     try:
-        # Tensors and plain values only, because a pickle could run any code.
+        # Load only tensors and plain values, because a pickle could run any code.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ContainerFailed(f"{path.name} holds Python objects besides tensors: {_ADVICE}") from error

@@ -1,4 +1,4 @@
-"""XGBoost's boosters, as ``save_model`` writes them in JSON or UBJSON."""
+"""XGBoost's boosters, in the JSON or UBJSON of ``save_model``."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from clipper.values.records import MAX_FIELDS, Field, RecordType
 from clipper.values.types import DType, InputType
 
 _CLASSIFYING = ("binary:logistic", "multi:softprob", "multi:softmax")
-# A booster needs all of them, to find the place of each.
+# The most categories of a column. A booster needs all of them, to find the place of each.
 _MOST_CATEGORIES = 1 << 16
 
 
@@ -39,7 +39,7 @@ def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     learner = json.loads(booster.save_config())["learner"]
     objective = str(learner["objective"]["name"])
     if objective == "multi:softmax":
-        # This objective returns only labels; the other returns the same scores.
+        # This objective returns only labels. The other objective has the same scores, and returns them.
         booster.set_param({"objective": "multi:softprob"})
     classes = max(2, int(learner["learner_model_param"]["num_class"])) if objective in _CLASSIFYING else 0
     names, answer = chosen_answer(source, _answers(objective, classes))
@@ -51,7 +51,7 @@ def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
         takes = InputType(DType.FLOAT32, (booster.num_features(),))
         return FrameworkModel(lambda rows: answer(predict(rows)), takes, library, output_type=gives)
     record = RecordType(fields)
-    # A category is its place among those of the training.
+    # The booster takes a category as its place among those of the training.
     read = matrix(record, np.float32)
     return FrameworkModel(lambda rows: answer(predict(read(rows))), record, library, output_type=gives)
 
@@ -59,7 +59,7 @@ def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
 def fields_of(model: Any, source: FrameworkSource | None = None) -> tuple[Field, ...]:
     """Return the columns that a booster, or an estimator with one, was trained on; none if they had no names.
 
-    It answers whatever is missing. Categories that the booster lacks may be those that the deployment declares.
+    A booster answers whatever is missing. Categories that it lacks may be those that the deployment declares.
     """
     booster = model.get_booster() if hasattr(model, "get_booster") else model
     names = booster.feature_names
@@ -74,7 +74,7 @@ def fields_of(model: Any, source: FrameworkSource | None = None) -> tuple[Field,
         if kind != "c":
             fields.append(number(name, DType.BOOL if kind == "i" else DType.FLOAT32, is_nullable=True))
             continue
-        # A booster that lacks the categories, as before XGBoost 3.1, takes their places.
+        # A booster without the categories, from before XGBoost 3.1, takes their places.
         field = of_categories(name, known.get(place) or given.get(name, ()), _MOST_CATEGORIES)
         fields.append(replace(field or number(name, DType.FLOAT32), is_nullable=True))
     return tuple(fields)
@@ -88,7 +88,7 @@ def _categories(booster: Any) -> dict[int, list[Any]]:
 
 
 def _decoded(encoded: Any) -> list[Any]:
-    """Return the values of one column's categories: numbers, or bytes of texts that end at the offsets."""
+    """Return the values of a column's categories: numbers, or texts from bytes that end at the offsets."""
     values, offsets = encoded.get("values", []), encoded.get("offsets")
     if offsets is None:
         return list(values)
@@ -106,13 +106,13 @@ def _answers(objective: str, classes: int) -> dict[str, Callable[[Array], Any]]:
 
 
 def _predict(booster: Any, kind: str) -> Callable[[Inputs], Array]:
-    # Leave out trees that were grown after the best iteration, while a training waited for an improvement.
+    # Leave out the trees that were grown after the best iteration, while the training waited for an improvement.
     best = booster.attr("best_iteration")
     more = {"iteration_range": (0, 0) if best is None else (0, int(best) + 1), "validate_features": False}
     if kind == "gbtree":
         # This avoids the copy of the rows that predict() makes.
         return lambda rows: np.asarray(booster.inplace_predict(rows, **more))
-    # The quicker way has no linear models, and rounds the sums of DART's trees differently.
+    # The quicker way does not support linear models, and rounds the sums of DART's trees differently.
     types, names = booster.feature_types, booster.feature_names
     return lambda rows: np.asarray(
         booster.predict(

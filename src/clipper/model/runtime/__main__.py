@@ -1,7 +1,7 @@
-"""``python -m clipper.model.runtime``: load one model, listen, serve until SIGTERM.
+"""``python -m clipper.model.runtime``: load a model, listen, and serve until SIGTERM.
 
-Exit codes: 0 after SIGTERM, 2 wrong usage, 3 the model cannot be loaded, 4 it cannot listen on the address. Unless it
-is 0, the last line on stderr says why and what to do.
+Exit codes: 0 after SIGTERM; 2 for wrong usage; 3 if the model cannot be loaded; 4 if the address cannot be bound.
+Unless the code is 0, the last line on stderr says why and what to do.
 """
 
 import logging
@@ -25,7 +25,7 @@ def main() -> int:
             {"file": sys.executable},
         )
         return EXIT_NOT_LOADED
-    # All of this needs numpy.
+    # All these modules need numpy.
     from clipper.model.runtime import program
 
     return program.run(arguments)

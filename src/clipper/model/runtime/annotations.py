@@ -1,6 +1,6 @@
-"""Reads from the annotations of a model's code what a record of its inputs is, and in which form it wants a batch.
+"""Reads the record of a model's inputs, and the form in which it wants a batch, from the annotations of its code.
 
-A dataclass, a TypedDict or a pydantic model describes one row. ``predict_batch(self, rows: list[Row])`` gets objects of
+A dataclass, a TypedDict or a pydantic model describes a row. ``predict_batch(self, rows: list[Row])`` gets objects of
 that class, ``predict_batch(self, inputs: DataFrame)`` a DataFrame, and any other ``predict_batch`` a dict of columns.
 """
 
@@ -26,15 +26,15 @@ _EXPECTED = (
     "expected float, int, bool, str, bytes, a type of numpy, Literal or Enum of these, lists of numbers, one of these "
     'or None, or Annotated[..., "float32[28,28]"]'
 )
-# What stands for no default, in each kind of class.
+# The values that mean no default, in each kind of class.
 _NONE: Any = object()
 
 
 class RowClass(NamedTuple):
-    """A class that describes one row.
+    """A class that describes a row.
 
     Attributes:
-        made: makes an object of it from the values of a row by field.
+        made: makes an object of the class from a row's values by field.
         hints: the annotation of each field.
     """
 
@@ -44,10 +44,10 @@ class RowClass(NamedTuple):
 
 
 def row_class(found: object) -> RowClass | None:
-    """Read a class; None if it is no dataclass, TypedDict or pydantic model.
+    """Read a class; return None if it is no dataclass, TypedDict or pydantic model.
 
     Raises:
-        ContainerFailed: a field's annotation says no type of an input.
+        ContainerFailed: a field's annotation is no type of an input.
     """
     if not isinstance(found, type):
         return None
@@ -80,7 +80,7 @@ def _field(owner: str, name: str, hint: Any, default: Any) -> Field:
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:
-    """Return an annotation without ``| None`` and ``NotRequired``, and whether it had one of them."""
+    """Return an annotation without ``| None`` and ``NotRequired``, and whether it had either."""
     origin = typing.get_origin(hint)
     # typing.NotRequired is new in Python 3.11.
     if getattr(origin, "__name__", getattr(origin, "_name", None)) in ("NotRequired", "Required"):
@@ -124,14 +124,14 @@ def _dtype_of(kind: Any) -> DType:
 
 
 def wanted(predict_batch: Callable[..., object]) -> RowClass | Literal["frame"] | None:
-    """Return the class of the rows that a model wants, ``frame`` if it wants a DataFrame; None if it does not say.
+    """Return the class of the rows that a model wants, or ``frame`` if it wants a DataFrame; None if it does not say.
 
     Raises:
-        ContainerFailed: a field of the class has an annotation that says no type of an input.
+        ContainerFailed: the annotation of a field of the class is no type of an input.
     """
     try:
         parameters = list(inspect.signature(predict_batch).parameters.values())
-    except (TypeError, ValueError):  # of something in C
+    except (TypeError, ValueError):  # a callable in C
         return None
     hint: Any = parameters[0].annotation if parameters else None
     if isinstance(hint, str):
@@ -146,7 +146,7 @@ def wanted(predict_batch: Callable[..., object]) -> RowClass | Literal["frame"] 
 
 
 def by_rows(predict_batch: Callable[[Any], object], rows: RowClass) -> Callable[[Inputs], object]:
-    """Return a function over columns, which calls the model with a list of objects of its class."""
+    """Return a function of columns, which calls the model with a list of objects of its class."""
     readers = [_objects_of(field, rows.hints[field.name]) for field in rows.record.fields]
     names = rows.record.names
 
@@ -159,7 +159,7 @@ def by_rows(predict_batch: Callable[[Any], object], rows: RowClass) -> Callable[
 
 
 def _objects_of(field: Field, hint: Any) -> Callable[[Values], list[Any]]:
-    """Return a function that turns a field's values into what the annotation says."""
+    """Return a function that turns a field's values into the type of its annotation."""
     inner, _ = _without_none(hint)
     if typing.get_origin(inner) is typing.Annotated:
         inner = typing.get_args(inner)[0]

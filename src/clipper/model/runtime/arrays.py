@@ -1,4 +1,4 @@
-"""Reads what models return as arrays of the protocol's types, or as lists."""
+"""Reads models' return values as arrays of the protocol's types, or as lists."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,14 +9,14 @@ from clipper.model.runtime.inputs import NUMPY_DTYPES
 from clipper.values.types import MAX_DIMENSIONS, DType, InputType
 
 NUMERIC_KINDS = "biuf"
-# What each type of an array becomes, by numpy's code for it: the narrowest type of the protocol with all its numbers.
+# The protocol's type for each type of an array, by numpy's code: the narrowest type with all its numbers.
 DTYPES = {"f2": DType.FLOAT32, "f4": DType.FLOAT32, "f8": DType.FLOAT64, "u1": DType.UINT8, "b1": DType.BOOL}
 DTYPES |= dict.fromkeys(("i1", "i2", "i4", "u2"), DType.INT32) | dict.fromkeys(("i8", "u4", "u8"), DType.INT64)
 _MAX_INT64 = 2**63 - 1
 
 
 def as_array(outputs: object, least_dimensions: int = 2) -> Array | None:
-    """Return values as one array of a type of the protocol; None if their types or shapes differ, or are none of it."""
+    """Return values as an array of a type of the protocol; None if their types or shapes differ, or do not fit."""
     if isinstance(outputs, list):
         first = outputs[0] if outputs else None
         if type(first) is not np.ndarray or not first.ndim:
@@ -44,13 +44,13 @@ def _dtype_of(array: Array) -> DType | None:
 
 
 def array_bytes(array: Array) -> int:
-    """Return what an array takes in its type of the protocol."""
+    """Return the size of an array in its type of the protocol."""
     dtype = DTYPES.get(array.dtype.str[1:])
     return array.nbytes if dtype is None else array.size * dtype.size_bytes
 
 
 def type_of_arrays(arrays: Sequence[Array]) -> InputType | None:
-    """Return the type of arrays whose lengths may differ; None if their types or numbers of dimensions do."""
+    """Return the type of arrays, whose lengths may differ; None if their types or numbers of dimensions differ."""
     first = arrays[0]
     dtypes = set(map(_dtype_of, arrays))
     dtype = dtypes.pop()
@@ -63,7 +63,7 @@ def type_of_arrays(arrays: Sequence[Array]) -> InputType | None:
 
 
 def unwrapped(outputs: object) -> object:
-    """Return the array of what holds one, as tensors and the columns of a frame do; all else as it is."""
+    """Return the array in a tensor or a frame's column; return other outputs unchanged."""
     if isinstance(outputs, (np.ndarray, np.generic, list)):
         return outputs
     for name in ("to_numpy", "numpy"):
@@ -79,12 +79,12 @@ def unwrapped(outputs: object) -> object:
 
 
 def as_list(outputs: object) -> object:
-    """Return the outputs as a list if they are a sequence of some kind, else None or as they are."""
+    """Return the outputs as a list if they are a sequence of some kind, else None or the outputs unchanged."""
     if isinstance(outputs, list):
         return outputs
     if isinstance(outputs, (str, bytes, bytearray, memoryview, Mapping)):
         return None
-    # pandas Series and frames, torch and TensorFlow tensors, array.array: each has one of these.
+    # pandas Series and frames, torch and TensorFlow tensors, and array.array each have one of these methods.
     if not isinstance(outputs, np.generic):
         for name in ("tolist", "to_numpy", "numpy"):
             convert = getattr(outputs, name, None)

@@ -1,4 +1,4 @@
-"""One caller's socket: non-blocking reads into frames, and answers that wait until the caller takes them."""
+"""A caller's socket: non-blocking reads into frames, and answers that wait until the caller takes them."""
 
 import logging
 import socket
@@ -14,14 +14,14 @@ log = logging.getLogger("clipper.runtime")
 
 
 class Connection:
-    """A caller. While an answer to it waits, nothing more is read or answered, so at most one answer waits.
+    """A caller. While an answer waits for it, no further frame is read or answered, so at most one answer waits.
 
     Attributes:
         frames: received frames that were not taken yet.
         greeted: whether HELLO was accepted.
         version: the version of the protocol that it speaks.
         watches: whether its first frame after HELLO was a PING; None until it has sent one.
-        since_s: when it was accepted.
+        since_s: when the connection was accepted.
     """
 
     __slots__ = ("_socket", "_unsent", "fileno", "frames", "greeted", "since_s", "version", "watches")
@@ -31,7 +31,7 @@ class Connection:
         self._socket = accepted
         self._unsent = memoryview(b"")
         self.fileno = accepted.fileno()
-        # Before HELLO anybody may be calling, so hold no more than a HELLO.
+        # Before HELLO, the caller may be anybody, so hold no more than a HELLO.
         self.frames = Splitter(MAX_HELLO_BYTES)
         self.greeted = False
         self.version = OLDEST_VERSION
@@ -44,7 +44,7 @@ class Connection:
         self.frames.max_body_bytes = MAX_BODY_BYTES
 
     def receive(self) -> bool:
-        """Read at most ``READ_BYTES``; False if the caller has closed the connection."""
+        """Read at most ``READ_BYTES``; return False if the caller has closed the connection."""
         try:
             data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
@@ -53,7 +53,7 @@ class Connection:
         return bool(data)
 
     def send(self, answer: bytes) -> bool:
-        """Send an answer; False if part of it waits. Then call ``flush`` when the socket is writable."""
+        """Send an answer; return False if a part of it waits. Then call ``flush`` once the socket is writable."""
         try:
             sent = self._socket.send(answer)
         except BlockingIOError:
@@ -64,7 +64,7 @@ class Connection:
         return False
 
     def flush(self) -> bool:
-        """Send what waits; False if some of it still does."""
+        """Send the part that waits; return False if some of it still waits."""
         with suppress(BlockingIOError):
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
         return not self._unsent

@@ -1,4 +1,4 @@
-"""Where a container listens: ``unix:PATH`` or ``tcp:HOST:PORT``."""
+"""The address on which a container listens: ``unix:PATH`` or ``tcp:HOST:PORT``."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ class Endpoint:
         """Read ``unix:PATH`` or ``tcp:HOST:PORT``.
 
         Raises:
-            InvalidArgument: it is neither.
+            InvalidArgument: the text is neither.
         """
         scheme, _, rest = text.partition(":")
         host, _, port = rest.rpartition(":")
@@ -61,7 +61,7 @@ def listening(endpoint: Endpoint) -> Iterator[socket.socket]:
         yield listener
     finally:
         listener.close()
-        # Only if it is still ours: another process may have replaced it.
+        # Only if the file is still this process's: another process may have replaced it.
         if endpoint.path is not None and _inode(endpoint.path) == inode:
             endpoint.path.unlink(missing_ok=True)
 
@@ -114,5 +114,5 @@ def _inode(path: Path | None) -> int | None:
         return None
     try:
         return path.lstat().st_ino
-    except (FileNotFoundError, PermissionError):  # it is gone, or its folder was closed to us meanwhile
+    except (FileNotFoundError, PermissionError):  # the file is gone, or its folder was closed to this process meanwhile
         return None

@@ -1,8 +1,8 @@
 """Calls the model with a batch, and answers whatever the model does.
 
-A model always gets one array. Which queries come together is chance, and the model must not see it: so a batch of
-inputs of several shapes is evaluated shape by shape. If the model raises for a batch, the batch is tried in halves, so
-that only those inputs fail for which the model raises.
+A model always gets a single array. Chance decides which queries come together, and the model must not notice: so a
+batch of inputs of several shapes is evaluated shape by shape. If the model raises for a batch, the batch is tried in
+halves, so that only those inputs fail for which the model raises.
 """
 
 import logging
@@ -25,10 +25,11 @@ from clipper.model.runtime.outputs import Encoded, encode_outputs, learn_type, w
 
 log = logging.getLogger("clipper.runtime")
 
-# Each bad input of n takes up to 2·log2(n) extra calls to find. Their time is bounded, and not their number: other
+# To find a bad input among n takes up to 2·log2(n) extra calls. Their time is bounded, and not their number: other
 # queries wait for the model meanwhile, and most SLOs allow no more.
 MAX_EXTRA_S = 0.25
-# Inputs that were not told apart in that time. Another input's error may quote that input, so it is not passed on.
+# The failure of inputs that were not told apart in that time. Another input's error may quote that other input, so it
+# is not passed on.
 NOT_ISOLATED = (
     "the model raised for a batch with this input, and there was no time to try this input without the others"
 )
@@ -61,7 +62,7 @@ def evaluate(
 
 
 def _values_of(inputs: Inputs) -> list[Values]:
-    """Return the values of each field; inputs that are not records are one."""
+    """Return the values of each field; inputs that are not records have a single field."""
     return list(inputs.values()) if isinstance(inputs, dict) else [inputs]
 
 
@@ -110,7 +111,7 @@ def _evaluate(
         outputs = _call(predict_batch, inputs)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # the model may raise anything, also SystemExit; that answers this batch
+    except BaseException as error:  # the model may raise anything, also SystemExit; the error answers this batch
         log.warning("predict_batch raised for a batch of %(rows)d", {"rows": rows}, exc_info=error)
         return _Bisection(predict_batch, read_inputs, clock_s, rows).answer(describe(error))
     return _encode(outputs, rows)
@@ -138,10 +139,10 @@ def _encode(outputs: object, rows: int) -> Encoded:
 
 
 def as_sent(encoded: Encoded, version: int) -> Encoded:
-    """Return the outputs as a caller of this version of the protocol takes them: arrays need version 2, columns 4.
+    """Return the outputs in the form of this version of the protocol: arrays need version 2, and columns version 4.
 
     Raises:
-        ModelFailed: the texts of the others are too long.
+        ModelFailed: an older caller needs texts, and these are too long.
     """
     if version >= (RECORDS_VERSION if encoded.columns else 2):
         return encoded
@@ -156,9 +157,9 @@ def _check_size(size: int) -> None:
 
 
 def bounded(encoded: Encoded, rows: int, max_output_bytes: int) -> Encoded:
-    """Return the outputs without those over the bound, whose rows fail: they never leave the container.
+    """Return the outputs without those over the bound, which never leave the container. Their rows fail.
 
-    An output's size is that of its elements if it is an array, of its values if they are columns, else of its text.
+    An output's size is that of its elements if it is an array, of its values if it is in columns, else of its text.
     """
     if encoded.columns:
         sizes = enumerate(sizes_of(encoded.columns))
@@ -176,7 +177,7 @@ def bounded(encoded: Encoded, rows: int, max_output_bytes: int) -> Encoded:
     for row, line in enumerate(lines):
         size = encoded.array_bytes.get(row, len(line))
         if size > max_output_bytes and row not in encoded.array_bytes:
-            # By itself it may be columns.
+            # By itself, a row may be columns.
             alone = columns_of({name: values[row : row + 1] for name, values in encoded.values.items()})
             size = sizes_of(alone)[0] if alone else size
         if size > max_output_bytes:
@@ -185,7 +186,7 @@ def bounded(encoded: Encoded, rows: int, max_output_bytes: int) -> Encoded:
 
 
 def _without(encoded: Encoded, rows: int, failures: Mapping[int, str]) -> Encoded:
-    """Return the outputs without those that have failed now."""
+    """Return the outputs without those that now fail."""
     if len(failures) == rows:
         return Encoded(b"\n" * (rows - 1), failures)
     columns = columns_of(encoded.values, failures)
@@ -202,7 +203,7 @@ class _Parts:
         self._failures: dict[int, str] = {}
 
     def add(self, rows: Sequence[int], encoded: Encoded) -> None:
-        # A copy: a model may answer with the same array again.
+        # Copied, since a model may answer with the same array again.
         array = None if encoded.array is None else encoded.array.copy()
         values = {name: copy_of(each) for name, each in encoded.values.items()}
         self._parts.append((rows, encoded._replace(array=array, values=values)))
@@ -216,7 +217,7 @@ class _Parts:
         first = next((encoded.array for _, encoded in self._parts if encoded.array is not None), None)
         parts = self._parts
         if first is not None and first.ndim == 1:
-            # An array only because one of its numbers is not finite.
+            # These outputs are an array only because a number is not finite.
             parts = [(rows, with_numbers(encoded, first.dtype)) for rows, encoded in parts]
         if first is not None and len({encoded.form for _, encoded in parts}) == 1:
             whole = np.zeros((self._rows, *first.shape[1:]), first.dtype)
@@ -291,7 +292,7 @@ class _Bisection:
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception as one short text: its message, and where in the model it was raised."""
+    """Return an exception as a short text: its message, and where in the model it was raised."""
     text = "".join(traceback.format_exception_only(type(error), error)).strip()
     if len(text) > MAX_MESSAGE_CHARACTERS:
         text = text[:MAX_MESSAGE_CHARACTERS] + "…"

@@ -1,15 +1,15 @@
 """``python -m clipper.model.runtime.fork_server``: import libraries once, and fork containers that share their memory.
 
-It is commanded over a socket of its parent's, by one JSON object for each message, and answers each with one. No
-message is longer than ``MAX_FORK_MESSAGE_BYTES``. It ends when its parent closes the socket.
+Its parent commands it over a socket. Each message and each answer is a JSON object of at most
+``MAX_FORK_MESSAGE_BYTES``. The fork server ends when its parent closes the socket.
 
-- It begins with ``Warm``, with the memory that it takes, or with ``Unfit`` and why nothing can be forked from it.
+- It begins with ``Warm``, with the memory that it takes; or with ``Unfit``, with the reason why it cannot fork.
 - ``Fork``, with the descriptor of the container's log, is answered with ``Forked`` once the process has its own
   session, mark and folder, or with ``Refused``.
-- ``Reap`` asks how a forked process has exited. Until then its process id is no other's.
+- ``Reap`` asks how a forked process has exited. Until then no other process gets its process id.
 
-It runs nothing of any model: only the named modules, which are Clipper's and those of libraries. A container closes the
-socket before anything of its model runs.
+The fork server runs no code of any model: only the named modules, which are Clipper's and libraries'. A container
+closes the socket before any code of its model runs.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from clipper.values.types import MAX_FORK_MESSAGE_BYTES, ROOM_VARIABLE
 # A model's threads and sockets do not work in a process that is forked later.
 _LIVE_DESCRIPTORS = ("socket:", "pipe:", "anon_inode:")
 _MAX_REASON_BYTES = 4096
-# What each container imports besides its libraries.
+# The module that each container imports besides its libraries.
 _PROGRAM = "clipper.model.runtime.program"
 
 
@@ -42,7 +42,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     # ^C reaches the whole process group of a server in the foreground. The socket says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # As in each container.
+    # Each container does the same.
     sys.dont_write_bytecode = True
     if arguments.guarded:
         forked.set_dumpable(False)
@@ -50,7 +50,7 @@ def main() -> int:
     texts = ProcessTexts.find()
     with socket.socket(fileno=arguments.socket) as channel:
         channel.set_inheritable(False)
-        # A collection between imports would touch every object, and none of them ends before the process does.
+        # A collection between imports would touch every object, and no object ends before the process does.
         gc.disable()
         why = _import([_PROGRAM, *arguments.modules]) or _alive(arguments.socket)
         if texts is None:
@@ -60,7 +60,7 @@ def main() -> int:
             return 0
         texts.write([sys.executable, "-m", "clipper.model.runtime.fork_server", *arguments.modules], dict(os.environ))
         gc.collect()
-        # A collection writes to what it looks at, and pages are shared only until somebody writes to them.
+        # A collection writes to the objects that it looks at, and pages are shared only until a process writes to them.
         gc.freeze()
         _send(channel, {"type": "Warm", "resident_bytes": _resident_bytes()})
         is_container = _serve(channel, texts)
@@ -70,19 +70,21 @@ def main() -> int:
 
 
 def end(code: int) -> NoReturn:
-    """End a container as Python would, except that objects are not taken apart: that would write to all memory that is
-    shared, in all containers at once when a server stops."""
-    # A model may have threads that have something left to write.
+    """End a container as Python would, but leave its objects alone.
+
+    To take them apart would write to all shared memory, in all containers at once when a server stops.
+    """
+    # A model may have threads that still have something to write.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # the model may have closed it, or put something else in its place
+        with suppress(Exception):  # the model may have closed or replaced the stream
             stream.flush()
     os._exit(code)
 
 
 def _serve(channel: socket.socket, texts: ProcessTexts) -> bool:
-    """Answer until the parent closes the socket; True in a process that was forked and is a container now."""
+    """Answer until the parent closes the socket; return True in a process that was forked and is a container now."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, MAX_FORK_MESSAGE_BYTES, 1)
         if not message:
@@ -124,7 +126,7 @@ def _reap(pid: int) -> int | None:
 
 
 def _become(container: Container, texts: ProcessTexts, output: int, writer: int) -> None:
-    """Become the container and close ``writer``; or write there why this cannot be, and end."""
+    """Become the container and close ``writer``; or write the reason why this fails there, and end."""
     try:
         forked.become(container, texts, output)
     except Exception as error:  # noqa: BLE001  # of whatever kind: nothing may go on as a second fork server
@@ -134,7 +136,7 @@ def _become(container: Container, texts: ProcessTexts, output: int, writer: int)
 
 
 def _import(modules: list[str]) -> str:
-    """Import libraries; return why one could not be, or an empty text."""
+    """Import libraries. Return why a library cannot be imported; empty if all can."""
     for module in modules:
         try:
             importlib.import_module(module)
@@ -144,14 +146,14 @@ def _import(modules: list[str]) -> str:
 
 
 def _alive(channel: int) -> str:
-    """Return the reason why this process must not fork: what a forked one would lack or wrongly share; else ""."""
+    """Return what a forked process would lack or wrongly share, which forbids to fork; empty if there is nothing."""
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         return f"its libraries start {threads - 1} threads when they are imported"
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
             target = str(descriptor.readlink())
-        except FileNotFoundError:  # it was that of the listing
+        except FileNotFoundError:  # the descriptor was that of the listing itself
             continue
         if int(descriptor.name) > 2 and int(descriptor.name) != channel and target.startswith(_LIVE_DESCRIPTORS):
             return f"its libraries open {target} when they are imported"

@@ -1,4 +1,4 @@
-"""Makes a container of a process that was just forked, with all that a start of its own would have given it."""
+"""Turns a process that was just forked into a container that is equal to a newly started container."""
 
 import ctypes
 import gc
@@ -12,9 +12,9 @@ from typing import Any
 
 # From Linux's prctl.h.
 _PR_SET_DUMPABLE = 4
-# Where /proc/PID/stat says the addresses of a process's arguments and variables; the first of these fields is the 48th.
+# The place of the addresses of a process's arguments and variables in /proc/PID/stat, from the 48th field on.
 _FIRST_ADDRESS = 48 - 3
-# The program that a container runs in, and what it is called there.
+# The module that a container runs.
 RUNTIME = "clipper.model.runtime"
 
 
@@ -23,11 +23,11 @@ class Container:
     """The container that a forked process becomes.
 
     Attributes:
-        options: those of ``python -m clipper.model.runtime``.
-        variables: its whole environment.
+        options: the options of ``python -m clipper.model.runtime``.
+        variables: all its environment variables.
         folder: the folder that it works in.
         code: the folder of the model's own modules, which need not exist.
-        cores: those that it may run on; None is any.
+        cores: the cores that it may run on; None means any.
     """
 
     options: list[str]
@@ -46,8 +46,8 @@ class ProcessTexts:
     """The memory in which the kernel finds the arguments and variables of this process, for ``/proc/PID`` and ps.
 
     A process has these texts from its start. ``/proc/PID/environ`` has the mark by which Clipper finds all processes of
-    a container, so a forked container must have texts of its own. It writes them over those that it was forked with,
-    for which the fork server was started with longer texts than it needs.
+    a container, so a forked container must have texts of its own. It writes them over those of the fork server, which
+    was therefore started with longer texts than it needs.
     """
 
     arguments: int
@@ -57,9 +57,9 @@ class ProcessTexts:
 
     @staticmethod
     def find() -> "ProcessTexts | None":
-        """None if the kernel does not say where they are.
+        """Find the texts of this process; return None if the kernel does not say where they are.
 
-        From then on nothing else points there: the variables that libraries read are copied.
+        From then on no variable is read from there: the variables that libraries read are copied.
         """
         copied = dict(os.environ)
         os.environ.clear()
@@ -71,7 +71,7 @@ class ProcessTexts:
         return ProcessTexts(start, end - start, variables_start, variables_end - variables_start)
 
     def write(self, argv: list[str], variables: dict[str, str]) -> bool:
-        """Write both; return False, and write neither, if there is no room for them."""
+        """Write arguments and variables; return False, and write neither, if there is no room for them."""
         arguments = b"".join(os.fsencode(text) + b"\0" for text in argv)
         pairs = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in variables.items())
         if len(arguments) > self.arguments_bytes or len(pairs) > self.variables_bytes:
@@ -82,30 +82,30 @@ class ProcessTexts:
 
 
 def become(container: Container, texts: ProcessTexts, output: int) -> None:
-    """Make this process, which was just forked, the container; or begin it anew where it must not be forked.
+    """Turn this process, which was just forked, into the container; or start it anew if it must not be forked.
 
     Args:
-        output: the descriptor of its log.
+        output: the descriptor of the container's log.
 
     Raises:
-        OSError: its folder cannot be entered, or it may not run on its cores.
+        OSError: the container's folder cannot be entered, or it may not run on its cores.
     """
     os.setsid()
     set_dumpable(True)
-    # A start begins with the default.
+    # A newly started process has the default.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for stream in (1, 2):
         os.dup2(output, stream)
     os.close(output)
     before = str(Path.cwd())
     os.chdir(container.folder)
-    # A session is as nice as its first process only if that is said: see ``processes.limits``, whose other limits were
-    # set for the fork server and hold for all that it forks.
+    # A session is as nice as its first process only if that is set: see ``processes.limits``. The other limits there
+    # were set for the fork server, and hold for all processes that it forks.
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))
     if container.cores is not None:
         os.sched_setaffinity(0, container.cores)
-    # Without a token, which the container removes from its variables, too.
+    # Leave out the token, which the container removes from its variables, too.
     told = {name: value for name, value in container.variables.items() if name != "CLIPPER_TOKEN"}
     hidden = hidden_modules(Path(container.code))
     if hidden or not texts.write(container.argv, told):
@@ -116,7 +116,7 @@ def become(container: Container, texts: ProcessTexts, output: int) -> None:
         os.execve(sys.executable, container.argv, container.variables)
     os.environ.clear()
     os.environ.update(container.variables)
-    # As Python sets them at its start.
+    # Python sets these at its start.
     sys.argv = [str(Path(__file__).with_name("__main__.py")), *container.options]
     if sys.path and sys.path[0] == before:
         sys.path[0] = container.folder
@@ -124,9 +124,9 @@ def become(container: Container, texts: ProcessTexts, output: int) -> None:
 
 
 def hidden_modules(code: Path) -> str:
-    """The names of the model's own modules that could not be imported, since others of these names are; or empty.
+    """Return the names of the model's own modules that are hidden by imported modules of these names; or empty.
 
-    The folder of the model's code comes first on the path, so such a module is what the model means.
+    The folder of the model's code comes first on the path, so the model means its own module.
     """
     try:
         own = {entry.name.partition(".")[0] for entry in os.scandir(code)}
@@ -136,16 +136,16 @@ def hidden_modules(code: Path) -> str:
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Whether other processes of this user may read this one's memory and descriptors, or debug it."""
+    """Set whether other processes of this user may read this process's memory and descriptors, or debug it."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
 def _forget_inherited_state() -> None:
-    """Forget what must differ between two containers, or was decided by variables that differ."""
+    """Reset the state that must differ between containers, or that depends on variables that differ."""
     # Python's own generator seeds itself anew in a forked process; numpy's does not.
     numpy: Any = sys.modules["numpy"]
     numpy.random.seed()
-    # The secret by which processes that a model starts know each other is made when this is imported.
+    # Importing this module made the secret by which processes that a model starts know each other.
     processes: Any = sys.modules.get("multiprocessing.process")
     if processes is not None:
         processes.current_process().authkey = os.urandom(32)

@@ -1,7 +1,7 @@
-"""Answers PINGs while the model runs, from a thread that sleeps until one comes.
+"""Answers PINGs while the model runs, from a thread that sleeps until a PING comes.
 
 The server's loop accepts all connections. If the first frame after HELLO is a PING, the connection goes to this thread
-for good. Connections with batches never do, so the model's thread shares nothing with this one while it works.
+for good. Connections with batches never go there, so the model's thread shares nothing with it while the model works.
 """
 
 import select
@@ -89,7 +89,7 @@ def answer_watching(kind: int, frame_id: int, busy_us: int) -> bytes:
     """Return the answer to a frame on a connection that watches.
 
     Raises:
-        ProtocolViolation: it is neither PING nor PREDICT.
+        ProtocolViolation: the frame is neither PING nor PREDICT.
     """
     if kind == Kind.PING:
         return messages.encode_pong(frame_id, busy_us)

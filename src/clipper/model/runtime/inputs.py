@@ -14,7 +14,7 @@ from clipper.values.columns import Column
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 
-# The rows of a batch, or the values of one field: both have ``dtype``, ``dimensions``, ``rows`` and their bytes.
+# The rows of a batch, or the values of a field: both have ``dtype``, ``dimensions``, ``rows`` and their bytes.
 Rows = Predict | Column
 
 NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.numpy_code) for dtype in DType if dtype.is_numeric}
@@ -73,9 +73,9 @@ def _required(field: Field) -> Callable[[Column], Values]:
 
 
 def _optional(field: Field) -> Callable[[Column], Values]:
-    """Read a field whose values may be missing, into the same type whether some are or not.
+    """Return a reader of a field whose values may be missing. The result's type is the same if none is missing.
 
-    Numbers become floats, of which NaN is missing, as when pandas reads a table. Of other values, None is missing.
+    Numbers become floats, and a missing number NaN, as when pandas reads a table. Another missing value is None.
     """
     read, dtype = _reader(field.type), field.type.dtype
     is_number = dtype.is_numeric and dtype is not DType.BOOL and not field.type.shape
@@ -88,7 +88,7 @@ def _optional(field: Field) -> Callable[[Column], Values]:
         return numbers
 
     def read_others(column: Column) -> Values:
-        # An array of objects for arrays, since a list of arrays is what a batch of several shapes has.
+        # Arrays come in an array of objects, since a list of arrays means a batch of several shapes.
         values = np.full(column.rows, None, object)
         rows = np.flatnonzero(_flags(column)).tolist() if column.present is not None else range(column.rows)
         if rows:
@@ -108,7 +108,7 @@ def _flags(column: Column) -> Array:
 
 
 def _present(column: Column, rows: Sequence[int]) -> Column:
-    """Return a column with only these of its rows."""
+    """Return a column with only the rows that are present."""
     values = list(_rows(column))
     lengths = None if column.lengths is None else tuple(column.lengths[row] for row in rows)
     payload = memoryview(b"".join([values[row] for row in rows]))
@@ -147,13 +147,13 @@ class _Numbers:
         self._element_bytes = input_type.dtype.size_bytes
 
     def _array(self, data: bytes | memoryview) -> Array:
-        # A copy is aligned, while a frame behind another one in the same read may not be. And the model may change the
-        # copy, while the frame stays as it came, for a second try in halves.
+        # A copy is aligned, while a frame behind another frame in the same read may not be. And the model may change
+        # the copy, while the frame stays unchanged for a second try in halves.
         return np.frombuffer(data, self._dtype).copy()
 
 
 class _Fixed(_Numbers):
-    """Rows of one shape."""
+    """Reads rows of the same shape."""
 
     __slots__ = ("_row_bytes", "_shape")
 
@@ -168,7 +168,7 @@ class _Fixed(_Numbers):
 
 
 class _Flat(_Numbers):
-    """Lists, each of any length."""
+    """Reads lists, each of any length."""
 
     __slots__ = ()
 
@@ -186,7 +186,7 @@ class _Flat(_Numbers):
 
 
 class _Shaped(_Numbers):
-    """Rows that begin with their own shape."""
+    """Reads rows that begin with their own shape."""
 
     __slots__ = ()
 

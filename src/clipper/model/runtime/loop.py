@@ -1,7 +1,7 @@
-"""The container's server: one thread that reads batches, calls the model and answers in order.
+"""The container's server: a thread that reads batches, calls the model and answers in order.
 
-The model runs on this thread. Without a hand-over to another one, an answer costs no more than the model and a few
-system calls. ``health.Watcher`` answers what must be answered while the model runs.
+The model runs on this thread. Without a hand-over to another thread, an answer costs no more than the model and a few
+system calls. ``health.Watcher`` answers the frames that must be answered while the model runs.
 """
 
 import hmac
@@ -31,7 +31,7 @@ from clipper.values.records import RecordType
 
 log = logging.getLogger("clipper.runtime")
 
-# For workers and supervisors, with room for those that dial again before their old connection is seen to close.
+# Enough for workers and supervisors, even if they dial again before their old connection is seen to close.
 MAX_CONNECTIONS = 256
 # How long to wait after SIGTERM for callers that are slow to take their last answer.
 FLUSH_TIMEOUT_S = 5.0
@@ -42,8 +42,8 @@ class Server:
 
     Args:
         listener: non-blocking.
-        token: what callers must send; with an empty one they need none.
-        max_output_bytes: the bound of one output; larger ones fail their rows.
+        token: the token that callers must send; if it is empty, they need none.
+        max_output_bytes: the bound of an output; larger outputs fail their rows.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Server:
         self._predict_batch = model.predict_batch
         self._read_inputs = input_reader(model.input_type)
         self._welcome = welcome
-        # From its first answer, which is to warm up, before workers are told.
+        # The type is learned from the first answer, which warms up the model, before workers hear of the container.
         self._has_to_learn = welcome.output_type is None
         self._token = token.encode()
         self._max_output_bytes = max_output_bytes
@@ -71,7 +71,7 @@ class Server:
         self._wake_writer, self._wake_reader = socket.socketpair()
 
     def run(self) -> None:
-        """Serve until SIGTERM; then finish the batch in hand, answer it and return."""
+        """Serve until SIGTERM. Then finish the batch in hand, answer it, and return."""
         self._prepare()
         while not self._stopping:
             for fileno, events in self._epoll.poll():
@@ -107,7 +107,7 @@ class Server:
         elif fileno == self._listener.fileno():
             self._accept()
         elif fileno == self._wake_reader.fileno():
-            # SIGTERM, or a signal that the model or a library handles.
+            # SIGTERM came, or a signal that the model or a library handles.
             self._wake_reader.recv(4096)
 
     def _accept(self) -> None:
@@ -128,7 +128,7 @@ class Server:
         self._epoll.register(connection.fileno, select.EPOLLIN)
 
     def _drop_silent(self) -> bool:
-        """Drop the caller that has been silent longest, since each sends HELLO at once. Return whether one was."""
+        """Drop the caller that is silent for longest, since callers send HELLO at once. Return whether there is one."""
         silent = [each for each in self._connections.values() if not each.greeted]
         if silent:
             self._drop(min(silent, key=lambda each: each.since_s))
@@ -140,7 +140,7 @@ class Server:
         connection.close()
 
     def _serve(self, connection: Connection, events: int) -> None:
-        """Go on with a connection that is readable, or writable if an answer waits."""
+        """Continue a connection that is readable, or that is writable while an answer waits."""
         try:
             if connection.has_unsent:
                 if not connection.flush():
@@ -170,7 +170,7 @@ class Server:
                 return
 
     def _answer(self, connection: Connection, kind: int, frame_id: int, body: Buffer) -> bool:
-        """Answer one frame; False if a part of the answer waits."""
+        """Answer a frame; return False if a part of the answer waits."""
         if not connection.greeted:
             return self._greet(connection, kind, body)
         if connection.watches is None:
@@ -236,7 +236,7 @@ class Server:
 
 
 def _flushed(connection: Connection) -> bool:
-    """Send what waits; return whether nothing is left to send, because all was sent or the caller has gone."""
+    """Send the waiting answers. Return whether nothing is left, because all was sent or the caller has gone."""
     try:
         return connection.flush()
     except OSError as error:

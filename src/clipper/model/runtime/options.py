@@ -1,4 +1,4 @@
-"""The options of ``python -m clipper.model.runtime``, read before anything is known of the Python that it runs on."""
+"""The options of ``python -m clipper.model.runtime``. To read them needs no numpy, which may be missing."""
 
 import argparse
 from pathlib import Path

@@ -14,7 +14,7 @@ from clipper.values.types import DATA_PER_MEMORY
 
 # The exit code of a process that cannot load its model.
 EXIT_NOT_LOADED = 3
-# From glibc's malloc.h. Then the largest allocation that malloc keeps when it is freed, and how much it keeps in all.
+# Options of glibc's malloc.h; then the largest allocation that malloc keeps when it is freed, and how much it keeps.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_ALLOCATION_BYTES = 32 * 1024 * 1024
@@ -41,26 +41,26 @@ def prepare(memory_bytes: int | None) -> None:
 
 
 def settle() -> None:
-    """After loading: let the garbage collector skip the model's objects, which live as long as the process."""
+    """Let the garbage collector skip the loaded model's objects, which live as long as the process."""
     gc.collect()
     gc.freeze()
 
 
 def _keep_freed_memory() -> None:
-    """Let malloc keep what a batch frees for the next batch, which has about the same size.
+    """Let malloc keep the memory that a batch frees for the next batch, which has about the same size.
 
     By default glibc gives arrays of some hundred KB back to the kernel after each batch. Clearing new pages then takes
     longer than a small model: 64 rows of 784 float64 took 400 µs, and take 100 µs with this.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    # Other C libraries do not have it, and behave differently anyway.
+    # Other C libraries do not have this function, and behave differently anyway.
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_ALLOCATION_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
 
 
 class TextFormatter(logging.Formatter):
-    """``TIME clipper LEVEL: MESSAGE``, and ``clipper: MESSAGE`` for why the process ends, after the traceback."""
+    """Writes ``TIME clipper LEVEL: MESSAGE``; and ``clipper: MESSAGE``, after the traceback, when the process ends."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s clipper %(levelname)s: %(message)s")
@@ -76,7 +76,7 @@ def start_log(log_format: str, about: Mapping[str, str | None]) -> None:
     """Let the runtime's own records go to standard error, as ``text`` or ``json``.
 
     Args:
-        about: what each line in JSON says besides, without what is None.
+        about: further members of each line in JSON; those that are None are left out.
     """
     log = logging.getLogger("clipper.runtime")
     handler = logging.StreamHandler(sys.stderr)

@@ -21,8 +21,8 @@ EXIT_NOT_LISTENING = 4
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Return the exit code."""
-    # Removed, so that neither the model nor processes that it starts can read it.
+    """Run the program, and return its exit code."""
+    # The token is removed, so that neither the model nor the processes that it starts can read it.
     token = os.environ.pop("CLIPPER_TOKEN", "")
     if arguments.listen.is_tcp and not token:
         log.critical("a container on tcp needs a token: set CLIPPER_TOKEN")

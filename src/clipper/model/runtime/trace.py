@@ -1,4 +1,4 @@
-"""What a model may know of the trace that its batch belongs to."""
+"""Tells a model the trace of its batch."""
 
 import sys
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def current_trace() -> BatchTrace | None:
 
 
 def tracing(predict_batch: Callable[[Inputs], object], text: bytes) -> Callable[[Inputs], object]:
-    """Return the model as it is called for a batch whose PREDICT has the trace ``text``.
+    """Return a function that calls the model for a batch whose PREDICT has the trace ``text``.
 
     During the call ``current_trace`` returns the trace. If the model has imported OpenTelemetry, spans that it begins
     are parts of the batch's span.
@@ -39,7 +39,7 @@ def tracing(predict_batch: Callable[[Inputs], object], text: bytes) -> Callable[
 
 
 def _attach(span: TraceContext) -> Callable[[], None]:
-    """Make a span OpenTelemetry's current one, and return what undoes that."""
+    """Make a span OpenTelemetry's current span, and return a function that undoes that."""
     # Nobody makes spans without this module, so a model that makes none does not pay for its import.
     if "opentelemetry.context" not in sys.modules:
         return _nothing
@@ -51,4 +51,4 @@ def _attach(span: TraceContext) -> Callable[[], None]:
 
 
 def _nothing() -> None:
-    """There is nothing to undo."""
+    """Do nothing: there is nothing to undo."""
