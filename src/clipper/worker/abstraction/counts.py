@@ -18,13 +18,14 @@ class VersionCounts:
 
     Attributes:
         turned_away: predictions that found the queue full; the queue counts those that it accepts.
+        led_away: queries that were to ask this version, and asked another one, since it could not answer in time.
         last_error: the latest message of ``model_errors``; empty if there was none.
         batches: by size, how many were answered, and the sum of their times: at most as many sizes as a batch has rows.
         last_answered_at: when the latest was, in seconds since 1970; 0 if none was.
     """
 
     def __init__(self) -> None:
-        self.turned_away = self.outputs = self.model_errors = self.rejected = self.expired = 0
+        self.turned_away = self.led_away = self.outputs = self.model_errors = self.rejected = self.expired = 0
         self.last_error = ""
         self.queue_wait_s = Histogram(LATENCY_BOUNDS_S)
         self.batch_size = Histogram(SIZE_BOUNDS)
@@ -73,7 +74,7 @@ class VersionCounts:
             queue_wait_s=self.queue_wait_s.data(),
             batch_size=self.batch_size.data(),
             batch_latency_s=self.batch_latency_s.data(),
-            arrivals=scheduler.queue.arrivals + scheduler.suspects.arrivals + self.turned_away,
+            arrivals=scheduler.queue.arrivals + scheduler.suspects.arrivals + self.turned_away + self.led_away,
             slo_s=scheduler.slo_s,
             batch_limits={replica.id: replica.batch_limit(scheduler.slo_s) for replica in replicas},
             rows_per_s={id_: rate for id_, rate in rates.items() if rate},

@@ -16,14 +16,14 @@ from clipper.worker.abstraction import results as batch_results
 from clipper.worker.abstraction.alarm import Alarm
 from clipper.worker.abstraction.batching.controller import make_controller
 from clipper.worker.abstraction.batching.flow import Batch
+from clipper.worker.abstraction.batching.in_time import InTime
 from clipper.worker.abstraction.batching.quarantine import Quarantine
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.scheduler import Scheduler
-from clipper.worker.abstraction.batching.suspects import UNCLEAR
 from clipper.worker.abstraction.cache.clock import HASHED_BYTES, ClockCache
 from clipper.worker.abstraction.compute_time import ComputeTime
 from clipper.worker.abstraction.counts import VersionCounts
-from clipper.worker.abstraction.notices import FailureNotices
+from clipper.worker.abstraction.notices import FailureNotices, why_no_replica
 from clipper.worker.abstraction.output_typing import OutputTyping
 from clipper.worker.abstraction.replica import Replica
 from clipper.worker.abstraction.turns import Steps, Turns
@@ -49,9 +49,10 @@ class ModelQueue:
         self._table = cache.table() if snapshot.cache else None
         self._turns = turns
         self.unsettled = turns.unsettled
-        self._flow = turns.flow
+        self.flow = turns.flow
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
         self._queue, self._suspects = self._scheduler.queue, self._scheduler.suspects
+        self.in_time = InTime(self._scheduler)
         self._quarantine = Quarantine(self._suspects, str(model), cache.seed)
         self._links: dict[str, Replica] = {}
         self._loop = asyncio.get_running_loop()
@@ -116,7 +117,7 @@ class ModelQueue:
                 self._refuse(work)
                 return None
         else:
-            self._flow.arrivals += 1
+            self.flow.arrivals += 1
             if (is_suspect or not self._queue.push(work)) and not self._push_for_expired(work, arrival_s):
                 return None
         if table is not None:
@@ -143,6 +144,12 @@ class ModelQueue:
         self._counts.rejected += 1
         self._fail(work, "overloaded", f"the queue of {self.model} is full")
 
+    def want(self) -> None:
+        """Count a query that this version was to get and could not answer in time: it is demand as any other."""
+        self._counts.led_away += 1
+        if not self.is_served and self.wakes:
+            self._turns.unserved[self.model] = self._loop.time()
+
     def peek(self, row: bytes) -> Output | None:
         """Return the output if the cache has it. This does not count as a look-up."""
         return None if self._table is None else self._table.peek(row)
@@ -151,11 +158,7 @@ class ModelQueue:
         """Return the error code and the message of a query whose deadline passed before its output came."""
         if self.is_linked:
             return "timeout", f"{self.model} did not answer within the SLO"
-        if self.is_asleep:
-            return "no_replica", f"{self.model} was asleep, and has no replica yet"
-        if self.is_starting:
-            return "no_replica", f"a replica of {self.model} is starting, and no other one is there"
-        return "no_replica", f"no replica of {self.model} is connected"
+        return "no_replica", why_no_replica(self.model, is_asleep=self.is_asleep, is_starting=self.is_starting)
 
     @property
     def is_linked(self) -> bool:
@@ -380,11 +383,8 @@ class ModelQueue:
         again, told = batch_results.told_apart(works, failures, now_s, is_unclear=is_unclear, is_mixed=is_mixed)
         for work, message in told:
             self._fail_output(work, message)
-        for work in again:
-            if not self._suspects.name_of(work):
-                work.group = UNCLEAR
         if again:
-            self._scheduler.push_back(again)
+            self._suspects.try_apart(again)
             self._await_turn()
 
     def _finish(

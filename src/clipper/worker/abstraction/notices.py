@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
+from clipper.values.types import ModelId
 from clipper.worker.abstraction.work import Waiter, Work
 
 # When a whole queue expires, a turn of the loop notifies this many queries. That takes a millisecond, as each
@@ -43,3 +44,12 @@ class FailureNotices:
         for waiter, code, message in now:
             if not waiter.done:
                 waiter.on_failure(self._model, code, message)
+
+
+def why_no_replica(model: ModelId, *, is_asleep: bool, is_starting: bool) -> str:
+    """Return the message for a query whose model has no connected replica."""
+    if is_asleep:
+        return f"{model} was asleep, and has no replica yet"
+    if is_starting:
+        return f"a replica of {model} is starting, and no other one is there"
+    return f"no replica of {model} is connected"

@@ -125,6 +125,13 @@ class Suspects:
             else:
                 self.queue_of(work).push_back([work])
 
+    def try_apart(self, works: Sequence[Work]) -> None:
+        """Queue rows again whose error may be about another row of their batch."""
+        for work in works:
+            if not self.name_of(work):
+                work.group = UNCLEAR
+        self.push_back(works)
+
     def judge(self, works: Sequence[Work], failed: Collection[int]) -> None:
         """Learn which rows of an answered batch failed."""
         guilty = self.blame(works, failed)

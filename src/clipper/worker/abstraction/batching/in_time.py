@@ -1,0 +1,157 @@
+"""The probability that a query put into a version's queue now is answered by its deadline.
+
+It is the decision "which model can still answer?" that selection needs before it asks, made from what the scheduler
+knows already: the learned service times, the batches in flight, and what waits. Two numbers of time are compared:
+
+    left   = deadline - now - the time that answers take to leave
+    needed = (time until the rows ahead are done) + (time of a batch of one row)
+    P      = F(left / needed)
+
+A replica with ``rest`` seconds of batches in flight works off ``1 / row`` rows a second after that, in batches of about
+half of the SLO; the rows ahead are done at the time T with ``sum over replicas of max(0, T - rest) / row = ahead``. The
+queue is in the order of deadlines, so only rows with an earlier deadline are ahead, and what comes later does not
+matter: a batch that takes later rows along still meets the deadline of its most urgent one. F is the distribution of
+observed over fitted times, by the five quantiles of ``ServiceTimes``, drawn towards its mean by the root of the number
+of batches, since their deviations are independent.
+
+If more waits than can be met, the scheduler gives some of it up, and a later query may profit from that. It is not
+counted: such a model is full, and P near 0 says so.
+"""
+
+from bisect import bisect_left
+from math import inf, sqrt
+
+from clipper.worker.abstraction.batching.replica_state import ReplicaState
+from clipper.worker.abstraction.batching.scheduler import Scheduler
+from clipper.worker.abstraction.batching.service_times import LEAST_S, QUANTILES
+from clipper.worker.abstraction.work import Work
+
+# A batch that is overdue is expected to take as long again as this share of what it has taken: the longer it hangs, the
+# longer it will.
+OVERDUE_SHARE = 0.5
+
+
+class InTime:
+    """Answers for one version, from its scheduler. A call takes some microseconds, and changes nothing."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def outlook(self, now_s: float, due_s: float) -> tuple[float, float]:
+        """Return the probability that a query put in now is answered by ``due_s``, and how many queries more, this one
+        included, would surely be: below 1 if this one is not sure.
+
+        A version without a replica answers nothing in time; one whose replicas have not answered yet is believed to.
+        """
+        scheduler = self._scheduler
+        if due_s <= now_s:
+            return 0.0, 0.0
+        row_rate, batches = 0.0, 1.0
+        first: tuple[float, ReplicaState] | None = None
+        rests: list[tuple[float, float]] = []
+        for replica in scheduler.replicas.values():
+            if replica.is_draining:
+                continue
+            if not replica.times.is_known:
+                return 1.0, inf if not replica.in_flight else 1.0
+            rest_s = busy_s(replica, now_s) if replica.in_flight else 0.0
+            per_s = replica.capacity_per_s or replica.rows_per_s(scheduler.slo_s)
+            rests.append((rest_s, per_s))
+            row_rate += per_s
+            if first is None or rest_s + replica.times.one_row_s < first[0] + first[1].times.one_row_s:
+                first = rest_s, replica
+        if first is None:
+            return 0.0, 0.0
+        rest_s, replica = first
+        times = replica.times
+        ahead, head_due_s = self._ahead(due_s)
+        start_s = rest_s
+        if ahead:
+            start_s = max(rest_s, done_s(ahead, rests))
+            batches += (start_s - rest_s) / max(times.mean_s(replica.batch_limit(scheduler.slo_s)), LEAST_S)
+        margin_s = replica.margin_s(scheduler.slo_s)
+        needed_s = max(start_s + times.mean_s(1), LEAST_S)
+        left_s = due_s - now_s - margin_s
+        # All that waits goes in the next batch, which the first in the queue has to get in time.
+        together = min(ahead // len(rests) + 1, replica.limit)
+        together_s = max(rest_s + times.mean_s(together), LEAST_S)
+        slack = min(left_s / needed_s, (head_due_s - now_s - margin_s) / together_s)
+        ratios = times.ratios(together)
+        slow = max(2 * ratios[-1] - ratios[-2], LEAST_S)
+        if rest_s:
+            batches += 1.0
+        further = min(left_s / slow - needed_s, (head_due_s - now_s - margin_s) / slow - together_s) * row_rate + 1.0
+        return share_within(slack, ratios, batches), further
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has a replica, and nothing waits or is in flight."""
+        scheduler = self._scheduler
+        has_batches = any(replica.in_flight for replica in scheduler.replicas.values())
+        return bool(scheduler.replicas) and not has_batches and not scheduler.has_work
+
+    def alone_s(self) -> float:
+        """Return the time within which a query that finds nothing ahead of it is answered; infinite if not known."""
+        known = [each.times for each in self._scheduler.replicas.values() if each.times.is_known]
+        return min((times.slow_s(1) for times in known), default=inf)
+
+    def _ahead(self, due_s: float) -> tuple[int, float]:
+        """Return how many rows are served before one with this deadline, with those that are kept apart, and the first
+        deadline among them all."""
+        queue, suspects = self._scheduler.queue, self._scheduler.suspects
+        ahead = suspects.length if suspects.by_name else 0
+        if not queue.length:
+            return ahead, due_s
+        lanes = queue.lanes()
+        head_due_s = min(due_s, *[lane.works[0].due_s for lane in lanes])
+        if len(lanes) == 1 and lanes[0].works[-1].due_s <= due_s:
+            return ahead + queue.length, head_due_s
+        return ahead + sum(bisect_left(lane.works, due_s, key=_due_s) for lane in lanes), head_due_s
+
+
+def busy_s(replica: ReplicaState, now_s: float) -> float:
+    """Return how long a replica's batches in flight keep it busy, expected now: longer, the longer one is overdue."""
+    busy, began_s = 0.0, replica.last_done_s
+    for number, running in enumerate(replica.in_flight.values()):
+        passed_s = now_s - max(running.sent_s, began_s) if number == 0 else 0.0
+        rest_s = running.expected_s - passed_s
+        if rest_s < OVERDUE_SHARE * (passed_s - running.expected_s):
+            rest_s = OVERDUE_SHARE * (passed_s - running.expected_s)
+        busy += rest_s
+    return busy
+
+
+def done_s(rows: float, replicas: list[tuple[float, float]]) -> float:
+    """Return when replicas, each busy at first and then working off so many rows a second, have done ``rows``."""
+    if len(replicas) == 1:
+        rest_s, per_s = replicas[0]
+        return rest_s + rows / per_s if per_s > 0 else inf
+    rate, started = 0.0, 0.0
+    at_s = inf
+    for rest_s, per_s in sorted(replicas):
+        if rest_s >= at_s:
+            break
+        rate += per_s
+        started += rest_s * per_s
+        at_s = (rows + started) / rate if rate > 0 else inf
+    return at_s
+
+
+def share_within(ratio: float, ratios: tuple[float, ...], batches: float) -> float:
+    """Return F: the share of observed times of at most ``ratio`` times the fitted one, if it is of so many batches."""
+    mean, shrink = sum(ratios) / len(ratios), 1.0 / sqrt(batches)
+    below, before = 0.0, mean + (2 * ratios[0] - ratios[1] - mean) * shrink
+    if ratio <= before:
+        # All times alike: they are in time or not.
+        return 1.0 if ratio >= before >= mean else 0.0
+    for place, each in enumerate(ratios):
+        end = mean + (each - mean) * shrink
+        if ratio < end:
+            return below + (QUANTILES[place] - below) * (ratio - before) / (end - before)
+        below, before = QUANTILES[place], end
+    end = mean + (2 * ratios[-1] - ratios[-2] - mean) * shrink
+    return below + (1.0 - below) * (ratio - before) / (end - before) if ratio < end else 1.0
+
+
+def _due_s(work: Work) -> float:
+    return work.due_s
