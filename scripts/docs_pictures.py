@@ -139,6 +139,23 @@ def selection() -> Iterator[str]:
     yield text(244, 190, "shares", "small")
 
 
+def selection_time() -> Iterator[str]:
+    """Where a query goes whose best model is full."""
+    yield box(10, 88, 110, 50, "wait", "query", "due in 100 ms")
+    rows = (("good model", "right in 98 %", 8, 0.3, 0.29, "bad"), ("quick model", "right in 80 %", 1, 1.0, 0.8, "good"))
+    for number, (name, quality, waiting, chance, worth, kind) in enumerate(rows):
+        y = 30 + 112 * number
+        yield arrow((120, 113), (208, y + 27), kind="dashed" if kind == "bad" else "")
+        for place in range(waiting):
+            yield box(210 + 17 * place, y + 10, 13, 34, "wait")
+        yield text(210, y + 62, f"{waiting} ahead in its queue", "small")
+        yield box(370, y, 130, 54, "box", name, quality)
+        yield arrow((500, y + 27), (528, y + 27))
+        product = f"in time {chance:g} \u00d7 right {quality.split()[2]} % = {worth:g}"
+        yield box(530, y, 330, 54, kind, product, "what the user gets")
+    yield text(695, 252, "the query goes where that is most", "middle small")
+
+
 def processes() -> Iterator[str]:
     """The processes of a server, and the rooms of the source that each one runs."""
     yield box(10, 40, 170, 60, "wait", "applications", "REST :1337, gRPC :1339")
@@ -170,6 +187,7 @@ PICTURES = {
     "processes.svg": ("The processes of a server, and what each one runs", 950, 340, processes),
     "batching-rule.svg": ("Five queries wait; four go in a batch, and one is dropped", 850, 300, batching),
     "deadlines.svg": ("What becomes of three queries with an SLO of 20 ms", 800, 278, deadlines),
+    "selection-time.svg": ("A query goes to the model that gives its user most in time", 870, 264, selection_time),
     "selection.svg": ("A query asks one model by its share; feedback changes the shares", 910, 290, selection),
 }
 

@@ -29,6 +29,9 @@ class ModelDescription(Struct, frozen=True):
         version: the version that the numbers belong to, including what it inherited; None if no version is current.
         cost: the cost of asking it; None if it is not known.
         threshold: in a cascade, the confidence of this model below which the next model is asked.
+        in_time: share of its latest queries, in the worker that describes it, that it answered by the deadline; None
+            before the first, or if it is not chosen among others.
+        chance: the probability that it answers in time if it is asked now; None likewise.
     """
 
     model: str
@@ -40,6 +43,8 @@ class ModelDescription(Struct, frozen=True):
     version: str | None = None
     cost: float | None = None
     threshold: float | None = None
+    in_time: float | None = None
+    chance: float | None = None
 
 
 class ConfidenceBin(Struct, frozen=True):

@@ -141,6 +141,7 @@ class Answered:
         self.confidence = 1.0
         self.raw_confidence: float | None = None
         self.reason: str | None = None
+        self.candidates: tuple[str, ...] | None = None
         self.outputs: dict[str, bytes] = {} if output is None else {"a": output}
         for name, value in fields.items():
             setattr(self, name, value)

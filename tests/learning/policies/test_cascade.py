@@ -164,14 +164,16 @@ def play(
     for number, (confidence, of_cheap, of_dear) in enumerate(queries):
         totals = arms.view(ledger.totals())
         choice = policy.select(MODELS, totals, QueryView(), random)
-        choice = policy.next(choice, {"cheap": sure(confidence)}, totals, QueryView(), TIME, random) or choice
-        losses = dict(zip(choice.models, (of_cheap, of_dear)))
+        if choice.models == ("cheap",):
+            choice = policy.next(choice, {"cheap": sure(confidence)}, totals, QueryView(), TIME, random) or choice
+        of_model = {"cheap": of_cheap, "dear": of_dear}
+        losses = {model: of_model[model] for model in choice.models}
         ledger.add(ledger.entries(lesson(policy, choice, losses, totals, JUDGED)))
         ledger.drop_stale()
         if number >= len(queries) - counted:
             loss = losses[choice.models[-1]]
             game.loss += loss / counted
-            game.went_on += (len(choice.models) - 1) / counted
+            game.went_on += (choice.models[-1] == "dear") / counted
             game.objective += (loss + costs.weight * sum(map(costs.of, choice.models))) / counted
     game.limit = policy.limit("cheap", arms.view(ledger.totals()))
     return game

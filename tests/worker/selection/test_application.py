@@ -336,7 +336,7 @@ def test_the_answer_leaves_a_little_before_the_slo(slo_s: float) -> None:
 
 def test_an_answer_of_several_models_leaves_earlier(run: Callable[[Scenario], None]) -> None:
     async def scenario(digits: Digits) -> None:
-        links = (Link("digits"), Link("other"))
+        links = (Link("other"), Link("third"))
         both = ApplicationSnapshot("app", "doubles", SLO_S * 1000, "0", Selection("ensemble"), links)
         one, joint = digits.application(), Application(both, digits.surroundings)
         now_s = digits.loop.time()

@@ -38,7 +38,7 @@ async def missed(desk: Desk, application: Application) -> tuple[Asking, str]:
 
 
 @pytest.mark.parametrize(("default", "label", "loss"), [('"no"', b'"no"', 0.0), ('"no"', None, 1.0), (None, None, 1.0)])
-def test_a_late_model_loses_what_the_default_does(
+def test_a_late_model_loses_nothing_and_its_user_what_the_default_does(
     tmp_path: Path, default: str | None, label: bytes | None, loss: float
 ) -> None:
     async def scenario(desk: Desk) -> None:
@@ -46,7 +46,7 @@ def test_a_late_model_loses_what_the_default_does(
         asking, name = await missed(desk, application)
         # Its late output is the label, where no other is given: it would have been right.
         assert await desk.observe(application, on_query(asking.query_id, label or TWO[name]))
-        assert numbers(application, name) == {"pulls": 1.0, "scored": 1.0, "loss": loss, "missed": 1.0}
+        assert numbers(application, name) == {"pulls": 1.0, "scored": 0.0, "loss": 0.0, "missed": 1.0}
         selection = application.statistics().selection
         assert selection is not None
         assert (selection.answers_scored, selection.answer_loss) == (1, loss)
@@ -56,17 +56,36 @@ def test_a_late_model_loses_what_the_default_does(
     run(tmp_path, TWO, scenario)
 
 
-def test_a_reward_for_a_default_is_the_loss_of_who_missed(tmp_path: Path) -> None:
+def first_of(folder: Path) -> Selection:
+    """A policy of a user's own, which goes by losses alone."""
+    own = own_policy(folder, select="return Choice(models[:1], (1.0,))", combine="return Combined(b'1', 1.0)")
+    return Selection(own.policy, code=own.code, half_life=None)
+
+
+@pytest.mark.parametrize("label", [b"1", None])
+def test_with_a_policy_of_ones_own_a_late_model_loses_what_the_user_got(tmp_path: Path, label: bytes | None) -> None:
     async def scenario(desk: Desk) -> None:
-        application = await desk.application(BANDIT)
+        application = await desk.application(first_of(tmp_path), default_output="1")
         asking, name = await missed(desk, application)
-        assert await desk.observe(application, on_query(asking.query_id, reward=0.75))
-        assert numbers(application, name)["loss"] == 0.25
+        reward = None if label else 0.75
+        assert await desk.observe(application, on_query(asking.query_id, label, reward=reward))
+        loss = 0.0 if label else 0.25
+        assert numbers(application, name) == {"pulls": 1.0, "scored": 1.0, "loss": loss, "missed": 1.0}
 
     run(tmp_path, TWO, scenario)
 
 
-def test_a_model_that_fails_loses_as_one_that_is_late(tmp_path: Path) -> None:
+def test_a_reward_for_a_default_says_nothing_of_who_missed(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(BANDIT)
+        asking, name = await missed(desk, application)
+        assert await desk.observe(application, on_query(asking.query_id, reward=0.75))
+        assert numbers(application, name) == {"pulls": 1.0, "scored": 0.0, "loss": 0.0, "missed": 1.0}
+
+    run(tmp_path, TWO, scenario)
+
+
+def test_a_model_that_fails_loses_what_the_default_does(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(BANDIT)
         desk.models.held.update("ab")
@@ -75,6 +94,9 @@ def test_a_model_that_fails_loses_as_one_that_is_late(tmp_path: Path) -> None:
         name = query.choice.models[0]
         await until_async(lambda: desk.models.containers[name].batches)
         desk.models.containers[name].take().fail("ValueError: no")
+        (other,) = TWO.keys() - {name}
+        await until_async(lambda: desk.models.containers[other].batches)
+        desk.models.containers[other].take().fail("ValueError: no")
         await until_async(lambda: asking.answer)
         assert await desk.observe(application, on_query(asking.query_id, TWO[name]))
         assert numbers(application, name) == {"pulls": 1.0, "scored": 1.0, "loss": 1.0, "missed": 1.0}
@@ -119,7 +141,7 @@ def test_a_policy_of_all_outputs_learns_of_a_late_one_and_its_lateness(tmp_path:
 
 def test_feedback_on_inputs_counts_how_often_a_model_is_in_time(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        application = await desk.application(BANDIT, linked=["a", "b"])
+        application = await desk.application(first_of(tmp_path), linked=["a", "b"])
         desk.models.held.update("ab")
         for number in range(20):
             desk.ask(application, bytes([number]) * 8)
@@ -128,14 +150,14 @@ def test_feedback_on_inputs_counts_how_often_a_model_is_in_time(tmp_path: Path) 
         desk.models.held.clear()
         assert await desk.observe(application, on_input(ROW, b"1"))
         lost = {name: numbers(application, name)["loss"] for name in "ab"}
-        assert sum(lost.values()) == 1.0, "whichever was right here is never in time where somebody waits"
+        assert lost == {"a": 1.0, "b": 0.0}, "it was right here, and is never in time where somebody waits"
 
     run(tmp_path, TWO, scenario)
 
 
 def test_misses_without_any_feedback_are_learned_from_in_the_background(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        application = await desk.application(Selection("ucb1", half_life=None))
+        application = await desk.application(first_of(tmp_path))
         desk.models.held.update("ab")
         for number in range(40):
             desk.ask(application, bytes([number]) * 8)

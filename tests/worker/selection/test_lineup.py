@@ -175,7 +175,8 @@ def test_one_that_never_answers_is_known_without_feedback_on_defaults(tmp_path: 
         desk.loop.advance(trials.WARM_UP_S)
         await ask_while_held(desk, application, 60)
         Learner(application).make_up()
-        await until_async(lambda: application.contexts.prior().number("m:2", "loss"))
+        ledger = application.contexts._everyone.ledger
+        await until_async(lambda: ramp_losses(ledger.totals(), "m:2", 7).newcomer.count)
         known = await evidence(desk, application)
         assert known.newcomer.mean == 1.0 and known.newcomer.count > 5
 

@@ -161,11 +161,11 @@ def test_a_model_that_fails_leads_on_to_the_next(tmp_path: Path) -> None:
     run(tmp_path, OF_UNSURE, scenario)
 
 
-def test_a_model_without_a_version_that_runs_costs_nothing_but_its_turn(tmp_path: Path) -> None:
+def test_a_model_without_a_version_that_runs_is_passed_over(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(FIXED, linked=("a", "ghost", "b"))
         asking, query = await answered(desk, application)
-        assert asking.answer[:2] == ("prediction", DEAR) and query.stage == 3
+        assert asking.answer[:2] == ("prediction", DEAR) and query.stage == 2
 
     run(tmp_path, OF_UNSURE, scenario)
 
@@ -234,7 +234,7 @@ def test_what_was_learned_outlives_the_worker(tmp_path: Path) -> None:
     run(tmp_path, OF_UNSURE, scenario)
 
 
-def test_a_dear_model_that_was_late_has_lost_what_the_user_got(tmp_path: Path) -> None:
+def test_a_dear_model_that_was_late_teaches_no_threshold(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("cascade", half_life=None))
         desk.models.held.add("b")
@@ -242,11 +242,10 @@ def test_a_dear_model_that_was_late_has_lost_what_the_user_got(tmp_path: Path) -
         await desk.serve_until(lambda: query.stage == 2)
         desk.loop.advance(SLO_S)
         await until_async(lambda: asking.answer)
-        # The cheap answer was right: to go on neither lost nor saved anything.
         assert await desk.observe(application, on_query(asking.query_id, b"1"))
         totals = application.contexts.prior()
         assert (totals.number("b", "loss"), totals.number("b", "missed")) == (0.0, 1.0)
-        assert (totals.number("a", "went_on_5"), totals.number("a", "excess_5")) == (1.0, 0.0)
+        assert (totals.number("a", "went_on_5"), totals.number("a", "excess_5")) == (0.0, 0.0)
         # The miss had its feedback, so that none is made up for it.
         assert application.outcomes.make_up() == []
 
@@ -258,7 +257,7 @@ def test_an_application_may_change_or_go_with_queries_on_their_way(tmp_path: Pat
         application = await desk.application(FIXED)
         desk.models.held.add("a")
         first, _ = desk.ask(application, row(0))
-        application.follow(desk.snapshot(Selection("single")))
+        application.follow(desk.snapshot(Selection("ensemble", {"weighting": "equal"})))
         assert application.stages is None
         desk.models.held.clear()
         await desk.serve_until(lambda: first.answer)

@@ -124,6 +124,8 @@ def policy(
     out = server.out
     columns = ["model", "chosen now", "", "mean loss", "pulls", "scored"]
     # Most applications have neither costs nor thresholds.
+    columns += ["in time"] * any(model.in_time is not None for model in found.models)
+    columns += ["chance now"] * any(model.chance is not None for model in found.models)
     columns += ["cost"] * any(model.cost is not None for model in found.models)
     columns += ["goes on below"] * any(model.threshold is not None for model in found.models)
     out.table(found, columns, [_learned_row(model, columns) for model in found.models], "no models")
@@ -306,6 +308,10 @@ def _learned_row(model: ModelDescription, columns: Sequence[str]) -> tuple[objec
     loss = None if model.mean_loss is None else f"{model.mean_loss:.3f}"
     bar = "█" * round(model.share * _BAR_WIDTH)
     row: list[object] = [name, f"{model.share:.1%}", bar, loss, f"{model.pulls:.1f}", f"{model.scored:.1f}"]
+    if "in time" in columns:
+        row.append(None if model.in_time is None else f"{model.in_time:.1%}")
+    if "chance now" in columns:
+        row.append(None if model.chance is None else f"{model.chance:.1%}")
     if "cost" in columns:
         row.append(None if model.cost is None else f"{model.cost:g}")
     if "goes on below" in columns:

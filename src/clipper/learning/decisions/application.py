@@ -38,6 +38,7 @@ class Asked(Protocol):
     output: Output | None
     confidence: float
     reason: str | None
+    candidates: tuple[str, ...] | None
 
     @property
     def raw_confidence(self) -> float | None: ...
@@ -95,7 +96,7 @@ class ApplicationDecisions:
         for query, latency_s in held:
             choice = query.choice
             is_chosen = query.pinned is None and choice.beliefs is None and not choice.steps
-            if is_chosen and query.features is None and query.raw_confidence is None:
+            if is_chosen and query.candidates is None and query.features is None and query.raw_confidence is None:
                 records.append(
                     (
                         DECISION,
@@ -164,6 +165,7 @@ class ApplicationDecisions:
             query.raw_confidence,
             steps,
             query.features,
+            query.candidates,
         )
 
     def judge(

@@ -11,7 +11,7 @@ import msgspec
 
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.learning.decisions.joining import Joined
-from clipper.learning.decisions.records import Decision, Judgement, Setting
+from clipper.learning.decisions.records import Decision, Judgement, Setting, candidates_of
 
 # A query, by the columns of docs/decision-log.md. Lists by model are in the order of ``models``. JSON of models and
 # clients is text.
@@ -21,13 +21,14 @@ Row = dict[str, Any]
 def row_of(joined: Joined) -> Row:
     setting, decision, judgement = joined.setting, joined.decision, joined.judgement
     answer, packed = answer_of(setting, decision), decision.features
+    candidates, versions = candidates_of(setting, decision)
     return {
         "query_id": decision.query_id,
         "time_s": decision.time_s,
         "application": setting.application,
         "policy": setting.policy,
-        "candidates": setting.models,
-        "candidate_versions": setting.versions,
+        "candidates": candidates,
+        "candidate_versions": versions,
         "context": decision.context,
         "pinned": decision.pinned,
         "models": decision.models,

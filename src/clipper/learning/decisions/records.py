@@ -76,6 +76,7 @@ class Decision(Struct, frozen=True, array_like=True, tag=DECISION, gc=False):
         steps: the policy's decisions to ask further models or not: for each, the number of models asked so far, the
             confidence by then, and the probability of going on.
         features: raw buffer of the query's features, little-endian float64.
+        candidates: the models that the policy selected among, if others could not answer in time; None if it was all.
     """
 
     setting: int
@@ -95,6 +96,15 @@ class Decision(Struct, frozen=True, array_like=True, tag=DECISION, gc=False):
     raw_confidence: float | None = None
     steps: tuple[tuple[int, float, float], ...] = ()
     features: bytes | None = None
+    candidates: tuple[str, ...] | None = None
+
+
+def candidates_of(setting: Setting, decision: Decision) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+    """Return the models that the policy selected among for a query, and their versions."""
+    if decision.candidates is None:
+        return setting.models, setting.versions
+    versions = dict(zip(setting.models, setting.versions))
+    return decision.candidates, tuple(versions.get(model) for model in decision.candidates)
 
 
 class Judgement(Struct, frozen=True, array_like=True, tag=2, gc=False):

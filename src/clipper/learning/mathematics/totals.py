@@ -265,7 +265,8 @@ def tally(
 
     Returns:
         ``scored`` and ``loss`` of each model in ``losses``, also without fading and without costs; ``pulls`` and
-        ``missed`` of the selected models; ``plain_scored`` and ``plain_loss`` of each model in ``plain``.
+        ``missed`` of the selected models that are in ``losses`` or ``missed``; ``plain_scored`` and ``plain_loss`` of
+        each model in ``plain``.
     """
     counts: dict[Key, float] = {}
     for model, loss in (plain or {}).items():
@@ -288,4 +289,8 @@ def tally(
             counts[model, PULLS] = 1.0
             if model in missed:
                 counts[model, MISSED] = missed[model]
+    for model in missed:
+        if model in selected and model not in losses:
+            counts[model, PULLS] = 1.0
+            counts[model, MISSED] = missed[model]
     return counts

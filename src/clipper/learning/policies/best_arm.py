@@ -98,7 +98,11 @@ class BestArm(Policy):
         if distribution is None:
             distribution = Distribution(models, self.probabilities(models, totals), among=models)
             totals.memo[self, models] = distribution
-        return distribution.draw(random)
+        choice = distribution.draw(random)
+        if query.in_time is not None and len(query.in_time) > len(models):
+            # Others are too full for this query. A test among those that are left must not end for all.
+            return Choice(choice.models, choice.shares)
+        return choice
 
     def probabilities(self, models: Sequence[str], totals: Totals) -> list[float]:
         """Return the probability of each model, (models,)."""

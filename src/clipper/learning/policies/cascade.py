@@ -11,6 +11,8 @@ from clipper.learning.mathematics.parameters import check_number
 from clipper.learning.mathematics.probabilities import read_claim
 from clipper.learning.policies.distribution import Distribution
 from clipper.learning.policies.policy import (
+    LEAST_CHANCE,
+    SURE,
     Choice,
     Combined,
     Increments,
@@ -31,6 +33,10 @@ ALWAYS = 1.01
 
 # A model must be in time for this share of the queries.
 HARDLY_IN_TIME = 0.1
+
+# The cheapest model is asked first while the confidence of fewer queries is known, or if more of them stop and no costs
+# are known.
+LEAST_SEEN, HARDLY_STOPS = 1000, 0.05
 
 # In each range, this many extra queries count for which going on saved an error. In simulations of 800 to 4,000 queries
 # half a query does best: with fewer it stops too early for good, with more too late.
@@ -68,6 +74,9 @@ class Cascade(Policy):
 
     A share ``explore`` of the queries that would stop goes on, to find out when going on begins to pay.
 
+    While the dearest model has room, it is asked at once if that costs no more: if the cheap one's cost is at least the
+    dear one's times the share of queries that would stop.
+
     A model that feedback shows to be in time for hardly any query is not asked first, except for a share ``explore`` of
     queries. A model without time to answer is skipped for the next dearer one with time. Only labels teach: a reward is
     for the answer, and does not say what another answer would have earned.
@@ -81,6 +90,7 @@ class Cascade(Policy):
 
     default_half_life = 5_000
     goes_by = "query"
+    weighs_time = True
 
     threshold: float | None = None
     explore: float = 0.02
@@ -91,9 +101,16 @@ class Cascade(Policy):
         check_number("explore", self.explore, 0, 1)
 
     def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        first: Choice | Distribution | None = totals.memo.get((self, models))
+        # Which models are in time is one of a few combinations.
+        late: tuple[str, ...] = ()
+        is_dearest_sure = True
+        if query.in_time is not None:
+            late = tuple(model for model in models if query.chance(model) < LEAST_CHANCE)
+            is_dearest_sure = query.chance(by_cost(models, totals.costs)[-1]) >= SURE
+        first: Choice | Distribution | None = totals.memo.get((self, models, late, is_dearest_sure))
         if first is None:
-            first = totals.memo[self, models] = self._first(models, totals)
+            first = self._first(models, totals, late, is_dearest_sure=is_dearest_sure)
+            totals.memo[self, models, late, is_dearest_sure] = first
         return first if isinstance(first, Choice) else first.draw(random)
 
     def next(
@@ -110,6 +127,8 @@ class Cascade(Policy):
         # Models that are hardly ever in time come last, and are tried now and then.
         in_time.sort(key=lambda model: not is_usually_there(model, totals))
         answered = [model for model in choice.models if model in outputs]
+        if answered and choice.among is not None and answered[-1] == choice.among[-1]:
+            return None  # the dearest was asked first, and there is none to go on to
         if not answered:
             # There is no confidence yet, and no threshold to learn.
             return self._with(choice, in_time[0], choice.steps) if in_time else None
@@ -175,13 +194,44 @@ class Cascade(Policy):
             limit = totals.memo[self, model] = learned_limit(model, totals)
         return limit
 
-    def _first(self, models: tuple[str, ...], totals: Totals) -> Choice | Distribution:
+    def _first(
+        self, models: tuple[str, ...], totals: Totals, late: Sequence[str] = (), *, is_dearest_sure: bool = True
+    ) -> Choice | Distribution:
+        """Return which model is asked first.
+
+        Args:
+            late: models that will hardly answer this query in time.
+            is_dearest_sure: whether the dearest model surely will.
+        """
         ordered = by_cost(models, totals.costs)
-        first = next((model for model in ordered if is_usually_there(model, totals)), ordered[0])
+        first = next((model for model in ordered if model not in late and is_usually_there(model, totals)), ordered[0])
+        dearest = ordered[-1]
+        if first != dearest and is_dearest_sure and self._is_dearest_first(first, dearest, totals):
+            return Distribution((dearest, first), (1.0 - self.explore, self.explore), among=tuple(ordered))
         if first == ordered[0] or not self.explore:
             return Choice((first,), (1.0,))
         # Now and then try the cheapest model, which may have become fast again.
         return Distribution((first, ordered[0]), (1.0 - self.explore, self.explore))
+
+    def _is_dearest_first(self, first: str, dearest: str, totals: Totals) -> bool:
+        """Return whether asking the dearest model at once costs no more than asking it for the answers that are unsure:
+        whether ``cost(first) >= (share that stops) * cost(dearest)``, if costs are weighed. If none is known, whether
+        hardly any stops.
+
+        It is asked while it has room; and by the share ``explore`` the order is kept, to notice when that changes.
+        """
+        if self.threshold is not None or not is_usually_there(dearest, totals):
+            return False
+        known = totals.application or totals
+        limit = self.limit(first, totals)
+        seen = [known.number(first, name) for name in SEEN]
+        if sum(seen) < LEAST_SEEN:
+            return False
+        stops = sum(seen[bisect_right(EDGES, limit) :]) / sum(seen) if limit < ALWAYS else 0.0
+        costs = totals.costs
+        if not costs.by_model:
+            return stops <= HARDLY_STOPS
+        return costs.weight > 0 and costs.of(first) >= stops * costs.of(dearest)
 
     def _confidence(self, answered: Sequence[str], outputs: Mapping[str, bytes]) -> float:
         output = outputs[answered[-1]]

@@ -120,6 +120,11 @@ def beliefs(policy: object, models: tuple[str, ...], totals: Totals, query: Quer
     return Beliefs(np.array(means), np.sqrt(variance * np.maximum(squares, 0.0)))
 
 
+def expected_losses(policy: object, models: tuple[str, ...], totals: Totals, query: QueryView) -> list[float]:
+    """Return each model's expected loss on this query, from 0 to 1: see ``Policy.expected_losses``."""
+    return np.clip(beliefs(policy, models, totals, query).means, 0.0, 1.0).tolist()  # type: ignore[no-any-return]
+
+
 def _solve(policy: object, models: tuple[str, ...], totals: Totals, size: int) -> _Models:
     memo: dict[Any, Any] = totals.arrays.memo
     before: list[_Solved | None] = [memo.get((policy, model, size)) for model in models]

@@ -9,7 +9,7 @@ import numpy as np
 
 from clipper.learning.mathematics.parameters import check_number
 from clipper.learning.policies.distribution import Distribution
-from clipper.learning.policies.linear import Floats, beliefs, lessons
+from clipper.learning.policies.linear import Floats, beliefs, expected_losses, lessons
 from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
 # The standard normal distribution from -6 to 6, beyond which it is 0 or 1. The nearest of these points is used, with an
@@ -55,6 +55,9 @@ class LinearThompson(Policy):
         """Return the probability of each model, (models,)."""
         believed = beliefs(self, tuple(models), totals, query)
         return least_of(believed.means, self.exploration * believed.errors)
+
+    def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
+        return expected_losses(self, models, totals, query)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         return lessons(losses, query)

@@ -6,7 +6,7 @@ from random import Random
 
 from clipper.learning.mathematics.parameters import check_number
 from clipper.learning.policies.distribution import Distribution, uniform_over_best
-from clipper.learning.policies.linear import beliefs, lessons
+from clipper.learning.policies.linear import beliefs, expected_losses, lessons
 from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
 
@@ -41,6 +41,9 @@ class LinUcb(Policy):
         """Return 1 for the best model, or equal parts if several are."""
         believed = beliefs(self, tuple(models), totals, query)
         return uniform_over_best((self.exploration * believed.errors - believed.means).tolist())
+
+    def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
+        return expected_losses(self, models, totals, query)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         return lessons(losses, query)

@@ -10,7 +10,7 @@ computed once for a state belongs in ``totals.memo``.
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 from typing import Any, Literal, Protocol
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from clipper.control.descriptions import Standing
 from clipper.learning.mathematics.ledger import DEFAULT_HALF_LIFE
-from clipper.learning.mathematics.totals import Increments, Totals
+from clipper.learning.mathematics.totals import LOSS, SCORED, Increments, Totals
 from clipper.learning.policies.combine import Combined, vote, vote_is_settled
 from clipper.values.types import DType, InputType
 
@@ -40,6 +40,11 @@ __all__ = [
 
 Features = NDArray[np.float64]
 
+# A model with at least this chance to answer in time counts as sure to.
+SURE = 0.95
+# Below this chance an answer would wait for a model in vain, more often than not.
+LEAST_CHANCE = 0.5
+
 FEATURE = np.dtype("<f8")
 _DTYPES: Mapping[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.numpy_code) for dtype in DType if dtype.is_numeric}
 _DIMENSION = np.dtype("<u4")
@@ -53,12 +58,19 @@ class QueryView(msgspec.Struct, frozen=True, gc=False):
         packed_features: the features' raw buffer, as in the decision log; read ``features`` instead.
         row: the input's raw buffer, as containers get it; read ``input`` instead.
         input_type: type of the row.
+        in_time: by model, the probability that it answers by the query's deadline if it is asked now; None, as mostly,
+            if all surely do. Read ``chance`` instead.
     """
 
     context: str | None = None
     packed_features: bytes | None = None
     row: bytes | None = None
     input_type: InputType | None = None
+    in_time: Mapping[str, float] | None = None
+
+    def chance(self, model: str) -> float:
+        """Return the probability that a model answers by the query's deadline if it is asked now."""
+        return 1.0 if self.in_time is None else self.in_time.get(model, 1.0)
 
     @property
     def features(self) -> Features | None:
@@ -134,13 +146,18 @@ class Outlook(msgspec.Struct, frozen=True, gc=False):
         left_s: time until it must be answered.
         expected_s: for each model that it has not asked, in the application's order: the time within which nine of ten
             of its recent answers to this application came; 0 if that is unknown, or must be measured again.
+        in_time: for each of these models, the probability that it answers by then if it is asked now, by what waits for
+            it; None if that is not known.
     """
 
     left_s: float
     expected_s: Mapping[str, float]
+    in_time: Mapping[str, float] | None = None
 
     def has_time_for(self, model: str) -> bool:
         """Whether a model is expected to answer in time. Others are not asked, even if ``next`` says so."""
+        if self.in_time is not None and self.in_time.get(model, 1.0) < LEAST_CHANCE:
+            return False
         return self.expected_s.get(model, math.inf) < self.left_s
 
 
@@ -177,6 +194,8 @@ class Policy(Protocol):
         keeps_input: whether ``observe`` reads the query's input, which is then kept until the query's feedback.
         needs_features: for Clipper's own: whether queries must bring features.
         default_half_life: for Clipper's own: the half-life in observations, if none is set.
+        weighs_time: whether ``select`` itself goes by ``QueryView.in_time``. Any other of Clipper's own selects among
+            fewer models if some will hardly answer in time: see ``candidates``. A user's own gets all models.
         goes_by: for Clipper's own: what a choice may depend on beside what was learned over all queries: ``nothing``,
             also if it asks all models each time; the ``context`` and what was learned in it; or the ``query``.
     """
@@ -186,6 +205,7 @@ class Policy(Protocol):
     keeps_input: bool = False
     needs_features: bool = False
     default_half_life: int | None = DEFAULT_HALF_LIFE
+    weighs_time: bool = False
     goes_by: Literal["nothing", "context", "query"] = "context"
 
     @abstractmethod
@@ -199,6 +219,22 @@ class Policy(Protocol):
             random: the only source of randomness.
         """
         ...
+
+    def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
+        """Return each model's expected loss on this query if it answers in time, (models,).
+
+        By default that is its mean loss, smoothed by one average loss, for all queries alike.
+
+        Args:
+            models, totals, query: as in ``select``.
+        """
+        losses: Sequence[float] | None = totals.memo.get((self, "expected losses", models))
+        if losses is None:
+            scored = [totals.number(model, SCORED) for model in models]
+            usual = totals.mean_loss if sum(scored) > 0 else 0.5
+            losses = [(totals.number(model, LOSS) + usual) / (times + 1.0) for model, times in zip(models, scored)]
+            totals.memo[self, "expected losses", models] = losses
+        return losses
 
     def next(
         self,

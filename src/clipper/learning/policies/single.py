@@ -1,14 +1,21 @@
 """``single``: the application's first model answers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 from clipper.learning.policies.policy import Choice, Policy, QueryView, Totals
 
+# How much worse each next link is assumed to be, in loss: the first one is asked down to a chance of about a third.
+LATER_LOSS = 0.2
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Single(Policy):
-    """Asks the model that was linked first. It learns nothing; the usual counts show how good the model is."""
+    """Asks the model that was linked first. It learns nothing; the usual counts show how good the model is.
+
+    While that model cannot answer in time, the next one that can is asked, in the order of the links.
+    """
 
     learns = False
     goes_by = "nothing"
@@ -18,3 +25,7 @@ class Single(Policy):
         if choice is None:
             choice = totals.memo[self, models] = Choice(models[:1], (1.0,))
         return choice
+
+    def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
+        """Return losses in the order of the links, of which nothing else is known."""
+        return [LATER_LOSS * place for place in range(len(models))]

@@ -45,6 +45,7 @@ class Answering:
         name: the application's name.
         complete: called once all models that a query asked have answered or failed: ``finish``, or, if the policy may
             ask further models, ``Stages.go_on``.
+        rescue: called instead if none of them has answered: ``finish``, or ``Stages.go_on`` if there are other models.
         now_s: the loop's clock.
         goes_on, feedback_ttl_s, input_type: copies from the terms, which are read for each query.
     """
@@ -69,6 +70,7 @@ class Answering:
         self.trials = trials
         self.now_s = asyncio.get_running_loop().time
         self.complete: Callable[[Query], None] = self.finish
+        self.rescue: Callable[[Query], None] = self.finish
         self._sources: dict[str, Source] = {}
         self.follow(terms)
 
@@ -82,7 +84,6 @@ class Answering:
         self._slo_s = terms.slo_s
         self._may_keep_inputs = selector.may_need_input
         self._believes_one = selector.believes_one
-        self._learns = selector.policy.learns
         self._tries = bool(terms.tried)
         self._sources.clear()
         # The choice of most queries, if there is no other and the one output is the answer; and the source of that.
@@ -111,7 +112,10 @@ class Answering:
         if code in NO_TIME:
             query.shed += (model,)
         if not query.missing:
-            self.complete(query)
+            if query.first_output is None:
+                self.rescue(query)
+            else:
+                self.complete(query)
         elif query.is_asked:
             self.consider_leaving(query)
 
@@ -217,8 +221,8 @@ class Answering:
             self._joins.remember(query, now_s)
         if self._tries and choice is not None and query.pinned is None:
             self._count_trials(query, choice, now_s)
-        # With one model there is nothing to select, so the policy needs no outcomes.
-        if self._learns and choice is not None and choice is not self.terms.only_choice:
+        # With one model there is nothing to select, so nothing needs outcomes.
+        if choice is not None and choice is not self.terms.only_choice:
             self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
 
     def _record(self, query: Query, latency_s: float, now_s: float) -> None:
@@ -264,6 +268,10 @@ class Answering:
         terms, outputs = self.terms, query.outputs
         if len(outputs) < len(choice.models):
             self.counts.missing.update(model for model in choice.models if model not in outputs)
+        if (
+            query.stage > 1 and not self.goes_on
+        ):  # one model was asked in place of another: the first one's output counts
+            choice = Choice((next(model for model in choice.models if model in outputs),), (1.0,))
         totals = self.totals(query.context) or self.contexts.prior()
         view = QueryView(query.context, query.features, row, terms.input_type)
         try:
@@ -307,14 +315,18 @@ class Answering:
             outcomes.answers += 1
         # If the policy learns from all outputs, an output in time counts even if the query got no answer.
         counts_outputs = is_answered or self.terms.selector.policy.feedback == "all"
+        chance = query.chance if len(choice.models) == 1 or query.stage > 1 else None
+        stands_in = False
         for model in choice.models:
             if counts_outputs and (model == query.first_model or model in (query.more_outputs or ())):
-                outcomes.came(arms.key(model))
+                outcomes.came(arms.key(model), chance)
             elif not query.missing or is_over or model in query.lost:
                 if arms.ramps and self.excuses(query, model):
                     outcomes.excused(arms.key(model))
-                else:
-                    outcomes.missed(model, choice, arms, query.features)
+                elif not stands_in:  # one that was asked at the last moment need not have been in time
+                    outcomes.missed(model, choice, arms, query.features, chance)
+            # Only for the first model it was told how likely it would be in time.
+            chance, stands_in = None, not self.goes_on and query.stage > 1
 
     def _count_trials(self, query: Query, choice: Choice, now_s: float) -> None:
         """Count which models failed or are late, for newcomers on trial: only of those that the query awaited."""

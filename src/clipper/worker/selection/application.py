@@ -19,6 +19,7 @@ from clipper.learning.stores.store import Store
 from clipper.worker.abstraction.model_queue import ModelQueue
 from clipper.worker.abstraction.predictor import Predictor
 from clipper.worker.selection.answering import Answering
+from clipper.worker.selection.availability import Availability, Try
 from clipper.worker.selection.committer import Committer
 from clipper.worker.selection.context_reads import ContextReads
 from clipper.worker.selection.contexts import Contexts
@@ -71,7 +72,7 @@ class Application:
         snapshot: the settings in force.
         terms: what follows from the settings and the running versions.
         answering: answers queries after their models were asked.
-        stages: lets the policy ask further models; None if the policy does not.
+        stages: lets a query ask further models, by its policy or in place of one that fails; None if there is no other.
         counts, outcomes, forecasts, trials, contexts: what queries and feedback have left behind.
     """
 
@@ -144,15 +145,18 @@ class Application:
         self.forecasts.keep(terms.arms.ramps.values())
         self.trials.follow(terms.tried, self.snapshot.selection.max_loss_increase)
         self.contexts.follow_arms(terms.arms)
-        # Policies that ask only once pay nothing for stages.
-        if terms.selector.goes_on:
+        has_several = len(terms.models) > 1
+        self._availability = Availability(terms, self.outcomes) if has_several else None
+        answering.complete = answering.rescue = answering.finish
+        if self._availability is not None and (terms.selector.goes_on or terms.selector.has_stand_ins):
             self.stages = self.stages or Stages(answering, self.surroundings.random)
-            self.stages.latencies.follow([terms.arms.key(name) for name in terms.targets])
-            answering.complete = self.stages.go_on
+            self.stages.follow(self._availability)
+            answering.rescue = self.stages.go_on
+            if terms.selector.goes_on:
+                answering.complete = self.stages.go_on
         elif self.stages is not None:
             self.stages.close()
             self.stages = None
-            answering.complete = answering.finish
 
     def predict(
         self,
@@ -215,7 +219,10 @@ class Application:
         if not query.done:
             self._deadlines_now.wait(query)
             if self.stages is not None:
-                self.stages.wait(query)
+                if terms.selector.goes_on:
+                    self.stages.wait(query)
+                elif not self.stages.is_watching:
+                    self.stages.watch(self._deadlines_now, query)
         return query
 
     def shed(self, asker: Asker) -> None:
@@ -247,6 +254,13 @@ class Application:
         terms = self.terms
         error = None if terms.confidences is None else terms.confidences.answered_error(terms.models)
         return self.counts.statistics(self.name, len(self.contexts), terms.arms.costs.by_model, error)
+
+    def chance(self, model: str) -> float | None:
+        """Return the probability that a model answers a query of now in time; None if it is not chosen among others."""
+        if self._availability is None or model not in self.terms.models:
+            return None
+        now_s = self.answering.now_s()
+        return self._availability.of([model], now_s, now_s + self.terms.budget_s)[model]
 
     # -- selection ---------------------------------------------------------------------------------------
 
@@ -283,12 +297,23 @@ class Application:
         self._reads.wait(context, self.terms.budget_s * READ_SHARE, go_on)
 
     def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
-        terms = self.terms
+        terms, availability = self.terms, self._availability
+        view, models = query.view(), terms.models
+        if availability is not None and availability.flow is not None:
+            is_hurried = query.deadline_s < query.arrival_s + terms.budget_s
+            if (
+                availability.flow.arrivals >= availability.holds_below
+                or query.arrival_s >= availability.holds_until_s
+                or is_hurried
+            ):
+                availability.look(self.answering.now_s(), query.deadline_s)
+                if is_hurried:  # it says little of other queries
+                    availability.holds_below = 0
+            if availability.chances is not None:
+                view, models = self._within_reach(query, row, totals, availability)
         try:
             # As select() does.
-            choice = terms.selector.select_beside(
-                terms.ramp, terms.models, totals, query.view(), self.surroundings.random
-            )
+            choice = terms.selector.select_beside(terms.ramp, models, totals, view, self.surroundings.random)
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self.answering.finish(query)
@@ -297,10 +322,46 @@ class Application:
             query.note.selected_s = self.answering.now_s()
         if terms.is_watching:
             choice = self.trials.assigned(query.id, choice, self.surroundings.random)
+        if view.in_time is not None and len(choice.models) == 1:
+            query.chance = self._raw_chance(view, choice.models[0])
         query.choice, query.arms = choice, terms.arms
         self._ask(query, row, choice, terms.targets)
         if terms.shadows:
             self._ask_shadows(query, row)
+
+    def _raw_chance(self, view: QueryView, model: str) -> float:
+        """Return the chance that a model's queue gave, by which its promises are judged; 1 if its output is cached."""
+        is_sure = self._availability is None or view.chance(model) >= 1.0
+        return 1.0 if is_sure or self._availability is None else self._availability.raw.get(model, 1.0)
+
+    def _within_reach(
+        self, query: Query, row: bytes, totals: Totals, availability: Availability
+    ) -> tuple[QueryView, tuple[str, ...]]:
+        """Return what the policy sees of a query that some models may not answer in time, and those it selects among.
+
+        A model that the policy would have asked otherwise counts the query as demand.
+        """
+        terms = self.terms
+        view = QueryView(query.context, query.features, row, query.owner.input_type, availability.with_known(row))
+        try:
+            models = terms.selector.candidates(terms.models, totals, view, self.outcomes.default_loss)
+            if len(models) == len(terms.models):
+                return view, models
+            wanted = terms.selector.select(terms.models, totals, query.view(), self.surroundings.random).models
+        except PolicyFailed:  # it fails again when it selects, which is then told
+            return view, terms.models
+        query.candidates = models + terms.newcomers
+        for name in wanted:
+            target = terms.targets[name]
+            if name not in models and target is not None:
+                target.want()
+        name_to_try = availability.to_try(models)
+        target = None if name_to_try is None else terms.targets[name_to_try]
+        if target is not None and name_to_try is not None:
+            now_s = self.answering.now_s
+            attempt = Try(self.outcomes, terms.arms.key(name_to_try), now_s() + terms.budget_s, now_s)
+            target.predict(row, attempt, now_s(), terms.slo_s, self.name)
+        return view, models
 
     def _ask(self, query: Query, row: bytes, choice: Choice, targets: Mapping[str, ModelQueue | None]) -> None:
         models, terms = choice.models, self.terms

@@ -45,6 +45,17 @@ class Deadlines:
         if self._timer is None:
             self._timer = self._loop.call_at(query.deadline_s, self._expire)
 
+    def open_until(self, at_s: float) -> list[Query]:
+        """Return the queries that wait, the first ones first, up to the first whose deadline is after ``at_s``."""
+        found: list[Query] = []
+        for query in self._waiting:
+            if query.done:
+                continue
+            found.append(query)
+            if query.deadline_s > at_s:
+                break
+        return found
+
     def bring_forward(self, budget_s: float) -> None:
         """Apply a smaller SLO to waiting queries as well, which keeps the FIFO in order."""
         latest_s = self._loop.time() + budget_s

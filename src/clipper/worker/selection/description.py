@@ -49,7 +49,7 @@ async def _shares(application: Application, totals: Totals, context: str | None)
     """Return each model's influence: the share of queries that ask it, weighted by its weight in the answer."""
     if not application.terms.models:
         return {}
-    if application.stages is not None and totals.observations > 0:
+    if application.terms.selector.goes_on and totals.observations > 0:
         # Which models a query ends up asking depends on outputs, so count what queries with feedback have asked.
         return {
             model: min(totals.number(model, PULLS) / totals.observations, 1.0) for model in application.terms.models
@@ -96,6 +96,8 @@ def _model(
     threshold = None
     if isinstance(policy, Cascade) and not shadow and model != dearest:
         threshold = min(policy.limit(model, totals), 1.0)
+    key = application.terms.arms.key(model)
+    in_time = application.outcomes.recent_share(key) if application.outcomes.knows(key) else None
     return ModelDescription(
         model,
         share,
@@ -103,7 +105,9 @@ def _model(
         totals.number(model, PULLS),
         scored,
         shadow,
-        application.terms.arms.key(model).partition(":")[2] or None,
+        key.partition(":")[2] or None,
         totals.costs.by_model.get(model),
         threshold,
+        in_time,
+        application.chance(model),
     )

@@ -162,7 +162,8 @@ class Learner:
     def make_up(self) -> None:
         """Learn from misses without feedback, as far as similar misses have feedback: see ``Outcomes``.
 
-        They teach the application's state, which contexts begin with. This runs periodically in the background: if all
+        They are evidence on newcomers, and teach a user's own policy; Clipper's own learn quality and time apart. They
+        teach the application's state, which contexts begin with. This runs periodically in the background: if all
         models that are asked miss, there is no feedback on answers that could trigger it.
         """
         application = self._application
@@ -178,8 +179,10 @@ class Learner:
                 seen, losses = JudgedQuery(packed_features=each.features), {each.name: each.loss}
                 # Their contexts are not kept.
                 is_picked = terms.selector.goes_by == "query" or has_begun(prior, each.arms.lineup)
-                taught: Keyed = lesson(policy, each.choice, losses, prior, seen, {each.name: 1.0}, is_picked=is_picked)
-                if is_picked:
+                taught: Keyed = {}
+                if not terms.selector.weighs_time:
+                    taught = lesson(policy, each.choice, losses, prior, seen, {each.name: 1.0}, is_picked=is_picked)
+                if taught and is_picked:
                     weights = weights_of(each.choice, (), application.surroundings.random)
                     taught = {**taught, **weighed(losses, weights, each.arms.lineup, each.arms.names, prior)}
                 for key, amount in each.arms.keyed(taught).items():

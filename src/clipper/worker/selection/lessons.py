@@ -106,7 +106,10 @@ def missing_models(application: Application, joined: Joined, now_s: float) -> Se
     terms, choice, query = application.terms, joined.choice, joined.query
     needed: Sequence[str]
     if joined.feedback.reward is None and terms.selector.policy.feedback == "all":
-        needed = (*terms.models, *(model for model in choice.models if model in terms.newcomers))
+        # A model that was too full for the query is not asked for its feedback.
+        among = None if query is None else query.candidates
+        asked = (model for model in terms.models if among is None or model in among)
+        needed = (*asked, *(model for model in choice.models if model in terms.newcomers))
     elif query is None:
         needed = choice.models
     else:
@@ -132,7 +135,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
         if combined is not None and confidences is not None:
             said = confidences.say(choice, combined)
         missed = {model: outcomes.missed_share(arms.key(model)) for model in losses}
-        if policy.feedback == "selected":
+        if not terms.selector.weighs_time and policy.feedback == "selected":
             losses = mixed(losses, missed, no_answer)
         answer_loss, reason = None, _WRONG
         if answer is None or len(choice.models) == 1:
@@ -146,8 +149,11 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
         answer = None if query.output is None else bytes(query.output)
         answer_loss = no_answer if answer is None else loss_of_answer(feedback, loss, answer)
         # If models are asked one after another, the user got an earlier model's output instead of a late one's.
-        instead = no_answer if application.stages is None or answer_loss is None else answer_loss
+        instead = no_answer if not terms.selector.goes_on or answer_loss is None else answer_loss
         losses = score(feedback, loss, choice, known, instead, answer=answer)
+        if terms.selector.weighs_time and policy.feedback == "selected":
+            # That a model had no time says nothing of how right it is: ``missed`` tells it.
+            losses = {model: each for model, each in losses.items() if not _had_no_time(query, model)}
         would_lose, reason = answer_loss, query.reason or _WRONG
 
     prior = application.contexts.prior()
@@ -232,7 +238,9 @@ def _picked(application: Application, joined: Joined, *, is_reward: bool) -> Pic
     return how_picked(
         goes_by,
         learns=policy.learns,
-        is_pinned=joined.query is not None and joined.query.pinned is not None,
+        # Nor is it known how likely a model was to be asked in the place of another.
+        is_pinned=joined.query is not None
+        and (joined.query.pinned is not None or (joined.query.stage > 1 and not selector.goes_on)),
         has_context=joined.context is not None,
         knows_context=totals is not application.contexts.prior() and (totals.own or totals).observations > 0,
         is_partial=is_reward,
@@ -244,11 +252,12 @@ def _judged(
 ) -> JudgedQuery:
     terms, label = application.terms, feedback.label
     if query is not None:
-        return JudgedQuery(query.context, query.features, query.row, terms.input_type, outputs, label)
+        row, features = query.row, query.features
+        return JudgedQuery(query.context, features, row, terms.input_type, outputs=outputs, label=label)
     row, features = feedback.row, feedback.features
     if row is not None and features is None:
         features = terms.features_of(row)
-    return JudgedQuery(feedback.context, features, row, terms.input_type, outputs, label)
+    return JudgedQuery(feedback.context, features, row, terms.input_type, outputs=outputs, label=label)
 
 
 def _lost(application: Application, joined: Joined, missed: Collection[str]) -> Collection[str]:
@@ -262,6 +271,14 @@ def _lost(application: Application, joined: Joined, missed: Collection[str]) -> 
     if query is None or query.choice is None or learns_all:
         return ()
     return query.choice.models if query.output is None else missed
+
+
+def _had_no_time(query: Query, model: str) -> bool:
+    """Return whether a selected model did not answer because it was late, full, or had no replica."""
+    if query.choice is None or model not in query.choice.models:
+        return False
+    is_away = model in query.lost and query.failure is not None and query.failure[0] == "no_replica"
+    return is_away or query.is_late(model)
 
 
 def _combined(application: Application, joined: Joined) -> Combined | None:

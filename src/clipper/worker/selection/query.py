@@ -118,6 +118,8 @@ class Query(msgspec.Struct, gc=False, eq=False):
         pinned: the version that the query named, which bypasses the policy.
         features: raw buffer of the float64 features that came with the query.
         note: what is noted of it until it is answered; None if nothing is.
+        chance: how likely the first model was to answer in time when it was asked, by its queue.
+        candidates: the models that the policy selected among, if some could not answer in time; None for all.
     """
 
     owner: Owner
@@ -149,6 +151,8 @@ class Query(msgspec.Struct, gc=False, eq=False):
     confidence: float = 1.0
     reason: str | None = None
     note: QueryNote | None = None
+    chance: float = 1.0
+    candidates: tuple[str, ...] | None = None
 
     @property
     def span(self) -> SpanContext | None:

@@ -11,6 +11,7 @@ from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.learning.mathematics.totals import Totals
 from clipper.learning.own_code.watch import Made
 from clipper.learning.policies.by_name import POLICIES, make_loss, make_policy
+from clipper.learning.policies.candidates import candidates
 from clipper.learning.policies.policy import Choice, Combined, Outlook, Policy, QueryView, Step
 from clipper.learning.policies.ramp import Ramp
 from clipper.worker.selection.counts import ApplicationCounts
@@ -26,6 +27,10 @@ class Selector:
         policy, loss: Clipper's simplest ones if the user's own cannot be made; then every query gets ``policy_error``.
         no_totals: stands for the totals of a policy that does not read them; None if the policy reads them.
         goes_on: whether the policy may ask further models after it has seen outputs.
+        weighs_time: whether the policy selects by quality and by who is in time, each learned apart: Clipper's own do.
+            To a user's own, a model that has no time loses what the user gets instead.
+        has_stand_ins: whether another model may answer in the place of one that fails: the policy is Clipper's own, and
+            asks one model.
         keeps_input: whether the policy also learns from the query's input.
         may_need_input: whether the input is kept, for that or to ask models whose output feedback needs.
         believes_one: whether the output of a single asked model is the answer, with confidence 1.
@@ -61,11 +66,19 @@ class Selector:
         self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
         # As above.
         self.goes_on = getattr(type(self.policy), "next", Policy.next) is not Policy.next
+        self.weighs_time = not self._is_of_user
+        self.has_stand_ins = not self._is_of_user and not self.goes_on and self.policy.feedback == "selected"
 
     def only_choice(self, models: tuple[str, ...]) -> Choice | None:
         """Return the only choice if there is one model; None for more models, or for a user's own policy."""
         has_one = len(models) == 1 and not self._is_of_user
         return Choice(models, (1.0,)) if has_one and self._problem is None else None
+
+    def candidates(
+        self, models: tuple[str, ...], totals: Totals, query: QueryView, default_loss: float
+    ) -> tuple[str, ...]:
+        """Return the models that the policy selects among for a query, if some may not answer it in time."""
+        return models if self._is_of_user else candidates(self.policy, models, totals, query, default_loss)
 
     def select_beside(
         self, ramp: Ramp | None, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random

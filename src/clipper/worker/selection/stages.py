@@ -1,14 +1,23 @@
-"""Stages: a policy may ask further models after it has seen the outputs of the first: see ``Policy.next``."""
+"""Stages: a query may ask further models after the first.
+
+A policy with ``next`` decides on that by the outputs so far. Any other of Clipper's own that asks one model selects
+once more if that model fails, sheds the query or is late: among the models that are left and can answer in time. The
+answer is then the first model's if that comes in time after all, and else the other's.
+"""
 
 import asyncio
+import math
 from collections import deque
 from heapq import heappop, heappush
 from random import Random
 
 from clipper.errors import PolicyFailed
-from clipper.learning.policies.policy import Choice, Outlook
+from clipper.learning.mathematics.totals import Totals
+from clipper.learning.policies.policy import Choice, Outlook, QueryView, Step
 from clipper.values.outputs.output import Output
 from clipper.worker.selection.answering import NO_TIME, Answering
+from clipper.worker.selection.availability import NO_CHANCE, Availability
+from clipper.worker.selection.deadlines import Deadlines
 from clipper.worker.selection.feedback.latencies import Latencies
 from clipper.worker.selection.query import Query
 from clipper.worker.telemetry.trace_context import SpanContext
@@ -17,6 +26,8 @@ from clipper.worker.telemetry.trace_context import SpanContext
 LAST_CALL_TIMES = 1.2
 # Share of the SLO that must be left if the model's expected time is unknown.
 LAST_CALL_SHARE = 0.5
+# The least share of the SLO to leave to a model that is asked beside a late one: it may have to wait for its turn.
+LEAST_CALL_SHARE = 0.04
 # Queries that are moved on in one turn of the loop because their first models are late.
 MAX_CALLED = 500
 
@@ -58,7 +69,9 @@ class Further:
 
 
 class Stages:
-    """Lets an application's policy ask further models. ``latencies``: how long models take in later stages."""
+    """Lets an application's queries ask further models. ``latencies``: how long models take in later stages."""
+
+    _availability: Availability
 
     def __init__(self, answering: Answering, random: Random) -> None:
         self._answering = answering
@@ -70,6 +83,14 @@ class Stages:
         # When each query's first models should have answered, with one timer. The queries within one SLO are the bound.
         self._calls: list[tuple[float, int, Query]] = []
         self._timer: asyncio.TimerHandle | None = None
+        # Looks for queries whose only model is nearly late, among those that wait: one timer, and nothing for a query.
+        self._watch_timer: asyncio.TimerHandle | None = None
+
+    def follow(self, availability: Availability) -> None:
+        """Go by these chances, and by the answering's terms."""
+        terms = self._answering.terms
+        self._availability = availability
+        self.latencies.follow([terms.arms.key(name) for name in terms.targets])
 
     def wait(self, query: Query) -> None:
         """Watch a query that waits for its first models, to move on while there is still time."""
@@ -91,12 +112,24 @@ class Stages:
         if self._timer is None:
             self._timer = self._loop.call_at(calls[0][0], self._call)
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether ``watch`` needs no call: it looks by itself until no query waits."""
+        return self._watch_timer is not None
+
+    def watch(self, deadlines: Deadlines, query: Query) -> None:
+        """Begin to watch queries that wait for one model, to ask another beside one that is nearly late."""
+        at_s = query.deadline_s - self._most_needed_s()
+        self._watch_timer = self._loop.call_at(at_s, self._look, deadlines)
+
     def close(self) -> None:
         """The policy no longer asks further models, or the application was removed."""
         self._calls.clear()
         self._asked.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._watch_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._watch_timer = None
 
     def go_on(self, query: Query) -> None:
         """All asked models have answered or failed, or are not waited for any more: ask further ones, or answer."""
@@ -129,9 +162,12 @@ class Stages:
         if not query.is_readable:
             return choice
         totals = answering.totals(query.context) or answering.contexts.prior()
-        outlook = self._outlook(query, choice, now_s)
         try:
-            further = answering.terms.selector.next(choice, query.outputs, totals, query.view(), outlook, self._random)
+            if answering.terms.selector.goes_on:
+                outlook, view = self._outlook(query, choice, now_s), query.view()
+                further = answering.terms.selector.next(choice, query.outputs, totals, view, outlook, self._random)
+            else:
+                further = self._stand_in(query, choice, totals, now_s)
             if further is not None and answering.terms.is_watching:
                 further = answering.trials.assigned(query.id, further, self._random, len(choice.models))
             return further or choice
@@ -140,8 +176,24 @@ class Stages:
             return choice
 
     def _outlook(self, query: Query, choice: Choice, now_s: float) -> Outlook:
-        left_s, key = query.deadline_s - now_s, query.arms.key
-        return Outlook(left_s, {model: self.latencies.promise_s(key(model), left_s) for model in self._left(choice)})
+        left_s, key, left = query.deadline_s - now_s, query.arms.key, self._left(choice)
+        chances = self._availability.of(left, now_s, query.deadline_s)
+        return Outlook(left_s, {model: self.latencies.promise_s(key(model), left_s) for model in left}, chances)
+
+    def _stand_in(self, query: Query, choice: Choice, totals: Totals, now_s: float) -> Choice | None:
+        """Let the policy select a model in place of those that were asked; None if none has a chance."""
+        answering, left = self._answering, self._left(choice)
+        chances = self._availability.of(left, now_s, query.deadline_s)
+        models = tuple(model for model in left if chances[model] > NO_CHANCE)
+        if not models:
+            return None
+        selector, view = answering.terms.selector, query.view()
+        view = QueryView(view.context, view.packed_features, view.row, view.input_type, chances)
+        models = selector.candidates(models, totals, view, answering.outcomes.default_loss)
+        model = selector.select(models, totals, view, self._random).models[0]
+        # A step, so that nobody takes the shares for probabilities of a choice of one model.
+        steps = (*choice.steps, Step(len(choice.models), 0.0, 1.0))
+        return Choice((*choice.models, model), (*(0.0 for _ in choice.models), 1.0), steps=steps)
 
     def _ask(self, query: Query, models: tuple[str, ...], now_s: float) -> None:
         answering, asked = self._answering, self._asked
@@ -205,3 +257,37 @@ class Stages:
                 query.choice = further
                 self._ask(query, models, now_s)
         self._timer = self._loop.call_at(calls[0][0], self._call) if calls else None
+
+    def _look(self, deadlines: Deadlines) -> None:
+        """Ask another model beside those that will be late otherwise; look again when the next ones would be."""
+        now_s = self._loop.time()
+        self._watch_timer, next_s = None, math.inf
+        called = 0
+        for query in deadlines.open_until(now_s + self._most_needed_s()):
+            choice = query.choice
+            if query.stage > 1 or choice is None or len(choice.models) > 1 or not self._has_more(query, choice):
+                continue
+            needed_s = self._needed_s(choice.models[0])
+            if needed_s >= self._answering.terms.slo_s:
+                continue
+            at_s = query.deadline_s - needed_s
+            if at_s > now_s or called >= MAX_CALLED:
+                next_s = min(next_s, max(at_s, now_s))
+                continue
+            called += 1
+            further = self._next(query, choice, now_s)
+            if models := further.models[1:]:
+                query.choice = further
+                self._ask(query, models, now_s)
+        if next_s < math.inf:
+            self._watch_timer = self._loop.call_at(next_s, self._look, deadlines)
+
+    def _needed_s(self, besides: str) -> float:
+        """Return the time that another model is given to answer beside one that is late."""
+        slo_s = self._answering.terms.slo_s
+        return max(LAST_CALL_TIMES * self._availability.needs_s(besides), LEAST_CALL_SHARE * slo_s)
+
+    def _most_needed_s(self) -> float:
+        slo_s = self._answering.terms.slo_s
+        needed_s = map(self._needed_s, self._answering.terms.models)
+        return max((each for each in needed_s if each < slo_s), default=0.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from clipper.errors import InvalidArgument
 from clipper.learning.decisions.evaluation.beliefs import propensity
 from clipper.learning.decisions.joining import Joined
+from clipper.learning.decisions.records import candidates_of
 from clipper.learning.mathematics.losses import LOSSES, loss_of_reward
 from clipper.learning.policies.by_name import make_loss
 
@@ -88,7 +89,9 @@ def _sample(joined: Joined) -> Sample | str:
     if judgement is None:
         return "no feedback has come"
     (model,) = decision.models
-    chance = propensity(model, setting.models, decision.shares[0], decision.beliefs)
+    # A policy is judged by what it would have chosen among the models that had time, as the one that was in force.
+    candidates, versions = candidates_of(setting, decision)
+    chance = propensity(model, candidates, decision.shares[0], decision.beliefs)
     if not chance >= LEAST_PROPENSITY:
         return "the probability of its choice is not known"
     loss = _loss(joined, model)
@@ -99,8 +102,8 @@ def _sample(joined: Joined) -> Sample | str:
     return Sample(
         decision.time_s,
         judgement.time_s,
-        setting.models,
-        setting.versions,
+        candidates,
+        versions,
         decision.context,
         model,
         min(chance, 1.0),
@@ -114,7 +117,9 @@ def _loss(joined: Joined, model: str) -> float | None:
     judgement, (output,) = joined.judgement, joined.decision.outputs
     assert judgement is not None
     if judgement.losses is not None:
-        return judgement.losses.get(model)
+        # A model that had no time has no loss of its own; its user got the default's, or none.
+        without = judgement.answer_loss if joined.decision.reason is not None else None
+        return judgement.losses.get(model, without)
     if judgement.reward is not None:
         return loss_of_reward(judgement.reward)
     if judgement.label is None or output is None or joined.decision.is_cut or judgement.loss is None:

@@ -15,6 +15,7 @@ import msgspec
 
 from clipper.learning.mathematics.arms import Arms
 from clipper.learning.policies.policy import Choice
+from clipper.worker.selection.feedback.promises import Promises
 
 # Counts are halved after this many queries: old ones say little about which models are in time now.
 WINDOW = 8192
@@ -36,6 +37,7 @@ class Version(msgspec.Struct, gc=False):
         recent: share of the recent queries that it was in time for.
         seen: number of queries in ``recent``, up to ``RECENT``.
         choice, arms, features: those of the latest miss.
+        promises: how far it keeps its queue's chances; None while it was in time for all queries, and sure of them.
     """
 
     in_time: float = 0.0
@@ -47,11 +49,18 @@ class Version(msgspec.Struct, gc=False):
     choice: Choice | None = None
     arms: Arms | None = None
     features: bytes | None = None
+    promises: Promises | None = None
 
-    def see(self, *, was_in_time: bool) -> None:
+    def see(self, *, was_in_time: bool, chance: float | None = None) -> None:
         if self.seen < RECENT:
             self.seen += 1
         self.recent += ((1.0 if was_in_time else 0.0) - self.recent) / self.seen
+        if chance is None:
+            return
+        if self.promises is None and not (was_in_time and chance >= 1.0):
+            self.promises = Promises()
+        if self.promises is not None:
+            self.promises.ended(chance, was_in_time=was_in_time)
 
 
 class MadeUp(msgspec.Struct, frozen=True):
@@ -87,8 +96,24 @@ class Outcomes:
         self._default_loss = 0.0
         self._defaults_scored = 0.0
 
-    def came(self, key: str) -> None:
-        """Count a version's answer by the deadline."""
+    @property
+    def default_loss(self) -> float:
+        """The mean loss of the default, as far as labels show it; else 1."""
+        return self._default_loss / self._defaults_scored if self._defaults_scored else 1.0
+
+    def believed(self, key: str, chance: float) -> float:
+        """Return how likely a version is to be in time, given its queue's chance, and how far it kept earlier ones."""
+        version = self._versions.get(key)
+        return chance if version is None or version.promises is None else version.promises.believed(chance)
+
+    def regained(self, key: str) -> None:
+        """Note that a version which was only tried has answered in time: it is believed again."""
+        version = self._versions.get(key)
+        if version is not None:
+            version.recent, version.seen, version.promises = 1.0, 1, None
+
+    def came(self, key: str, chance: float | None = None) -> None:
+        """Count a version's answer by the deadline. ``chance``: of its queue, if the version was chosen by that."""
         version = self._versions.get(key)
         if version is None or self._counted + 1 >= WINDOW:
             version = self._version(key)
@@ -96,15 +121,18 @@ class Outcomes:
             self._counted += 1
         version.in_time += 1
         # Most versions are always in time, so that nothing changes.
-        if version.recent < 1.0 or version.seen < RECENT:
-            version.see(was_in_time=True)
+        is_sure = chance is None or (chance >= 1.0 and version.promises is None)
+        if version.recent < 1.0 or version.seen < RECENT or not is_sure:
+            version.see(was_in_time=True, chance=chance)
 
-    def missed(self, name: str, choice: Choice, arms: Arms, features: bytes | None = None) -> None:
+    def missed(
+        self, name: str, choice: Choice, arms: Arms, features: bytes | None = None, chance: float | None = None
+    ) -> None:
         self.have_misses = True
         version = self._version(arms.key(name))
         version.missed += 1
         version.choice, version.arms, version.features = choice, arms, features
-        version.see(was_in_time=False)
+        version.see(was_in_time=False, chance=chance)
 
     def excused(self, key: str) -> None:
         """Count a miss that only shows whether to wait for the version now, and from which nothing is learned."""
@@ -129,6 +157,10 @@ class Outcomes:
             return 0.0
         return version.missed / (version.in_time + version.missed)
 
+    def knows(self, key: str) -> bool:
+        """Whether a version was asked lately."""
+        return key in self._versions
+
     def recent_share(self, key: str) -> float:
         """Return the share of its recent queries that a version was in time for; 1 if there were none."""
         version = self._versions.get(key)
@@ -137,7 +169,7 @@ class Outcomes:
     def make_up(self) -> list[MadeUp]:
         """Return the misses without feedback to learn from now; from here on they count as learned from."""
         share = min((self._told + 1) / (self.answers + 1), 1.0)
-        loss = self._default_loss / self._defaults_scored if self._defaults_scored else 1.0
+        loss = self.default_loss
         made_up = []
         for key, version in self._versions.items():
             expected = share * version.missed

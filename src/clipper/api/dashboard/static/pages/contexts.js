@@ -32,6 +32,7 @@ function Learned({ api, name, context }) {
     { name: "model", cell: (one) => one.model + (one.shadow ? " (shadow)" : "") },
     { name: "chosen now", isNumber: true, cell: (one) => percent(one.share) },
     { name: "mean loss", isNumber: true, cell: (one) => number(one.mean_loss) },
+    { name: "in time", isNumber: true, cell: (one) => percent(one.in_time) },
     { name: "asked", isNumber: true, cell: (one) => number(one.pulls) },
     { name: "feedback", isNumber: true, cell: (one) => number(one.scored) },
   ];

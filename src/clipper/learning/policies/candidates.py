@@ -1,0 +1,54 @@
+"""Decides among which models a policy selects for a query, by how likely each is to answer in time."""
+
+from clipper.learning.mathematics.totals import Totals
+from clipper.learning.policies.policy import LEAST_CHANCE, SURE, Policy, QueryView
+
+# The share of queries that another model answers in time if the first one fails or sheds them. It is above 0.99 in the
+# simulation; with less, a query hardly tries a model in vain, for which its user would wait.
+RESCUED = 0.9
+# A model that gives a user less than the best by at most this is left to the policy: chances are no more certain.
+HARDLY = 0.03
+
+
+def candidates(
+    policy: Policy, models: tuple[str, ...], totals: Totals, query: QueryView, default_loss: float
+) -> tuple[str, ...]:
+    """Return the models that a query may ask, at least one, in their order.
+
+    A policy that asks one model gets those that are sure to answer in time, and those that give the user most, or
+    hardly less. With P a model's chance and l its expected loss, the user's expected loss is
+
+        alone = P * l + (1 - P) * default_loss
+        loss  = P * l + (1 - P) * ((1 - R) * default_loss + R * (the least of the others' alone))
+
+    since a model that fails or sheds the query has another one asked in its place, which is in time with a probability
+    of R = 0.9. So a full model that is much better is still asked while its chance is fair, and of models of which
+    nothing is known those with the best chance. The policy then explores and exploits among these as ever: a sleeping
+    bandit (Kleinberg, Niculescu-Mizil, Sharma: "Regret Bounds for Sleeping Experts and Bandits", 2010), whose
+    probabilities are those of the choice as made. A policy that asks all models gets those that are not awaited in
+    vain.
+
+    Args:
+        query: with the chances in ``in_time``.
+        default_loss: the loss of what the user gets if no model answers, 0 to 1.
+    """
+    chances = [query.chance(model) for model in models]
+    most = max(chances)
+    if policy.weighs_time or most <= 0.0:
+        return models
+    if policy.feedback == "all":
+        least = min(LEAST_CHANCE, most)
+        return tuple(model for model, chance in zip(models, chances) if chance >= least)
+    losses = policy.expected_losses(models, totals, query)
+    alone = [chance * loss + (1.0 - chance) * default_loss for chance, loss in zip(chances, losses)]
+    first, second = [*sorted(alone), default_loss][:2]
+    expected = []
+    for chance, loss, own in zip(chances, losses, alone):
+        stands_in = second if own == first else first
+        expected.append(chance * loss + (1.0 - chance) * ((1.0 - RESCUED) * default_loss + RESCUED * stands_in))
+    most_loss = min(expected) + HARDLY
+    return tuple(
+        model
+        for model, chance, loss in zip(models, chances, expected)
+        if chance >= SURE or (chance > 0.0 and loss <= most_loss)
+    )

@@ -1,0 +1,126 @@
+"""Which models of an application can answer a query in time: what selection gets beside the learned state.
+
+Mostly all of them surely can. That is found out once for many queries: until as many have been queued as the fullest
+model has room for, or a moment has passed. So a query pays two comparisons for it. Only while a model is not sure are
+the queues asked for each query.
+"""
+
+from collections.abc import Callable, Sequence
+from math import inf
+
+from clipper.values.outputs.output import Output
+from clipper.worker.selection.feedback.outcomes import Outcomes
+from clipper.worker.selection.terms import Terms
+from clipper.worker.telemetry.trace_context import SpanContext
+
+# Shares of the SLO for which a look holds: if all models are sure, so that one that begins to hang is noticed by then;
+# and if some have no chance at all.
+SURE_SHARE, NO_CHANCE_SHARE = 0.05, 0.01
+# Share of the room of the fullest model that may be queued until the next look.
+ROOM_SHARE = 0.5
+# A chance below this is none, and one above its opposite is certain.
+NO_CHANCE = 0.01
+# A model that idles and is passed over all the same is slow, or has not kept its promises. So many queries pass it over
+# until one is sent to it as well, without waiting for it; twice as many each time, up to the largest number.
+FIRST_TRY, MOST_TRY = 20, 1280
+
+
+class Availability:
+    """The chances of the models under one set of terms.
+
+    Attributes:
+        chances: by model, from the last look; None if all are sure.
+        raw: the same as the queues gave them, before they were corrected by what came of earlier ones.
+        holds_until_s, holds_below: the last look holds until then, on the loop's clock, and while fewer queries than
+            this have been queued in the worker.
+    """
+
+    def __init__(self, terms: Terms, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        # A joint answer already waits only for those that are mostly in time, and goes on asking the others.
+        self._corrects = terms.selector.policy.feedback == "selected"
+        self._models = [
+            (name, queue, terms.arms.key(name)) for name in terms.models if (queue := terms.targets[name]) is not None
+        ]
+        self._none: dict[str, float] = {name: 0.0 for name in terms.models if terms.targets[name] is None}
+        self._slo_s = terms.slo_s
+        self.flow = self._models[0][1].flow if self._models else None
+        self.chances: dict[str, float] | None = None
+        self.raw: dict[str, float] = {}
+        self.holds_until_s, self.holds_below = -inf, 0
+        self._tries: dict[str, tuple[int, int]] = {}
+
+    def look(self, now_s: float, due_s: float) -> None:
+        """Find out how likely each model is to answer a query that is put in now by ``due_s``."""
+        chances, is_between, least = dict(self._none), False, inf
+        for name, queue, key in self._models:
+            raw, further = queue.in_time.outlook(now_s, due_s)
+            self.raw[name] = raw
+            chances[name] = chance = self._outcomes.believed(key, raw) if self._corrects else raw
+            if chance > 1.0 - NO_CHANCE and further >= 1.0:
+                least = min(least, further)
+            elif chance > NO_CHANCE:
+                is_between = True
+        is_sure = len(self._none) == 0 and min(chances.values(), default=1.0) > 1.0 - NO_CHANCE
+        self.chances = None if is_sure else chances
+        if is_between or self.flow is None:
+            self.holds_until_s = -inf
+            return
+        self.holds_until_s = now_s + self._slo_s * (SURE_SHARE if is_sure else NO_CHANCE_SHARE)
+        self.holds_below = self.flow.arrivals + max(1, int(min(ROOM_SHARE * least, 1e9)))
+
+    def of(self, names: Sequence[str], now_s: float, due_s: float) -> dict[str, float]:
+        """Return the chances of some models to answer by ``due_s``, which may be nearer than the SLO."""
+        chances = dict.fromkeys(names, 0.0)
+        for name, queue, key in self._models:
+            if name in chances:
+                raw = queue.in_time.outlook(now_s, due_s)[0]
+                chances[name] = self._outcomes.believed(key, raw) if self._corrects else raw
+        return chances
+
+    def with_known(self, row: bytes) -> dict[str, float]:
+        """Return the chances for this input: 1 for a model whose output the cache has."""
+        chances = dict(self.chances or {})
+        for name, queue, _ in self._models:
+            if chances.get(name, 1.0) < 1.0 and queue.peek(row) is not None:
+                chances[name] = 1.0
+        return chances
+
+    def needs_s(self, besides: str) -> float:
+        """Return the time within which the quickest of the other models surely answers; infinite without another."""
+        return min((queue.in_time.alone_s() for name, queue, _ in self._models if name != besides), default=inf)
+
+    def to_try(self, candidates: tuple[str, ...]) -> str | None:
+        """Return a model that idles and is passed over, if it is time to see whether it has become quick again."""
+        for name, queue, _ in self._models:
+            if name in candidates:
+                self._tries.pop(name, None)
+                continue
+            if not queue.in_time.is_idle:
+                continue
+            passed, after = self._tries.get(name, (0, FIRST_TRY))
+            is_due = passed + 1 >= after
+            self._tries[name] = (0, min(2 * after, MOST_TRY)) if is_due else (passed + 1, after)
+            if is_due:
+                return name
+        return None
+
+
+class Try:
+    """Takes the output of a model that is only tried. No answer waits for it."""
+
+    __slots__ = ("_key", "_now_s", "_outcomes", "deadline_s", "done", "may_wait", "span")
+
+    def __init__(self, outcomes: Outcomes, key: str, deadline_s: float, now_s: Callable[[], float]) -> None:
+        self._outcomes, self._key, self._now_s = outcomes, key, now_s
+        self.deadline_s = deadline_s
+        self.done = self.may_wait = False
+        self.span: SpanContext | None = None
+
+    def on_output(self, model: str, output: Output) -> None:
+        self.done = True
+        if self._now_s() <= self.deadline_s:
+            self._outcomes.regained(self._key)
+
+    def on_failure(self, model: str, code: str, message: str) -> None:
+        self.done = True
