@@ -341,6 +341,12 @@ class MemoryOperations:
             self.previous[model], self.current[model] = self.current.get(model), name
         return self._shown(versions[name])
 
+    async def load(self, application: str) -> None:
+        await self.get_application(application)
+
+    async def unload(self, application: str) -> None:
+        await self.get_application(application)
+
     async def get_version(self, model: str, version: str) -> Version:
         found = self._version(model, version)
         polls = self.polls[model, version] = self.polls.get((model, version), 0) + 1

@@ -26,7 +26,7 @@ MAX_MEMBERS = 100_000
 FINGERPRINT_LENGTH = 8
 
 # A version that is ready, but has no replica because nobody asks it, is shown as asleep.
-ShownState = VersionState | Literal["asleep"]
+ShownState = VersionState | Literal["asleep", "unloaded"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
 WorkerState = Literal["starting", "ready", "lost", "backing_off", "crash_loop", "stopping", "draining"]
 
@@ -198,10 +198,20 @@ class Rollback(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
 
 class Scale(Struct, frozen=True, forbid_unknown_fields=True):
-    """A change of a version's replicas to a number, or to a range within which the version's load decides."""
+    """A change of a version's replicas to a number, or to a range within which the version's load decides.
+
+    With 0 the version is unloaded: it answers no queries until it is scaled again.
+    """
 
     replicas: int | ReplicaRange
     version: str | None = None
+
+
+class Load(Struct, frozen=True):
+    """What a client of Triton sends to load or unload a model. ``parameters`` with files or a configuration are
+    refused; others are ignored."""
+
+    parameters: dict[str, Any] = {}
 
 
 class Logs(Struct, frozen=True):

@@ -14,7 +14,7 @@ import typer
 from clipper.base.tls.expiry import day, duration
 from clipper.errors import Conflict, InvalidArgument
 from clipper.settings.fields import check_range, range_text
-from clipper.settings.replicas import read_replicas
+from clipper.settings.replicas import read_scale
 from clipper.settings.texts import number_of, read_json
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def parser(read: Callable[[str], T]) -> Callable[[str], T]:
 
 
 parse_json = parser(read_json)
-parse_replicas = parser(read_replicas)
+parse_scale = parser(read_scale)
 
 
 def parse_parameters(texts: list[str] | None) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Models(Calls):
                 if replica.state == "crash_loop":
                     raise self._crash_loop(replica)
             # ``now.replicas`` includes replicas that are about to stop.
-            if now.state in ("ready", "asleep") and ready == len(now.replicas) == replicas:
+            if now.state in ("ready", "asleep", "unloaded") and ready == len(now.replicas) == replicas:
                 return now
             report(f"{model}:{version} is {now.state}, {ready} of {replicas} replicas ready")
         why = f" ({now.last_error})" if now.last_error else ""

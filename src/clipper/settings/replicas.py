@@ -24,6 +24,11 @@ class ReplicaRange(Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.min}..{self.max}"
 
 
+def read_scale(text: str) -> int | ReplicaRange:
+    """Read what a version is scaled to: as ``read_replicas``, or ``0``, which unloads it. Raises InvalidArgument."""
+    return 0 if text == "0" else read_replicas(text)
+
+
 def read_replicas(text: str) -> int | ReplicaRange:
     """Read a number such as ``3``, or a range such as ``1..4`` or ``0..4``, within which the load decides.
 
@@ -44,10 +49,11 @@ def _is_count(text: str) -> bool:
     return text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
-def check_replicas(replicas: int | ReplicaRange) -> None:
-    """Raise InvalidArgument if a number is not from 1 to ``MAX_REPLICAS``, or the range ends below 1 or its start."""
+def check_replicas(replicas: int | ReplicaRange, least: int = 1) -> None:
+    """Raise InvalidArgument if a number is not from ``least`` to ``MAX_REPLICAS``, or the range ends below 1 or its
+    start."""
     if isinstance(replicas, ReplicaRange):
         check_range("replicas.min", replicas.min, 0, MAX_REPLICAS)
         check_range("replicas.max", replicas.max, max(replicas.min, 1), MAX_REPLICAS)
     else:
-        check_range("replicas", replicas, 1, MAX_REPLICAS)
+        check_range("replicas", replicas, least, MAX_REPLICAS)

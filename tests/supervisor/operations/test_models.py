@@ -187,7 +187,7 @@ def test_scaling_up_and_down(own: Own) -> None:
     mine = f"{own.name}@"
     until(lambda: sum(name.startswith(mine) for name in processes_of(own.server.home).values()) == 1)
     assert own.output() == "one"
-    assert own.call("POST", "/scale", {"replicas": 0}, status=400)["error"] == "invalid_argument"
+    assert own.call("POST", "/scale", {"replicas": -1}, status=400)["error"] == "invalid_argument"
 
 
 def test_a_replica_range_begins_at_those_in_use_and_outlives_a_restart(server: Server) -> None:

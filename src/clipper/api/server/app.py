@@ -15,13 +15,14 @@ from clipper.api.schemas import Failure
 from clipper.api.server.operations import Operations
 from clipper.api.server.routes.applications import Applications
 from clipper.api.server.routes.models import Artifacts, Checks, Models, Replicas, Versions
+from clipper.api.server.routes.repository import Repository
 from clipper.api.server.routes.server import Keys, SeriesOfLate, Server, Tokens
 from clipper.api.server.statuses import bad_body, clipper_error, http_error, unexpected_error
 from clipper.errors import ClipperError
 
 # Every body but an artifact and a deployment is a few hundred bytes of JSON, and a default output perhaps some KB.
 MAX_BODY_BYTES = 1024 * 1024
-_ROUTES = (Applications, Artifacts, Checks, Keys, Models, Versions, Replicas, SeriesOfLate, Server, Tokens)
+_ROUTES = (Applications, Artifacts, Checks, Keys, Models, Versions, Replicas, Repository, SeriesOfLate, Server, Tokens)
 
 
 def create_app(operations: Operations) -> Litestar:

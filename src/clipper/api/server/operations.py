@@ -129,6 +129,15 @@ class Operations(Protocol):
 
     async def get_version(self, model: str, version: str) -> Version: ...
 
+    async def load(self, application: str) -> None:
+        """Give the unloaded versions of an application's models their replicas again. Return once they can answer."""
+
+    async def unload(self, application: str) -> None:
+        """Take the replicas from all versions of an application's models, which answer nothing until they are loaded.
+
+        Raises ``Conflict`` if another application links one of the models.
+        """
+
     async def list_deployments(self, model: str) -> dict[str, Deployment]:
         """Return the deployment that would make each version of a model again, by the version's name, oldest first.
 

@@ -7,7 +7,7 @@ import typer
 
 from clipper.api.schemas import Model, Replica, Version
 from clipper.cli.names import ModelName, ReplicaId
-from clipper.cli.options import OfVersion, confirm, parse_replicas
+from clipper.cli.options import OfVersion, confirm, parse_scale
 from clipper.cli.output import Output
 from clipper.cli.server import Commands, Server
 
@@ -74,17 +74,22 @@ def scale(
     server: Server,
     name: ModelName,
     replicas: Annotated[
-        str, typer.Argument(help="How many processes run it; a range, e.g. 1..4, lets the load decide.")
+        str, typer.Argument(help="How many processes run it; a range, e.g. 1..4, lets the load decide; 0 unloads it.")
     ],
     version: OfVersion = None,
 ) -> None:
-    """Set the number of replicas of the current version, or of --version, or a range in which the load decides."""
-    out, wanted = server.out, parse_replicas(replicas)
+    """Set the number of replicas of the current version, or of --version, or a range in which the load decides.
+
+    An unloaded version answers no queries until it is scaled again.
+    """
+    out, wanted = server.out, parse_scale(replicas)
     with out.progress(f"scaling {name}") as progress:
         told = server.clipper.scale(name, wanted, version)
         now = server.clipper.wait_until_ready(name, told.version, _SCALE_TIMEOUT_S, progress)
     has = f"{name}:{now.version} has {now.replicas_wanted} replicas ready"
-    if now.scaling:
+    if not wanted:
+        out.done(now, f"{name}:{now.version} is unloaded", f"next: clipper model scale {name} 1 loads it again")
+    elif now.scaling:
         out.done(now, f"{has}; its load decides, within {now.scaling}", f"next: clipper model show {name} says why")
     else:
         out.done(now, has, "next: clipper replica list")

@@ -121,12 +121,45 @@ class ModelOperations(OfParts):
 
     async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
         record = self._catalog.version(model, version) if version else self._catalog.current_version(model)
-        check_replicas(replicas)
-        scaling = replicas if isinstance(replicas, ReplicaRange) else None
-        wanted = rules.within(replicas, record.replicas_wanted)
-        self._catalog.commit(Put(replace(record, replicas_wanted=wanted, scaling=scaling)), by=CALLER.get())
+        check_replicas(replicas, least=0)
+        self._catalog.commit(Put(rules.scaled(record, replicas)), by=CALLER.get())
         self._reconciler.wake()
         return self._views.version(self._catalog.versions[record.id])
+
+    async def load(self, application: str) -> None:
+        versions = [each for each in self._running_of(application) if each.loads_with is not None]
+        self._catalog.commit(*(Put(rules.loaded(each)) for each in versions), by=CALLER.get())
+        self._reconciler.wake()
+
+        def now() -> list[VersionRecord]:
+            return [found for each in versions if (found := self._catalog.versions.get(each.id)) is not None]
+
+        def are_up() -> bool:
+            return all(each.state == "failed" or self._views.version(each).ready_replicas for each in now())
+
+        timeout_s = max(map(_start_timeout_s, versions), default=0.0)
+        if not await self._reconciler.until(are_up, timeout_s):
+            raise Unavailable(f"application {application!r} was not loaded in time: see clipper status")
+        for each in now():
+            if each.state == "failed":
+                raise ContainerFailed(each.last_error or f"{each.id} cannot be started", list(each.log_tail))
+        await self._reconciler.reach_workers(REACH_TIMEOUT_S)
+
+    async def unload(self, application: str) -> None:
+        versions = self._running_of(application)
+        linking = {one.name for each in versions for one, _ in self._catalog.linking(each.model)}
+        if others := sorted(linking - {application}):
+            raise Conflict(f"models of application {application!r} also answer {', '.join(others)}: unlink them there")
+        running = [each for each in versions if each.loads_with is None]
+        self._catalog.commit(*(Put(rules.scaled(each, 0)) for each in running), by=CALLER.get())
+        await self._reconciler.reach_workers(REACH_TIMEOUT_S)
+
+    def _running_of(self, application: str) -> list[VersionRecord]:
+        """Return the versions of an application's models that are to run."""
+        models = {link.model for link in self._catalog.application(application).links}
+        if not models:
+            raise Conflict(f"application {application!r} links no model: clipper app link links one")
+        return [self._catalog.versions[id_] for id_ in self._catalog.running() if id_.name in models]
 
     async def delete_model(self, name: str) -> None:
         self._catalog.model(name)
@@ -269,10 +302,7 @@ class ModelOperations(OfParts):
             record = self._catalog.versions.get(target.id)
             return record is None or record.promotion is None
 
-        # Beyond the start itself: the stop of what runs in its slots, its environment, and the workers.
-        start_s = MOST_START_TIMES * target.spec.start_timeout_s
-        timeout_s = start_s + PREPARE_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
-        decided = await self._reconciler.until(is_decided, timeout_s)
+        decided = await self._reconciler.until(is_decided, _start_timeout_s(target))
         record = self._catalog.versions.get(target.id)
         if not decided or record is None:
             raise Unavailable(f"{target.id} did not become current in time: see clipper model show {target.model}")
@@ -298,6 +328,13 @@ class ModelOperations(OfParts):
                 if not self._catalog.uses_artifact(record.spec.artifact):
                     self._artifacts.remove(record.spec.artifact)
         await self._manager.prune(self._catalog.artifacts())
+
+
+def _start_timeout_s(record: VersionRecord) -> float:
+    """Return how long a version may take until it serves."""
+    # Beyond the start itself: the stop of what runs in its slots, its environment, and the workers.
+    start_s = MOST_START_TIMES * record.spec.start_timeout_s
+    return start_s + PREPARE_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
 
 
 def _sample_text(sample: Any) -> str | None:

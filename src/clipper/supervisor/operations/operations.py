@@ -222,7 +222,10 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         version = link.version or self._catalog.model(link.model).current
         if version is None:
             return f"model {link.model!r} has no version that is ready"
-        if self._catalog.version(link.model, version).replicas_wanted == 0:
+        record = self._catalog.version(link.model, version)
+        if record.loads_with is not None:
+            return f"{record.id} is unloaded: clipper model scale {link.model} 1 loads it again"
+        if record.replicas_wanted == 0:
             return None  # it is asleep, and wakes with the first query
         slots = self._manager.slots(ModelId(link.model, version))
         addresses = [one.replica.address for one in slots if one.phase == "ready" and one.replica is not None]

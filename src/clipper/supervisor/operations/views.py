@@ -153,7 +153,7 @@ def deployment_view(record: VersionRecord) -> Deployment:
     return Deployment(
         **shared(record.spec, Deployment) | {"sample": None if sample is None else msgspec.json.decode(sample)},
         version=record.version,
-        replicas=record.scaling or record.replicas_wanted,
+        replicas=record.loads_with or record.scaling or record.replicas_wanted,
         batching=record.batching,
         cache=record.cache,
         make_current=not record.kept,
@@ -186,7 +186,8 @@ class Views:
         state = record.state
         if state == "ready" and not self._reconciler.rollout.is_announced(record.id):
             state = "starting"
-        shown: ShownState = "asleep" if state == "ready" and record.replicas_wanted == 0 else state
+        without: ShownState = "asleep" if record.loads_with is None else "unloaded"
+        shown: ShownState = without if state == "ready" and record.replicas_wanted == 0 else state
         slots = self._manager.slots(record.id)
         warning = "; ".join(filter(None, (record.warning, record.unknown))) or None
         states = ["crash_loop" if slot.is_looping else _replica_state(slot) for slot in slots]

@@ -74,6 +74,7 @@ class VersionRecord(Struct, frozen=True):
     Attributes:
         replicas_wanted: the target number of replicas now.
         scaling: the range in which its load decides that; None if it is a fixed number.
+        loads_with: the number or range of replicas that it gets when it is loaded again; None if it is not unloaded.
         input_type: the type that its containers take; None until a container has stated it.
         runtime: free text from its containers.
         kept: whether it runs although it is neither current nor previous (deployed with ``make_current: false``).
@@ -119,6 +120,7 @@ class VersionRecord(Struct, frozen=True):
     promoted_by: Caller | None = None
     stopped: str | None = None
     unanswered: str = ""
+    loads_with: int | ReplicaRange | None = None
     output_type: str | None = None
     output_is_declared: bool = False
 

@@ -25,6 +25,21 @@ def within(replicas: int | ReplicaRange, in_use: int) -> int:
     return replicas if isinstance(replicas, int) else min(max(in_use, replicas.min), replicas.max)
 
 
+def scaled(record: VersionRecord, replicas: int | ReplicaRange) -> VersionRecord:
+    """Return the record of a version that gets so many replicas. With 0 it is unloaded: it keeps what it had."""
+    if replicas == 0:
+        before = record.loads_with or record.scaling or record.replicas_wanted
+        return replace(record, replicas_wanted=0, scaling=None, loads_with=before)
+    scaling = replicas if isinstance(replicas, ReplicaRange) else None
+    return replace(record, replicas_wanted=within(replicas, record.replicas_wanted), scaling=scaling, loads_with=None)
+
+
+def loaded(record: VersionRecord) -> VersionRecord:
+    """Return the record of a version that was unloaded, and gets what it had, one replica at least."""
+    again = scaled(record, record.loads_with or 1)
+    return replace(again, replicas_wanted=max(again.replicas_wanted, 1))
+
+
 def next_version(taken: Iterable[str]) -> str:
     return str(max((int(version) for version in taken if version.isdecimal()), default=0) + 1)
 

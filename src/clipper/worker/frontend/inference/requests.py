@@ -26,9 +26,6 @@ OUTPUT = "output"
 COLUMNS = ("query_id", "confidence", "default", "default_reason", "models")
 # Longer than any UUID. The id is repeated in the answer.
 MAX_ID_LENGTH = 200
-# No request gets to a server and back within less. Clients that give less mean seconds or milliseconds, and count on
-# Triton, which heeds a timeout only where its model's configuration says so.
-LEAST_TIMEOUT_US = 1000
 # A model's input and its features, and some more so that an error can name the unknown ones.
 MAX_TENSORS = 16
 _MOST_BYTES = dict.fromkeys(("id", "parameters", "outputs"), MAX_FIELD_BYTES)
@@ -135,10 +132,21 @@ class InferRequest(Struct, frozen=True):
 
 
 class RequestReader:
-    """Reads the infer requests of one application. ``features_size``: number of features for each query; None if the
-    application takes none."""
+    """Reads the infer requests of one application.
 
-    def __init__(self, input_type: InputType, features_size: int | None = None, must_be_finite: bool = False) -> None:
+    Args:
+        features_size: number of features for each query; None if the application takes none.
+        least_timeout_us: less is no timeout.
+    """
+
+    def __init__(
+        self,
+        input_type: InputType,
+        features_size: int | None = None,
+        must_be_finite: bool = False,
+        least_timeout_us: int = 0,
+    ) -> None:
+        self._least_timeout_us = least_timeout_us
         self._input = TensorReader(input_type, must_be_finite)
         self._features_size = features_size
         self._features = TensorReader(InputType(DType.FLOAT64, (features_size or 1,)), must_be_finite=True)
@@ -217,7 +225,7 @@ class RequestReader:
             order,
             _answer_form(head),
             context_of(parameters),
-            _timeout_s(parameters.get("timeout")),
+            _timeout_s(parameters.get("timeout"), self._least_timeout_us),
             own.binary_bytes if is_alone else None,
         )
 
@@ -327,13 +335,13 @@ def context_of(parameters: dict[str, Any]) -> str | None:
     return read_context(value, None)
 
 
-def _timeout_s(value: object) -> float | None:
-    """Return a timeout given in microseconds, as in the protocol; 0, and what is too short for any, is no timeout."""
-    if value is None:
+def _timeout_s(value: object, least_us: int) -> float | None:
+    """Return a timeout given in microseconds, as in the protocol; 0, and less than ``least_us``, is no timeout."""
+    if value is None or value == 0:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
         raise MalformedRequest("the parameter timeout is not a number of microseconds: expected 0 or more")
-    return None if value < LEAST_TIMEOUT_US else value / 1_000_000
+    return None if value < least_us else value / 1_000_000
 
 
 def _answer_form(head: InferHead) -> AnswerForm:

@@ -34,8 +34,8 @@ StatisticsSource = Callable[[Collection[ModelId]], Awaitable[Sequence[WorkerStat
 
 ANY_METHOD = ("GET", "HEAD", "POST", "PUT", "DELETE")
 UNSUPPORTED = {
-    "load": "loading and unloading models is not supported: use clipper deploy, clipper model rollback and clipper "
-    "model remove, or the management API",
+    "load": "the query port loads and unloads no models: the management API does so at this path, for a token of the "
+    "role admin; clipper deploy deploys a model",
     "shared_memory": "shared memory is not supported: send tensors in the request",
     "trace": "trace settings are not supported",
     "logging": "log settings are not supported",

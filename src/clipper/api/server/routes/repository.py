@@ -1,0 +1,28 @@
+"""The model repository extension of the Open Inference Protocol, as far as it changes anything."""
+
+from litestar import Controller, post
+from litestar.params import JSONBody
+
+from clipper.api.schemas import Load
+from clipper.api.server.routes import Name, Port
+from clipper.errors import InvalidArgument
+
+
+class Repository(Controller):
+    """The models of the protocol are applications."""
+
+    path = "/v2/repository/models/{application:str}"
+    tags = ("applications",)
+
+    @post("/load", status_code=200, summary="Load the models of an application that were unloaded")
+    async def load(self, operations: Port, application: Name, data: JSONBody[Load]) -> dict[str, str]:
+        named = sorted(name for name in data.parameters if name == "config" or name.startswith("file:"))
+        if named:
+            raise InvalidArgument(f"the parameter {named[0]!r:.100} is not supported: clipper deploy deploys a model")
+        await operations.load(application)
+        return {}
+
+    @post("/unload", status_code=200, summary="Unload the models of an application: they answer nothing until loaded")
+    async def unload(self, operations: Port, application: Name, data: JSONBody[Load]) -> dict[str, str]:
+        await operations.unload(application)
+        return {}
