@@ -32,6 +32,8 @@ from clipper.values.types import MAX_DIMENSIONS, DType, InputType, Shape
 # So many elements are converted in less than a millisecond.
 _PIECE = 64 * 1024
 _FLOATS = (DType.FLOAT32, DType.FLOAT64)
+# The numbers of which float64 has nearly all.
+_JOINED = (DType.INT32, DType.INT64, DType.UINT8, *_FLOATS)
 _NUMBERS = {int, float, type(None)}
 # From here on, not each integer is a float64.
 _MOST_EXACT = 2.0**53
@@ -367,6 +369,8 @@ def learn_type(output: Output) -> ValueType | None:
     else:
         flat, shape = _flat(_decode(output))
         kinds = set(map(type, flat))
+        if any(type(value) is int and not -(2**63) <= value < 2**63 for value in flat):
+            return None
     if shape is None or 0 in shape or len(shape) > MAX_DIMENSIONS or not kinds or prod(shape) == 0:
         return None
     if kinds == {str}:
@@ -374,3 +378,22 @@ def learn_type(output: Output) -> ValueType | None:
     if kinds == {bool}:
         return InputType(DType.BOOL, shape)
     return InputType(DType.FLOAT64, shape) if kinds <= {int, float} else None
+
+
+def common_conversion(conversions: Sequence[Conversion]) -> Conversion | None:
+    """Return what converts the outputs of several models, at least one, to one type: their own if all have the same;
+    if all have numbers of as many dimensions, one with lengths open where they differ, of float64 unless all have the
+    same. None if no type covers all.
+    """
+    first = conversions[0]
+    types = [each.type for each in conversions]
+    if all(each == first.type for each in types):
+        return first
+    shapes = [each.shape for each in types if isinstance(each, InputType) and each.dtype in _JOINED]
+    if len(shapes) < len(types) or len(set(map(len, shapes))) > 1:
+        return None
+    dtypes = {each.dtype for each in types if isinstance(each, InputType)}
+    dtype = dtypes.pop() if len(dtypes) == 1 else DType.FLOAT64
+    shape = tuple(lengths[0] if len(set(lengths)) == 1 else None for lengths in zip(*shapes))
+    is_declared = all(each.is_declared for each in conversions)
+    return Conversion(InputType(dtype, shape), is_declared=is_declared)

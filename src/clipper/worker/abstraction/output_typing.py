@@ -18,7 +18,6 @@ class OutputTyping:
     def __init__(self, snapshot: VersionSnapshot) -> None:
         self.declared: Conversion | None = None
         self._learned: Conversion | None = None
-        self._was_tried = False
         if snapshot.output_type is not None:
             self._take(parse_type(snapshot.output_type), is_declared=snapshot.output_is_declared)
 
@@ -46,8 +45,8 @@ class OutputTyping:
         Args:
             recent: an output, from which the type is learned if nothing has told it.
         """
-        if self.declared is None and self._learned is None and recent is not None and not self._was_tried:
-            self._was_tried = True
+        # Of a long text nothing is kept.
+        if self.declared is None and self._learned is None and recent is not None and bytes(recent):
             learned = learn_type(recent)
             self._learned = None if learned is None else Conversion(learned, is_declared=False)
         return self.declared or self._learned

@@ -10,8 +10,8 @@ from clipper.learning.decisions.records import Setting
 from clipper.learning.mathematics.arms import Arms
 from clipper.learning.policies.policy import Choice, as_features
 from clipper.settings.version import MAX_BATCH
+from clipper.values.outputs.conversion import Conversion, common_conversion
 from clipper.values.outputs.output import Output
-from clipper.values.records import ValueType
 from clipper.values.types import InputType
 from clipper.worker.abstraction.model_queue import ModelQueue
 from clipper.worker.abstraction.predictor import Predictor
@@ -152,13 +152,22 @@ class Terms:
             for name, cost in now.items()
         )
 
-    def outputs(self, version: str | None) -> list[tuple[ValueType | None, Output | None]]:
-        """Return, for each model that a query asks (or one that names this version), the type of its outputs if its
-        container declares it, and a recent output. Raises NotFound or WrongInput, as ``pinned``."""
+    def outputs(self, version: str | None) -> tuple[Conversion | None, Output | None]:
+        """Return what converts the answers to queries (or to those that name this version) to their type, for clients
+        that need one type for all; None if it is not known, or the models have types that no other one covers. And an
+        output, which shows what they are then; None if there is none.
+
+        Raises NotFound or WrongInput, as ``pinned``.
+        """
         names: Mapping[str, ModelQueue | None] = self.targets if version is None else self.pinned(version)[1]
         silent = (*self.shadows, *self._compared)
         asked = [target for name, target in names.items() if target is not None and name not in silent]
-        return [(target.output_typing.type, target.recent_output) for target in asked]
+        recent = next((target.recent_output for target in asked if target.recent_output is not None), None)
+        # A model that has not answered yet, and tells no type, says nothing.
+        told = [target for target in asked if target.output_typing.type or target.recent_output is not None]
+        found = [target.output_typing.conversion(target.recent_output) for target in told]
+        known = [each for each in found if each is not None]
+        return common_conversion(known) if known and len(known) == len(found) else None, recent
 
     def versions(self) -> dict[str, dict[str, bool]]:
         """Return the versions that a query may name: for each, the models that have it, and whether each is there."""

@@ -11,6 +11,7 @@ from typing import Any, cast
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.control.statistics import WorkerStatistics
+from clipper.values.outputs.conversion import Conversion, learn_type
 from clipper.values.types import InputType
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.clients import Clients
@@ -41,14 +42,15 @@ class Terms:
     features_are_input = False
     max_batch = 1
 
-    def __init__(self, input_type: InputType, features_size: int | None) -> None:
-        self.input_type, self.features_size = input_type, features_size
+    def __init__(self, input_type: InputType, features_size: int | None, output: bytes | None = None) -> None:
+        self.input_type, self.features_size, self.output = input_type, features_size, output
 
     def versions(self) -> dict[str, dict[str, bool]]:
         return {"1": {"m": True}}
 
-    def outputs(self, version: str | None) -> list[tuple[InputType | None, bytes | None]]:
-        return []
+    def outputs(self, version: str | None) -> tuple[Conversion | None, bytes | None]:
+        learned = None if self.output is None else learn_type(self.output)
+        return None if learned is None else Conversion(learned, is_declared=False), self.output
 
 
 class Answering:
@@ -59,7 +61,7 @@ class Answering:
     snapshot = ApplicationSnapshot("app", "bytes", 1.0)
 
     def __init__(self, input_type: InputType, features_size: int | None, output: bytes | None) -> None:
-        self.terms, self._output = Terms(input_type, features_size), output
+        self.terms, self._output = Terms(input_type, features_size, output), output
         self.rows: list[bytes] = []
 
     def predict(self, row: bytes, asker: Any, *_: object) -> "Answering":

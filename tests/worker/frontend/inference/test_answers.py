@@ -9,13 +9,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clipper.worker.frontend.inference.answers import Answer, Encoded, column, encode, encode_usual, opening
+from clipper.values.outputs.conversion import Conversion
+from clipper.values.records import parse_type
+from clipper.worker.frontend.inference.answers import Answer, Encoded, encode, encode_usual, opening
+from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.requests import COLUMNS, AnswerForm
 from clipper.worker.frontend.inference.tensors import DATATYPES
+from clipper.worker.frontend.inference.untyped import column
 from clipper.worker.selection.query import NO_SOURCE, Source, make_source
 from tests.worker.frontend.steps import finish
 
 BINARY = AnswerForm((("output", True),))
+UNTYPED = OutputTensors(None)
 PLAIN = AnswerForm()
 ONE, TWO = make_source(["a:2"]), make_source(["a:2", "b:1"])
 
@@ -26,7 +31,7 @@ def whole(encoded: Encoded) -> tuple[bytes, int | None]:
 
 def outputs_of(form: AnswerForm, outputs: list[bytes]) -> Any:
     """The outputs of the answer by name, as Python has them, whatever form they came in."""
-    encoded = finish(encode("m", None, [Answer(7, output, 0.5) for output in outputs], form))
+    encoded = finish(encode("m", None, [Answer(7, output, 0.5) for output in outputs], form, UNTYPED))
     body = b"".join(encoded.parts)
     text = body[: encoded.json_bytes]
     at = len(text)
@@ -58,29 +63,29 @@ def _values(datatype: str, data: bytes) -> list[Any]:
 @pytest.mark.parametrize(
     ("outputs", "expected"),
     [
-        (["1.5"], ("FP64", [1], [1.5])),
-        (["1", "2"], ("INT64", [2], [1, 2])),
-        (["1", "2.5"], ("FP64", [2], [1.0, 2.5])),
+        (["1.5"], ("FP64", [1, 1], [1.5])),
+        (["1", "2"], ("INT64", [2, 1], [1, 2])),
+        (["1", "2.5"], ("FP64", [2, 1], [1.0, 2.5])),
         (["[1,2]", "[3,4.0]"], ("FP64", [2, 2], [1, 2, 3, 4])),
         (["[[1],[2]]"], ("INT64", [1, 2, 1], [1, 2])),
-        (["true", "false"], ("BOOL", [2], [True, False])),
-        (['"a"', '"grün"'], ("BYTES", [2], ["a", "grün"])),
+        (["true", "false"], ("BOOL", [2, 1], [True, False])),
+        (['"a"', '"grün"'], ("BYTES", [2, 1], ["a", "grün"])),
         (['["a","b"]'], ("BYTES", [1, 2], ["a", "b"])),
-        (["[1]", "[1,2]"], ("BYTES", [2], ["[1]", "[1,2]"])),
-        (["[[1,2],[3]]"], ("BYTES", [1], ["[[1,2],[3]]"])),
-        (['{"a":1}'], ("BYTES", [1], ['{"a":1}'])),
-        (["null"], ("BYTES", [1], ["null"])),
-        (["[]"], ("BYTES", [1], ["[]"])),
-        (["1", "true"], ("BYTES", [2], ["1", "true"])),
-        (["1", '"a"'], ("BYTES", [2], ["1", '"a"'])),
-        (["1e999"], ("BYTES", [1], ["1e999"])),
-        (["9223372036854775807"], ("INT64", [1], [2**63 - 1])),
-        (["9223372036854775808"], ("UINT64", [1], [2**63])),
+        (["[1]", "[1,2]"], ("BYTES", [2, 1], ["[1]", "[1,2]"])),
+        (["[[1,2],[3]]"], ("BYTES", [1, 1], ["[[1,2],[3]]"])),
+        (['{"a":1}'], ("BYTES", [1, 1], ['{"a":1}'])),
+        (["null"], ("BYTES", [1, 1], ["null"])),
+        (["[]"], ("BYTES", [1, 1], ["[]"])),
+        (["1", "true"], ("BYTES", [2, 1], ["1", "true"])),
+        (["1", '"a"'], ("BYTES", [2, 1], ["1", '"a"'])),
+        (["1e999"], ("BYTES", [1, 1], ["1e999"])),
+        (["9223372036854775807"], ("INT64", [1, 1], [2**63 - 1])),
+        (["9223372036854775808"], ("UINT64", [1, 1], [2**63])),
         (["[0,18446744073709551615]"], ("UINT64", [1, 2], [0, 2**64 - 1])),
-        (["9223372036854775808", "-1"], ("BYTES", [2], ["9223372036854775808", "-1"])),
-        (["9223372036854775808", "0.5"], ("BYTES", [2], ["9223372036854775808", "0.5"])),
-        (["18446744073709551616"], ("BYTES", [1], ["18446744073709551616"])),
-        (["1" + 400 * "0", "1.5"], ("BYTES", [2], ["1" + 400 * "0", "1.5"])),
+        (["9223372036854775808", "-1"], ("BYTES", [2, 1], ["9223372036854775808", "-1"])),
+        (["9223372036854775808", "0.5"], ("BYTES", [2, 1], ["9223372036854775808", "0.5"])),
+        (["18446744073709551616"], ("BYTES", [1, 1], ["18446744073709551616"])),
+        (["1" + 400 * "0", "1.5"], ("BYTES", [2, 1], ["1" + 400 * "0", "1.5"])),
     ],
 )
 @pytest.mark.parametrize("form", [PLAIN, BINARY])
@@ -106,46 +111,69 @@ def test_any_json_is_said_in_both_forms(values: list[Any]) -> None:
     assert plain == binary
     datatype, shape, elements = plain
     assert len(elements) == int(np.prod(shape)) and shape[0] == len(values)
-    rebuilt = np.array(elements, object).reshape(shape).tolist() if elements else []
+    of_rows = shape[:1] if shape == [len(values), 1] and not any(isinstance(value, list) for value in values) else shape
+    rebuilt = np.array(elements, object).reshape(of_rows).tolist() if elements else []
     texts = [output.decode() for output in outputs]
     floats = json.loads(json.dumps(values), parse_int=float) if datatype == "FP64" else values
     assert (datatype == "BYTES" and elements == texts) or json.dumps(rebuilt) == json.dumps(values) or rebuilt == floats
 
 
-@pytest.mark.parametrize("output", [b"1.5", b"-7", b"1e-300", b"9223372036854775807"])
-@pytest.mark.parametrize("form", [PLAIN, BINARY])
+def typed(text: str) -> OutputTensors:
+    return OutputTensors(Conversion(parse_type(text)))
+
+
+@pytest.mark.parametrize(
+    ("output", "of_type"),
+    [
+        (b"1.5", "float64[]"),
+        (b"-7", "float64[]"),
+        (b"1e-300", "float64[]"),
+        (b"-7", "int64[]"),
+        (b"9223372036854775807", "int64[]"),
+    ],
+)
+@pytest.mark.parametrize("form", [PLAIN, BINARY, AnswerForm(is_binary=True)])
 @pytest.mark.parametrize(("version", "source"), [(None, NO_SOURCE), ("2", NO_SOURCE), ("2", ONE), (None, TWO)])
 def test_the_usual_answer_is_what_any_other_is(
-    output: bytes, form: AnswerForm, version: str | None, source: Source
+    output: bytes, of_type: str, form: AnswerForm, version: str | None, source: Source
 ) -> None:
     answer = Answer(7, output, 0.5, None, source)
-    usual = encode_usual(opening("m", version), answer, form)
+    usual = encode_usual(opening("m", version), answer, form, typed(of_type))
     assert usual is not None
-    assert whole(usual) == whole(finish(encode("m", version, [answer], form)))
+    text, size = whole(usual)
+    other, other_size = whole(finish(encode("m", version, [answer], form, typed(of_type))))
+    assert (
+        json.loads(text[:size]) == json.loads(other[:other_size])
+        and text[size or len(text) :] == other[other_size or len(other) :]
+    )
 
 
 @pytest.mark.parametrize("output", [b"true", b"null", b'"a"', b"[1]", b"1e999", b"9223372036854775808"])
 def test_what_is_no_number_is_not_the_usual_answer(output: bytes) -> None:
-    assert encode_usual(b"{", Answer(7, output, 0.5), PLAIN) is None
-    assert encode_usual(b"{", Answer(7, b"1", 0.5, "timeout"), PLAIN) is None
-    assert encode_usual(b"{", Answer(7, b"1", 0.5), AnswerForm(id="i")) is None
-    assert encode_usual(b"{", Answer(7, b"1", 0.5), AnswerForm((("query_id", False),))) is None
+    number = typed("float64[]")
+    assert encode_usual(b"{", Answer(7, output, 0.5), PLAIN, number) is None
+    assert encode_usual(b"{", Answer(7, b"1", 0.5, "timeout"), PLAIN, number) is None
+    assert encode_usual(b"{", Answer(7, b"1", 0.5), AnswerForm(id="i"), number) is None
+    assert encode_usual(b"{", Answer(7, b"1", 0.5), AnswerForm((("query_id", False),)), number) is None
+    # Of another type than its own it is converted, and what has no type is typed by all rows.
+    for other in (typed("float32[]"), typed("float64[1]"), typed("a: float64"), UNTYPED):
+        assert encode_usual(b"{", Answer(7, b"1", 0.5), PLAIN, other) is None
 
 
 def test_large_outputs_are_put_together_in_pieces() -> None:
     outputs = [json.dumps([0.5] * 1000).encode()] * 300
-    steps = encode("m", None, [Answer(1, output, 1.0) for output in outputs], BINARY)
-    assert sum(1 for _ in steps) > 100
+    steps = encode("m", None, [Answer(1, output, 1.0) for output in outputs], BINARY, UNTYPED)
+    assert sum(1 for _ in steps) > 50
     assert finish(column(outputs)).shape == (300, 1000)
 
 
 def test_one_querys_details_are_in_parameters_and_several_ones_in_columns() -> None:
-    one = json.loads(whole(finish(encode("m", "2", [Answer(7, b"1", 0.5, "timeout")], AnswerForm(id="i"))))[0])
+    one = json.loads(whole(finish(encode("m", "2", [Answer(7, b"1", 0.5, "timeout")], AnswerForm(id="i"), UNTYPED)))[0])
     assert one["parameters"] == {"query_id": 7, "default": True, "confidence": 0.5, "default_reason": "timeout"}
     assert (one["model_name"], one["model_version"], one["id"]) == ("m", "2", "i")
     answers = [Answer(7, b"1", 0.5, None, make_source(["a:1"])), Answer(8, b"2", 0.0, "timeout")]
     form = AnswerForm(tuple((name, False) for name in COLUMNS))
-    several = json.loads(whole(finish(encode("m", None, answers, form)))[0])
+    several = json.loads(whole(finish(encode("m", None, answers, form, UNTYPED)))[0])
     assert several["parameters"] == {"default": True, "model": "a", "version": "1"}
     assert several["model_version"] == "1"
     assert {each["name"]: (each["datatype"], each["data"]) for each in several["outputs"]} == {
@@ -172,7 +200,7 @@ def test_an_answer_names_the_version_that_all_rows_are_from(
     sources: list[Source], version: str | None, parameters: dict[str, str]
 ) -> None:
     answers = [Answer(number, b"1", 1.0, None, source) for number, source in enumerate(sources)]
-    reply = json.loads(whole(finish(encode("m", None, answers, PLAIN)))[0])
+    reply = json.loads(whole(finish(encode("m", None, answers, PLAIN, UNTYPED)))[0])
     assert reply.get("model_version") == version
     told = reply["parameters"]
     assert {name: told[name] for name in ("model", "version", "models") if name in told} == parameters

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from clipper.errors import MalformedRequest, RequestError
+from clipper.values.outputs.conversion import Conversion
+from clipper.values.records import parse_type
 from clipper.values.types import InputType
 from clipper.worker.frontend.inference import json_data
-from clipper.worker.frontend.inference.requests import InferRequest, Plan, RequestReader, read_long_json
+from clipper.worker.frontend.inference.output_tensors import OutputTensors
+from clipper.worker.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader, read_long_json
 from tests.worker.frontend.steps import finish
 
 RAW = np.arange(4, dtype="<f4").tobytes()
@@ -18,7 +21,8 @@ BINARY = INPUT | {"parameters": {"binary_data_size": 16}}
 
 
 def reader(name: str = "float32[4]", features_size: int | None = None) -> RequestReader:
-    return RequestReader(InputType.parse(name), features_size)
+    outputs = OutputTensors(Conversion(parse_type("float64[]")))
+    return RequestReader(InputType.parse(name), features_size, check_output=outputs.check)
 
 
 def plan_long(found: RequestReader, body: bytearray, json_bytes: int) -> Plan:
@@ -89,7 +93,7 @@ def test_a_request_without_json_is_the_one_input() -> None:
     ]:
         found = reader(name)
         plan = found.plan_raw(len(body))
-        assert (finish(found.read(plan, body, 0)).rows, plan.form.outputs) == ([row], (("output", True),))
+        assert (finish(found.read(plan, body, 0)).rows, plan.form) == ([row], AnswerForm(is_binary=True))
     with pytest.raises(RequestError, match="17 bytes"):
         reader().plan_raw(17)
     with pytest.raises(RequestError, match="does not tell its shape"):

@@ -9,10 +9,13 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 from clipper.values.output_arrays import OutputForm, TypedResults
+from clipper.values.outputs.conversion import Conversion
 from clipper.values.outputs.output import TypedOutput, read_outputs
+from clipper.values.records import parse_type
 from clipper.values.types import DType
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.inference.answers import Answer
+from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.requests import AnswerForm
 from clipper.worker.frontend.long_work import done
 from clipper.worker.frontend.rpc import protocols
@@ -22,6 +25,13 @@ from clipper.worker.selection.query import NO_SOURCE, make_source
 from tests.worker.frontend.rpc.rpc_messages import InferResponse
 
 NUMBERS = np.array([[1.1, -2.5], [3e9, 0.0]], np.float32)
+
+
+def typed(text: str) -> OutputTensors:
+    return OutputTensors(Conversion(parse_type(text)))
+
+
+FLOATS, NUMBER = typed("float32[2]"), typed("float64[]")
 
 
 class Nobody:
@@ -47,7 +57,9 @@ def form(is_raw: bool) -> AnswerForm:
 def test_arrays_of_several_rows(is_raw: bool) -> None:
     exchange = Exchange(Nobody())  # type: ignore[arg-type]
     codec = MessageCodec("app")
-    message = InferResponse.FromString(b"".join(done(codec.encode(exchange, "1", answers(NUMBERS), form(is_raw)))))
+    message = InferResponse.FromString(
+        b"".join(done(codec.encode(exchange, "1", answers(NUMBERS), form(is_raw), FLOATS)))
+    )
     (output,) = message.outputs
     assert (output.datatype, list(output.shape)) == ("FP32", [2, 2])
     if is_raw:
@@ -60,21 +72,22 @@ def test_the_usual_array_is_the_message_that_any_is() -> None:
     exchange = Exchange(Nobody())  # type: ignore[arg-type]
     codec = MessageCodec("app")
     sources = NO_SOURCE, make_source(["a:2"]), make_source(["a:2", "b:1"])
-    for array, source in product((NUMBERS[:1], NUMBERS[:1].reshape(1, 1, 2)), sources):
+    arrays = (NUMBERS[:1], FLOATS), (NUMBERS[:1].reshape(1, 1, 2), typed("float32[1,2]"))
+    for (array, tensors), source in product(arrays, sources):
         for answer in [each._replace(source=source) for each in answers(array)]:
-            usual = codec.usual(exchange, None, answer, form(True))
+            usual = codec.usual(exchange, None, answer, form(True), tensors)
             assert usual is not None
-            whole = b"".join(done(codec.encode(exchange, None, [answer], form(True))))
+            whole = b"".join(done(codec.encode(exchange, None, [answer], form(True), tensors)))
             assert InferResponse.FromString(usual) == InferResponse.FromString(whole)
-            assert codec.usual(exchange, None, answer, form(False)) is None
+            assert codec.usual(exchange, None, answer, form(False), tensors) is None
 
 
 def test_a_confidence_is_a_number_and_to_clients_without_doubles_a_text() -> None:
     codec = MessageCodec("app")
     exchange = Exchange(Nobody())  # type: ignore[arg-type]
     answer = Answer(1, b"1.5", 0.75)
-    usual = codec.usual(exchange, None, answer, form(True))
-    whole = b"".join(done(codec.encode(exchange, None, [answer], form(False))))
+    usual = codec.usual(exchange, None, answer, form(True), NUMBER)
+    whole = b"".join(done(codec.encode(exchange, None, [answer], form(False), NUMBER)))
     assert usual is not None
     # KServe's own, without the fields of a number that is not whole.
     own = descriptor_pb2.FileDescriptorProto.FromString(describe(protocols.OPEN_INFERENCE))  # type: ignore[no-untyped-call]
@@ -93,7 +106,7 @@ def test_a_model_that_varies_its_shape_fills_no_memory() -> None:
     codec = MessageCodec("app")
     for length in range(1, 3 * MAX_ARRAYS):
         (answer,) = answers(np.zeros((1, length), np.float32))
-        usual = codec.usual(exchange, None, answer, form(True))
+        usual = codec.usual(exchange, None, answer, form(True), typed("float32[*]"))
         assert usual is not None and list(InferResponse.FromString(usual).outputs[0].shape) == [1, length]
     assert len(codec._arrays) <= MAX_ARRAYS
 
@@ -103,6 +116,6 @@ def test_openings_for_every_subset_of_an_ensemble_fill_no_memory() -> None:
     codec = MessageCodec("app")
     for number in range(MAX_OPENINGS + 10):
         answer = Answer(1, b"1.5", 1.0, None, make_source([f"a:{number}"]))
-        usual = codec.usual(exchange, None, answer, form(True))
+        usual = codec.usual(exchange, None, answer, form(True), NUMBER)
         assert usual is not None and InferResponse.FromString(usual).model_version == str(number)
     assert len(codec._openings) == 10

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from clipper.errors import ClipperError, MalformedRequest, TooLarge, WrongInput
 from clipper.worker.frontend.inference.tensors import DATATYPES, PIECE_BYTES
+from clipper.worker.frontend.inference.untyped import UntypedColumn
 from clipper.worker.frontend.long_work import done
-from clipper.worker.frontend.rpc.contents import FIELD_OF, as_binary, typed
+from clipper.worker.frontend.rpc.contents import FIELD_OF, as_binary, typed_pieces
 from clipper.worker.frontend.rpc.wire import delimited, varint
 from tests.worker.frontend.rpc.rpc_messages import message_class
 
@@ -104,6 +105,6 @@ def test_what_nothing_can_be_made_of_is_told_by_who_looks_at_the_tensor(datatype
     ],
 )
 def test_outputs_are_typed(datatype: str, values: list[Any], field: str) -> None:
-    joined = typed(datatype, values[:1]) + typed(datatype, values[1:])
+    joined = b"".join(typed_pieces(UntypedColumn(datatype, (len(values), 1), [values[:1], values[1:]])))
     found = list(getattr(Contents.FromString(joined), field))
     assert [each.decode() if isinstance(each, bytes) else each for each in found] == values

@@ -8,8 +8,9 @@ import pytest
 from hyperframe.frame import DataFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from clipper.values.output_arrays import OutputForm
+from clipper.values.outputs.conversion import Conversion
 from clipper.values.outputs.output import TypedOutput
-from clipper.values.types import DType
+from clipper.values.types import DType, InputType
 from clipper.worker.frontend.rpc import bounds
 from tests.worker.frontend.rpc.fake_client import Served, run
 from tests.worker.frontend.rpc.http2 import frame
@@ -24,6 +25,8 @@ WIDE = {SettingsFrame.INITIAL_WINDOW_SIZE: 2**31 - 1}
 
 @pytest.fixture(autouse=True)
 def one_step_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    floats = Conversion(InputType(DType.FLOAT32))
+    monkeypatch.setattr("tests.worker.frontend.inference.fuzz_infer.Terms.outputs", lambda *_: (floats, None))
     monkeypatch.setattr("clipper.base.turn_budget.VISIT_S", 0.0)
 
 

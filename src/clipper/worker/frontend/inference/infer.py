@@ -14,6 +14,7 @@ from clipper.worker.frontend.http.heads import Head
 from clipper.worker.frontend.http.responses import Parts, infer_head
 from clipper.worker.frontend.inference.answers import Answer, Encoded, answer_bytes, encode, encode_usual, opening
 from clipper.worker.frontend.inference.framing import Framing, error_json, inflate
+from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader, read_long_json
 from clipper.worker.frontend.long_work import LongWork, Steps, done
 from clipper.worker.frontend.predict_request import Request
@@ -30,10 +31,19 @@ DIRECT_ROW_BYTES = 256 * 1024
 class Codec(Protocol):
     """Encodes answers as responses."""
 
-    def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
+    def usual(
+        self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm, tensors: OutputTensors
+    ) -> bytes | None:
         """Encode the usual answer to one row, which is fast; return None for others."""
 
-    def encode(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> Parts:
+    def encode(
+        self,
+        exchange: Exchange,
+        version: str | None,
+        answers: Sequence[Answer],
+        form: AnswerForm,
+        tensors: OutputTensors,
+    ) -> Parts:
         """Encode any answer in parts, in steps of a few milliseconds at most; a head is in the first."""
 
 
@@ -44,16 +54,25 @@ class HttpCodec:
         self._name = name
         self._openings: dict[str | None, bytes] = {}
 
-    def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
+    def usual(
+        self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm, tensors: OutputTensors
+    ) -> bytes | None:
         version = answer.source.version if version is None else version
         found = self._openings.get(version)
         if found is None:  # only running versions get here, so few are remembered
             found = self._openings[version] = opening(self._name, version)
-        encoded = encode_usual(found, answer, form)
+        encoded = encode_usual(found, answer, form, tensors)
         return None if encoded is None else b"".join(_response(exchange, encoded))
 
-    def encode(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> Parts:
-        return _response(exchange, (yield from encode(self._name, version, answers, form)))
+    def encode(
+        self,
+        exchange: Exchange,
+        version: str | None,
+        answers: Sequence[Answer],
+        form: AnswerForm,
+        tensors: OutputTensors,
+    ) -> Parts:
+        return _response(exchange, (yield from encode(self._name, version, answers, form, tensors)))
 
 
 class Infer:
@@ -71,7 +90,14 @@ class Infer:
         self.work = work
         must_be_finite = application.terms.features_are_input
         terms, least_us = application.terms, self.least_timeout_us
-        self.reader = RequestReader(terms.input_type, terms.features_size, must_be_finite, least_us)
+        self.reader = RequestReader(
+            terms.input_type,
+            terms.features_size,
+            must_be_finite,
+            least_us,
+            lambda name: self.tensors(None).check(name),
+        )
+        self._tensors: dict[str | None, OutputTensors] = {}
         self._plans: dict[bytes, Plan] = {}
         self._codec = codec or HttpCodec(application.name)
 
@@ -200,19 +226,35 @@ class Infer:
         if not gather.has_ended:
             exchange.started = gather
 
+    def tensors(self, version: str | None) -> OutputTensors:
+        """Return the output tensors of the version that a request names, or of all versions that a query asks.
+
+        They stay the same once they are known. Raises NotFound or WrongInput, as ``Terms.pinned``.
+        """
+        found = self._tensors.get(version)
+        if found is None:
+            found = OutputTensors(*self.application.terms.outputs(version))
+            if found.conversion is not None:  # only running versions get here, so few are remembered
+                self._tensors[version] = found
+        return found
+
     def answer(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> None:
         """Answer a request: at once if the answer is small, else in steps."""
-        if len(answers) == 1:
-            usual = self._codec.usual(exchange, version, answers[0], form)
-            if usual is not None:
-                exchange.respond(usual)
-                return
-        steps = self._codec.encode(exchange, version, answers, form)
-        output_bytes = sum([answer_bytes(answer, form) for answer in answers])
-        if output_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= 100:
-            exchange.respond_parts(done(steps))
-        else:
-            self.work.answer(exchange, steps, output_bytes, exchange.respond_parts)
+        try:
+            tensors = self.tensors(version)
+            if len(answers) == 1:
+                usual = self._codec.usual(exchange, version, answers[0], form, tensors)
+                if usual is not None:
+                    exchange.respond(usual)
+                    return
+            steps = self._codec.encode(exchange, version, answers, form, tensors)
+            output_bytes = sum([answer_bytes(answer, form) for answer in answers])
+            if output_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= 100:
+                exchange.respond_parts(done(steps))
+            else:
+                self.work.answer(exchange, steps, output_bytes, exchange.respond_parts)
+        except ClipperError as error:
+            self.work.refuse(exchange, error)
 
 
 def _response(exchange: Exchange, encoded: Encoded) -> list[bytes]:

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from clipper import __version__
 from clipper.control.statistics import BatchesOfSize, HistogramData, VersionStatistics, WorkerStatistics
-from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
-from clipper.values.outputs.output import Output, TypedOutput
-from clipper.values.records import ValueType
 from clipper.values.types import DType, InputType, ModelId
-from clipper.worker.frontend.inference.answers import ANY, OutputType, type_of
-from clipper.worker.frontend.inference.requests import FEATURES, INPUT, OUTPUT
+from clipper.worker.frontend.inference.answers import BASE64
+from clipper.worker.frontend.inference.output_tensors import OutputTensor, OutputTensors
+from clipper.worker.frontend.inference.requests import FEATURES, INPUT
 from clipper.worker.frontend.inference.tensors import DATATYPES, MAX_ROWS, batch_shape, datatype_of
 
 PLATFORM = "clipper"
@@ -39,29 +39,23 @@ def server(versions: Iterable[str]) -> Json:
 
 
 def model(
-    name: str, versions: Sequence[str], input_type: InputType, features_size: int | None, output: OutputType | None
+    name: str, versions: Sequence[str], input_type: InputType, features_size: int | None, outputs: OutputTensors
 ) -> Json:
-    """Return a model's metadata. ``output`` is the type of its outputs; None if it is not known."""
-    known = output or ANY
+    """Return a model's metadata."""
     inputs = [{"name": INPUT, "datatype": datatype_of(input_type.dtype).name, "shape": batch_shape(input_type)}]
     if features_size is not None:
         inputs.append({"name": FEATURES, "datatype": "FP64", "shape": [-1, features_size]})
-    outputs = [{"name": OUTPUT, "datatype": known.datatype, "shape": [-1, *known.shape]}]
-    return {"name": name, "versions": list(versions), "platform": PLATFORM, "inputs": inputs, "outputs": outputs}
+    found = [_output(tensor) for tensor in outputs.tensors]
+    return {"name": name, "versions": list(versions), "platform": PLATFORM, "inputs": inputs, "outputs": found}
 
 
-def output_type(outputs: Iterable[tuple[ValueType | None, Output | None]]) -> OutputType | None:
-    """Return the type of a model's outputs, from ``Targets.outputs``; None if unknown or different for each model."""
-    found: set[OutputType | None] = set()
-    for declared, recent in outputs:
-        if isinstance(declared, InputType):
-            shape = tuple(-1 if size is None else size for size in declared.shape)
-            found.add(OutputType(datatype_of(declared.dtype).name, shape))
-        elif isinstance(recent, TypedOutput):
-            found.add(OutputType(datatype_of(recent.form.dtype).name, recent.form.shape))
-        else:
-            found.add(None if recent is None or len(recent) > SHORT_TEXT_BYTES else type_of(recent))
-    return found.pop() if len(found) == 1 else None
+def _output(tensor: OutputTensor) -> Json:
+    """With what JSON has bytes as, and the only values that there are, such as the names of classes, as JSON."""
+    said: Json = {"name": tensor.name, "datatype": tensor.datatype, "shape": [-1, *tensor.shape]}
+    parameters = dict(BASE64) if tensor.field is not None and tensor.field.type.dtype is DType.BYTES else {}
+    if tensor.field is not None and tensor.field.categories:
+        parameters["categories"] = msgspec.json.encode(tensor.field.categories).decode()
+    return said | {"parameters": parameters} if parameters else said
 
 
 def most_rows(input_type: InputType, features_size: int | None, most_body_bytes: int) -> int:

@@ -4,7 +4,7 @@ The request's head has the length of the JSON if bytes follow it (the binary ten
 the JSON says. Requests with equal shapes have the same JSON, so it need not be parsed again.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from math import prod
 from typing import Any
 
@@ -73,12 +73,14 @@ class AnswerForm(Struct, frozen=True):
     """The form of the answer that a request asks for.
 
     Attributes:
-        outputs: name of each output, and whether it is binary, in order.
+        outputs: name of each output that it names, and whether it is binary, in order; empty if it names none.
         id: repeated in the answer.
+        is_binary: whether the outputs are binary, if it names none.
     """
 
-    outputs: tuple[tuple[str, bool], ...] = ((OUTPUT, False),)
+    outputs: tuple[tuple[str, bool], ...] = ()
     id: str | None = None
+    is_binary: bool = False
 
 
 class Announced(Struct, frozen=True):
@@ -137,6 +139,7 @@ class RequestReader:
     Args:
         features_size: number of features for each query; None if the application takes none.
         least_timeout_us: less is no timeout.
+        check_output: raises WrongInput if there is no output of a name.
     """
 
     def __init__(
@@ -145,7 +148,9 @@ class RequestReader:
         features_size: int | None = None,
         must_be_finite: bool = False,
         least_timeout_us: int = 0,
+        check_output: Callable[[str], None] = lambda name: None,
     ) -> None:
+        self._check_output = check_output
         self._least_timeout_us = least_timeout_us
         self._input = TensorReader(input_type, must_be_finite)
         self._features_size = features_size
@@ -172,7 +177,7 @@ class RequestReader:
         if expected not in (None, size_bytes):
             raise WrongInput(f"request without JSON has {size_bytes} bytes: expected {expected} for {input_type}")
         own = Announced(tensor, self._input, size_bytes)
-        form = AnswerForm(((OUTPUT, True),))
+        form = AnswerForm(is_binary=True)
         row_bytes = size_bytes if self._input.is_as_it_is(tensor) else None
         return Plan(own, None, (own,), form, None, None, row_bytes, is_raw=True)
 
@@ -223,7 +228,7 @@ class RequestReader:
             own,
             features,
             order,
-            _answer_form(head),
+            _answer_form(head, self._check_output),
             context_of(parameters),
             _timeout_s(parameters.get("timeout"), self._least_timeout_us),
             own.binary_bytes if is_alone else None,
@@ -344,18 +349,16 @@ def _timeout_s(value: object, least_us: int) -> float | None:
     return None if value < least_us else value / 1_000_000
 
 
-def _answer_form(head: InferHead) -> AnswerForm:
+def _answer_form(head: InferHead, check_output: Callable[[str], None]) -> AnswerForm:
     if head.id is not None and len(head.id) > MAX_ID_LENGTH:
         raise MalformedRequest(f"id has {len(head.id)} characters: expected at most {MAX_ID_LENGTH}")
     is_binary = _boolean(head.parameters, "binary_data_output", otherwise=False)
     if not head.outputs:
-        return AnswerForm(((OUTPUT, is_binary),), head.id)
+        return AnswerForm((), head.id, is_binary)
     outputs = {}
     for output in head.outputs:
         name = output.name
-        if name != OUTPUT and name not in COLUMNS:
-            known = ", ".join((OUTPUT, *COLUMNS))
-            raise WrongInput(f"request asks for output {name[:100]!r}: expected one of {known}")
+        check_output(name)
         if name in outputs:
             raise MalformedRequest(f"request asks for output {name!r} twice: expected it once")
         for unsupported in ("shared_memory_region", "classification"):

@@ -23,6 +23,7 @@ from clipper.worker.frontend.inference.feedback import FeedbackReader
 from clipper.worker.frontend.inference.framing import error_json
 from clipper.worker.frontend.inference.infer import Call, Infer, Predict
 from clipper.worker.frontend.inference.observe import ObserveCall
+from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.paths import Target, read_path
 from clipper.worker.frontend.long_work import LongWork, Steps
 from clipper.worker.frontend.readiness import Readiness
@@ -201,7 +202,7 @@ def model_metadata(application: Application, version: str | None) -> metadata.Js
         [version] if version else list(terms.versions()),
         terms.input_type,
         terms.features_size,
-        metadata.output_type(terms.outputs(version)),
+        OutputTensors(*terms.outputs(version)),
     )
 
 

@@ -1,24 +1,23 @@
 """Answers to infer requests as messages."""
 
-import struct
 from collections.abc import Sequence
 from functools import lru_cache
 
-from clipper.values.outputs.output import TypedOutput
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http.responses import Parts
 from clipper.worker.frontend.inference.answers import (
     Answer,
-    binary,
-    output_of,
+    Usual,
+    all_pieces,
+    binary_pieces,
+    columns,
     parameters_of,
-    usual_array,
-    usual_number,
+    usual_output,
     version_of,
 )
+from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.requests import OUTPUT, AnswerForm
-from clipper.worker.frontend.inference.tensors import datatype_of
-from clipper.worker.frontend.rpc.contents import typed
+from clipper.worker.frontend.rpc.contents import typed_pieces
 from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
 from clipper.worker.frontend.rpc.wire import delimited, delimited_head, encode, varint
 
@@ -30,7 +29,6 @@ _CONTENTS = next(field.number for field in _OUTPUT_TENSOR.fields.values() if fie
 MAX_ARRAYS = 64
 # Remembered beginnings of answers: an ensemble has one for each subset of its models that answers in time.
 MAX_OPENINGS = 1024
-_PACK_FLOAT, _PACK_INTEGER = struct.Struct("<d").pack, struct.Struct("<q").pack
 
 
 def _choices(value: object) -> dict[str, object]:
@@ -55,15 +53,8 @@ def _confidence(value: float) -> bytes:
     return _parameter("confidence", float(value))
 
 
-def _usual_output(datatype: str) -> bytes:
-    """All of an output that is one number, up to the number's eight bytes."""
-    output = encode(RESPONSE, {"outputs": [{"name": OUTPUT, "datatype": datatype, "shape": [1]}]})
-    return output + delimited(_NUMBERS["raw_output_contents"], bytes(8))[:-8]
-
-
 # What stands in the usual answer between what differs.
 _NO_DEFAULT = _parameter("default", False)
-_FLOAT, _INTEGER = _usual_output("FP64"), _usual_output("INT64")
 
 
 class MessageCodec:
@@ -74,13 +65,11 @@ class MessageCodec:
         self._openings: dict[tuple[str | None, str], bytes] = {}
         self._arrays: dict[tuple[str, tuple[int, ...]], bytes] = {}
 
-    def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
-        array = usual_array(answer, form)
-        if array is not None:
-            output = self._array(array)
-        elif form.outputs and form.outputs[0][1] and (value := usual_number(answer, form)) is not None:
-            output = _FLOAT + _PACK_FLOAT(value) if isinstance(value, float) else _INTEGER + _PACK_INTEGER(value)
-        else:
+    def usual(
+        self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm, tensors: OutputTensors
+    ) -> bytes | None:
+        found = usual_output(answer, form, tensors)
+        if found is None or found.text:  # typed contents are not usual
             return None
         source = answer.source
         opening = self._openings.get((version, source.text))
@@ -98,18 +87,24 @@ class MessageCodec:
                 _sized(query_id),
                 _NO_DEFAULT,
                 _confidence(answer.confidence),
-                output,
+                self._output(found),
             )
         )
 
-    def encode(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> Parts:
+    def encode(
+        self,
+        exchange: Exchange,
+        version: str | None,
+        answers: Sequence[Answer],
+        form: AnswerForm,
+        tensors: OutputTensors,
+    ) -> Parts:
         parameters = {name: _choices(value) for name, value in parameters_of(answers).items()}
         head = {"id": form.id, "parameters": parameters}
         parts = [self._opening(version_of(version, answers)), encode(RESPONSE, head)]
         raw: list[bytes] = []
-        for name, is_raw in form.outputs:
-            found = yield from output_of(name, answers)
-            pieces = yield from found.pieces(binary if is_raw else typed, is_binary=is_raw)
+        for name, is_raw, found in (yield from columns(answers, form, tensors)):
+            pieces = yield from all_pieces(binary_pieces(found) if is_raw else typed_pieces(found))
             size_bytes = sum(map(len, pieces))
             tensor = encode(_OUTPUT_TENSOR, {"name": name, "datatype": found.datatype, "shape": found.shape})
             if is_raw:
@@ -120,16 +115,16 @@ class MessageCodec:
             parts += () if is_raw else pieces
         return [*parts, *raw]
 
-    def _array(self, array: TypedOutput) -> bytes:
-        """All of an output that is an array."""
-        datatype, shape = datatype_of(array.form.dtype).name, array.form.shape
-        head = self._arrays.get((datatype, shape))
+    def _output(self, usual: Usual) -> bytes:
+        """All of the only output."""
+        key = usual.datatype, usual.shape
+        head = self._arrays.get(key)
         if head is None:
             if len(self._arrays) >= MAX_ARRAYS:
                 self._arrays.clear()
-            output = {"name": OUTPUT, "datatype": datatype, "shape": [1, *shape]}
-            head = self._arrays[datatype, shape] = encode(RESPONSE, {"outputs": [output]})
-        return head + delimited(_NUMBERS["raw_output_contents"], array.data)
+            output = {"name": OUTPUT, "datatype": usual.datatype, "shape": [1, *usual.shape]}
+            head = self._arrays[key] = encode(RESPONSE, {"outputs": [output]})
+        return head + delimited(_NUMBERS["raw_output_contents"], usual.data)
 
     def _opening(self, version: str | None) -> bytes:
         return encode(RESPONSE, {"model_name": self._name, "model_version": version})

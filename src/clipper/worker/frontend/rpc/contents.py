@@ -1,6 +1,6 @@
 """Typed contents of tensors: the numbers and bytes that a message has in fields of their own."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from clipper.errors import MalformedRequest, TooLarge, WrongInput
 from clipper.worker.frontend import limits
+from clipper.worker.frontend.inference.answers import Column
 from clipper.worker.frontend.inference.tensors import DATATYPES, PIECE_BYTES, PIECE_ROWS, Datatype, check_range
 from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
 from clipper.worker.frontend.rpc.wire import delimited, fields, varint
@@ -161,12 +162,14 @@ def _narrowed(name: str, field: str, datatype: Datatype, numbers: np.ndarray[Any
     return numbers
 
 
-def typed(datatype: str, values: Sequence[Any]) -> bytes:
-    """The other way: some of an output's elements as a part of ``InferTensorContents``, whose parts may be joined."""
-    field = _NUMBERS[FIELD_OF[datatype]]
-    if datatype == "BYTES":
-        return b"".join(delimited(field, text.encode()) for text in values)
-    numpy = DATATYPES[datatype].numpy
-    if numpy is not None and numpy.kind == "f":
-        return delimited(field, np.array(values, numpy).tobytes())
-    return delimited(field, b"".join(map(varint, values)))
+def typed_pieces(of: Column) -> Iterator[bytes]:
+    """The other way: an output's elements as parts of ``InferTensorContents``, which may be joined."""
+    field = _NUMBERS[FIELD_OF[of.datatype]]
+    for chunk in of.chunks():
+        for start in range(0, len(chunk), PIECE_ROWS):
+            piece = chunk[start : start + PIECE_ROWS]
+            if isinstance(piece, list):
+                yield b"".join(delimited(field, element) for element in piece)
+            else:
+                is_float = piece.dtype.kind == "f"
+                yield delimited(field, piece.tobytes() if is_float else b"".join(map(varint, piece.tolist())))
