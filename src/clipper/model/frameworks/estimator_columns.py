@@ -1,9 +1,9 @@
-"""Finds out what columns an estimator takes that was fitted on a DataFrame. Of scikit-learn it imports nothing.
+"""Finds out which columns an estimator takes that was fitted on a DataFrame. It does not import scikit-learn.
 
-An estimator keeps the names of its columns, and not their types. These follow from the transformers that take them:
-an encoder knows its categories, a vectorizer takes texts, a scaler numbers. What does not follow is tried: a column is
-of numbers if the estimator answers a row with a number there and refuses one with a text, or the other way round. And
-a column may lack values if the estimator answers a row without its value.
+An estimator keeps the names of its columns, and not their types. The types follow from the transformers that take the
+columns: an encoder knows its categories, a vectorizer takes texts, a scaler numbers. Types that do not follow are
+tried: a column has numbers if the estimator answers a row with a number there and refuses a row with a text, and texts
+if it is the other way round. A column may lack values if the estimator answers a row without its value.
 """
 
 import importlib
@@ -25,15 +25,15 @@ from clipper.values.types import DType
 # Answers a batch of columns of a record, or raises.
 Try = Callable[[RecordType, Columns], object]
 
-# Attributes by which meta-estimators hold what was fitted on their columns, one or several.
+# Attributes in which meta-estimators hold the estimator, or the estimators, that were fitted on their columns.
 _INNER = ("best_estimator_", "regressor_", "classifier_", "estimator_", "estimators_")
-# Of scikit-learn, these take more than numbers: what they are fitted with decides.
+# These transformers of scikit-learn take more than numbers: the data that they are fitted with decides.
 _TAKE_ANYTHING = ("FunctionTransformer", "FeatureHasher", "DictVectorizer", "DummyClassifier", "ColumnTransformer")
-# Columns without a known type that are tried in all combinations.
+# The most columns without a known type that are tried in all combinations.
 _MOST_TRIED = 4
-# Calls that look for the columns that may lack values. Columns that were not tried in these may not.
+# The most calls that look for columns that may lack values. Columns that were not tried then may not lack any.
 _MOST_CALLS = 128
-# More categories are not listed in a type, which is in each message about the model.
+# A type lists no more categories, since it is in each message about the model.
 _MOST_CATEGORIES = 200
 
 
@@ -49,16 +49,16 @@ def names_of(estimator: Any) -> list[str] | None:
 def find_record(
     estimator: Any, names: Sequence[str], declared: RecordType | None, sample: RecordType | None, answer: Try
 ) -> RecordType:
-    """Return what an estimator takes.
+    """Return the record that an estimator takes.
 
     Args:
-        names: of the columns that it was fitted on.
-        declared: what the deployment says of columns. It binds, so what it says is not looked for.
-        sample: what the deployment's sample shows of columns.
+        names: the names of the columns that it was fitted on.
+        declared: the columns that the deployment declares. They bind, and are not looked for.
+        sample: the columns that the deployment's sample shows.
         answer: asks the estimator.
 
     Raises:
-        ContainerFailed: the type of a column is not known. The message has the line to type.
+        ContainerFailed: the type of a column is not known. The message has the command that declares it.
     """
     kinds = _kinds(estimator, names)
     # Without the columns that the estimator drops.
@@ -128,7 +128,7 @@ def _kinds_of_steps(steps: Sequence[Any], names: Sequence[str]) -> dict[str, Fie
     if first is None:
         return {name: number(name) for name in names}
     kinds = _kinds(first, names)
-    # What fills gaps leaves texts texts, and the encoder after it knows them.
+    # A transformer that fills gaps keeps texts, and the encoder after it knows them.
     if others and len(getattr(first, "statistics_", ())) == len(names):
         fill = getattr(first, "fill_value", None)
         for name, field in _kinds_of_steps(others, names).items():
@@ -151,7 +151,7 @@ def _kinds_of_parts(transformers: Sequence[tuple[Any, ...]], names: Sequence[str
 
 
 def _chosen(columns: Any, names: Sequence[str]) -> list[str]:
-    """Return the names of what a ColumnTransformer's entry chooses: names, places, a slice or a mask."""
+    """Return the names of the columns that a ColumnTransformer's entry chooses by names, places, a slice or a mask."""
     if isinstance(columns, str):
         return [columns]
     if isinstance(columns, slice):
@@ -168,7 +168,7 @@ def _chosen(columns: Any, names: Sequence[str]) -> list[str]:
 
 
 def _merged(parts: Iterable[dict[str, Field | None]]) -> dict[str, Field | None]:
-    """Return what all parts say of their columns: a column may go to several."""
+    """Return the fields that all parts know of their columns: a column may go to several parts."""
     merged: dict[str, Field | None] = {}
     for part in parts:
         for name, field in part.items():
@@ -204,7 +204,7 @@ def _kinds_of_leaf(step: Any, names: Sequence[str]) -> dict[str, Field | None]:
 
 
 def _boosted(step: Any, names: Sequence[str]) -> dict[str, Field | None] | None:
-    """Return the columns of scikit-learn's histogram gradient boosting with categories; None of other estimators."""
+    """Return the columns of scikit-learn's histogram gradient boosting with categories; None for other estimators."""
     is_categorical, encoder = getattr(step, "is_categorical_", None), getattr(step, "_preprocessor", None)
     if is_categorical is None or encoder is None:
         return None
@@ -246,7 +246,7 @@ def _answers(record: RecordType, absent: Collection[str], answer: Try) -> bool:
 
 
 def _tried(taken: Sequence[str], known: dict[str, Field], unknown: Sequence[str], answer: Try) -> dict[str, Field]:
-    """Return the types of unknown columns with which alone the estimator answers; or none."""
+    """Return the only types of unknown columns with which the estimator answers; or none."""
     choices: Iterable[tuple[DType, ...]] = itertools.product((DType.FLOAT64, DType.STRING), repeat=len(unknown))
     if len(unknown) > _MOST_TRIED:
         choices = ((dtype,) * len(unknown) for dtype in (DType.FLOAT64, DType.STRING))
@@ -257,16 +257,17 @@ def _tried(taken: Sequence[str], known: dict[str, Field], unknown: Sequence[str]
             found.append(fields)
     if not found:
         return {}
-    # A column of which both types work stays unknown.
+    # A column for which both types work stays unknown.
     return {name: found[0][name] for name in unknown if len({fields[name] for fields in found}) == 1}
 
 
 def _with_missing(record: RecordType, lacking: set[str], open_names: Sequence[str], answer: Try) -> RecordType:
-    """Return the record with those columns nullable that are known to lack values, or without which an estimator
-    answers: these are looked for among ``open_names``.
+    """Return the record, with those columns nullable that are known to lack values, or need not have them.
+
+    The latter are looked for among ``open_names``: the estimator answers a row without the value.
     """
     nullable = lacking & set(record.names)
-    # Halves of what is refused, until a column is alone.
+    # Refused groups are tried in halves, until a column is alone.
     groups = [[name for name in open_names if name not in nullable]]
     if not groups[0] or not _answers(record, (), answer):
         groups = []

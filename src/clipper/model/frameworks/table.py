@@ -1,4 +1,4 @@
-"""Records as the columns and matrices that models of tables take. Only numpy: ``frames.py`` makes DataFrames."""
+"""Turns records into the columns and matrices that models of tables take. ``frames.py`` makes DataFrames."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ _FLOATS = (DType.FLOAT32, DType.FLOAT64)
 
 
 def number(name: str, dtype: DType = DType.FLOAT64, is_nullable: bool = False) -> Field:
-    """Return a field of one number, or of one text."""
+    """Return a field with a number, or a text."""
     return Field(name, InputType(dtype, ()), is_nullable)
 
 
@@ -25,7 +25,7 @@ def of_categories(name: str, values: Iterable[Any], most: int) -> Field | None:
     ``most``: the most values that are listed as its categories.
     """
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
-    known = [value for value in plain if value is not None and value == value]  # without NaN
+    known = [value for value in plain if value is not None and value == value]  # this leaves out NaN
     kinds = set(map(type, known))
     for kind, dtype in ((str, DType.STRING), (bool, DType.BOOL), (int, DType.INT64), (float, DType.FLOAT64)):
         if kinds == {kind}:
@@ -37,7 +37,7 @@ def declared_record(text: str | None) -> RecordType | None:
     """Return the record that a deployment declares; None if it declares none.
 
     Raises:
-        ContainerFailed: the text is of no type.
+        ContainerFailed: the text is no type.
     """
     try:
         found = None if text is None else parse_type(text)
@@ -47,10 +47,10 @@ def declared_record(text: str | None) -> RecordType | None:
 
 
 def as_columns(chosen: ValueType, known: RecordType) -> Callable[[Inputs], Columns] | None:
-    """Return a function that makes a model's columns of the inputs that its deployment declares.
+    """Return a function that makes a model's columns of the inputs that its deployment declares; None if that fails.
 
-    These may be a record with other types of numbers, a list of numbers in the order of the fields, the value of the
-    only field, or the text of a JSON object. None if there is no such way.
+    The inputs may be records with other types of numbers, lists of numbers in the order of the fields, values of the
+    only field, or texts of JSON objects.
     """
     if chosen == known:
         return lambda inputs: inputs  # type: ignore[return-value]  # inputs of a record are its columns
@@ -93,7 +93,7 @@ def _as_known(chosen: RecordType, known: RecordType) -> Callable[[Inputs], Colum
 
 
 def is_alike(given: InputType, known: InputType) -> bool:
-    """Whether values of one type are values of another. Any type of number fits any other."""
+    """Whether values of the first type fit the second. Any type of number fits any other."""
     if not known.dtype.is_numeric or not given.dtype.is_numeric:
         return given.dtype is known.dtype
     return InputType(known.dtype, given.shape).accepts(known)
@@ -115,7 +115,7 @@ def _converter(given: Field, known: Field) -> Callable[[Values], Values]:
 
 
 def _absent(field: Field, rows: int) -> Values:
-    """Return the values of a field that no row has: its default, or nothing."""
+    """Return the values of a field that no row has: its default, or missing values."""
     return column_of(field, [None if field.default is None else json.loads(field.default)] * rows)
 
 
@@ -143,7 +143,7 @@ def _from_texts(texts: Sequence[str], fields: Sequence[Field]) -> Columns:
 
 
 def column_of(field: Field, values: Sequence[Any] | Array) -> Values:
-    """Return plain values, of which None is missing, as a batch has them.
+    """Return plain values, in which None means missing, in a batch's form.
 
     Raises:
         WrongInput: a value is not of the field's type.

@@ -33,7 +33,7 @@ log = logging.getLogger("clipper.runtime")
 # Formats that hold Python objects of any library. Each other framework has a module in ``frameworks/``.
 PICKLES = (None, "pickle", "joblib")
 
-# Outputs of a model that are what it predicts.
+# Outputs that a model's ``predict`` returns.
 _PLAIN = (None, LABEL, LABELS)
 
 # Objects in pickles that their framework's module serves, because their own predict takes or returns something else.
@@ -48,12 +48,12 @@ class ModelSource:
         artifact: the folder of the unpacked artifact.
         loader: ``file``: ``target`` is a model file or folder in the artifact; ``import``: it is ``module:attribute``,
             looked for in the artifact's ``code/`` first.
-        data: a path in the artifact: the argument of a model's class, or a framework's second file.
-        input_type: text form, if the deployment says it.
-        framework: what loads the model; None means a pickle, or code.
-        output: what the model answers, as in ``FrameworkSource``.
-        sample_type: text form of the record that the deployment's sample is, if it is one: what the model does not
-            say of its inputs follows from it.
+        data: a path in the artifact, of the argument of a model's class, or of a framework's second file.
+        input_type: the input type as text, if the deployment says it.
+        framework: the framework that loads the model; None means a pickle, or code.
+        output: the requested outputs, as in ``FrameworkSource``.
+        sample_type: the type of the deployment's sample as text, if that is a record: it says what the model does not
+            say of its inputs.
     """
 
     artifact: Path
@@ -70,12 +70,12 @@ def load(source: ModelSource) -> LoadedModel:
     """Load the model.
 
     Raises:
-        ContainerFailed: it cannot be loaded. The message is one line that says why and what to do. The error's cause
-            has the traceback.
+        ContainerFailed: it cannot be loaded. The message says why and what to do, in a line. The error's cause has the
+            traceback.
     """
     code = source.artifact / "code"
     if code.is_dir():
-        # For pickles too: they may refer to modules of their author.
+        # Pickles need this, too: they may refer to modules of their author.
         sys.path.insert(0, str(code.resolve()))
     loaded = _load_pickle(source) if source.framework in PICKLES else _load_framework(source)
     chosen = _chosen_type(source, loaded.input_type)
@@ -92,7 +92,7 @@ def load(source: ModelSource) -> LoadedModel:
 
 
 def _load_framework(source: ModelSource) -> FrameworkModel:
-    """Load it with the framework's own module, which is the first to import the framework."""
+    """Load a model with its framework's module, which is the first to import the framework."""
     name = source.framework
     data = None if source.data is None else _inside(source, source.data, "model data")
     if source.loader == "import":
@@ -139,7 +139,7 @@ def _from_object(framework: str, found: Any, source: ModelSource) -> FrameworkMo
 
 
 def _load_object(source: ModelSource) -> tuple[Any, str | None]:
-    """Return the model, and the version of scikit-learn that it was saved with if this is another version."""
+    """Return the model; and the version of scikit-learn that it was saved with, if another version is installed."""
     with warnings.catch_warnings(record=True) as caught:
         try:
             if source.loader == "file":
@@ -197,12 +197,12 @@ def _from_import(source: ModelSource) -> Any:
 
 
 def _instance(model_class: Callable[..., Any], source: ModelSource) -> Any:
-    """Make the model's class. Without this check Python would only count arguments that its author never wrote."""
+    """Make an object of the model's class. The check names the arguments that its author wrote if they do not fit."""
     data = None if source.data is None else str(_inside(source, source.data, "model data"))
     try:
         inspect.signature(model_class).bind(data)
     except ValueError:
-        pass  # of a class in C that has no signature: making it will tell
+        pass  # a class in C may have no signature: making an object will tell
     except TypeError as error:
         raise ContainerFailed(
             f"{source.target} cannot be made with the one argument model_data: {error}. Expected a class with "
@@ -216,7 +216,7 @@ def _no_advice(_error: BaseException) -> str:
 
 
 def _loading(what: str, step: Callable[[], Any], advice: Callable[[BaseException], str] = _no_advice) -> Any:
-    """Run code of the user. Whatever it raises becomes one line."""
+    """Run code of the user. Any error of the code becomes a ContainerFailed with a message of a line."""
     try:
         return step()
     except ContainerFailed:
@@ -247,7 +247,7 @@ def _served(model: Any, source: ModelSource) -> tuple[Callable[[Inputs], object]
     """Return the function that answers a batch, and the type of the outputs if that is known."""
     own = getattr(model, "predict_batch", None)
     is_plain = source.output in _PLAIN
-    # Quick is what takes no frame, and probabilities beside it need one if the model does.
+    # The quick function takes no frame. If the model needs one, so do its probabilities.
     quick = quick_predict_of(model) if is_plain or names_of(model) is None else None
     methods = (own, quick, getattr(model, "predict", None), model)
     predict = next((method for method in methods if callable(method)), None)
@@ -267,7 +267,7 @@ def _served(model: Any, source: ModelSource) -> tuple[Callable[[Inputs], object]
 def _taken(
     model: Any, predict_batch: Callable[[Inputs], object], source: ModelSource
 ) -> tuple[Callable[[Inputs], object], ValueType | None]:
-    """Return a model as a function over the inputs of a type, and that type; None if it does not say it."""
+    """Return a model as a function of inputs, and their type; None if the model does not say its type."""
     if (names := names_of(model)) is not None:
         return _estimator(model, names, predict_batch, source)
     known = scikit_learn.input_type_of(model)
@@ -276,7 +276,7 @@ def _taken(
     form = None if isinstance(said, InputType) else wanted(predict_batch)
     if isinstance(form, RowClass):
         return by_rows(predict_batch, form), form.record
-    # An estimator that was given no names was fitted on a DataFrame nevertheless if its rows have names.
+    # An estimator without names was fitted on a DataFrame nevertheless if its rows have names.
     if form == "frame" or (isinstance(said, RecordType) and hasattr(model, "get_params")):
         if said is None:
             raise ContainerFailed(
@@ -302,10 +302,10 @@ def _said_type(model: Any, source: ModelSource) -> ValueType | None:
 def _estimator(
     model: Any, names: Sequence[str], predict_batch: Callable[[Inputs], object], source: ModelSource
 ) -> tuple[Callable[[Inputs], object], ValueType | None]:
-    """Return an estimator that was fitted on named columns as a function over records, and their type."""
+    """Return an estimator that was fitted on named columns as a function of records, and their type."""
     listed = scikit_learn.input_type_of(model)
     declared = None if source.input_type is None else _parsed(source.input_type, source)
-    if importlib.util.find_spec("pandas") is None:  # it was fitted on a frame of another library
+    if importlib.util.find_spec("pandas") is None:  # the estimator was fitted on a frame of another library
         return predict_batch, listed
     if isinstance(declared, InputType) and scikit_learn.takes_lists(model):
         return predict_batch, listed
@@ -320,7 +320,7 @@ def _estimator(
     )
     if takes_frames:
         return _with_frames(predict_batch, record), record
-    # Without scikit-learn's checks, which are what looks at the names.
+    # The quick function leaves out scikit-learn's checks, and only these look at the names.
     read = matrix(record, np.float64)
     return lambda inputs: predict_batch(read(inputs)), record
 
@@ -335,7 +335,7 @@ def _with_frames(predict_batch: Callable[[Any], object], record: RecordType) -> 
 def _converting(
     source: ModelSource, chosen: ValueType, known: RecordType, predict_batch: Callable[[Inputs], object]
 ) -> Callable[[Inputs], object]:
-    """Return a function over inputs of the declared type."""
+    """Return a function of inputs of the declared type."""
     convert = as_columns(chosen, known)
     if convert is None:
         raise ContainerFailed(f"input type {chosen} does not suit {source.target}, which takes {known}")
@@ -380,7 +380,7 @@ def _max_batch_of(model: Any) -> int | None:
 
 
 def _library_text(model: Any, saved_with: str | None) -> str:
-    """The libraries that an object runs on: the one that defines its class, and scikit-learn if that is loaded."""
+    """Return an object's libraries: the library that defines its class, and scikit-learn if that is loaded."""
     root = type(model).__module__.partition(".")[0]
     own = getattr(sys.modules.get(root), "__version__", None)
     known = [] if own is None or root == "sklearn" else [f"{root} {own}"]

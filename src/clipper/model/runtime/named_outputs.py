@@ -1,8 +1,8 @@
-"""Outputs with names: what a model returns them in, and the column of each name.
+"""Reads outputs with names, in the forms in which models return them, and makes a column of each name.
 
-A batch goes out as columns if the values of each name are of one type: elements of arrays, numbers, booleans, texts,
-bytes, or lists of one shape. Some may be missing. All other batches go out as JSON, in which each value is what the
-model said.
+A batch is sent as columns if the values of each name are of one type: elements of arrays, numbers, booleans, texts,
+bytes, or lists of the same shape. Some values may be missing. All other batches are sent as JSON, with each value
+unchanged.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from clipper.values.columns import Column
 from clipper.values.records import MAX_FIELD_NAME_BYTES, MAX_FIELDS, Field, RecordType
 from clipper.values.types import MAX_DIMENSIONS, DType, InputType
 
-# Types of Python's values. A bool is an int, and a text of numpy is a text.
+# The protocol's types of Python's values. A bool is an int, and a text of numpy is a text.
 _PLAIN: tuple[tuple[type, DType], ...] = (
     (bool, DType.BOOL),
     (int, DType.INT64),
@@ -41,8 +41,8 @@ _PLAIN_TYPES = frozenset(plain for plain, _ in _PLAIN)
 def by_name(outputs: object) -> dict[Any, Any] | None:
     """Return what a model returned by the names of its outputs; None if they have no names.
 
-    A mapping, a dataclass, a named tuple and a frame of pandas have names. The numbers that pandas gives to columns are
-    none.
+    A mapping, a dataclass, a named tuple and a frame of pandas have names. The numbers that pandas gives to columns
+    are no names.
     """
     frame = getattr(sys.modules.get("pandas"), "DataFrame", None)
     if frame is None or not isinstance(outputs, frame):
@@ -56,7 +56,7 @@ def by_name(outputs: object) -> dict[Any, Any] | None:
 
 
 def fields_of(value: object) -> dict[Any, Any] | None:
-    """Return a mapping, a dataclass or a named tuple as a dict; None for all else."""
+    """Return a mapping, a dataclass or a named tuple as a dict; None for any other value."""
     if type(value) is dict:
         return value
     if isinstance(value, Mapping):
@@ -69,7 +69,7 @@ def fields_of(value: object) -> dict[Any, Any] | None:
 
 
 def _of_series(series: Any) -> Any:
-    """Return the values of a column of pandas; None for those that are missing, but NaN among numbers of numpy."""
+    """Return the values of a column of pandas. A missing value is None, but NaN among numbers of numpy."""
     if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biuf":
         return series.to_numpy()
     return series.astype(object).where(series.notna(), None).tolist()
@@ -95,7 +95,7 @@ def _values(name: object, values: object, rows: int) -> Values:
         return array
     listed = as_list(values)
     if isinstance(values, np.ndarray):
-        # Lists of no length are arrays of that.
+        # Lists of length 0 are arrays of that length.
         listed = list(values) if values.ndim > 1 and values.dtype.kind in NUMERIC_KINDS else values.tolist()
     if not isinstance(listed, list):
         raise ModelFailed(f"output {name!r:.100} is {described(values)}: expected a sequence of {rows} values")
@@ -105,7 +105,7 @@ def _values(name: object, values: object, rows: int) -> Values:
 
 
 def transposed(rows: Sequence[Mapping[Any, Any] | None]) -> dict[str, Values] | None:
-    """Return the values of each name, from a mapping for each row; None if their names are not the same texts."""
+    """Return the values of each name from a mapping for each row; None if their names are not the same texts."""
     names = rows[0].keys() if rows[0] else ()
     records = [row for row in rows if row is not None and row.keys() == names]
     if not names or len(records) != len(rows) or not all(isinstance(name, str) for name in names):
@@ -126,14 +126,14 @@ def row_objects(values: Mapping[str, Values]) -> list[dict[str, Any]]:
 
 
 def copy_of(values: Values) -> Values:
-    """Return values that stay what they are when the model changes its arrays."""
+    """Return values that do not change when the model changes its arrays."""
     if isinstance(values, np.ndarray):
         return values.copy()
     return [value.copy() if isinstance(value, np.ndarray) else value for value in values]
 
 
 def joined_values(parts: Sequence[tuple[Sequence[int], Mapping[str, Values]]], rows: int) -> dict[str, Values]:
-    """Return the values of a whole batch from those of its parts; none if the parts do not have the same names.
+    """Return a batch's values, joined from those of its parts; none if the parts have different names.
 
     Rows that are in no part have zeros in an array, and None in a list.
     """
@@ -156,9 +156,9 @@ def _joined(parts: Sequence[tuple[Sequence[int], Values]], rows: int) -> Values:
 
 
 def columns_of(values: Mapping[str, Values], failed: Collection[int] = ()) -> tuple[Column, ...]:
-    """Return the column of each name; no column at all if the values of a name are not of one type.
+    """Return the column of each name; no column at all if the values of a name are of several types.
 
-    ``failed``: rows whose values mean nothing.
+    ``failed``: the rows whose values mean nothing.
     """
     if len(values) > MAX_FIELDS:
         return ()
@@ -180,19 +180,19 @@ def _column(name: str, values: Values, failed: Collection[int]) -> Column | None
         if failed:
             values = [None if row in failed else value for row, value in enumerate(values)]
         return _of_list(name, values)
-    except (UnicodeEncodeError, OverflowError):  # half of a surrogate pair, or an int of over 64 bits
+    except (UnicodeEncodeError, OverflowError):  # a value is half of a surrogate pair, or an int of over 64 bits
         return None
 
 
 def _of_array(name: str, array: Array, present: bytes | None = None) -> Column:
     dtype = DTYPES[array.dtype.str[1:]]
-    # As which Python writes them.
+    # Python writes these numbers with the digits of a float64.
     written_as = DType.FLOAT64 if dtype is DType.FLOAT32 else dtype
     payload = array.data.cast("B")
     return Column(name, _type(dtype, array.shape[1:]), len(array), payload, None, present, written_as)
 
 
-# Each batch of a model has the same few.
+# Each batch of a model has the same few types.
 _type = lru_cache(1024)(InputType)
 
 
@@ -228,7 +228,7 @@ def _of_parts(name: str, of_type: InputType, parts: Sequence[bytes], present: by
 
 
 def _of_arrays(name: str, arrays: Sequence[Array | None], present: bytes | None) -> Column | None:
-    """Return the column of arrays whose shapes may differ."""
+    """Return a column of arrays whose shapes may differ."""
     of_type = type_of_arrays([array for array in arrays if array is not None])
     if of_type is None:
         return None
@@ -248,9 +248,9 @@ def _of_arrays(name: str, arrays: Sequence[Array | None], present: bytes | None)
 
 
 def tensor_of(values: Sequence[Any], *, is_mixed: bool = False) -> Array | None:
-    """Return lists of one shape as an array, whose elements are all booleans, whole numbers, or floats.
+    """Return lists of one shape as an array of booleans, whole numbers or floats; None if they are something else.
 
-    ``is_mixed``: whether whole numbers among floats are floats. None if the values are something else.
+    ``is_mixed``: whether whole numbers among floats count as floats.
     """
     flat: Sequence[Any] = values
     shape = [len(values)]
@@ -270,13 +270,13 @@ def tensor_of(values: Sequence[Any], *, is_mixed: bool = False) -> Array | None:
 
 
 def sizes_of(columns: Sequence[Column]) -> list[int]:
-    """Return the size of each row in bytes: that of its values."""
+    """Return the size of each row's values in bytes."""
     rows = columns[0].rows
     return [sum(sizes) for sizes in zip(*(column.lengths or (column.row_bytes or 0,) * rows for column in columns))]
 
 
 def learn_record(values: Mapping[str, Values], columns: Sequence[Column]) -> RecordType:
-    """Return the type of records that these columns show. A number of Python is a float64: the next may be one."""
+    """Return the type of records in these columns. A number of Python is a float64, since the next may be one."""
     return RecordType(tuple(_learn_field(column, values[column.name]) for column in columns))
 
 

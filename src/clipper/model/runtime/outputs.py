@@ -1,10 +1,11 @@
-"""Turns the return value of ``predict_batch`` into arrays, columns, or JSON texts, one line for each output.
+"""Turns the return value of ``predict_batch`` into arrays, columns, or JSON texts, a line for each output.
 
-Outputs that are arrays of numbers stay numbers, which is faster, and exact for whoever takes them raw. A single number
-for each input is as fast as text, and text is what answers in JSON copy. Outputs with names are a column for each.
+Outputs that are arrays of numbers stay numbers, which is faster, and exact for clients that take them raw. A single
+number for each input is as fast as text, and answers in JSON copy the text. Outputs with names become a column for
+each name.
 
-The other outputs of a batch are mostly numbers or texts of one type, which become text in one step. The rest are
-encoded one by one, so that an output that cannot be JSON fails alone. JSON has null for NaN and infinity.
+The other outputs of a batch are mostly numbers or texts of one type, which become text in a step. The rest are encoded
+one by one, so that an output that cannot be JSON fails alone. JSON has null for NaN and infinity.
 """
 
 import base64
@@ -41,14 +42,14 @@ class Encoded(NamedTuple):
     """The outputs of a batch.
 
     Attributes:
-        text: one JSON text for each output, joined by line feeds; empty for rows in ``failures``.
-        failures: row to message.
+        text: a JSON text for each output, joined by line feeds; empty for rows in ``failures``.
+        failures: the messages of rows that fail.
         array: the outputs, if all are arrays of one shape, in a type of the protocol; then there is no ``text``.
-        array_bytes: row to size, of the outputs that are arrays nevertheless. Whether an output is too large must not
-            depend on what it is in a batch with.
-        values: of each name, if the outputs have names.
-        columns: of each name, if the values of each are of one type; then there is no ``text``.
-        type: the type of outputs that are text, where it is known from what they were.
+        array_bytes: the sizes, by row, of outputs that are arrays though the batch is text. Whether an output is too
+            large must not depend on the other outputs of its batch.
+        values: the values of each name, if the outputs have names.
+        columns: the column of each name, if the values of each name are of one type; then there is no ``text``.
+        type: the type of outputs that are text, if it is known from what they were before.
     """
 
     text: bytes
@@ -61,23 +62,23 @@ class Encoded(NamedTuple):
 
     @property
     def form(self) -> OutputForm | None:
-        """The form of each output, if outputs are arrays."""
+        """The form of each output, if the outputs are arrays."""
         if self.array is None:
             return None
         dtype = DTYPES[self.array.dtype.str[1:]]
-        # As which Python writes them.
+        # Python writes these numbers with the digits of a float64.
         written_as = DType.FLOAT64 if dtype is DType.FLOAT32 else dtype
         return OutputForm(dtype, self.array.shape[1:], written_as)
 
     @property
     def size_bytes(self) -> int:
-        """What all outputs take together."""
+        """The size of all outputs together."""
         if self.array is not None:
             return self.array.nbytes
         return sum(len(column.payload) for column in self.columns) or len(self.text)
 
     def lines(self) -> bytes:
-        """Return the outputs as texts, for callers that take no arrays, or no columns."""
+        """Return the outputs as texts for callers that take no arrays, or no columns."""
         if self.columns:
             rows: list[Any] = named_outputs.row_objects(self.values)
         elif self.array is not None:
@@ -94,7 +95,7 @@ def encode_outputs(outputs: object, rows: int) -> Encoded:
     """Encode the return value of ``predict_batch`` for ``rows`` inputs.
 
     Raises:
-        ModelFailed: it is not a sequence of ``rows`` outputs, nor one for each of some names.
+        ModelFailed: it is not a sequence of ``rows`` outputs, nor a sequence for each of some names.
     """
     is_plain = type(outputs) in (list, np.ndarray)
     if not is_plain and (named := named_outputs.by_name(outputs)) is not None:
@@ -131,7 +132,7 @@ def _encode_named(values: Mapping[str, Values]) -> Encoded:
 
 
 def _encode_list(values: list[Any]) -> Encoded:
-    """Encode outputs that are no array: of one simple type, with names, of several shapes, or anything else."""
+    """Encode outputs that are no array: values of a simple type, with names, of several shapes, or anything else."""
     if (text := _uniform(values)) is not None:
         return Encoded(text, type=InputType(DType.BYTES) if type(values[0]) in _BYTES else None)
     arrays = {row: array for row, array in enumerate(values) if isinstance(array, np.ndarray)}
@@ -153,7 +154,7 @@ def _encode_list(values: list[Any]) -> Encoded:
 
 
 def with_numbers(encoded: Encoded, dtype: np.dtype[Any]) -> Encoded:
-    """Return outputs whose texts are all numbers as an array; all else unchanged."""
+    """Return outputs whose texts are all numbers as an array; return others unchanged."""
     try:
         numbers = np.array(json.loads(b"[%b]" % encoded.text.replace(b"\n", b",")))
     except (ValueError, RecursionError):
@@ -163,10 +164,10 @@ def with_numbers(encoded: Encoded, dtype: np.dtype[Any]) -> Encoded:
 
 
 def learn_type(encoded: Encoded) -> ValueType | None:
-    """Learn the type of a model's outputs from the first: numbers, booleans, texts or bytes, in lists of one shape; or
-    a record of these. A number in JSON is a float64, since the next may be one.
+    """Return the type of a model's outputs, as the first output shows it; None if it failed, or has no such type.
 
-    None if it is nothing of these, or failed.
+    The types are numbers, booleans, texts or bytes, in lists of one shape; and records of these. A number in JSON is a
+    float64, since the next may be one.
     """
     if encoded.failures:
         return None
@@ -180,7 +181,7 @@ def learn_type(encoded: Encoded) -> ValueType | None:
         value = json.loads(encoded.text.split(b"\n", 1)[0])
         if not isinstance(value, dict):
             return _type_of_json(value)
-        "".join(value).encode()  # half of a surrogate pair is no name
+        "".join(value).encode()  # refuse half of a surrogate pair, which is no name
         types = {name: of_type for name, part in value.items() if (of_type := _type_of_json(part)) is not None}
         return RecordType(tuple(map(Field, types, types.values()))) if len(types) == len(value) else None
     except (ValueError, RecursionError, InvalidArgument):
@@ -188,7 +189,7 @@ def learn_type(encoded: Encoded) -> ValueType | None:
 
 
 def widened(types: Sequence[ValueType | None]) -> InputType | None:
-    """Return the type of arrays that belong to these types, which may differ in lengths; None if there is none."""
+    """Return the type of all arrays of these types, whose lengths may differ; None if there is none."""
     first = types[0] if types else None
     if not isinstance(first, InputType):
         return None
@@ -217,7 +218,7 @@ def _type_of_json(value: Any) -> InputType | None:
 
 
 def _matrix(rows: list[list[Any]]) -> bytes | None:
-    """Encode lists of numbers in one step; None if a number is not JSON."""
+    """Encode lists of numbers in a step; return None if a number cannot be JSON."""
     try:
         text = _strict(rows)
     except (ValueError, TypeError):
@@ -226,7 +227,7 @@ def _matrix(rows: list[list[Any]]) -> bytes | None:
 
 
 def _uniform(values: list[Any]) -> bytes | None:
-    """Encode values of one simple type in one step; None if they are not of one, or a number is not JSON."""
+    """Encode values of a simple type in a step; return None if their types differ, or a number cannot be JSON."""
     types = set(map(type, values))
     if not types <= _NUMBERS:
         encode = _SIMPLE.get(types.pop()) if len(types) == 1 else None

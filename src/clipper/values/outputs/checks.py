@@ -1,4 +1,4 @@
-"""Checks that what a container answers is JSON, with numbers that JSON's readers can hold."""
+"""Checks that a container's answers are JSON, with numbers that JSON's readers can hold."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ import msgspec
 # This check covers the syntax but accepts any bytes inside a string. It also rejects nesting that is too deep for
 # msgspec: such nesting would be too deep for most readers, too.
 check_json = msgspec.json.Decoder(msgspec.Raw).decode
-# It does not look at the size of numbers, while 1e999 is infinity to most readers. Only a number with an exponent of
-# three digits or with 200 digits can be that large, and 200 digits in a row fill one of the blocks. The few texts that
-# have one, maybe in a string, are read in full.
+# That check does not look at the size of numbers, while 1e999 is infinity to most readers. Only a number with an
+# exponent of three digits or with 200 digits can be that large, and 200 digits in a row fill one of the blocks. The few
+# texts with such digits, maybe in a string, are read in full.
 _find_exponent = re.compile(rb"[eE]\+?\d{3}").search
 _BLOCK = 100
 _read = msgspec.json.Decoder().decode
@@ -18,20 +18,22 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def check_output(text: bytes) -> None:
-    """Check one JSON text. Raises UnicodeDecodeError or DecodeError or RecursionError if it is not JSON, or has a
-    number beyond those of float64.
+    """Check a JSON text.
+
+    Raises UnicodeDecodeError, DecodeError or RecursionError if it is not JSON, or has a number beyond float64.
     """
     check_characters(text)
     check_json(text)
 
 
 def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping[int, str]:
-    """Return the message for each row whose output failed, or is not JSON. ``outputs``: JSON text for each row; empty
-    for those in ``failures``.
+    """Return the message for each row whose output failed, or is not JSON.
+
+    ``outputs`` has the JSON text of each row, which is empty for the rows in ``failures``.
     """
     if not failures:
         try:
-            # One check of the joined outputs is faster than one each: nearly all outputs are ASCII, without exponents.
+            # To check the joined outputs is faster than to check each: nearly all outputs are ASCII, without exponents.
             check_characters(b"\n".join(outputs))
             for output in outputs:
                 check_json(output)
@@ -50,7 +52,7 @@ def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping
 
 
 def check_characters(text: bytes) -> None:
-    """Check that a JSON text, or several on lines of their own, are UTF-8, without numbers beyond those of float64.
+    """Check that a JSON text, or several on lines of their own, are UTF-8, without numbers beyond float64.
 
     Raises:
         UnicodeDecodeError, DecodeError: they are not.
@@ -58,7 +60,7 @@ def check_characters(text: bytes) -> None:
     if not text.isascii():
         text.decode()
     has_exponent = (b"e" in text or b"E" in text) and _find_exponent(text)
-    # Without a call for the short texts that most batches are.
+    # The short texts of most batches need no call.
     if has_exponent or (len(text) >= 2 * _BLOCK and _has_long_number(text)):
         for line in text.split(b"\n"):
             _read(line)

@@ -1,10 +1,10 @@
-"""The JSON text of raw numbers: for float64 the text that Python's own ``repr`` has, in a tenth of the time.
+"""Makes the JSON text of raw numbers: for float64 the same as Python's ``repr``, in a tenth of the time.
 
 JSON has no NaN and no infinities: their text is ``null``.
 
-msgspec finds the same shortest digits (those that read back as the same number) as ``repr``, but writes some very small
-and very large numbers in another notation: ``1e-7`` for ``1e-07``. Equal outputs have to be equal texts, whether a
-container wrote them or this module, so the notation of such numbers is changed to that of ``repr``.
+msgspec finds the same shortest digits as ``repr``, which read back as the same number, but writes some very small and
+very large numbers in another notation: ``1e-7`` for ``1e-07``. Equal outputs have to be equal texts, whether a
+container or this module wrote them. So this module changes the notation of such numbers to that of ``repr``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,14 +20,14 @@ from clipper.values.types import DType
 
 # Between these magnitudes both write the same: ``repr`` uses an exponent outside of them.
 _LEAST_PLAIN, _MOST_PLAIN = 1e-4, 1e16
-# From here on up to the least plain one, msgspec writes no exponent: ``0.00001`` for ``1e-05``.
+# From this magnitude to the least plain, msgspec writes no exponent: ``0.00001`` for ``1e-05``.
 _LEAST_WITHOUT_EXPONENT = 1e-5
-# How an exponent ends or begins in msgspec's notation, and in that of ``repr``.
+# The end or beginning of an exponent in msgspec's notation, and in that of ``repr``.
 _SMALL = [(b"e-%d%b" % (digit, end), b"e-0%d%b" % (digit, end)) for digit in range(6, 10) for end in (b",", b"]")]
 _LARGE = [(b"e%d" % digit, b"e+%d" % digit) for digit in range(1, 10)]
-# All float32 that are the nearest one to a number of 6 digits have such numbers of their own, and all have one of 9.
+# Digits that tell float32 numbers apart: some need only 6, and none needs more than 9.
 _FLOAT32_DIGITS = range(6, 10)
-# Between these magnitudes numpy writes a float32 without an exponent, and powers of ten are exact in what is computed.
+# Between these magnitudes, numpy writes a float32 without an exponent, and the powers of ten in use are exact.
 _LEAST_PLAIN_FLOAT32, _MOST_PLAIN_FLOAT32 = 1e-3, 1e6
 _POWERS_OF_TEN = 10.0 ** np.arange(16)
 # The longest text of an element with its comma: -2147483648, -9223372036854775808, -1.1754944e-38,
@@ -40,7 +40,7 @@ _MOST_ELEMENT_BYTES = {
     DType.UINT8: 4,
     DType.BOOL: 6,
 }
-# So many elements become text in half a millisecond.
+# The elements that become text in half a millisecond.
 PIECE_ELEMENTS = 2048
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -49,7 +49,7 @@ _Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 
 def most_text_bytes(form: OutputForm) -> int:
-    """Return a bound of the text's size, whatever the numbers are."""
+    """Return a bound on the text's size, whatever the numbers are."""
     lists = sum(prod(form.shape[:depth]) for depth in range(len(form.shape)))
     # Each list has two brackets. Commas are counted with the elements; empty lists have some, too.
     return form.elements * _MOST_ELEMENT_BYTES[form.written_as] + (2 if form.elements else 3) * lists
@@ -61,12 +61,12 @@ def json_text(form: OutputForm, data: bytes) -> bytes:
 
 
 def json_pieces(form: OutputForm, data: bytes) -> Iterator[bytes]:
-    """Return the text of ``json_text`` in pieces of up to ``PIECE_ELEMENTS`` elements, each made when asked for."""
+    """Yield the text of ``json_text`` in pieces of up to ``PIECE_ELEMENTS`` elements, each made when it is needed."""
     return _pieces(_array(form, data), form.written_as)
 
 
 def json_values(form: OutputForm, data: bytes, most: int) -> Iterator[list[Any]]:
-    """Return the elements as a reader of the text has them, ``most`` at a time, without the lists that they are in."""
+    """Yield the elements with the values that a reader of the text gets, ``most`` at a time, without their lists."""
     array = _array(form, data).ravel()
     for start in range(0, array.size, most):
         part = array[start : start + most]
@@ -138,7 +138,7 @@ def _float32_text(values: "np.ndarray[Any, np.dtype[np.float32]]", shape: tuple[
 def _shortest(
     values: "np.ndarray[Any, np.dtype[np.float32]]", magnitudes: "np.ndarray[Any, np.dtype[np.float64]]"
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Return for each float32 the number with the fewest decimal digits whose nearest float32 it is, as float64.
+    """Return for each float32 the number, as float64, with the fewest decimal digits that rounds to it.
 
     numpy finds the same digits, and takes three times as long.
     """
@@ -158,7 +158,7 @@ def _shortest(
 
 
 def _placed(text: bytes, elements: Iterable[tuple[int, bytes]]) -> bytes:
-    """Put elements into the text of an array, in place of those that it has there."""
+    """Replace elements in the text of an array."""
     parts = text.split(b",")
     for index, element in elements:
         part = parts[index]

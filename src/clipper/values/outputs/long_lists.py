@@ -1,4 +1,4 @@
-"""Reads nested lists of a long JSON text in pieces: their elements, and the shape that the lists have."""
+"""Reads nested lists of a long JSON text in pieces: their elements, and their shape."""
 
 from collections.abc import Iterator
 from math import prod
@@ -14,11 +14,11 @@ _decode = msgspec.json.decode
 
 
 class Ragged(Exception):
-    """The text is not of lists of one shape whose elements are numbers, texts or truth values."""
+    """The text does not have lists of one shape whose elements are numbers, texts or booleans."""
 
 
 def elements(text: bytes, marks: bytearray | None = None) -> Iterator[list[Any]]:
-    """Return the elements of nested lists in their order, those of a piece of the text at a time.
+    """Yield the elements of nested lists in their order, those of a piece of the text at a time.
 
     Args:
         text: JSON.
@@ -38,7 +38,7 @@ def elements(text: bytes, marks: bytearray | None = None) -> Iterator[list[Any]]
         characters = np.frombuffer(piece, np.uint8)[found.places]
         commas = found.places[characters == ord(",")]
         if not is_last and not len(commas):
-            size *= 2  # within a long string
+            size *= 2  # the piece ends within a long string
             continue
         end = len(piece) if is_last else int(commas[-1])
         is_own = found.places < end
@@ -50,7 +50,7 @@ def elements(text: bytes, marks: bytearray | None = None) -> Iterator[list[Any]]
             marks += characters[is_own].tobytes() + (b"" if is_last else b",")
         try:
             values: list[Any] = _decode(b"[%b]" % bytes(flat))
-        except msgspec.DecodeError as error:  # a list without elements
+        except msgspec.DecodeError as error:  # a list has no elements
             raise Ragged from error
         yield values
         start, size = start + end + 1, long_text.PIECE_BYTES
@@ -60,8 +60,9 @@ _OF_OBJECTS = np.frombuffer(b"{}:", np.uint8)
 
 
 def shape_of(marks: bytes, count: int) -> tuple[int, ...]:
-    """Return the shape of nested lists with so many elements, by their brackets and commas. Raises Ragged if lists of
-    one depth differ in length, or are empty.
+    """Return the shape of nested lists with this number of elements, by their brackets and commas.
+
+    Raises Ragged if lists of the same depth differ in length, or are empty.
     """
     depth = len(marks) - len(marks.lstrip(b"["))
     shape: list[int] = []

@@ -1,9 +1,9 @@
 """Copies and checks a long JSON text of a container in pieces, so that it holds no turn of the loop.
 
-A text is cut at commas outside of its strings. Each piece is checked as a text of its own: behind the brackets that are
-open where it begins, and before those that close what is open where it ends. ``[[1,2],[3,4]]``, cut at its second
-comma, is ``[[1,2],0]`` and ``[0,[3,4]]``: the text is JSON exactly if all these are. Of long strings only the two ends
-stay, after what is between has been checked.
+A text is cut at commas outside of its strings. Each piece is checked as a text of its own: with the brackets before it
+that are open where it begins, and brackets after it that close those that are open where it ends. ``[[1,2],[3,4]]``,
+cut at its second comma, becomes ``[[1,2],0]`` and ``[0,[3,4]]``: the text is JSON exactly if both are. A long string
+keeps only its two ends, after the middle has been checked.
 """
 
 import io
@@ -19,18 +19,19 @@ from clipper.values.outputs.checks import NOT_JSON, check_characters, check_json
 
 _OPENED = {ord("["): b"[", ord("{"): b'{"":'}
 _CLOSED = {ord("["): b"]", ord("{"): b"}"}
-# With an item before the piece, and one after it, so that no comma stands alone.
+# Brackets with an item before the piece, and an item after it, so that no comma stands alone.
 _OPENED_BEFORE = {ord("["): b"[0,", ord("{"): b'{"":0,'}
 _AFTER = {ord("["): b",0", ord("{"): b',"":0'}
-# A comma comes within so many pieces, or the text is refused: numbers, brackets and what is left of strings are short.
+# A comma comes within this many pieces, or the text is refused: numbers, brackets and the ends of strings are short.
 _PIECES_WITHOUT_COMMA = 64
-# Of the longest escape, such as \u001f.
+# The length of the longest escape, such as \u001f.
 _ESCAPE_BYTES = 6
 
 
 def read_long_text(text: memoryview) -> Generator[None, None, bytes]:
-    """Return a copy of a JSON text, in steps of less than a millisecond. Raises ModelFailed if it is not JSON, or has a
-    number beyond those of float64.
+    """Return a copy of a JSON text, in steps of less than a millisecond.
+
+    Raises ModelFailed if it is not JSON, or has a number beyond float64.
     """
     copy, checks, start = io.BytesIO(), _Checks(), 0
     try:
@@ -47,16 +48,16 @@ def read_long_text(text: memoryview) -> Generator[None, None, bytes]:
         checks.end()
     except NOT_JSON as error:
         raise ModelFailed(f"the container's output is not JSON: {error}") from error
-    return copy.getvalue()  # without another copy
+    return copy.getvalue()  # this makes no further copy
 
 
 class _Checks:
-    """What was seen of a text.
+    """Checks the pieces of a text.
 
     Attributes:
         _open: the brackets that are open behind the last cut.
-        _rest: what has come since that cut, without the middle of a long string.
-        _is_inside: whether that ends inside a string, and surely not within an escape.
+        _rest: the text since that cut, without the middle of a long string.
+        _is_inside: whether this rest ends inside a string, and surely not within an escape.
     """
 
     def __init__(self) -> None:
@@ -64,8 +65,8 @@ class _Checks:
         self._is_inside = False
 
     def add(self, piece: bytes) -> None:
-        """Check all up to the last comma."""
-        if self._is_inside and b'"' not in piece and b"\\" not in piece:  # of a long string, such as an image in base64
+        """Check the text up to the last comma."""
+        if self._is_inside and b'"' not in piece and b"\\" not in piece:  # inside a long string, such as an image
             check_json(b'"%b"' % piece)
             return
         text = self._rest + piece
@@ -89,7 +90,7 @@ class _Checks:
         _check_whole(self._opening() + self._rest)
 
     def _check(self, piece: bytes, brackets: bytes) -> None:
-        """Check a piece that a comma follows. ``brackets``: those that it has outside of strings."""
+        """Check a piece that a comma follows. ``brackets``: its brackets outside of strings."""
         while (fewer := brackets.replace(b"[]", b"").replace(b"{}", b"")) != brackets:
             brackets = fewer
         closed = len(brackets) - len(brackets.lstrip(b"]}"))
@@ -113,7 +114,7 @@ def _check_whole(text: bytes) -> None:
 
 
 def _shortened(text: bytes, start: int) -> bytes:
-    """Leave out the middle of the string that begins behind ``start`` and does not end, once that is checked."""
+    """Check and leave out the middle of the string that begins behind ``start`` and does not end."""
     quote = text.find(b'"', start) + 1
     while len(text) - quote > 2 * long_text.PIECE_BYTES:
         end = long_text.next_character(text, quote, len(text))

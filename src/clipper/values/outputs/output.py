@@ -1,10 +1,10 @@
-"""One output of a model, as it goes through a query worker.
+"""An output of a model, in the form in which it goes through a query worker.
 
-Most outputs are JSON texts, which answers copy. A container that speaks version 2 of the protocol sends arrays as they
-are: such an output keeps its numbers, and makes its text only when a reader of text asks for it. From version 4 on, an
-output may have several values with names, each of which is a text or an array.
+Most outputs are JSON texts, which answers copy. A container that speaks version 2 of the protocol sends arrays: such an
+output keeps its numbers, and makes its text only when a reader of text needs it. From version 4 on, an output may have
+several values with names, each of which is a text or an array.
 
-NaN and infinities are values of an array like others. Its JSON text has ``null`` for them.
+An array may have NaN and infinities. Its JSON text has ``null`` for them.
 """
 
 import io
@@ -19,36 +19,36 @@ from clipper.values.output_arrays import OutputForm, TypedResults
 from clipper.values.outputs.json_text import json_pieces, json_text, most_text_bytes
 from clipper.values.types import DType
 
-# An output that may have a longer text is long. Up to here making the text takes a millisecond; the text of a long one
-# is made in pieces, and not kept.
+# An output that may have a longer text is long. To make a text of this size takes a millisecond. The text of a long
+# output is made in pieces, and not kept.
 LONG_TEXT_BYTES = 256 * 1024
-# What a policy combines, and feedback is scored against, may have a text of this size: Python reads it in some ten
+# The longest text of an output that a policy combines, and that feedback is scored against: Python reads it in some ten
 # milliseconds.
 MAX_READ_BYTES = 1024 * 1024
-# An output whose ``len()`` is at most this is not long, and so can be read, whatever its type is: no call is needed to
-# know it. The text of a bool has 20 times its byte, with the most brackets around it.
+# An output whose ``len()`` is at most this is not long, and so can be read, whatever its type is. So short outputs need
+# no call. The text of a bool has 20 times its byte, with the most brackets around it.
 SURELY_SHORT_BYTES = 8 * 1024
-# What an object and its place among the values of a record take, beside what is in it.
+# The memory of an object and of its place among the values of a record, beside its content.
 OVERHEAD_BYTES = 100
-# Copying and checking so much of an array takes a quarter of a millisecond.
+# To copy and check this much of an array takes a quarter of a millisecond.
 _PIECE_BYTES = 512 * 1024
 _encode = msgspec.json.encode
 
 
 class TypedOutput(msgspec.Struct, gc=False, eq=False):
-    """An output as raw numbers. ``bytes()`` of it is its JSON text, and ``len()`` what it takes with its text.
+    """An output as raw numbers. Its ``bytes()`` are its JSON text, and its ``len()`` is its size with the text.
 
-    The text is kept, since an answer, a policy, feedback and the decision log read the same one. Its size is counted
-    from the beginning, so that the size of what caches and join tables hold does not change under them. Like the works
-    that have them, outputs are not tracked by the garbage collector.
+    The text is kept, since an answer, a policy, feedback and the decision log read the same text. Its size is counted
+    from the beginning, so that the sizes in caches and join tables do not change. Like the works that have them,
+    outputs are not tracked by the garbage collector.
 
     Attributes:
         form: shared by the outputs of a batch.
         data: the elements in C order, little-endian.
-        most_bytes: a bound of the size of ``data`` with its text; of a long output, whose text is not kept, the size of
-            ``data``.
+        most_bytes: a bound on the size of ``data`` with its text; for a long output, whose text is not kept, the size
+            of ``data``.
         is_long: whether its text may have more than ``LONG_TEXT_BYTES``.
-        text: JSON text; None until somebody reads it.
+        text: the JSON text; None until it is first read.
     """
 
     form: OutputForm
@@ -72,7 +72,7 @@ class OutputNames:
     """The names of a record of outputs, shared by the outputs of a version.
 
     Attributes:
-        keys: what comes before each value in the JSON object: a bracket or a comma, the name and a colon.
+        keys: the text before each value in the JSON object: a bracket or a comma, the name and a colon.
     """
 
     __slots__ = ("key_bytes", "keys", "names")
@@ -80,17 +80,18 @@ class OutputNames:
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.keys = [(b"," if index else b"{") + _encode(name) + b":" for index, name in enumerate(names)]
-        self.key_bytes = sum(map(len, self.keys)) + 1  # and the bracket at the end
+        self.key_bytes = sum(map(len, self.keys)) + 1  # count the bracket at the end, too
 
 
 class RecordOutput(msgspec.Struct, gc=False, eq=False):
-    """An output of several values with names. ``bytes()`` of it is its JSON object, and ``len()`` what it takes with
-    its text, as of ``TypedOutput``. A value that is missing is the text ``null``.
+    """An output of several values with names. A missing value is the text ``null``.
+
+    Its ``bytes()`` are its JSON object, and its ``len()`` is its size with the text, as for ``TypedOutput``.
 
     Attributes:
         of: the names.
         parts: the value of each name.
-        most_bytes, is_long, text: as of ``TypedOutput``.
+        most_bytes, is_long, text: the same as for ``TypedOutput``.
     """
 
     of: OutputNames
@@ -117,7 +118,7 @@ class RecordOutput(msgspec.Struct, gc=False, eq=False):
 
 
 def make_record(of: OutputNames, parts: "tuple[bytes | TypedOutput, ...]") -> RecordOutput:
-    """Return the output of these values, one for each name."""
+    """Return the output of these values, a value for each name."""
     most_text, size = of.key_bytes, OVERHEAD_BYTES * len(parts)
     for part in parts:
         size += len(part)
@@ -132,19 +133,19 @@ def make_record(of: OutputNames, parts: "tuple[bytes | TypedOutput, ...]") -> Re
 # JSON text, or numbers that become JSON text by ``bytes()``; ``bytes()`` of a text is the text itself.
 Part = bytes | TypedOutput
 Output = bytes | TypedOutput | RecordOutput
-# Stands for an output that is not readable where outputs are kept for feedback. Its text is null.
+# Replaces an output that is not readable among the outputs that are kept for feedback. Its text is null.
 NOT_KEPT = TypedOutput(OutputForm(DType.BOOL, (0,), DType.BOOL), b"", 0, text=b"null")
 
 
 def read_outputs(results: TypedResults) -> tuple[Sequence[TypedOutput | None], Mapping[int, str]]:
-    """Return the outputs of a batch, None for a failed row, and the message for each failed row."""
+    """Return the outputs of a batch, None for a failed row; and the message for each failed row."""
     form, data, failures = results.form, results.data, dict(results.failures)
     if form.dtype is DType.BOOL and not are_bools(data):
         is_valid: np.ndarray[Any, np.dtype[np.bool_]] = np.frombuffer(data, np.uint8) <= 1
         for row in np.flatnonzero(~is_valid.reshape(results.rows, -1).all(1)).tolist():
             failures.setdefault(row, NO_BOOL)
     size, most_bytes, is_long = sizes(form)
-    # Copies: a row that is cached must not keep the whole batch.
+    # The rows are copied, because a row that is cached must not keep the whole batch.
     outputs: list[TypedOutput | None] = [
         TypedOutput(form, bytes(data[start : start + size]), most_bytes, is_long) for start in range(0, len(data), size)
     ]
@@ -154,7 +155,7 @@ def read_outputs(results: TypedResults) -> tuple[Sequence[TypedOutput | None], M
 
 
 def read_output(results: TypedResults, row: int) -> Generator[None, None, TypedOutput]:
-    """Return one output, in steps of less than a millisecond. Raises ModelFailed if it is not valid."""
+    """Return an output, in steps of less than a millisecond. Raises ModelFailed if it is not valid."""
     size = results.form.row_bytes
     return (yield from read_array(results.form, results.data[row * size : (row + 1) * size]))
 
@@ -168,17 +169,17 @@ def read_array(form: OutputForm, data: memoryview) -> Generator[None, None, Type
             raise ModelFailed(NO_BOOL)
         copy.write(piece)
         yield
-    return make_array(form, copy.getvalue())  # without another copy
+    return make_array(form, copy.getvalue())  # this makes no further copy
 
 
 def make_array(form: OutputForm, data: bytes) -> TypedOutput:
-    """Return the output with these elements, whose number is the form's."""
+    """Return the output with these elements, as many as the form has."""
     _, most_bytes, is_long = sizes(form)
     return TypedOutput(form, data, most_bytes, is_long)
 
 
 def shown(output: Output) -> Output:
-    """Return what shows the type of an output, and does not keep a long one in memory."""
+    """Return a sample that shows the type of an output, and does not keep a long output in memory."""
     if not is_long(output):
         return output
     if isinstance(output, RecordOutput):
@@ -212,7 +213,7 @@ def _record_pieces(output: RecordOutput) -> Iterator[bytes]:
 
 
 def text_bytes(output: Output) -> int:
-    """Return a bound of the size of the output's text."""
+    """Return a bound on the size of the output's text."""
     if isinstance(output, RecordOutput):
         return output.of.key_bytes + sum(map(text_bytes, output.parts))
     return len(output) if isinstance(output, bytes) else most_text_bytes(output.form)
@@ -228,7 +229,7 @@ def is_readable(output: Output) -> bool:
 
 
 def text_start(output: Output, most: int) -> bytes:
-    """Return the text, or how it begins: at most so many bytes."""
+    """Return the text, or its beginning, of this many bytes at most."""
     if isinstance(output, bytes) or not output.is_long:
         return bytes(output)[:most]
     start = b""

@@ -1,4 +1,4 @@
-"""Outputs with names: takes those of each row out of the columns of a batch."""
+"""Reads outputs with names: takes the output of each row out of the columns of a batch."""
 
 import base64
 import struct
@@ -26,16 +26,16 @@ from clipper.values.outputs.output import (
 )
 from clipper.values.types import DType
 
-# base64 of this much takes a tenth of a millisecond. It is a multiple of 3, so that the texts of pieces can be joined.
+# The base64 of this many bytes takes a tenth of a millisecond. A multiple of 3 lets the texts of pieces be joined.
 _PIECE_BYTES = 192 * 1024
 _NULL = b"null"
 _encode = msgspec.json.encode
-# The names of the models that answer; each has one such tuple, again and again.
+# The names of the models that answer: each model has the same names again and again.
 names_of = lru_cache(256)(OutputNames)
 
 
 class RecordColumns:
-    """The outputs of a batch. ``columns``: as ``COLUMN_RESULTS`` has them, one for each name."""
+    """The outputs of a batch. ``columns`` are those of ``COLUMN_RESULTS``, a column for each name."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = columns
@@ -47,9 +47,9 @@ class RecordColumns:
         return sum(starts[row + 1] - starts[row] for starts in self._starts)
 
     def outputs(self, failures: Mapping[int, str]) -> tuple[Sequence[RecordOutput | None], Mapping[int, str]]:
-        """Return the output of each row, None for a failed one, and the message for each failed row.
+        """Return the output of each row, None for a failed row; and the message for each failed row.
 
-        ``failures``: those that the container has told.
+        ``failures``: the failures that the container has told.
         """
         found = dict(failures)
         parts = [_parts(column, starts, found) for column, starts in zip(self._columns, self._starts)]
@@ -59,7 +59,7 @@ class RecordColumns:
         return outputs, found
 
     def output(self, row: int) -> Generator[None, None, RecordOutput]:
-        """Return one output, in steps of less than a millisecond. Raises ModelFailed if a value is not valid."""
+        """Return an output, in steps of less than a millisecond. Raises ModelFailed if a value is not valid."""
         parts: list[Part] = []
         for column, starts in zip(self._columns, self._starts):
             data = memoryview(column.payload)[starts[row] : starts[row + 1]]
@@ -74,7 +74,7 @@ class RecordColumns:
 
 
 def _starts(column: Column) -> Sequence[int]:
-    """Return where each row begins, and where the last one ends."""
+    """Return the beginning of each row, and the end of the last."""
     size = column.row_bytes
     if size is not None:
         return range(0, (column.rows + 1) * size, size) if size else (0,) * (column.rows + 1)
@@ -82,7 +82,7 @@ def _starts(column: Column) -> Sequence[int]:
 
 
 def _parts(column: Column, starts: Sequence[int], failures: dict[int, str]) -> list[Part]:
-    """Return the values of a column. Those that are not valid become failures, unless their rows have some."""
+    """Return the values of a column. A value that is not valid becomes a failure, unless its row has failed before."""
     data = bytes(column.payload)
     if column.row_bytes is not None and column.present is None and (column.dtype is not DType.BOOL or are_bools(data)):
         form = _closed_form(column)
@@ -115,8 +115,10 @@ def _part(column: Column, data: memoryview) -> Part:
 
 
 def _read_text(column: Column, data: memoryview) -> Generator[None, None, bytes]:
-    """Return the JSON text of a text or of bytes, in steps of less than a millisecond. Raises ModelFailed if a text is
-    not UTF-8."""
+    """Return the JSON text of a text or of bytes, in steps of less than a millisecond.
+
+    Raises ModelFailed if a text is not UTF-8.
+    """
     if len(data) <= _PIECE_BYTES:
         part = _part(column, data)
         assert isinstance(part, bytes)
@@ -148,7 +150,7 @@ def _closed_form(column: Column) -> OutputForm:
 
 
 def _form(column: Column, data: memoryview) -> tuple[OutputForm, memoryview]:
-    """Return the form of one value, and its elements. Raises ModelFailed if its size is not that of its shape."""
+    """Return the form of a value, and its elements. Raises ModelFailed if its size is not that of its shape."""
     of_type, size = column.type, column.dtype.size_bytes
     if of_type.row_bytes is not None:
         return _closed_form(column), data

@@ -1,6 +1,6 @@
 """Reads the results of a batch: which rows have an output, and why the others have none.
 
-Results of more than ``LARGE_RESULTS_BYTES`` are read a row at a time, in steps: to copy and check the outputs of one
+Results of more than ``LARGE_RESULTS_BYTES`` are read a row at a time, in steps: to copy and check the outputs of a
 batch may take seconds.
 """
 
@@ -28,18 +28,19 @@ from clipper.values.types import InputType
 from clipper.worker.abstraction.work import Work
 from clipper.worker.link import BatchResults
 
-# So many rows, and numbers of arrays, go into answers in one turn of the loop: a millisecond or two, if they are JSON.
+# The rows, and the numbers of arrays, that go into answers in a turn of the loop: a millisecond or two, if they are
+# JSON.
 MAX_STEP, MAX_ELEMENTS = 128, 16_384
-# The same for named outputs, by the size of their values.
+# The bound for named outputs, by the size of their values.
 MAX_COLUMN_BYTES = 4 * MAX_ELEMENTS
-# An error of a batch with other applications' inputs may quote one of these.
+# The failure of a batch with inputs of several applications, whose error may quote another application's input.
 NOT_TOLD_APART = (
     "the model failed for a batch with this input, and there was no time to try this input without the others"
 )
-# A text may have so many times the bound: in a batch of unequal outputs an array is one, and float32 as JSON are 6.25
-# times as long. Clipper's runtime knows which texts these are, and refuses others over the bound.
+# A text may have this many times the bound: in a batch of unequal outputs an array is sent as a text, and float32
+# numbers as JSON are 6.25 times as long. Clipper's runtime knows these texts, and refuses others over the bound.
 TEXT_TIMES = 7
-# The outputs of a batch may have this size together, or a batch has one row: a worker holds them until all are read.
+# The largest outputs of a batch together, since a worker holds them until all are read. A larger output comes alone.
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 
 
@@ -52,14 +53,14 @@ def is_large(results: BatchResults) -> bool:
 def read_results(
     works: Sequence[Work], results: BatchResults, max_output_bytes: int, declared: Conversion | None = None
 ) -> tuple[Sequence[Work], Sequence[Output], Mapping[int, str], int]:
-    """Read the results of a batch, that are not large, and give each work its output.
+    """Read the results of a batch, which are not large, and give each work its output.
 
     Args:
-        declared: what converts outputs to the declared type; None if there is none.
+        declared: converts outputs to the declared type; None if none is declared.
 
     Returns:
-        The works that have an output, and their outputs; row to error message, for the others; and of how many rows the
-        answers are written in one turn.
+        The works that have an output, and their outputs; the error messages of the other rows; and the number of rows
+        whose answers are written in a turn.
     """
     count, step = len(works), MAX_STEP
     outputs: Sequence[Any] = ()
@@ -78,7 +79,7 @@ def read_results(
         step = max(1, min(MAX_STEP, MAX_COLUMN_BYTES * count // (_size_bytes(results) or 1)))
         is_kept = declared is None or declared.keeps_columns(results.columns)
     else:
-        texts: Sequence[Any] = results.outputs  # bytes, since the results are not large
+        texts: Sequence[Any] = results.outputs  # the outputs are bytes, since the results are not large
         outputs, failures = texts, read_texts(texts, results.failures)
     if not is_kept and outputs:
         outputs, failures = _converted(outputs, failures, declared)
@@ -113,7 +114,7 @@ def _converted(
 
 
 class RowReader:
-    """Reads large results, a row at a time. ``rows``: how many there should be."""
+    """Reads large results, a row at a time. ``rows``: the expected number of rows."""
 
     def __init__(
         self, results: BatchResults, rows: int, max_output_bytes: int, declared: Conversion | None = None
@@ -122,7 +123,7 @@ class RowReader:
         self._columns = RecordColumns(results.columns) if isinstance(results, ColumnResults) else None
 
     def read(self, row: int) -> Generator[None, None, Output]:
-        """Return one output, in steps of less than a millisecond. Raises ModelFailed if the row has none."""
+        """Return an output, in steps of less than a millisecond. Raises ModelFailed if the row has none."""
         results, most_bytes = self._results, self._most_bytes
         if results.rows != self._rows:
             raise ModelFailed(_other_number(results, self._rows))
@@ -150,7 +151,7 @@ class RowReader:
 
 
 def rows_within(results: BatchResults, most: int) -> int:
-    """Return how many rows the next batch may have, at most ``most``, if outputs stay as large as these."""
+    """Return how many rows the next batch may have, ``most`` at most, if outputs stay as large as these."""
     return max(1, min(most, MAX_BATCH_BYTES * results.rows // _size_bytes(results)))
 
 
@@ -175,9 +176,9 @@ def rows_of_type(output_type: ValueType | None) -> int:
 def told_apart(
     works: Sequence[Work], failures: Mapping[int, str], now_s: float, *, is_unclear: bool, is_mixed: bool
 ) -> tuple[list[Work], list[tuple[Work, str]]]:
-    """Return which failed rows are evaluated again, apart, and the message for each of the others.
+    """Return the failed rows to evaluate again, apart; and the message for each of the others.
 
-    ``is_unclear``, ``is_mixed``: see ``Suspects.are_unclear``. That an output is too large says nothing of other rows.
+    ``is_unclear``, ``is_mixed``: see ``Suspects.are_unclear``. An output that is too large says nothing of other rows.
     """
     again: list[Work] = []
     told: list[tuple[Work, str]] = []

@@ -1,4 +1,4 @@
-"""Feedback as tensors: the inputs or query ids, and the labels or rewards, with one row of each for a piece."""
+"""Feedback as tensors: the inputs or query ids, and the labels or rewards, with a row of each for a piece."""
 
 from collections.abc import Generator, Sequence
 from math import prod
@@ -33,7 +33,7 @@ from clipper.worker.frontend.observe_body import MAX_LABEL_BYTES, feedback_id
 from clipper.worker.frontend.predict_body import read_context
 
 QUERY_ID, LABEL, REWARD, ID, CONTEXT = "query_id", "label", "reward", "id", "context"
-# Tensors with one row for each piece of feedback. A tensor of any other name has the inputs.
+# Tensors with a row for each piece of feedback. A tensor of any other name has the inputs.
 COLUMNS = (QUERY_ID, LABEL, REWARD, ID, CONTEXT, FEATURES)
 # Making this many pieces takes less than a millisecond.
 _PIECES_PER_STEP = 200
@@ -49,8 +49,10 @@ class _Top(Struct, frozen=True):
 
 
 def has_tensors(body: bytes | bytearray) -> Generator[None, None, bool]:
-    """Whether the JSON of a body describes tensors, in steps of a few milliseconds at most. Raises MalformedRequest if
-    it is not a JSON object."""
+    """Return whether a body's JSON describes tensors, in steps of a few milliseconds at most.
+
+    Raises MalformedRequest if it is not a JSON object.
+    """
     if isinstance(body, bytearray) and len(body) > SHORT_TEXT_BYTES:
         return "inputs" in (yield from find_fields(body, 0, len(body)))
     try:
@@ -60,8 +62,10 @@ def has_tensors(body: bytes | bytearray) -> Generator[None, None, bool]:
 
 
 class FeedbackReader:
-    """Reads the feedback of one application. ``features_size``: number of features for each query; None if the
-    application takes none."""
+    """Reads the feedback of an application.
+
+    ``features_size`` is the number of features for each query; None if the application takes none.
+    """
 
     def __init__(self, input_type: InputType, features_size: int | None = None, must_be_finite: bool = False) -> None:
         self._takes_features = features_size is not None
@@ -80,7 +84,7 @@ class FeedbackReader:
 
         Args:
             body: JSON that describes the tensors, and after it their bytes.
-            json_bytes: length of the JSON.
+            json_bytes: the length of the JSON.
 
         Raises MalformedRequest or WrongInput.
         """
@@ -94,7 +98,7 @@ class FeedbackReader:
         return (yield from self._made({name: columns[each.tensor.name] for name, each in order.items()}, order, head))
 
     def _announced(self, found: Sequence[Described]) -> dict[str, Announced]:
-        """Return the tensors by what they are, in their order."""
+        """Return the tensors by their part in the feedback, in their order."""
         named: dict[str, Described] = {}
         for tensor, data in found:
             name = tensor.name if tensor.name in COLUMNS else INPUT
@@ -143,9 +147,9 @@ class FeedbackReader:
 
 
 def _label_reader(tensor: TensorHead) -> TensorReader:
-    """Labels have any shape. Numbers keep their value: whole ones are compared as whole numbers."""
+    """Return a reader of labels, which have any shape. Whole numbers stay whole, and are compared as such."""
     check_shape(tensor.name, tensor.shape)
-    # An element takes two characters at least, with its comma: a label that is too long is not converted first.
+    # An element takes two characters at least, with its comma: refuse a label that is too long without converting it.
     if 2 * prod(tensor.shape[1:]) > MAX_LABEL_BYTES:
         raise MalformedRequest(f"label has more elements than fit into {MAX_LABEL_BYTES} bytes of JSON: expected fewer")
     if tensor.datatype == "BYTES":

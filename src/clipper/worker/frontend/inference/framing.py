@@ -1,4 +1,4 @@
-"""The form of bodies: how long the JSON is, how a body is compressed, and how errors are told."""
+"""The form of bodies: the length of the JSON, the compression, and the form of errors."""
 
 import zlib
 from collections.abc import Generator
@@ -24,9 +24,9 @@ def error_json(code: str, cause: str) -> bytes:
 class Framing:
     """
     Attributes:
-        encoding: how the body is compressed; empty if it is not.
-        problem: what is wrong with the head; None if nothing is.
-        json_bytes: length of the JSON, which tensors follow; None if the whole body is JSON.
+        encoding: the body's compression; empty if there is none.
+        problem: the error in the head; None if there is none.
+        json_bytes: the length of the JSON, which tensors follow; None if the whole body is JSON.
     """
 
     def __init__(self, head: Head) -> None:
@@ -67,7 +67,7 @@ def _json_bytes(header: bytes | None) -> int | None:
 def inflate(
     body: bytes | bytearray, encoding: bytes, max_bytes: int, budget: Budget
 ) -> Generator[None, None, bytes | bytearray]:
-    """Return the decompressed body, in steps of a few milliseconds at most; a long one is a bytearray.
+    """Return the decompressed body, in steps of a few milliseconds at most. A long body is a bytearray.
 
     It counts against the budget while it is made; the caller counts it afterwards.
 

@@ -14,7 +14,7 @@ from clipper.values.types import MAX_DIMENSIONS, DType, InputType
 from clipper.worker.frontend.inference.tensors import ONLY_BINARY, Rows, Tensor, TensorReader, check_range, datatype_of
 from clipper.worker.frontend.json_parts import Extent, find_items
 
-# The types as which numbers are read before they are converted. Floats are read in the application's type, since the
+# The types in which numbers are read before they are converted. Floats are read in the application's type, since the
 # text may have more digits than a float32 keeps.
 _READ_AS = {
     "BOOL": DType.BOOL,
@@ -30,8 +30,10 @@ _READ_AS = {
 
 
 def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
-    """Return the rows of the tensor whose data is in ``text[start:stop]``; this may overwrite the text. Raises
-    MalformedRequest if the data is not JSON, and WrongInput if the data is not of the datatype or shape."""
+    """Return the rows of the tensor whose data is in ``text[start:stop]``; this may overwrite the text.
+
+    Raises MalformedRequest if the data is not JSON, and WrongInput if the data is not of the datatype or shape.
+    """
     name = tensor.datatype.name
     if name in ONLY_BINARY:
         raise WrongInput(f"input {tensor.name!r} has {name} data in JSON: expected binary data, which alone is exact")
@@ -51,7 +53,7 @@ def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int,
 
 
 def _type_of(tensor: Tensor, dtype: DType, text: bytearray, start: int, stop: int) -> InputType:
-    """Return the type of one input that is the whole tensor: flat, or of the tensor's shape."""
+    """Return the type of an input that is the whole tensor: flat, or of the tensor's shape."""
     first, _ = strip(text, start, stop)
     is_flat = text.find(b"[", first + 1, stop) < 0
     if not is_flat and len(tensor.shape) > MAX_DIMENSIONS:
@@ -77,8 +79,10 @@ def _decode(text: bytearray, start: int, stop: int) -> Any:
 
 
 def _flat(tensor: Tensor, data: Any, count: int) -> list[Any]:
-    """Return the elements in order. Raises WrongInput if there are more or fewer than the shape says, or the lists have
-    another shape."""
+    """Return the elements in order.
+
+    Raises WrongInput if there are more or fewer than the shape says, or the lists have another shape.
+    """
     if not isinstance(data, list):
         raise WrongInput(f"input {tensor.name!r} has data {show(data)}: expected a list")
     wrong = WrongInput(f"input {tensor.name!r} has data of another shape: expected {list(tensor.shape)}")

@@ -1,4 +1,4 @@
-"""``POST /v2/models/{app}/observe``: the body of an observe call, or feedback as tensors."""
+"""Answers ``POST /v2/models/{app}/observe``, with the body of an observe call, or feedback as tensors."""
 
 from clipper.errors import ClipperError
 from clipper.worker.frontend.budget import Budget
@@ -15,7 +15,7 @@ _MIN_PIECE_BYTES = 2
 
 
 class ObserveCall:
-    """The endpoint for observe calls with one head. ``reader`` reads those with tensors."""
+    """The endpoint for observe calls with the same head. ``reader`` reads those with tensors."""
 
     methods = ("POST",)
     error_json = staticmethod(error_json)

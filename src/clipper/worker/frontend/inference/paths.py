@@ -1,4 +1,4 @@
-"""Paths of the protocol."""
+"""Parses paths of the protocol."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ _SHARED_MEMORY = ("systemsharedmemory", "cudasharedmemory")
 
 
 class Target(NamedTuple):
-    """What a path asks for: a name of the tables above, ``load`` or ``shared_memory``.
+    """The target of a path: a name of the tables above, ``load`` or ``shared_memory``.
 
     ``model`` is an application's name; ``version`` is one of the application's model.
     """

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol: checks them, and makes rows of an application's input type of them.
+"""Checks tensors of the Open Inference Protocol, and turns them into rows of an application's input type.
 
 The first dimension counts the inputs; the others are the shape of each input. Numbers are converted if that is
 lossless. Tensors of any size are read in pieces: generators yield so that other requests get their turn.
@@ -16,11 +16,11 @@ from clipper.errors import WrongInput
 from clipper.values.inputs.numbers import FLOATS, NUMPY
 from clipper.values.types import MAX_DIMENSIONS, DType, InputType
 
-# Copying or converting this much takes a tenth of a millisecond.
+# Copying or converting this many bytes takes a tenth of a millisecond.
 PIECE_BYTES = 256 * 1024
 # Making this many rows one by one takes about as long.
 PIECE_ROWS = 256
-# Bound of the inputs in a request, the same as for a batch of a predict call.
+# The most inputs in a request: as many as in a batch of a predict call.
 MAX_ROWS = 10_000
 _LENGTH = struct.Struct("<I")
 _MAX_SIZE = 2**63 - 1
@@ -32,7 +32,7 @@ class Datatype(NamedTuple):
     """A datatype of the protocol.
 
     Attributes:
-        numpy: layout of an element; None for BYTES, whose elements have lengths of their own.
+        numpy: the layout of an element; None for BYTES, whose elements have lengths of their own.
         config: its name in a model's configuration.
     """
 
@@ -42,7 +42,7 @@ class Datatype(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """Size of an element; 0 for BYTES."""
+        """The size of an element; 0 for BYTES."""
         return 0 if self.numpy is None else self.numpy.itemsize
 
 
@@ -65,7 +65,7 @@ _OWN = {
     DType.BYTES: "BYTES",
 }
 _INTEGERS = tuple(name for name in DATATYPES if "INT" in name)
-# As in JSON, an integer is a valid float, and an integer of another size is valid if its value fits.
+# As in JSON, an integer is a valid float; an integer of another size is valid if its value fits.
 _TAKEN = {
     DType.INT32: _INTEGERS,
     DType.INT64: _INTEGERS,
@@ -103,8 +103,11 @@ class Tensor(NamedTuple):
 
 
 class TensorReader:
-    """Makes rows of one type from tensors. ``must_be_finite``: refuse NaN and infinities. Otherwise binary data may
-    have them, since a model may handle them."""
+    """Makes rows of one type from tensors.
+
+    ``must_be_finite``: whether NaN and infinities are refused. Otherwise binary data may have them, since a model may
+    handle them.
+    """
 
     def __init__(self, input_type: InputType, must_be_finite: bool = False) -> None:
         self.type = input_type
@@ -115,7 +118,7 @@ class TensorReader:
         """Check a tensor's description before its data is read.
 
         Raises:
-            WrongInput: this type cannot be made from it; the message says what was expected and what came.
+            WrongInput: this type cannot be made from the tensor; the message says what was expected and what came.
         """
         known = DATATYPES.get(datatype)
         if known is None:
@@ -157,13 +160,15 @@ class TensorReader:
         return np.array(tensor.shape[1:], "<u4").tobytes() if self.type.leading_dimensions else b""
 
     def is_as_it_is(self, tensor: Tensor) -> bool:
-        """Whether each row is a slice of the data, without conversion or checks."""
+        """Whether each row is a slice of the data, without a conversion or check."""
         is_own = tensor.datatype is self._own and self.type.dtype.is_numeric and self.type.dtype != DType.BOOL
         return is_own and not self.type.leading_dimensions and not self._must_be_finite
 
     def rows(self, tensor: Tensor, data: memoryview) -> Rows:
-        """Return the rows of a tensor with binary data: little-endian, without padding. Raises WrongInput if the data
-        has another size than the shape says, or an element is not of the type."""
+        """Return the rows of a tensor with binary data: little-endian, without padding.
+
+        Raises WrongInput if the data has another size than the shape says, or an element is not of the type.
+        """
         expected = self.size_bytes(tensor)
         if expected is None:
             return (yield from self._elements(tensor, data))
@@ -232,8 +237,7 @@ class TensorReader:
         return rows
 
     def element(self, tensor: Tensor, data: memoryview) -> Generator[None, None, bytes]:
-        """Return the row of one element of BYTES. Raises WrongInput if the type is string, and the element is not
-        UTF-8."""
+        """Return the row of an element of BYTES. Raises WrongInput if the type is string, and the element not UTF-8."""
         is_text = self.type.dtype == DType.STRING
         try:
             if len(data) <= PIECE_BYTES:
@@ -265,7 +269,8 @@ def check_shape(name: str, shape: Sequence[int]) -> None:
     """Check the number of dimensions, and that each has a length that the protocol can have.
 
     Raises:
-        WrongInput: no input type has so many, or a length is over 64 bits. Python cannot print a product of such.
+        WrongInput: no input type has so many, or a length is over 64 bits. Python cannot print a product of such
+            lengths.
     """
     if any(size > _MAX_SIZE for size in shape):
         raise WrongInput(f"{name!r} has a shape with a length over {_MAX_SIZE}: expected at most that")
