@@ -5,13 +5,14 @@ PY := .venv/bin/python
 # Else each process of the tests would compile Clipper again, and pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup check format test test-all test-scale compiled wheel mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
+.PHONY: help setup check format test test-all test-scale compiled wheel lowest mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test what takes minutes in all; PYTEST=\"tests/worker/frontend -x\" picks tests"
 	@echo "make test-all  make test, then all other tests, as CI does: what takes long, what runs alone, and the compiled form"
 	@echo "make test-scale  run the tests that take too long for CI: on a real Ray cluster, with two supervisors, with docker compose, under systemd"
 	@echo "make wheel   build wheels with the query path compiled, for each Python of 3.11 to 3.13 that is there"
+	@echo "make lowest  serve a model with the lowest versions of dependencies that pyproject.toml allows"
 	@echo "make image   build a Docker image with that wheel; PYTHON=python3.11 picks the Python of both"
 	@echo "make compiled  test the compiled form alone"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
@@ -99,6 +100,9 @@ compiled: setup
 
 wheel:
 	@sh scripts/wheel.sh
+
+lowest: setup
+	@sh scripts/lowest.sh
 
 SECONDS ?= 60
 fuzz: setup

@@ -6,12 +6,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from hdrh.histogram import HdrHistogram
-
 from benchmarks.harness.load import post
 from benchmarks.soak.facts import Asked
 from clipper.base.http1 import Answer
 from clipper.cli.load.arrivals import due_times_s
+from clipper.cli.load.histogram import Histogram
 from clipper.cli.load.inputs import Head, Requests, Sample
 from clipper.cli.load.records import BY_MODEL, outcome_of
 from clipper.cli.load.runner import PATIENCE_S
@@ -50,7 +49,7 @@ class Tally:
     late: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[float, str]] = field(default_factory=list)
-    latencies_us: HdrHistogram = field(default_factory=lambda: HdrHistogram(1, _HIGHEST_US, 3))
+    latencies: Histogram = field(default_factory=lambda: Histogram(_HIGHEST_US))
 
     def due(self, number: int, due_s: float, seen_s: float) -> None:
         self.offered += 1
@@ -77,7 +76,7 @@ class Tally:
 
     def _took(self, latency_s: float) -> None:
         self.late += latency_s > SLO_MS / 1e3
-        self.latencies_us.record_value(min(int(latency_s * 1e6) + 1, _HIGHEST_US))
+        self.latencies.record(latency_s)
 
     def failed(self, number: int, due_s: float, why: str) -> None:
         self.ends[why] += 1
@@ -88,7 +87,7 @@ class Tally:
         self.failed(number, due_s, "not sent")
 
     def facts(self, name: str, kills_s: Sequence[float]) -> Asked:
-        p50_ms, p99_ms = (self.latencies_us.get_value_at_percentile(percent) / 1e3 for percent in (50, 99))
+        p50_ms, p99_ms = (self.latencies.percentile_ms(percent) for percent in (50, 99))
         ends = dict(self.ends.most_common())
         return Asked(name, self.offered, ends, lost(self.failures, kills_s), self.late, p50_ms, p99_ms)
 

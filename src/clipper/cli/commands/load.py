@@ -4,7 +4,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -140,8 +139,6 @@ def load(
         api_key=api_key,
     )
     out = Output(as_json=json == _STANDARD_OUTPUT)
-    if find_spec("hdrh") is None:
-        raise Unavailable("clipper load needs hdrhistogram, which is not installed: pip install hdrhistogram")
     # Imported here, so that no other command pays for it.
     from clipper.cli.load.runner import carry_out
 

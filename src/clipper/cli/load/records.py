@@ -2,21 +2,19 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from hdrh.histogram import HdrHistogram
 from msgspec import Struct
 
 from clipper.base.http1 import Answer
+from clipper.cli.load.histogram import Histogram
 from clipper.cli.load.report import COUNTED, Latencies, Percentile, Run, Second, SenderFacts
 
 # The highest latency, in microseconds. A query waits for a connection and for its answer for at most a minute and some
 # seconds each; a longer latency counts as the highest.
 _HIGHEST_US = 200_000_000
-_DIGITS = 3
-_PERCENTILES = (50.0, 90.0, 99.0, 99.9)
+_PERCENTILES = (50.0, 90.0, 99.0, 99.9, 100.0)
 # Points of the curve of percentiles for each halving of the remaining share.
 _TICKS_PER_HALF_DISTANCE = 4
 # Distinct reasons and errors. Clipper has a dozen; a server that makes up new ones fills the table.
@@ -76,12 +74,13 @@ class _OpenSecond:
         self.offered = self.ended = self.by_model = self.good = self.defaults = self.errors = self.not_sent = (
             self.over_limit
         ) = 0
-        self.latencies_us = HdrHistogram(1, _HIGHEST_US, _DIGITS)
+        self.latencies = Histogram(_HIGHEST_US)
 
     def row(self, second: int) -> Second:
-        p99_us = self.latencies_us.get_value_at_percentile(99) if self.latencies_us.get_total_count() else None
         counts = {name: getattr(self, name) for name in COUNTED}
-        return Second(second=second, p99_ms=None if p99_us is None else p99_us / 1e3, **counts)
+        return Second(
+            second=second, p99_ms=self.latencies.percentile_ms(99) if self.latencies.count else None, **counts
+        )
 
 
 class Records:
@@ -98,8 +97,8 @@ class Records:
         self._errors: Counter[str] = Counter()
         self._open: dict[int, _OpenSecond] = {}
         self._rows: list[Second] = []
-        self._latencies_us = HdrHistogram(1, _HIGHEST_US, _DIGITS)
-        self._lags_us = HdrHistogram(1, _HIGHEST_US, _DIGITS)
+        self._latencies = Histogram(_HIGHEST_US)
+        self._lags = Histogram(_HIGHEST_US)
         self._waited = 0
         self._longest_wait_s = 0.0
 
@@ -112,7 +111,7 @@ class Records:
         if second not in self._open:
             self._open[second] = _OpenSecond()
         self._open[second].offered += 1
-        self._lags_us.record_value(min(int((seen_s - due_s) * 1e6) + 1, _HIGHEST_US))
+        self._lags.record(seen_s - due_s)
 
     def waited(self, number: int, due_s: float, sent_s: float) -> None:
         """Note a query that was sent after a wait for a connection."""
@@ -122,7 +121,7 @@ class Records:
     def answered(self, number: int, due_s: float, sent_s: float, answered_s: float, answer: Answer) -> None:
         latency_s = answered_s - due_s
         second = self._ended(due_s)
-        second.latencies_us.record_value(min(int(latency_s * 1e6) + 1, _HIGHEST_US))
+        second.latencies.record(latency_s)
         self._answered += 1
         is_late = latency_s > self._slo_s
         self._late += is_late
@@ -165,7 +164,7 @@ class Records:
     def _close(self, first: int) -> None:
         second = self._open.pop(first)
         self._rows.append(second.row(first))
-        self._latencies_us.add(second.latencies_us)
+        self._latencies.add(second.latencies)
 
     def last_second(self) -> Second | None:
         """Return the latest finished second, as far as its queries have ended, for display."""
@@ -195,16 +194,18 @@ class Records:
             unfinished=cut_off,
             answered=self._answered,
             late=self._late,
-            latency_ms=_latencies(self._latencies_us),
+            latency_ms=_latencies(self._latencies),
             sender=SenderFacts(
-                lag_ms=_latencies(self._lags_us),
+                lag_ms=_latencies(self._lags),
                 cpu_share=cpu_share,
                 connections=peak_connections,
                 waited_for_connection=self._waited,
                 longest_wait_ms=self._longest_wait_s * 1e3,
             ),
             seconds=tuple(self._rows),
-            percentiles=tuple(_curve(self._latencies_us)),
+            percentiles=tuple(
+                Percentile(round(percent, 5), ms) for percent, ms in self._latencies.curve(_TICKS_PER_HALF_DISTANCE)
+            ),
             **totals,
         )
 
@@ -213,14 +214,8 @@ def _count(counter: Counter[str], what: str) -> None:
     counter[what if what in counter or len(counter) < _MAX_KINDS else _OTHER_KINDS] += 1
 
 
-def _latencies(histogram: HdrHistogram) -> Latencies | None:
-    if not histogram.get_total_count():
+def _latencies(histogram: Histogram) -> Latencies | None:
+    if not histogram.count:
         return None
-    p50, p90, p99, p99_9 = (histogram.get_value_at_percentile(percent) / 1e3 for percent in _PERCENTILES)
-    return Latencies(p50=p50, p90=p90, p99=p99, p99_9=p99_9, max=histogram.get_max_value() / 1e3)
-
-
-def _curve(histogram: HdrHistogram) -> Iterator[Percentile]:
-    if histogram.get_total_count():
-        for item in histogram.get_percentile_iterator(_TICKS_PER_HALF_DISTANCE):
-            yield Percentile(round(float(item.percentile_level_iterated_to), 5), item.value_iterated_to / 1e3)
+    p50, p90, p99, p99_9, most = map(histogram.percentile_ms, _PERCENTILES)
+    return Latencies(p50=p50, p90=p90, p99=p99, p99_9=p99_9, max=most)
