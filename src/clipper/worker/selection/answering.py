@@ -28,23 +28,23 @@ from clipper.worker.telemetry.watch import Watch
 # settled, it does not wait for one below the second.
 HARDLY_IN_TIME = 0.1
 USUALLY_IN_TIME = 0.5
-# Errors that mean that there was no time, and not that the model cannot answer.
+# Errors that mean that there was no time, and not that the model failed.
 NO_TIME = ("timeout", "overloaded")
 TOO_LARGE_TO_COMBINE = (
     f"an output may have over {MAX_READ_BYTES} bytes as JSON, which the application's policy cannot combine or find a "
     "confidence in: have models return less, or use a policy that answers with the output of one model"
 )
-# Sources that are remembered: of a dozen models, most subsets that can answer in time.
+# Sources that are remembered: enough for most subsets of a dozen models that can answer in time.
 MAX_SOURCES = 1024
 
 
 class Answering:
-    """Answers one application's queries.
+    """Answers an application's queries.
 
     Attributes:
         name: the application's name.
-        complete: called once all models that a query asked have answered or failed: ``finish``, or, if the policy may
-            ask further models, ``Stages.go_on``.
+        complete: called once all models of a query have answered or failed: ``finish``, or ``Stages.go_on`` if the
+            policy may ask further models.
         rescue: called instead if none of them has answered: ``finish``, or ``Stages.go_on`` if there are other models.
         now_s: the loop's clock.
         goes_on, feedback_ttl_s, input_type: copies from the terms, which are read for each query.
@@ -75,18 +75,19 @@ class Answering:
         self.follow(terms)
 
     def follow(self, terms: Terms) -> None:
-        """Answer by these terms from now on, also the queries in flight."""
+        """Answer by these terms from now on, including the queries in flight."""
         self.terms = terms
         self.goes_on, self.feedback_ttl_s = terms.selector.goes_on, terms.feedback_ttl_s
         self.input_type = terms.input_type
-        # What each query would otherwise find out anew.
+        # These follow from the terms, and each query would otherwise compute them.
         selector = terms.selector
         self._slo_s = terms.slo_s
         self._may_keep_inputs = selector.may_need_input
         self._believes_one = selector.believes_one
         self._tries = bool(terms.tried)
         self._sources.clear()
-        # The choice of most queries, if there is no other and the one output is the answer; and the source of that.
+        # The choice of most queries, if it is the only one and the single output is the answer; and the answer's
+        # source.
         self._usual_choice, self._usual_source = terms.only_choice if selector.believes_one else None, NO_SOURCE
         if self._usual_choice is not None:
             key = terms.arms.key(self._usual_choice.models[0])
@@ -120,7 +121,7 @@ class Answering:
             self.consider_leaving(query)
 
     def shadow_came(self, query: Query, name: str, output: Output) -> None:
-        """Take the output of a shadow model, for which no answer waits. One that no feedback can judge is not kept."""
+        """Take the output of a shadow model, for which no answer waits. Drop one that no feedback can judge."""
         if not is_readable(output):
             return
         if query.shadow_outputs is None:
@@ -133,7 +134,8 @@ class Answering:
         """Answer now if the models that are still missing are not worth waiting for.
 
         A model is worth waiting for if enough of its recent outputs were in time. Once the answer is settled, so that
-        only its confidence may still grow, that means more often than not; with ``wait`` set to ``decided``, none is.
+        only its confidence may still grow, more than half of them must have been; with ``wait`` set to ``decided``, no
+        model is worth it then.
         """
         choice, terms = query.choice, self.terms
         if choice is None or query.first_output is None or terms.wait == "all" or not query.is_readable:
@@ -144,7 +146,7 @@ class Answering:
             threshold = terms.confidences.least_share(terms.threshold)
         try:
             is_settled = threshold is not None and terms.selector.is_settled(choice, outputs, lost, threshold)
-        except PolicyFailed:  # it is counted; it is no reason to answer without the missing models
+        except PolicyFailed:  # the failure is counted, and no reason to answer without the missing models
             is_settled = False
         if not (is_settled and terms.wait == "decided"):
             least = USUALLY_IN_TIME if is_settled else HARDLY_IN_TIME
@@ -174,7 +176,7 @@ class Answering:
     # -- the answer --------------------------------------------------------------------------------------
 
     def finish(self, query: Query) -> None:
-        """Answer with the outputs that are there: all have come, or the deadline has passed."""
+        """Answer with the outputs that have come: all have, or the deadline has passed."""
         asker = query.asker
         query.done = True
         query.asker = None
@@ -182,7 +184,7 @@ class Answering:
             return
         now_s = self.now_s()
         latency_s = now_s - query.arrival_s
-        # As record() does, without a call for each query.
+        # The same as record(), without a call for each query.
         latencies = self.counts.latency_s
         latencies.counts[bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
         latencies.sum += latency_s
@@ -192,7 +194,7 @@ class Answering:
         # The policy may combine by the input, even if the input is not kept.
         row, is_large = query.row, False
         if self.feedback_ttl_s:
-            # Most policies never need it, which is asked without a call for each query.
+            # Most policies never need the input, which is checked without a call for each query.
             if choice is not None and not (self._may_keep_inputs and self._may_need_input(query)):
                 query.row = None
             # Whether one short output can be read needs no call.
@@ -202,7 +204,7 @@ class Answering:
                 self._joins.remember(query, now_s)
         if choice is None or output is None:
             self.answer_without(query, asker)
-            # No model answered before the deadline: the default or an error is sent just before it.
+            # No model answered in time: the default or an error is sent just before the deadline.
             if query.reason == "timeout" and latency_s <= self._slo_s:
                 self.counts.slo_misses += 1
         elif choice is self._usual_choice:
@@ -232,7 +234,7 @@ class Answering:
         watch = self._watch
         if watch is None or (query.note is None and latency_s <= watch.slow_s):
             return
-        note, query.note = query.note, None  # a query is kept for feedback, and its note is not
+        note, query.note = query.note, None  # the query is kept for feedback, but its note is not
         models = query.choice.models if query.choice is not None else ()
         slo_s, reason = self.terms.slo_s, query.reason or ""
         watch.ended(EndedQuery(self.name, query.id, query.arrival_s, now_s, slo_s, models, query.stage, reason, note))
@@ -285,7 +287,7 @@ class Answering:
             query.said = terms.confidences.say(choice, combined)
             self._joins.grow(query.id, SAID_BYTES)
             confidence = terms.confidences.confidence(query.said, query.arms)
-        # A policy combines texts. If the answer is the text of one of them, it keeps its numbers.
+        # A policy combines texts. If the answer is the text of an output, it keeps that output's numbers.
         answer = _behind(query, combined.output, outputs)
         query.confidence = confidence
         if len(choice.models) > 1 or terms.confidences is not None:
@@ -329,7 +331,7 @@ class Answering:
             chance, stands_in = None, not self.goes_on and query.stage > 1
 
     def _count_trials(self, query: Query, choice: Choice, now_s: float) -> None:
-        """Count which models failed or are late, for newcomers on trial: only of those that the query awaited."""
+        """Count, for newcomers on trial, which of the models that the query awaited failed or are late."""
         if query.is_settled and query.missing:
             return
         missing = [
@@ -342,12 +344,12 @@ class Answering:
         self.trials.ended(query.id, choice.models, missing, error, now_s, late=late)
 
     def excuses(self, query: Query, model: str) -> bool:
-        """Return whether a model is late for a query while it may be: it is a newcomer that warms up."""
+        """Return whether a model is excused for being late for a query: it is a newcomer that warms up."""
         ramp = query.arms.ramps.get(model)
         return ramp is not None and self.trials.is_warming(ramp, query.deadline_s) and query.is_late(model)
 
     def _may_need_input(self, query: Query) -> bool:
-        """Whether feedback may need the input, which is most of a query's size: to ask a model, or for itself."""
+        """Whether feedback may need the input, which is most of a query's size: to ask a model, or to learn from it."""
         selector = self.terms.selector
         if query.choice is None:
             return True
@@ -359,7 +361,7 @@ class Answering:
 
 
 def _behind(query: Query, text: bytes, texts: dict[str, bytes]) -> Output:
-    """Return the output whose text this is; the text itself if it is of none."""
+    """Return the output with this text; the text itself if no output has it."""
     if query.first_output is not None and text == texts.get(query.first_model or ""):
         return query.first_output
     for model, output in (query.more_outputs or {}).items():

@@ -1,4 +1,4 @@
-"""One application in a query worker: asks models for its queries, and answers each query by its deadline."""
+"""An application in a query worker: asks models for its queries, and answers each query by its deadline."""
 
 import asyncio
 import logging
@@ -47,7 +47,7 @@ class Surroundings:
         asking: bounds the feedback that models are being asked for; see ``Learner``.
         make: makes an application's policy and loss, without waiting for a user's code.
         decisions: the decision log; None if there is none.
-        watch: is told of queries that are slow, or whose request has a note; None if nobody wants to know of them.
+        watch: is told of queries that are slow, or whose request has a note; None if there is no watch.
     """
 
     predictor: Predictor
@@ -65,15 +65,15 @@ class Surroundings:
 class Application:
     """Answers an application's queries.
 
-    What depends on a snapshot is in ``terms``, which is replaced as a whole; everything else outlives snapshots.
-    All queries have one SLO, so they expire in order of arrival: see ``Deadlines``.
+    Everything that depends on a snapshot is in ``terms``, which is replaced as a whole; the rest outlives snapshots.
+    All queries have the same SLO, so they expire in order of arrival: see ``Deadlines``.
 
     Attributes:
         snapshot: the settings in force.
-        terms: what follows from the settings and the running versions.
+        terms: the terms that follow from the settings and the running versions.
         answering: answers queries after their models were asked.
         stages: lets a query ask further models, by its policy or in place of one that fails; None if there is no other.
-        counts, outcomes, forecasts, trials, contexts: what queries and feedback have left behind.
+        counts, outcomes, forecasts, trials, contexts: the state that queries and feedback have made.
     """
 
     def __init__(self, snapshot: ApplicationSnapshot, surroundings: Surroundings) -> None:
@@ -100,7 +100,8 @@ class Application:
             surroundings.watch,
         )
         self._deadlines = Deadlines(self.answering.finish)
-        # Of those who wait for a model to wake, also once it is awake. Each of the two is in order by itself.
+        # The deadlines of queries that wait for a model to wake, even once it is awake. Each of the two is in order by
+        # itself.
         self._waking_deadlines = Deadlines(self.answering.finish)
         self._deadlines_now = self._deadlines
         self._reads = ContextReads(self.load)
@@ -108,7 +109,7 @@ class Application:
         self._follow_terms()
 
     def can_follow(self, snapshot: ApplicationSnapshot) -> bool:
-        """Whether ``snapshot`` has other settings of this same application, and not another one of the same name."""
+        """Whether ``snapshot`` has other settings of this application, and not another application of its name."""
         return snapshot.id == self.snapshot.id and snapshot.input_type == self.snapshot.input_type
 
     def follow(self, snapshot: ApplicationSnapshot) -> None:
@@ -122,7 +123,7 @@ class Application:
         self._follow_terms()
 
     def follow_code(self) -> None:
-        """The code of the policy and loss has been loaded, or has failed to load: use what there is now."""
+        """Use the code of the policy and loss, which has been loaded, or has failed to load."""
         self.terms = self._terms(Selector(self.snapshot, self.counts, self.surroundings.make))
         self._follow_terms()
 
@@ -169,7 +170,7 @@ class Application:
         timeout_s: float | None = None,
         request: RequestNote | None = None,
     ) -> Query:
-        """Answer one input: ``asker`` is called now or later, by the deadline.
+        """Answer an input: ``asker`` is called now or later, by the deadline.
 
         Args:
             row: the input's raw buffer, of this application's input type.
@@ -179,7 +180,7 @@ class Application:
             context: the user, session or other group whose state the policy uses.
             features: raw buffer of float64 features for the policy; None if the input itself is the features.
             timeout_s: the client's timeout, if it is shorter than the SLO.
-            request: what is noted of the request that asks; None if nothing is.
+            request: the note on the request that asks; None if there is none.
 
         Raises:
             NotFound: this version does not run.
@@ -193,7 +194,7 @@ class Application:
         if terms.features_are_input:
             features = terms.features_of(row)
         deadline_s = arrival_s + (terms.budget_s if timeout_s is None else min(terms.budget_s, timeout_s))
-        # As take() does, without a call for each query.
+        # The same as take(), without a call for each query.
         ids = self._ids
         query_id = ids.next
         ids.next = query_id + 1 if query_id < ids.last else ids.first
@@ -234,7 +235,7 @@ class Application:
         self.answering.answer_without(query, asker)
 
     def close(self) -> None:
-        """The application was removed: answer its queries. Requests that are being read may still ask."""
+        """Answer the queries of an application that was removed. Requests that are being read may still ask."""
         if self.stages is not None:
             self.stages.close()
         for query in (*self._deadlines.clear(), *self._waking_deadlines.clear()):
@@ -242,7 +243,7 @@ class Application:
             self.answering.finish(query)
 
     def end_waits(self) -> None:
-        """Answer the queries that wait, soon, as at their deadlines."""
+        """Answer the waiting queries soon, as if their deadlines had come."""
         for deadlines in (self._deadlines, self._waking_deadlines):
             deadlines.bring_forward(0.0)
 
@@ -274,11 +275,11 @@ class Application:
         return terms.selector.select_beside(terms.ramp, terms.models, totals, query, random or self.surroundings.random)
 
     async def load(self, context: str | None = None) -> None:
-        """Read learned state from the store, if the store is available; until then it is as if nothing was learned."""
+        """Read learned state from the store. While the store is not available, use the state in memory."""
         try:
             await self.contexts.load(context)
         except ClipperError as error:
-            if not self._is_store_down:  # log it once, not for each query
+            if not self._is_store_down:  # log the failure once, and not for each query
                 log.warning(
                     "application %(application)s uses only what it has learned in memory: %(error)s",
                     {"application": self.name, "error": error},
@@ -312,7 +313,7 @@ class Application:
             if availability.chances is not None:
                 view, models = self._within_reach(query, row, totals, availability)
         try:
-            # As select() does.
+            # The same as select().
             choice = terms.selector.select_beside(terms.ramp, models, totals, view, self.surroundings.random)
         except PolicyFailed as error:
             query.failure = error.code, str(error)

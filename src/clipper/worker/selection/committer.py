@@ -1,9 +1,9 @@
 """Group commit: observations that arrive while the store is busy are written together in its next batch.
 
-An observation goes two steps. It is *applied* once the store has it and whoever reads the store sees it; then it is
-added to memory, too. It is *durable* once it would survive a kill of every process; then it is acknowledged. Batches
-are applied one after another, and none waits for an earlier one to be durable: a Redis that writes its file once a
-second would otherwise take one batch a second.
+An observation takes two steps. It is *applied* once the store has it and readers of the store see it; then it is added
+to memory, too. It is *durable* once it would survive a kill of every process; then it is acknowledged. Batches are
+applied one after another, and no batch waits for an earlier batch to be durable: otherwise a Redis that writes its file
+once a second would take a batch a second.
 """
 
 import asyncio
@@ -19,22 +19,23 @@ from clipper.learning.stores.store import EVERYONE, Observation, Store
 
 log = logging.getLogger(__name__)
 
-# Observations that are added to memory, or acknowledged, in one turn of the loop.
+# The most observations that are added to memory, or acknowledged, in a turn of the loop.
 MAX_TOLD = 100
-# At 10,000 observations a second, a second of them, in which Redis writes its file. If more wait, the store does not
+# At 10,000 observations a second, those of a second, in which Redis writes its file. If more wait, the store does not
 # keep up, and an error is better.
 MAX_WAITING = 10_000
-# Bound of waiting arrays: some hundred times the size of all other waiting observations.
+# The bound on waiting arrays: some hundred times the size of all other waiting observations.
 MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
 
 # During a wait for the disk, feedback gathers for this share of the longest recent wait, since an
 # acknowledgement takes as long anyway; but not for longer than this, since until then other workers do not know of it.
 GATHER_SHARE, MAX_GATHER_S = 0.1, 0.1
-# Waits for the disk at once: one that begins while another lasts may end with it. With Redis each has a connection.
+# The most waits for the disk at once: a wait that begins during another may end with it. With Redis each has a
+# connection.
 MAX_SYNCS = 10
-# A failure is a problem for so long: whoever sends feedback tries again within that, or there is nobody who knows more.
+# How long a failure counts as a problem: a sender of feedback tries again within this time, or no sender is left.
 PROBLEM_S = 60.0
-# By this the longest wait counts less with each further one.
+# The factor by which the longest wait counts less with each further wait.
 WAIT_KEPT = 0.9
 
 
@@ -48,11 +49,11 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Pieces that the store has. What they add is not kept: arrays would be many while the disk is waited for.
+    """Pieces that the store has. Their additions are not kept: arrays would be many during the wait for the disk.
 
     Attributes:
-        durable: of each, the future.
-        are_new: of each, whether it was added.
+        durable: the future of each piece.
+        are_new: whether each piece was added.
         told: set once all have been added to memory.
     """
 
@@ -65,17 +66,17 @@ class Committer:
     """Writes observations to the store, in the order in which they came.
 
     Attributes:
-        written: ids of the applications that observations came for, until somebody takes them out.
-        between_batches: held while a batch is applied. Whoever holds it reads states that no commit is changing.
+        written: the ids of applications with observations, until a reader takes them out.
+        between_batches: held while a batch is applied. A reader that holds it reads states that no commit is changing.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: deque[_Piece] = deque()
         self._waiting_arrays_bytes = 0
-        # What is applied, and no wait for the disk covers it yet.
+        # The applied batches that no wait for the disk covers yet.
         self._applied: list[_Batch] = []
-        # Pieces that are applied and not acknowledged.
+        # The number of pieces that are applied and not acknowledged.
         self._undurable = 0
         self._writing: asyncio.Task[None] | None = None
         # The loop only keeps weak references to tasks.
@@ -90,11 +91,12 @@ class Committer:
     def submit(self, observation: Observation, applied: Callable[[bool], None]) -> "asyncio.Future[bool]":
         """Return a future that is done once the observation is durable; its result is whether the observation is new.
 
-        It fails with ``StoreUnavailable`` if the store cannot be written. Nothing was added then; or, if the store
-        took it and does not say that it is on disk, it may be there or not.
+        It fails with ``StoreUnavailable`` if the store cannot be written. Then nothing was added; but if the store took
+        the observation and does not confirm that it is on disk, it may be there or not.
 
         Args:
-            applied: called before that, and while ``between_batches`` is held, with whether the store was added to.
+            applied: called before the future is done, and while ``between_batches`` is held, with whether the
+                observation was added.
 
         Raises Overloaded if too many observations are waiting.
         """
@@ -109,7 +111,7 @@ class Committer:
         return piece.durable
 
     def check_room(self) -> None:
-        """Check that ``submit`` has room. Raises Overloaded if it has none."""
+        """Raise Overloaded if ``submit`` has no room."""
         if not self.has_room:
             raise Overloaded(
                 f"{len(self._waiting) + self._undurable} observations wait for the selection store, which does not "
@@ -118,7 +120,7 @@ class Committer:
 
     @property
     def problem(self) -> str | None:
-        """The reason why the store could not be written; None if it could since, or if that is long ago."""
+        """The reason why the store could not be written; None if it was written since, or the failure is long ago."""
         is_over = asyncio.get_running_loop().time() - self._failed_s > PROBLEM_S
         return None if is_over else self._why_failed
 
@@ -157,7 +159,7 @@ class Committer:
                 if not piece.durable.done():
                     piece.durable.set_exception(why)
             return
-        # In the step in which the store has them: a wait for the disk that begins later is for all of them.
+        # Made in the step in which the store has the pieces: a wait for the disk that begins later covers all of them.
         batch = _Batch([piece.durable for piece in pieces], are_new, asyncio.Event())
         self._applied.append(batch)
         self._undurable += len(pieces)
@@ -184,7 +186,7 @@ class Committer:
         self._begin_sync()
 
     async def _sync(self) -> None:
-        """Acknowledge all that is applied."""
+        """Wait for the disk, and acknowledge the applied batches."""
         if len(self._syncs) > 1:
             await asyncio.sleep(self._gather_s)
         self._is_gathering = False
@@ -221,11 +223,11 @@ def _unavailable(error: Exception) -> ClipperError:
 def _tell(applied: Callable[[bool], None], was_added: bool) -> None:
     try:
         applied(was_added)
-    except Exception:  # a bug of ours: the others of the batch must be told
+    except Exception:  # a bug in Clipper: the other pieces of the batch must be told
         log.exception("an observation could not be added to memory")
 
 
 def _arrays_bytes(observation: Observation) -> int:
-    """Return the size of its arrays. Only the application's own state has arrays, contexts have none."""
+    """Return the size of a piece's arrays. Only the application's own state has arrays; contexts have none."""
     common = observation.increments.get(EVERYONE, {})
     return sum(amount.nbytes for amount in common.values() if isinstance(amount, np.ndarray))

@@ -20,7 +20,7 @@ from clipper.worker.selection.contexts import Contexts
 # A curve is fitted again once this share of the answers behind it is new. A fit takes 0.15 ms: with a query after each
 # of a thousand pieces of feedback a second, fitting each time would take a seventh of a worker's time.
 REFIT_SHARE = 0.01
-# Stands for the model of an answer that several models made.
+# The model of an answer that several models made.
 SEVERAL = ""
 
 
@@ -32,7 +32,7 @@ class Answered(Protocol):
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
-    """The answer of an application's models, whether it was believed or not, and its raw confidence.
+    """The answer of an application's models, believed or not, and its raw confidence.
 
     Attributes:
         answer: JSON text.
@@ -59,7 +59,7 @@ class Confidences:
     """Makes an application's confidences, if they are not simply the policy's.
 
     The calibration is the application's, over all contexts: confidence depends more on the model than on the context,
-    and one context has too little feedback.
+    and a context has too little feedback.
 
     Args:
         loss: the application's loss. An answer is right to the degree of 1 minus its loss. Under ``log``, which judges
@@ -85,8 +85,8 @@ class Confidences:
         """Return the confidence to answer with.
 
         Args:
-            arms: the versions that were asked. For a version that no link leads to now, such as one that a query named,
-                the raw confidence is returned, since its curve is not in memory.
+            arms: the versions that were asked. For a version that no link leads to now, such as a version that a query
+                named, the raw confidence is returned, since its curve is not in memory.
         """
         if not self.calibrates or arms.key(said.model) != self._contexts.arms.key(said.model):
             return said.confidence
@@ -102,7 +102,7 @@ class Confidences:
         """Return what feedback adds to the application's state, by version and name.
 
         Args:
-            said: the answer that it is on.
+            said: the answer that the feedback is on.
             query: the answered query; None for feedback on an input, which would be answered with ``said`` now.
 
         Raises InvalidArgument if the label cannot be compared with the answer, and PolicyFailed if the user's own loss

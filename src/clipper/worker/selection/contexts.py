@@ -1,9 +1,9 @@
-"""What one application has learned: its own state, and a state for each of its contexts.
+"""The learned state of an application: its own state, and a state for each of its contexts.
 
 A bounded number of contexts is in memory, and all are in the store. A context is read when it is first queried.
 
-Memory follows the store in two ways, which must not count an observation twice. What this worker commits is added to
-memory once the store reports it durable; and a state is read again when another worker has changed it. A read that
+Memory follows the store in two ways, which must not count an observation twice. This worker's commits are added to
+memory once the store reports them durable; and a state is read again when another worker has changed it. A read that
 overlaps a commit may or may not contain it. So states are read again only between commits (``reload``), and a state
 that was first read at any other time (``load``) is soon read again.
 """
@@ -22,20 +22,21 @@ from clipper.learning.mathematics.weighing import prefix_of, surplus
 from clipper.learning.stores.gathered_reads import READ_AT_ONCE
 from clipper.learning.stores.store import EVERYONE, Store
 
-# A context takes about 6 KB with five models, and 10 KB with ``adaptive``. The least recently used is evicted, and read
-# again when it is needed.
+# A context takes about 6 KB with five models, and 10 KB with ``adaptive``. The least recently used context is evicted,
+# and read again when it is needed.
 MAX_CONTEXTS = 10_000
-# Numbers in all states together; each takes about 1 KB with what is derived from it. A state of ``stacking`` has some 9
-# with three models, 26 with five and 281 with sixteen: 10,000 of these would take 2.3 GB.
+# Numbers in all states together; each takes about 1 KB with the values derived from it. A state of ``stacking`` has
+# some 9 numbers with three models, 26 with five and 281 with sixteen: 10,000 of the largest would take 2.3 GB.
 MAX_NUMBERS = 120_000
 
 
 class _State:
-    """A context's ledger, with values derived from it, which are cached while it does not change: its totals by the
-    links' names, and the same mixed with the application's.
+    """A context's ledger, with values derived from it, which are cached while it does not change.
+
+    They are its totals by the links' names, and the same mixed with the application's.
 
     Attributes:
-        counted: numbers of the ledger that count towards ``MAX_NUMBERS``.
+        counted: how many numbers of the ledger count towards ``MAX_NUMBERS``.
     """
 
     __slots__ = ("_arms", "_seen", "_view", "counted", "ledger", "mixed", "mixed_from")
@@ -65,7 +66,7 @@ class Contexts:
 
     Attributes:
         is_loaded: whether the application's own state has been read. Until then it looks as if nothing was learned,
-            which is good enough to select by, but not to add to.
+            which is good enough for selections, but not for additions.
         arms: the versions behind the links' names.
     """
 
@@ -81,7 +82,7 @@ class Contexts:
         self._uncertain: set[str] = set()
         # Number of observations in each state that the store has not answered yet.
         self._pending: Counter[str] = Counter()
-        # How often each state is being read, and which of them an observation overlaps.
+        # The number of reads of each state in progress, and the states of which a read overlaps an observation.
         self._being_read: Counter[str] = Counter()
         self._overlapped: set[str] = set()
         self.is_loaded = False
@@ -105,7 +106,7 @@ class Contexts:
             self.arms = arms
 
     def totals(self, context: str | None) -> Totals | None:
-        """Return the totals of a context, or None if it must be loaded first; for None, the application's totals.
+        """Return the totals of a context, or None if it must be loaded first. The context None is the application.
 
         Numbers are by the links' names, each for the version that it stands for.
         """
@@ -155,7 +156,7 @@ class Contexts:
 
     @contextmanager
     def _reading(self, names: Sequence[str]) -> Iterator[None]:
-        """Notice which states a commit overlaps while they are read."""
+        """Note which states a commit overlaps while they are read."""
         for name in names:
             self._being_read[name] += 1
             if name in self._pending:
@@ -178,8 +179,10 @@ class Contexts:
             self._uncertain.add(_name(context))
 
     async def reload(self, names: Iterable[str]) -> None:
-        """Read states again, by their names in the store, if they are in memory. No commit may be in progress. One that
-        cannot be read stays as it is, and among ``to_reload``. Raises StoreUnavailable if none could be read."""
+        """Read states again, by their names in the store, if they are in memory. No commit may be in progress.
+
+        A state that cannot be read stays unchanged, and among ``to_reload``. Raises StoreUnavailable if none can be.
+        """
         held = self.held(names)
         self._uncertain.update(held)
         for name, found in zip(held, await self._store.load_many(self._application, held)):
@@ -188,7 +191,7 @@ class Contexts:
             except StoreUnavailable:
                 continue
             self._keep(None if name == EVERYONE else name, ledger)
-            # A state keeps the sums of two epochs, and of a few lineups, or it would take ever longer to read.
+            # A state keeps the sums of two epochs, and of a few lineups; otherwise it would take ever longer to read.
             outdated = surplus(ledger.totals().numbers, self.arms.lineup) if name == EVERYONE else ()
             surpluses = [key for lineup in outdated for key in ledger.keys_of(prefix_of(lineup))]
             if stale := ledger.stale() + surpluses:
@@ -207,7 +210,7 @@ class Contexts:
 
     @property
     def has_to_reload(self) -> bool:
-        """Whether there may be any ``to_reload``: of a thousand applications this is asked four times a second."""
+        """Whether there may be any ``to_reload``. It is asked four times a second of a thousand applications."""
         return not self.is_loaded or bool(self._uncertain)
 
     def to_reload(self) -> list[str]:
@@ -217,7 +220,7 @@ class Contexts:
         return unread + [name for name in self._uncertain if name != EVERYONE or self.is_loaded]
 
     def _ledger_of(self, found: dict[str, Amount] | StoreUnavailable) -> Ledger:
-        """Raises StoreUnavailable if the state cannot be read, or is not one that Clipper wrote."""
+        """Return a state's ledger. Raises StoreUnavailable if it cannot be read, or was not written by Clipper."""
         if isinstance(found, StoreUnavailable):
             raise found
         try:
@@ -246,7 +249,7 @@ class Contexts:
     # -- learning ----------------------------------------------------------------------------------------
 
     def begin(self, context: str | None, increments: Keyed) -> dict[str, Amount]:
-        """Return what to add to the store for one observation. Call ``end`` once the store has answered.
+        """Return the additions to the store for an observation. Call ``end`` once the store has answered.
 
         Observations in progress count as made, so that each of many at once has its own place in time.
 
@@ -258,7 +261,7 @@ class Contexts:
         ledger = self._ledger(context)
         if context is not None:
             increments = {key: amount for key, amount in increments.items() if not isinstance(amount, np.ndarray)}
-        # If the state was just evicted, an empty ledger tells the time as well.
+        # If the state was just evicted, an empty ledger gives the same time.
         entries = (ledger or Ledger(self._half_life)).entries(increments, ahead=self._pending[name])
         self._pending[name] += 1
         if name in self._being_read:
@@ -266,7 +269,7 @@ class Contexts:
         return entries
 
     def end(self, context: str | None, entries: dict[str, Amount], *, was_added: bool) -> None:
-        """The store has answered. A context that is not in memory will have the observation when it is next loaded."""
+        """Take the store's answer. A context that is not in memory has the observation when it is next loaded."""
         name = _name(context)
         self._pending[name] -= 1
         if not self._pending[name]:
@@ -280,7 +283,7 @@ class Contexts:
                 self._uncertain.add(name)
 
     def doubt(self, contexts: Iterable[str | None]) -> None:
-        """Have states read again: the store may have lost additions, or have additions that it did not confirm."""
+        """Let states be read again: the store may have lost additions, or have additions that it did not confirm."""
         self._uncertain.update(self.held(map(_name, contexts)))
 
     def _ledger(self, context: str | None) -> Ledger | None:

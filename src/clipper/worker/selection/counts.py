@@ -1,4 +1,4 @@
-"""Counters of one application: its queries, and what it has learned from."""
+"""The counters of an application: its queries, and its feedback."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -26,11 +26,12 @@ class ApplicationCounts:
     Most are those of ``SelectionStatistics``.
 
     Attributes:
-        selected: how often each set of models was asked together, without the following.
-        only_models, only_times: the models that every query asks now, if there is no choice, and how often they were.
+        selected: how often each set of models was asked together, without those of ``only_times``.
+        only_models, only_times: the models that every query asks now, if there is no choice, and how often they were
+            asked.
         missing: answers, defaults and errors that were sent without this selected model's output.
-        scored, loss, weight, weighted_loss: by model; see ``ModelSelectionStatistics``.
-        explanations: by reason, that of the latest default or error.
+        scored, loss, weight, weighted_loss: sums by model; see ``ModelSelectionStatistics``.
+        explanations: by reason, the explanation of the latest default or error.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class ApplicationCounts:
         self.last_policy_error = problem
 
     def follow_only(self, models: tuple[str, ...]) -> None:
-        """Count in ``only_times``, from now on, how often these models were asked; that is all but free."""
+        """Count in ``only_times``, from now on, how often these models are asked, which costs next to nothing."""
         if self.only_times:
             self.selected[self.only_models] += self.only_times
         self.only_models, self.only_times = models, 0
@@ -75,7 +76,7 @@ class ApplicationCounts:
         self.selected[models] += 1
 
     def bound_sets(self) -> None:
-        """A user's policy may ask ever new sets of models together: count them by model once there are too many."""
+        """Count sets by model once there are too many, since a user's policy may always ask new sets."""
         if len(self.selected) > MAX_SETS:
             self.follow_only(self.only_models)
             self.selected = Counter({(model,): times for model, times in self._selected().items()})
@@ -88,11 +89,11 @@ class ApplicationCounts:
         weights: Mapping[str, float] = NO_WEIGHTS,
         context_loss: float | None = None,
     ) -> None:
-        """Count one observation.
+        """Count an observation.
 
         Args:
             answer_loss: loss of the answer; None if the feedback does not say.
-            weights: by model, if what came with the query picked it; others count as 1.
+            weights: the weights of models that were picked by the query's own data; other models count as 1.
             context_loss: what the query adds to the loss of its context's best model; None if the policy does not learn
                 by the context.
         """

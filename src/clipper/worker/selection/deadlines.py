@@ -9,14 +9,15 @@ from clipper.worker.selection.query import Query
 
 # The loop's timers are rounded to whole milliseconds, so they may fire half a millisecond early.
 TIMER_EARLY_S = 0.0005
-# At most this many queries are answered in one turn, a millisecond of work, or four by gRPC: a batch has one deadline.
+# The most queries that are answered in a turn: a millisecond of work, or four by gRPC. All queries of a batch have the
+# same deadline.
 MAX_EXPIRING = 100
 
 
 class Deadlines:
     """Calls ``finish`` with each query that has no answer at its deadline.
 
-    Queries of one application have one SLO, so they expire in order of arrival: one FIFO and one timer serve all.
+    Queries of an application have the same SLO, so they expire in order of arrival: a FIFO and a timer serve all.
     Queries that waited at the worker's door may come out of order, and are inserted in their place.
     """
 
@@ -32,7 +33,7 @@ class Deadlines:
 
     def wait(self, query: Query) -> None:
         waiting = self._waiting
-        # Removing one for each that is added keeps it short; the rest of a rush is removed at its deadlines.
+        # To remove a query for each that is added keeps the list short; the rest of a rush is removed at its deadlines.
         if waiting and waiting[0].done:
             waiting.popleft()
         if waiting and waiting[-1].deadline_s > query.deadline_s:

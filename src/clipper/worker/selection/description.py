@@ -1,4 +1,4 @@
-"""Describes what an application has learned, for people."""
+"""Describes for people what an application has learned."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from clipper.learning.policies.cascade import Cascade, by_cost
 from clipper.learning.policies.policy import QueryView
 from clipper.worker.selection.application import Application
 
-# Shares are measured by letting the policy select this often, which works for every policy, including a user's own. So
-# many draws are exact to within 2 %.
+# Shares are measured by letting the policy select this often, which works for every policy, including a user's own.
+# This number of draws is exact to within 2 %.
 DRAWS = 1000
 # Draws in one turn of the loop: queries are answered in between.
 DRAWS_AT_ONCE = 50
@@ -25,7 +25,7 @@ _SEED = 0
 
 
 async def describe(application: Application, context: str | None) -> PolicyDescription:
-    """Describe what the policy knows and would do now, in a context or, for None, in the application as a whole."""
+    """Describe what the policy knows and would do now: in a context, or for None in the application as a whole."""
     if not application.contexts.is_loaded:
         await application.load(None)
     totals = application.contexts.totals(context)

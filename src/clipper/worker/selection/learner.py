@@ -1,4 +1,4 @@
-"""Learns from feedback on one application: joins it with the prediction, scores it, and commits it durably.
+"""Learns from an application's feedback: joins it with the prediction, scores it, and commits it durably.
 
 Models whose output is needed but unknown are asked as background work, so that predictions go first.
 """
@@ -25,8 +25,8 @@ from clipper.worker.telemetry.trace_context import SpanContext
 
 # Feedback may wait this long for models that are asked to score it.
 ASK_TIMEOUT_S = 5.0
-# Pieces of feedback in a worker that models are asked for at once: a small part of a queue's bound, so that predictions
-# have room. Further pieces wait.
+# The most pieces of feedback in a worker for which models are asked at once: a small part of a queue's bound, so that
+# predictions have room. Further pieces wait.
 MAX_ASKING = 1000
 
 
@@ -36,7 +36,8 @@ class Learner:
     def __init__(self, application: Application) -> None:
         self._application = application
         self._loop = asyncio.get_running_loop()
-        # What is called back needs no context variables: without this each piece of feedback would keep a copy of them.
+        # Callbacks need no context variables: without this empty context, each piece of feedback would keep a copy of
+        # them.
         self._no_variables = Context()
 
     def missing_contexts(self, feedback: Sequence[Feedback]) -> list[str]:
@@ -49,7 +50,7 @@ class Learner:
     async def read(self, contexts: Sequence[str]) -> None:
         """Read contexts that are not in memory, many at once.
 
-        It is no error here if the store cannot be read: whatever needs a context tries again.
+        It is no error here if the store cannot be read: a later step that needs a context tries again.
         """
         with suppress(StoreUnavailable):
             await self._application.contexts.load_many(contexts)
@@ -57,7 +58,7 @@ class Learner:
     def learn(self, feedback: Feedback) -> "asyncio.Future[bool] | Coroutine[None, None, bool]":
         """Learn from feedback. Await the result: whether the feedback was new. It is then durable.
 
-        If only the store has to be waited for, the result is a future of the store's next batch, and costs no task.
+        If nothing but the store must be awaited, the result is a future of the store's next batch, and costs no task.
 
         Raises NotFound if the query is not known, or no longer known, InvalidArgument if the label or reward cannot be
         scored, or the context is not the query's, PolicyFailed if the user's own policy or loss failed, OutputTooLarge
@@ -145,7 +146,7 @@ class Learner:
             application.counts.fail_policy(str(error))
             raise
         entries = {each: contexts.begin(each, lesson) for each, lesson in lessons.items()}
-        # It waits for the disk, so it holds no more than it needs.
+        # The commit waits for the disk, so it holds no more than it needs.
         commit = _Commit(application, feedback, joined.query, scored, entries, tuple(entries))
         committed = committer.submit(
             Observation(
@@ -177,7 +178,7 @@ class Learner:
         try:
             for each in made_up:
                 seen, losses = JudgedQuery(packed_features=each.features), {each.name: each.loss}
-                # Their contexts are not kept.
+                # The contexts of misses are not kept.
                 is_picked = terms.selector.goes_by == "query" or has_begun(prior, each.arms.lineup)
                 taught: Keyed = {}
                 if not terms.selector.weighs_time:
@@ -261,7 +262,7 @@ class Learner:
 
 
 class _Outputs:
-    """Gathers the outputs, as texts, of models that are asked for one piece of feedback, until a deadline.
+    """Gathers the outputs, as texts, of models that are asked for a piece of feedback, until a deadline.
 
     ``all_in`` is done once every model has answered or failed. ``has_large``: whether an output has come that is too
     large to be compared with a label.
@@ -284,7 +285,7 @@ class _Outputs:
 
 
 class _Waiter:
-    """Waits for one model's output. ``name``: the model's in the policy."""
+    """Waits for a model's output. ``name``: the model's name in the policy."""
 
     __slots__ = ("_name", "_outputs", "may_wait", "span")
 
@@ -313,8 +314,8 @@ class _Commit:
     """A piece of feedback on its way to the store, to memory and to its sender.
 
     Attributes:
-        entries: what is added, by context, until memory has it.
-        contexts: those that it is added to.
+        entries: the additions by context, until memory has them.
+        contexts: the contexts that it is added to.
     """
 
     application: Application
@@ -325,13 +326,13 @@ class _Commit:
     contexts: tuple[str | None, ...]
 
     def remember(self, was_added: bool) -> None:
-        """The store has it, or does not: add it to memory, too."""
+        """Take the store's answer: add the feedback to memory, too, if the store has it."""
         for context, amounts in self.entries.items():
             self.application.contexts.end(context, amounts, was_added=was_added)
         self.entries = {}
 
     def acknowledge(self, committed: "asyncio.Future[bool]") -> None:
-        """The disk has it, or does not: count it."""
+        """Count the feedback, once it is on disk or has failed."""
         application, feedback, query, scored = self.application, self.feedback, self.query, self.scored
         is_durable = not committed.cancelled() and committed.exception() is None
         if not (is_durable or committed.cancelled()):

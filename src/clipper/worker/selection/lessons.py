@@ -34,7 +34,7 @@ class Joined:
         context: the context whose state it teaches, in addition to the application's own.
         totals: the totals that the policy uses in that context.
         choice: the selection. For feedback on an input, or on a query whose selection failed, the selection of now.
-        outputs: JSON text by model, as far as known; it grows while further models are asked.
+        outputs: the known outputs by model, as JSON texts; more come while further models are asked.
     """
 
     feedback: Feedback
@@ -47,15 +47,15 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """How wrong models and the answer were, by one piece of feedback.
+    """The losses of models and of the answer by a piece of feedback.
 
     Attributes:
-        losses: by model, under the name by which the policy chose it.
+        losses: the losses by model, under the name by which the policy chose it.
         losses_shown: the same by the present links' names, or by version if no link leads to it.
-        answer_loss: loss of the user's answer; None if the feedback does not say.
-        reason: cause of that loss: ``wrong`` for the models' output, or the error code behind another answer.
-        no_answer_loss: loss of what the user gets if no model answers.
-        weights: by the same names as ``losses_shown``, if what came with the query picked its models.
+        answer_loss: the loss of the user's answer; None if the feedback does not say.
+        reason: the cause of that loss: ``wrong`` for the models' output, or the error code behind another answer.
+        no_answer_loss: the loss of what the user gets if no model answers.
+        weights: the weights by the same names as ``losses_shown``, if the query's own data picked its models.
         context_loss: what the feedback adds to the loss of its context's best model; None if the policy does not learn
             by the context.
     """
@@ -93,13 +93,13 @@ def join(
         for model in terms.models + terms.newcomers + terms.shadows:
             target = terms.targets.get(model)
             output = None if target is None or feedback.row is None else target.peek(feedback.row)
-            if output is not None and is_readable(output):  # if it is not and is needed, the model is asked
+            if output is not None and is_readable(output):  # else the model is asked if that is needed
                 outputs[model] = bytes(output)
     return Joined(feedback, query, context, totals, choice, outputs)
 
 
 def missing_models(application: Application, joined: Joined, now_s: float) -> Sequence[str]:
-    """Return the models whose output is needed to score the feedback, but unknown.
+    """Return the models whose unknown output is needed to score the feedback.
 
     A reward is for the answer alone, so it needs no output.
     """
@@ -119,8 +119,11 @@ def missing_models(application: Application, joined: Joined, now_s: float) -> Se
 
 
 def learn(application: Application, joined: Joined, now_s: float) -> tuple[Scored, dict[str | None, Keyed]]:
-    """Compute what the feedback teaches: losses, and increments by context. Raises InvalidArgument if the label or
-    reward cannot be scored, and PolicyFailed if the user's own policy or loss failed."""
+    """Compute what the feedback teaches: losses, and increments by context.
+
+    Raises InvalidArgument if the label or reward cannot be scored, and PolicyFailed if the user's own policy or loss
+    failed.
+    """
     terms, feedback, query, choice = application.terms, joined.feedback, joined.query, joined.choice
     policy, loss, outcomes = terms.selector.policy, terms.selector.loss, application.outcomes
     arms, confidences = terms.arms if query is None else query.arms, terms.confidences
@@ -188,7 +191,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
             matters=lambda name: not picked.among_all or _matters(application, name, joined.totals, judged),
         )
         lessons[None] = {**lessons[None], **arms.keyed(shown)}
-        # By the links' names; by version for versions without a link, such as one that a query named.
+        # By the links' names; or by version for a version without a link, such as a version that a query named.
     names = {name: name if terms.arms.key(name) == arms.key(name) else arms.key(name) for name in losses}
     losses_shown = {names[name]: each for name, each in losses.items()}
     return (
@@ -217,9 +220,9 @@ def _matters(application: Application, name: str, totals: Totals, query: JudgedQ
 
 
 def _is_weighed_anyway(arms: Arms, totals: Totals, context: str | None) -> bool:
-    """Return whether losses are weighed also if what came with the query did not pick its models.
+    """Return whether losses are weighed even if the query's own data did not pick its models.
 
-    It is so if others of the lineup are; and if the application's means are from before these were told apart.
+    They are if other losses of the lineup are, and if the application's means are older than the distinction.
     """
     return has_begun(totals, arms.lineup) or (
         context is not None and totals.observations > 0 and not tells_picked(totals)
@@ -227,13 +230,13 @@ def _is_weighed_anyway(arms: Arms, totals: Totals, context: str | None) -> bool:
 
 
 def _picked(application: Application, joined: Joined, *, is_reward: bool) -> Picked:
-    """Return how the models of what the feedback is on were picked."""
+    """Return how the models of the feedback's query or input were picked."""
     selector, selection = application.terms.selector, application.snapshot.selection
     policy, goes_by = selector.policy, selector.goes_by
     if policy.feedback == "all":
         goes_by = "nothing"
     elif goes_by == "nothing" and policy.learns and not selection.prior_weight:
-        goes_by = "context"  # each context then has learned by itself
+        goes_by = "context"  # then each context has learned by itself
     totals = joined.totals
     return how_picked(
         goes_by,

@@ -39,7 +39,7 @@ class Lineup:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A name with its version and cost; for a newcomer also its ramp, and the model whose place it takes."""
+    """A name with its version and cost; a newcomer also has its ramp, and the model whose place it takes."""
 
     name: str
     model: str
@@ -50,7 +50,7 @@ class _Place:
 
 
 def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> Lineup:
-    """Decide which models may be asked, given what runs now.
+    """Decide which models may be asked, given the running versions.
 
     A newcomer is ramped beside the version that it is compared with, while both run. If the version before it does not
     run, the newcomer takes its place. A stopped newcomer is not asked while anything else runs: an answer by it is
@@ -59,7 +59,7 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
     A watched newcomer has its link's place, and the version before it has a name of its own, such as ``digits:1``.
 
     Args:
-        find: returns what runs and takes this application's inputs, by model and version.
+        find: returns the running version that takes this application's inputs, by model and version.
     """
 
     def runs(place: _Place) -> bool:
@@ -89,7 +89,7 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
 
     share = snapshot.selection.ramp
     if share is None or not any(map(runs, answering)):
-        # Each goes back to the place of its own link.
+        # Each newcomer goes back to the place of its own link.
         taken = {place.link for place in ramped}
         answering = [place for place in answering if place.name not in taken]
         answering += [_Place(place.link or place.name, place.model, place.version, place.cost) for place in ramped]
@@ -103,11 +103,11 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
     targets: dict[str, ModelQueue | None] = {}
     asked: dict[str, _Place] = {}
     watched = _watched(snapshot, answering, runs)
-    # Shadows come last, so that a version that answers is not asked as a shadow, too; and then those that may share
-    # their queue with any other.
+    # Shadows come last, so that a version that answers is not asked as a shadow, too. Versions that watched newcomers
+    # replace come after them, since they may share their queue with any other.
     for place in (*answering, *ramped, *shadows):
         target = find(place.model, place.version)
-        # Two links may lead to one version, as when a pinned one becomes current; it is asked once.
+        # Two links may lead to the same version, as when a pinned version becomes current; it is asked once.
         if place.name not in asked and (target is None or target not in targets.values()):
             targets[place.name], asked[place.name] = target, place
     for other, _ in watched.values():
@@ -146,7 +146,7 @@ def _watched(
 ) -> dict[str, tuple[_Place | None, Newcomer]]:
     """Return the watched newcomers by their names, each with the place of the version before it if there was one.
 
-    One whose version before does not run is not watched: it could not be rolled back.
+    A newcomer whose version before does not run is not watched: it could not be rolled back.
     """
     known = {(each.model, each.version): each for each in snapshot.watched}
     found: dict[str, tuple[_Place | None, Newcomer]] = {}

@@ -1,4 +1,4 @@
-"""One query of an application: who asked it, which models were asked, and their outputs."""
+"""A query of an application: its asker, the models that were asked, and their outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
@@ -15,12 +15,12 @@ from clipper.worker.telemetry.trace_context import SpanContext
 
 
 class Source(msgspec.Struct, gc=False, eq=False):
-    """The versions whose outputs an answer was made from. It is made once for many answers.
+    """The versions whose outputs an answer was made from. A source is made once for many answers.
 
     Attributes:
-        text: all of them, e.g. ``digits:2`` or ``digits:2,forest:1``; empty if the answer does not say.
-        version: the version, if there is exactly one.
-        parameters: ``model`` and ``version`` if there is exactly one, else ``models``, which is the text.
+        text: all versions, such as ``digits:2`` or ``digits:2,forest:1``; empty if the answer does not say.
+        version: the version, if there is only one.
+        parameters: ``model`` and ``version`` if there is only one version, else ``models``, which is the text.
         parameters_json: the same as members of a JSON object, each behind a comma: ``,"model":"digits","version":"2"``.
         json: likewise, but several versions are a list: ``,"models":["digits:2","forest:1"]``.
     """
@@ -52,7 +52,7 @@ def _members(fields: Mapping[str, Any]) -> bytes:
 
 
 class Asker(Protocol):
-    """Asks a query, and gets exactly one of these calls, on the event loop."""
+    """Asks a query. Exactly one of its methods is called, on the event loop."""
 
     def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
         """Take the answer, and which versions gave it."""
@@ -64,11 +64,11 @@ class Asker(Protocol):
         """Take the default, since the confidence of the answer ``unsure`` was below the application's threshold."""
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
-        """Take an error: as ``on_default``, for an application without a default."""
+        """Take an error, as ``on_default`` takes a default, for an application without a default."""
 
 
 class Owner(Protocol):
-    """What a query tells of its outputs and failures: ``answering.Answering``, which decides when it is answered.
+    """The object that a query tells of its outputs and failures: ``Answering``, which decides when it is answered.
 
     Attributes:
         goes_on: whether its policy may ask further models for a query.
@@ -82,7 +82,7 @@ class Owner(Protocol):
 
     @property
     def complete(self) -> Callable[["Query"], None]:
-        """Called once all models that were asked have answered or failed."""
+        """Take a query whose models have all answered or failed."""
 
     def consider_leaving(self, query: "Query") -> None: ...
 
@@ -94,7 +94,7 @@ class Owner(Protocol):
 
 
 class Query(msgspec.Struct, gc=False, eq=False):
-    """One query: first in flight, then kept for feedback. It is the ``Waiter`` of its work.
+    """A query: first in flight, then kept for feedback. It is the ``Waiter`` of its work.
 
     Like ``Work``, it is not tracked by the garbage collector: it refers to its asker only until it is answered.
 
@@ -107,17 +107,17 @@ class Query(msgspec.Struct, gc=False, eq=False):
         choice: the policy's selection; None if there is none yet, or the policy failed.
         shadow_outputs: outputs of the shadow models; None while there are none.
         lost: selected models that have failed; most queries have none.
-        shed: those of them that failed for want of time.
+        shed: the lost models that failed for want of time.
         is_settled: whether it was answered early, since the missing outputs could not change the answer.
         stage: 1, plus one for each time that the policy asked further models.
         is_asked: whether all selected models have been asked, so that it may be answered without some of them.
         failure: code and message of the last model that failed.
         output: the answer, unless it was the default.
-        said: the models' answer, whether believed or not; None if nothing needs it.
+        said: the models' answer, believed or not; None if nothing needs it.
         reason: the error code for which there was no answer; None if there was one.
         pinned: the version that the query named, which bypasses the policy.
         features: raw buffer of the float64 features that came with the query.
-        note: what is noted of it until it is answered; None if nothing is.
+        note: the note on the query until it is answered; None if there is none.
         chance: how likely the first model was to answer in time when it was asked, by its queue.
         candidates: the models that the policy selected among, if some could not answer in time; None for all.
     """
@@ -156,12 +156,12 @@ class Query(msgspec.Struct, gc=False, eq=False):
 
     @property
     def span(self) -> SpanContext | None:
-        """Its span, if it is traced and not answered."""
+        """The query's span, if it is traced and not answered."""
         return None if self.note is None else self.note.span
 
     @property
     def may_wait(self) -> bool:
-        """Whether it waits for a replica that is starting: no other model may answer it."""
+        """Whether the query waits for a replica that is starting, since no other model may answer it."""
         is_alone = self.choice is not None and len(self.choice.models) == 1
         return is_alone and (self.pinned is not None or not self.owner.goes_on)
 
@@ -177,18 +177,18 @@ class Query(msgspec.Struct, gc=False, eq=False):
 
     @property
     def in_time(self) -> int:
-        """Number of outputs that came by the deadline."""
+        """The number of outputs that came by the deadline."""
         return len(self.answered) - self.late
 
     @property
     def is_readable(self) -> bool:
-        """Whether a policy may combine its outputs, and feedback be scored against them: none is too large."""
+        """Whether a policy may combine the outputs, and feedback be scored against them: none is too large."""
         if self.first_output is None:
             return True
         return is_readable(self.first_output) and all(map(is_readable, (self.more_outputs or {}).values()))
 
     def drop_large(self) -> None:
-        """Keep of outputs that are not readable only that they came."""
+        """Drop outputs that are not readable, and keep only that they came."""
         if self.first_output is not None:
             self.first_output = _kept(self.first_output)
         if self.output is not None:
@@ -197,7 +197,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
             self.more_outputs = {model: _kept(output) for model, output in self.more_outputs.items()}
 
     def output_starts(self, most: int) -> dict[str, bytes]:
-        """Return how the texts of the outputs so far begin, by model: at most so many bytes of each."""
+        """Return the beginnings of the outputs' texts so far, by model: at most this many bytes of each."""
         if self.first_model is None or self.first_output is None:
             return {}
         outputs = {self.first_model: self.first_output, **(self.more_outputs or {})}
@@ -205,7 +205,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
 
     @property
     def outputs(self) -> dict[str, bytes]:
-        """The texts of the outputs so far, by model: a new dict."""
+        """Return the texts of the outputs so far, by model: a new dict."""
         if self.first_model is None or self.first_output is None:
             return {}
         outputs = {self.first_model: bytes(self.first_output)}
@@ -218,7 +218,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         return QueryView(self.context, self.features, self.row, self.owner.input_type)
 
     def missed(self, now_s: float) -> tuple[str, ...]:
-        """Return the selected models that did not answer by the deadline. Before it there are none.
+        """Return the selected models that did not answer by the deadline. Before the deadline there are none.
 
         A model that a settled answer did not wait for does not count until its output comes: its work may have been
         dropped.
@@ -253,7 +253,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         self.owner.failed(self, model, code, message)
 
     def cancel(self) -> None:
-        """The client does not want the answer any more: unsent work for it is dropped."""
+        """Drop unsent work for the query: the client does not want the answer any more."""
         self.done = True
         self.asker = None
 
@@ -263,7 +263,7 @@ def _kept(output: Output) -> Output:
 
 
 class Named:
-    """Takes the output of one version of a model, for a query that asks several versions of it."""
+    """Takes the output of a version of a model, for a query that asks several versions of it."""
 
     __slots__ = ("_name", "_query")
 

@@ -1,4 +1,4 @@
-"""An application's policy at work. A failure in a user's own policy costs one query its answer, and nothing else."""
+"""An application's policy at work. A failure in a user's own policy costs a query its answer, and nothing else."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from clipper.learning.policies.policy import Choice, Combined, Outlook, Policy, 
 from clipper.learning.policies.ramp import Ramp
 from clipper.worker.selection.counts import ApplicationCounts
 
-# Bound of the message of a user's code that failed.
+# The longest message of a failure in a user's code.
 MAX_PROBLEM_CHARACTERS = 300
 
 
@@ -24,15 +24,15 @@ class Selector:
     """Selects and combines by the policy, and counts its failures.
 
     Attributes:
-        policy, loss: Clipper's simplest ones if the user's own cannot be made; then every query gets ``policy_error``.
-        no_totals: stands for the totals of a policy that does not read them; None if the policy reads them.
+        policy, loss: Clipper's simplest if the user's own cannot be made; then every query gets ``policy_error``.
+        no_totals: empty totals for a policy that does not read any; None if the policy reads them.
         goes_on: whether the policy may ask further models after it has seen outputs.
         weighs_time: whether the policy selects by quality and by who is in time, each learned apart: Clipper's own do.
             To a user's own, a model that has no time loses what the user gets instead.
         has_stand_ins: whether another model may answer in the place of one that fails: the policy is Clipper's own, and
             asks one model.
         keeps_input: whether the policy also learns from the query's input.
-        may_need_input: whether the input is kept, for that or to ask models whose output feedback needs.
+        may_need_input: whether the input is kept, for this policy or to ask models whose output feedback needs.
         believes_one: whether the output of a single asked model is the answer, with confidence 1.
         goes_by: see ``Policy.goes_by``; a user's own policy sees all of a query.
         makes_confidence: whether the confidence of answers is not simply the policy's.
@@ -70,7 +70,7 @@ class Selector:
         self.has_stand_ins = not self._is_of_user and not self.goes_on and self.policy.feedback == "selected"
 
     def only_choice(self, models: tuple[str, ...]) -> Choice | None:
-        """Return the only choice if there is one model; None for more models, or for a user's own policy."""
+        """Return the only choice if there is a single model; None for more models, or for a user's own policy."""
         has_one = len(models) == 1 and not self._is_of_user
         return Choice(models, (1.0,)) if has_one and self._problem is None else None
 
@@ -83,16 +83,18 @@ class Selector:
     def select_beside(
         self, ramp: Ramp | None, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random
     ) -> Choice:
-        """Select, with newcomers getting their share of the queries, if there are any. Raises PolicyFailed, as
-        ``select``."""
+        """Select, and give any newcomers their share of the queries. Raises PolicyFailed like ``select``."""
         if ramp is None:
             return self.select(models, totals, query, random)
         is_joint = self.policy.feedback == "all"
         return ramp.select(models, lambda among: self.select(among, totals, query, random), random, is_joint=is_joint)
 
     def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        """Let the policy select. Raises PolicyFailed if the user's own policy raised, could not be made, or did not
-        return a choice of these models."""
+        """Let the policy select.
+
+        Raises PolicyFailed if the user's own policy raised, could not be made, or did not return a choice of these
+        models.
+        """
         if self._problem is not None:
             raise PolicyFailed(self._problem)
         try:
@@ -113,8 +115,10 @@ class Selector:
         outlook: Outlook,
         random: Random,
     ) -> Choice | None:
-        """Let the policy choose further models. None, or a choice without more models, asks nothing further. Raises
-        PolicyFailed if the user's own policy raised, or did not return an extension of this choice."""
+        """Let the policy choose further models. None, or a choice without more models, asks nothing further.
+
+        Raises PolicyFailed if the user's own policy raised, or did not return an extension of this choice.
+        """
         try:
             further = self.policy.next(choice, outputs, totals, query, outlook, random)
             if self._is_of_user and further is not None:
@@ -125,8 +129,10 @@ class Selector:
         return further
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
-        """Let the policy make one answer from at least one output. Raises PolicyFailed if the user's own policy raised,
-        or did not return an answer."""
+        """Let the policy make an answer from at least one output.
+
+        Raises PolicyFailed if the user's own policy raised, or did not return an answer.
+        """
         try:
             combined = self.policy.combine(choice, outputs, totals, query)
             if self._is_of_user:
@@ -155,8 +161,10 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def checked_choice(choice: object, models: Sequence[str]) -> Choice:
-    """Return ``choice`` in the application's order, with plain floats. Raises InvalidArgument, TypeError
-    or ValueError if it is not a choice among ``models``."""
+    """Return ``choice`` in the application's order, with plain floats.
+
+    Raises InvalidArgument, TypeError or ValueError if it is not a choice among ``models``.
+    """
     if not isinstance(choice, Choice) or not choice.models or len(choice.models) != len(choice.shares):
         raise InvalidArgument(f"it returned {choice!r}: expected a Choice of models, with a share for each")
     shares = {str(model): float(share) for model, share in zip(choice.models, choice.shares)}
@@ -168,7 +176,7 @@ def checked_choice(choice: object, models: Sequence[str]) -> Choice:
 
 
 def _checked_beliefs(choice: Choice, models: int) -> tuple[tuple[float, float], ...] | None:
-    """Check the beliefs of a policy that draws like ``Thompson``. Without them its share of 1 would mean certainty."""
+    """Check the beliefs of a policy that draws as ``Thompson`` does. Without them, a share of 1 means certainty."""
     if choice.beliefs is None:
         return None
     beliefs = tuple((float(successes), float(failures)) for successes, failures in choice.beliefs)
@@ -182,7 +190,7 @@ def _checked_beliefs(choice: Choice, models: int) -> tuple[tuple[float, float], 
 
 
 def checked_further(further: object, choice: Choice, outlook: Outlook) -> Choice:
-    """Return ``further`` with the models of ``choice`` first, then those of the other models that there is time for.
+    """Return ``further`` with the models of ``choice`` first, then the other models for which there is time.
 
     Raises InvalidArgument, TypeError or ValueError if it is not a choice of these models and others.
     """
@@ -216,8 +224,10 @@ def _checked_step(step: object) -> Step:
 
 
 def checked_combined(combined: object) -> Combined:
-    """Return ``combined`` with a plain float. Raises InvalidArgument, TypeError, ValueError or msgspec.DecodeError if
-    it is not JSON text with a confidence."""
+    """Return ``combined`` with a plain float.
+
+    Raises InvalidArgument, TypeError, ValueError or msgspec.DecodeError if it is not JSON text with a confidence.
+    """
     if not isinstance(combined, Combined) or not isinstance(combined.output, bytes):
         raise InvalidArgument(f"it returned {combined!r}: expected a Combined of JSON text as bytes and a confidence")
     combined.output.decode()

@@ -28,7 +28,7 @@ LAST_CALL_TIMES = 1.2
 LAST_CALL_SHARE = 0.5
 # The least share of the SLO to leave to a model that is asked beside a late one: it may have to wait for its turn.
 LEAST_CALL_SHARE = 0.04
-# Queries that are moved on in one turn of the loop because their first models are late.
+# The most queries that are moved on in a turn of the loop because their first models are late.
 MAX_CALLED = 500
 
 
@@ -43,7 +43,7 @@ class Further:
         self._name = name
         self.key = query.arms.key(name)
         self.asked_s = asked_s
-        self.may_wait = False  # another model has been asked before it
+        self.may_wait = False  # another model has been asked before
         # Whether its time has been learned, or is known to be too long.
         self.is_over = False
 
@@ -123,7 +123,7 @@ class Stages:
         self._watch_timer = self._loop.call_at(at_s, self._look, deadlines)
 
     def close(self) -> None:
-        """The policy no longer asks further models, or the application was removed."""
+        """Stop: the policy no longer asks further models, or the application was removed."""
         self._calls.clear()
         self._asked.clear()
         for timer in (self._timer, self._watch_timer):
@@ -132,7 +132,7 @@ class Stages:
         self._timer = self._watch_timer = None
 
     def go_on(self, query: Query) -> None:
-        """All asked models have answered or failed, or are not waited for any more: ask further ones, or answer."""
+        """Ask further models, or answer: all asked models have answered or failed, or are not awaited any more."""
         choice = query.choice
         if choice is not None and query.asker is not None and self._has_more(query, choice):
             now_s = self._loop.time()
@@ -153,7 +153,7 @@ class Stages:
         terms = self._answering.terms
         left = [model for model in terms.models if model not in choice.models]
         if terms.is_watching:
-            # Where the version before a newcomer is asked, that was in the newcomer's place.
+            # If the version before a newcomer was asked, it was asked in the newcomer's place.
             left = [model for model in left if model not in terms.tried or terms.tried[model].rest not in choice.models]
         return left
 
@@ -171,7 +171,7 @@ class Stages:
             if further is not None and answering.terms.is_watching:
                 further = answering.trials.assigned(query.id, further, self._random, len(choice.models))
             return further or choice
-        except PolicyFailed as error:  # it is counted; answer with the outputs that there are
+        except PolicyFailed as error:  # the failure is counted; answer with the outputs so far
             query.failure = error.code, str(error)
             return choice
 
@@ -242,7 +242,7 @@ class Stages:
             self.latencies.missed(further.key, further.deadline_s - further.asked_s)
 
     def _call(self) -> None:
-        """Models of the first stage are late: ask more beside them if the policy says so, else go on waiting."""
+        """Ask more models beside those of the first stage, which are late, if the policy says so; else wait on."""
         now_s = self._loop.time()
         calls = self._calls
         for _ in range(MAX_CALLED):

@@ -34,8 +34,8 @@ class Synchronizer:
     """Follows the store for all of a worker's applications, and the costs of their models, in one task.
 
     Args:
-        max_contexts: number of contexts that the store keeps for each application; those of the last moments come on
-            top.
+        max_contexts: the number of contexts that the store keeps for each application, beside those of the last
+            moments.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Synchronizer:
                     Learner(application).make_up()
                 await self.expire()
                 is_down = False
-            except Exception as error:  # whatever it is, the states must not stay stale for ever
+            except Exception as error:  # whatever the error is, the states must not stay stale for ever
                 if not isinstance(error, ClipperError):
                     log.exception("failed to follow the selection store")
                 elif not is_down:
@@ -80,8 +80,10 @@ class Synchronizer:
             await asyncio.sleep(RETRY_S if is_down else FOLLOW_S)
 
     async def follow(self) -> None:
-        """Read the states in memory again that have changed in the store since the last time. Raises
-        StoreUnavailable; the next call continues from the same place."""
+        """Read the states in memory again that have changed in the store since the last time.
+
+        Raises StoreUnavailable; the next call continues from the same place.
+        """
         cursor, changed = await self._store.changes(-1 if self._cursor is None else self._cursor)
         is_lost = self._cursor is not None and cursor < self._cursor
         if is_lost:
@@ -110,8 +112,9 @@ class Synchronizer:
     async def expire(self) -> None:
         """Periodically remove expired ids of feedback, and contexts over the bound.
 
-        Only what a worker has written to can be over the bound by it. What an earlier one has left there is removed at
-        first: so the store is not asked about thousands of applications again and again.
+        Only an application to which this worker has written can be over the bound because of it. The leftovers of
+        earlier workers are removed once, at first: so the store is not asked about thousands of applications again and
+        again.
         """
         now_s = self._wall_clock_s()
         if now_s - self._expired_s < EXPIRE_S:

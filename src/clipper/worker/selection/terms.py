@@ -26,18 +26,18 @@ MAX_MARGIN_S = 0.002
 # An answer of several models is sent earlier by this much more, 2 ms at most: it can be sent with the outputs so far,
 # which is better than late, and it is made while other models use the processors (16 forests on two cores: 2 ms).
 JOINT_MARGIN_SHARE = 0.1
-# A measured cost is used until it has changed by this share: then everything derived from it is computed anew.
+# A measured cost is used until it has changed by this share. Then all values derived from it are computed anew.
 COST_CHANGE = 0.1
 
 
 class Terms:
-    """The terms of one snapshot and the versions that run at that time. New terms replace them when either changes.
+    """The terms of a snapshot and of the versions that run at that time. New terms replace them when either changes.
 
     Attributes:
         selector: the policy at work.
         input_type: the declared type, with the open lengths fixed by the linked models.
         slo_s: the application's SLO; its waking SLO while ``is_waking``.
-        is_waking: it has a waking SLO, none of its models has a replica, and one of them is asleep.
+        is_waking: whether it has a waking SLO, no model of it has a replica, and a model is asleep.
         budget_s: time from a query's arrival until its answer must be sent.
         joint_margin_s: how much earlier an answer of several models must be sent.
         default: JSON text of the default output; None if the application has none.
@@ -113,7 +113,7 @@ class Terms:
         self.confidences = Confidences(selection, selector.loss, contexts) if selector.makes_confidence else None
         self.decisions: ApplicationDecisions | None = None
         if log is not None and selection.log_decisions:
-            # A choice's beliefs are about the first, in this order.
+            # A choice's beliefs are about the first models, in this order.
             models = self.models + self.newcomers + self._compared
             setting = Setting(snapshot.name, selection.policy, models, versions_of(models, self.targets), self.default)
             self.decisions = ApplicationDecisions(log, setting, selection.log_decisions)
@@ -137,12 +137,12 @@ class Terms:
 
     @property
     def is_ready(self) -> bool:
-        """Whether at least one model can be asked. One that is asleep wakes then."""
+        """Whether at least one model can be asked. A model that is asleep wakes then."""
         return any(target is not None and (target.is_linked or target.wakes) for target in self.targets.values())
 
     @property
     def costs_have_changed(self) -> bool:
-        """Tell whether a measured cost differs noticeably from the cost in these terms."""
+        """Return whether a measured cost differs noticeably from the cost in these terms."""
         if not self._measured:
             return False
         by_name = self.arms.costs.by_model

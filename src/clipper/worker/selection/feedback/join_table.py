@@ -7,30 +7,30 @@ from clipper.control.statistics import FeedbackWindowStatistics
 from clipper.values.outputs.output import Output
 from clipper.worker.selection.query import Query
 
-# Size of a query without its input, context and outputs: the object, its numbers, its entries here; and of each further
-# output.
+# The size of a query without its input, context and outputs: the object, its numbers, its entries here; and the size of
+# each further output.
 QUERY_OVERHEAD_BYTES = 350
 OUTPUT_OVERHEAD_BYTES = 85
 # Size of ``Said``, if the application's confidences are derived.
 SAID_BYTES = 80
-# Average size of queries above which fewer are kept: five models' labels, or a hundred numbers of one. With this the
-# table's memory is bounded, whatever outputs it gets.
+# The average size of queries above which fewer are kept: five models' labels, or a hundred numbers of a model. It
+# bounds the table's memory, whatever the outputs are.
 BYTES_PER_QUERY = 1024
 # Number of times to live for which expiry is tracked. An application has one, which seldom changes.
 MAX_TTLS = 1000
-# This small a part of many queries is evicted at once, some 80 at the default bound, which takes 30 us: half of what it
-# takes one by one.
+# The part of many queries that is evicted at once: some 80 at the default bound, which takes 30 us, half of the time
+# that it takes one by one.
 EVICTED_PART = 1 / 1024
 
 
 class JoinTable:
     """Keeps each query for its time to live, and at most ``max_queries``: beyond that the oldest are evicted.
 
-    Queries of several applications, with several times to live, share the table. It keeps what feedback is learned
-    from: outputs and choice, and the input only if a model may be asked again.
+    Queries of several applications, with several times to live, share the table. It keeps what learning needs: outputs
+    and choice, and the input only if a model may be asked again.
 
     Args:
-        max_bytes: bound of their size; None for ``max_queries`` of ``BYTES_PER_QUERY``.
+        max_bytes: the bound on their size; None means ``max_queries`` of ``BYTES_PER_QUERY``.
 
     Attributes:
         evicted: number of queries that were evicted before their time.
@@ -39,7 +39,7 @@ class JoinTable:
     def __init__(self, max_queries: int, max_bytes: int | None = None) -> None:
         self.max_queries = max_queries
         self._max_bytes = max_queries * BYTES_PER_QUERY if max_bytes is None else max_bytes
-        # Ids grow, so the last id that was evicted or expired tells about all ids before it.
+        # Ids grow, so the last id that was evicted or has expired tells about all ids before it.
         self._last_evicted = -1
         self._last_over: dict[float, int] = {}
         self._by_id: dict[int, Query] = {}
@@ -59,7 +59,7 @@ class JoinTable:
         order.append(query)
         self.size_bytes += _size_bytes(query)
         if now_s >= self._next_over_s:
-            # Two for each new one, so that expired queries become fewer even while more arrive.
+            # Two for each new query, so that expired queries become fewer even while more arrive.
             for _ in range(2):
                 if order and _over_s(order[0]) <= now_s:
                     self._forget_oldest()

@@ -17,26 +17,26 @@ from clipper.learning.mathematics.arms import Arms
 from clipper.learning.policies.policy import Choice
 from clipper.worker.selection.feedback.promises import Promises
 
-# Counts are halved after this many queries: old ones say little about which models are in time now.
+# Counts are halved after this many queries: old counts say little about which models are in time now.
 WINDOW = 8192
-# If misses with feedback are this many standard deviations fewer than answers with feedback, it is not by chance.
+# If misses with feedback are this many standard deviations fewer than answers with feedback, that is no chance.
 CLEARLY = 3.0
-# Misses that are made up for at once; others wait for the next time.
+# The most misses that are made up for at once; others wait for the next time.
 MAX_MADE_UP = 100
-# Queries in the recent share. A hanging version is found after some tens of queries; a new one, after ten.
+# The queries in the recent share. A hanging version is found after some tens of queries, a new version after ten.
 RECENT = 20
 
 
 class Version(msgspec.Struct, gc=False):
-    """Counts of one version.
+    """The counts of a version.
 
     Attributes:
         in_time, missed: queries that it answered by their deadline, or did not.
         told: misses with feedback.
         made_up: misses without feedback that have been learned from.
-        recent: share of the recent queries that it was in time for.
-        seen: number of queries in ``recent``, up to ``RECENT``.
-        choice, arms, features: those of the latest miss.
+        recent: the share of the recent queries that it was in time for.
+        seen: the number of queries in ``recent``, up to ``RECENT``.
+        choice, arms, features: the data of the latest miss.
         promises: how far it keeps its queue's chances; None while it was in time for all queries, and sure of them.
     """
 
@@ -78,11 +78,11 @@ class MadeUp(msgspec.Struct, frozen=True):
 
 
 class Outcomes:
-    """Counts the outcomes for one application in one worker, which gets the feedback on its own queries.
+    """Counts an application's outcomes in a worker, which gets the feedback on its own queries.
 
     Attributes:
         answers: queries that got their models' answer; older ones count less. The query path increments it.
-        have_misses: whether there was a miss: without one there is nothing to make up.
+        have_misses: whether there was a miss; without a miss there is nothing to make up.
     """
 
     def __init__(self) -> None:
@@ -90,9 +90,9 @@ class Outcomes:
         self._versions: dict[str, Version] = {}
         self._counted = 0
         self.answers = 0.0
-        # Of these, those with feedback.
+        # The answers with feedback.
         self._told = 0.0
-        # Losses of the default, as far as labels show them.
+        # The losses of the default that labels have shown.
         self._default_loss = 0.0
         self._defaults_scored = 0.0
 
@@ -206,7 +206,7 @@ class Outcomes:
             version.missed /= 2
             version.told /= 2
             version.made_up /= 2
-        # In the end nothing is left of versions that are no longer asked.
+        # In the end, nothing is left of versions that are no longer asked.
         self._versions = {key: each for key, each in self._versions.items() if each.in_time + each.missed >= 0.5}
 
 

@@ -1,6 +1,6 @@
-"""Tells whether a query's models were picked by what came with the query, and the weights of their losses.
+"""Tells whether a query's own data picked its models, and returns the weights of their losses.
 
-Losses of models that were picked so compare models only by weights: see ``learning.weighing``.
+The losses of models that were picked in this way compare models only by weights: see ``learning.mathematics.weighing``.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,7 +11,8 @@ from typing import Literal
 from clipper.learning.mathematics.totals import EVER_LOSS, EVER_SCORED, Totals
 from clipper.learning.policies.policy import Choice
 
-# Draws of a model's wins, whose mean number of tries is its weight, and the bound of tries for one draw: a millisecond.
+# The draws of a model's wins, whose mean number of tries is its weight; and the bound on tries for a draw: a
+# millisecond.
 _DRAWS = 2
 _MOST_TRIES = 200
 
@@ -22,7 +23,7 @@ GoesBy = Literal["nothing", "context", "query"]
 class Picked:
     """
     Attributes:
-        among_all: whether losses of the query's models do not compare them over all queries as they are.
+        among_all: whether the losses of the query's models, without weights, do not compare them over all queries.
         in_context: the same within the query's context.
         is_weighed: whether weighed losses compare them over all queries.
     """
@@ -33,7 +34,7 @@ class Picked:
 
     @property
     def is_by_context(self) -> bool:
-        """Whether the policy has picked by the query's context, and by nothing else that came with it."""
+        """Whether the policy has picked by the query's context, and by nothing else of the query."""
         return self.is_weighed and not self.in_context
 
 
@@ -47,9 +48,9 @@ def how_picked(
     """Return how the models of a query with feedback were picked.
 
     Args:
-        goes_by: see ``Policy.goes_by``; ``query`` for a user's own policy, which can see all of it.
+        goes_by: see ``Policy.goes_by``; ``query`` for a user's own policy, which can see the whole query.
         learns: see ``Policy.learns``. A policy that goes by contexts without it gives each context one model for ever.
-        is_pinned: whether the query named a version, so that whoever asked has picked it.
+        is_pinned: whether the query named a version, so that the client has picked it.
         knows_context: whether there was feedback on that context before.
         is_partial: whether the feedback tells only about those of several models that gave the answer.
     """
@@ -61,7 +62,7 @@ def how_picked(
         return _BY_NOTHING
     if learns:
         return Picked(among_all=True, in_context=False, is_weighed=True)
-    # Chance has given the context its model once, however often it comes.
+    # Chance has given the context its model once, however often the context comes.
     return Picked(among_all=knows_context, in_context=False, is_weighed=False)
 
 
@@ -72,7 +73,7 @@ def least_loss_increase(totals: Totals, prior: Totals, losses: Mapping[str, floa
     one worker after another; where several learn in a context at once, nearly so.
 
     Args:
-        totals: of the context, before.
+        totals: the totals of the context before the feedback.
     """
     own = None if totals is prior else totals.own or totals
     known = {

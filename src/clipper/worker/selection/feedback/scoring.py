@@ -13,13 +13,14 @@ from clipper.learning.mathematics.totals import NONE_MISSED, Amount, Key, Keyed,
 from clipper.learning.policies.combine import behind
 from clipper.learning.policies.policy import Choice, JudgedQuery, Policy, Totals
 
-# Bound of the message of a user's code that failed.
+# The longest message of a failure in a user's code.
 MAX_CHARACTERS = 300
-# Each observation is written with the sum's key, which includes a model's name: a pinned MODEL:VERSION has up to 127.
+# Each observation is written with the sum's key, which includes a model's name: a pinned MODEL:VERSION has up to 127
+# characters.
 MAX_NAME_LENGTH = 200
 # Importance weights of rarely asked models stay far below this, and their sums far from a double's largest value.
 MAX_AMOUNT = 1e15
-# Bound of an array: 1.5 times what a linear policy keeps for a model with 64 features.
+# The largest array: 1.5 times what a linear policy keeps for a model with 64 features.
 MAX_ARRAY = 4096
 # The largest loss.
 NO_ANSWER_LOSS = 1.0
@@ -43,7 +44,7 @@ def score(
 
     Args:
         no_answer_loss: loss of what the user got instead of a selected model's output.
-        answer: the combination of the models' outputs; None if the answer was another.
+        answer: the combination of the models' outputs; None if the query got another answer.
 
     Raises InvalidArgument if the label or reward cannot be scored, and PolicyFailed if the user's own loss failed.
     """
@@ -61,8 +62,11 @@ def score(
 
 
 def default_loss(feedback: Feedback, loss: Loss, default: bytes | None, *, was_answered: bool) -> float:
-    """Return the loss of the default if the user got it instead of a model's output; else 1. A reward is for the
-    answer, so it applies to the default only if that was the answer. Raises InvalidArgument, as ``score``."""
+    """Return the loss of the default if the user got it instead of a model's output; else 1.
+
+    A reward is for the answer, so it applies to the default only if that was the answer. Raises InvalidArgument like
+    ``score``.
+    """
     if default is None:
         return NO_ANSWER_LOSS
     if feedback.reward is not None:
@@ -135,17 +139,17 @@ def shown_of_newcomers(
     excused: Collection[str] = (),
     matters: Callable[[str], bool] = lambda name: True,
 ) -> Keyed:
-    """Return what answers add to the evidence on the newcomers of their time; nothing for ramps that have ended.
+    """Return the additions of answers to the evidence on the newcomers of their time; none for ramps that have ended.
 
     Args:
-        arms: those of the query.
+        arms: the arms of the query.
         asked: the models that made the answers.
         excused: newcomers among ``asked`` that are late while they may be, so that the answers show nothing of them.
         matters: whether a newcomer matters to their query: see ``guardrail``.
     """
     shown: dict[Key, float] = {}
     part = [name for name in arms.ramps if name in asked]
-    # An answer with another newcomer's part in it says nothing.
+    # An answer to which another newcomer contributed says nothing.
     for name in part or arms.ramps:
         if name not in excused and arms_now.ramps.get(name) == arms.ramps[name]:
             shown |= forecasts.observed(
