@@ -118,6 +118,17 @@ class LyingContainer(Process):
         self.until_logged("listening on")
 
 
+class RecordContainer(Process):
+    """A replica that answers each record with its values; see ``tests.record_container``."""
+
+    def __init__(self, folder: Path, number: int, model: str, input_type: str, protocol: int) -> None:
+        self.socket = folder / f"r{number}.sock"
+        self.address = ReplicaAddress(f"{model}:1#r{number}", f"unix:{self.socket}")
+        arguments = [str(self.socket), model, input_type, str(protocol)]
+        super().__init__("tests.record_container", arguments, folder / f"records-{number}.log")
+        self.until_logged("listening on")
+
+
 class WorkerProcess(Process):
     """A query worker that may or may not come up."""
 
@@ -309,6 +320,11 @@ class Serving:
         container.wait_until_ready()
         return container
 
+    def start_record_container(self, model: str, input_type: str, protocol: int = 4) -> RecordContainer:
+        container = RecordContainer(self.folder, len(self.others) + 1, model, input_type, protocol)
+        self.others.append(container)
+        return container
+
     def start_liar(self, on_hello: str = "send(WELCOME, 0, welcome)", on_predict: str = "pass") -> LyingContainer:
         liar = LyingContainer(self.folder, len(self.others) + 1, on_hello, on_predict)
         self.others.append(liar)
@@ -359,7 +375,9 @@ def application(name: str = "app", *models: str, **fields: Any) -> ApplicationSn
     return ApplicationSnapshot(name=name, links=links, **settings)
 
 
-def version(*containers: Container | LyingContainer, name: str = "1", **fields: Any) -> VersionSnapshot:
+def version(
+    *containers: Container | LyingContainer | RecordContainer, name: str = "1", **fields: Any
+) -> VersionSnapshot:
     settings: dict[str, Any] = {"input_type": "float64", "batching": Batching(), "cache": False} | fields
     return VersionSnapshot(version=name, replicas=tuple(each.address for each in containers), **settings)
 

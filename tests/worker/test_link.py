@@ -11,6 +11,7 @@ import pytest
 
 from clipper.base.tcp import CUT_AFTER_S
 from clipper.model.protocol import messages
+from clipper.model.protocol.batches import make_encoder
 from clipper.model.protocol.columns import encode_column_results
 from clipper.model.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.model.protocol.messages import Welcome
@@ -28,6 +29,7 @@ from tests.small_container import DOUBLES, SmallContainer
 from tests.waiting import until_async
 
 DIGITS = ModelId("digits", "1")
+ENCODER = make_encoder(DOUBLES)
 ROW = struct.pack("<d", 1.5)
 PAIR = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
 SCORE = Column("score", InputType(DType.FLOAT64, ()), 1, bytes(8))
@@ -42,7 +44,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], 
 
 
 def make_link(address: str, listener: Hearing, token: str = "") -> ReplicaLink:
-    link = ReplicaLink(DIGITS, address, token, listener)
+    link = ReplicaLink(DIGITS, ENCODER, address, token, listener)
     link.open()
     return link
 
@@ -67,8 +69,8 @@ def test_welcome_and_batches(run: Callable[[Scenario], None]) -> None:
         await link.first_attempt
         assert hearing.heard == [("linked", Welcome("digits", "1", DOUBLES))]
         assert link.last_error is None
-        link.send(7, DType.FLOAT64, 0, [ROW, ROW * 2])
-        link.send(8, DType.FLOAT64, 0, [ROW])
+        link.send(7, [ROW, ROW * 2])
+        link.send(8, [ROW])
         await until_async(lambda: len(container.batches) == 2)
         first, second = container.batches
         assert (first.id, first.predict.dtype, first.rows) == (7, DType.FLOAT64, [ROW, ROW * 2])
@@ -123,7 +125,7 @@ def test_a_dead_connection_is_not_linked_in_the_same_turn(run: Callable[[Scenari
         def send_while_linked() -> None:
             nonlocal writes
             if link.is_linked:
-                link.send(1, DType.FLOAT64, 0, [ROW])
+                link.send(1, [ROW])
                 writes += 1
                 loop.call_soon(send_while_linked)
 
@@ -242,7 +244,7 @@ def test_a_container_that_answers_what_it_was_not_asked_is_cut_off(
         # A slip ends nothing, and the next connection begins to count anew.
         hearing.heard.clear()
         container.callers[-1].write(flood[: flood.index(messages.encode_results(3, 1, b"1"))])
-        link.send(200_000, DType.FLOAT64, 0, [ROW])
+        link.send(200_000, [ROW])
         await until_async(lambda: container.batches)
         container.take().answer([b"1"])
         await until_async(lambda: ("results", 200_000, [b"1"]) in hearing.heard)
@@ -259,7 +261,7 @@ def test_a_container_that_says_it_will_say_no_more_is_lost(run: Callable[[Scenar
         container, hearing, link = await linked(tmp_path)
         # More than the kernel takes, so that a polite close would wait for a container which does not read.
         container.callers[0].transport.pause_reading()
-        link.send(1, DType.FLOAT64, 0, [bytes(1 << 24)])
+        link.send(1, [bytes(1 << 24)])
         container.callers[0].transport.write_eof()
         await until_async(lambda: "lost" in hearing.kinds())
         await end(link, container)
@@ -271,7 +273,7 @@ def test_close_does_not_wait_for_a_container_that_does_not_read(run: Callable[[S
     async def scenario(tmp_path: Path) -> None:
         container, hearing, link = await linked(tmp_path)
         container.callers[0].transport.pause_reading()
-        link.send(1, DType.FLOAT64, 0, [bytes(1 << 24)])
+        link.send(1, [bytes(1 << 24)])
         link.close()
         container.callers[0].transport.resume_reading()
         await until_async(lambda: not container.callers)
@@ -301,7 +303,7 @@ def test_close_at_any_step_of_a_dial_is_quiet_and_final(run: Callable[[Scenario]
 
 def test_close_before_open(run: Callable[[Scenario], None]) -> None:
     async def scenario(tmp_path: Path) -> None:
-        link = ReplicaLink(DIGITS, f"unix:{tmp_path}/s", "", Hearing())
+        link = ReplicaLink(DIGITS, ENCODER, f"unix:{tmp_path}/s", "", Hearing())
         link.close()
         assert link.first_attempt.done()
 
@@ -386,7 +388,7 @@ def test_an_older_container_refuses_newer_messages_and_is_told_no_traces(
         link = make_link(f"unix:{tmp_path}/s", hearing, "secret")
         await link.first_attempt
         assert link.is_linked and hellos == [*range(PROTOCOL_VERSION, newest - 1, -1)] and hearing.kinds() == ["linked"]
-        link.send(1, DType.FLOAT64, 0, [bytes(8)], BatchTrace(TraceContext("00-1-2-01"), ()))
+        link.send(1, [bytes(8)], BatchTrace(TraceContext("00-1-2-01"), ()))
         await until_async(lambda: predicted == messages.encode_predict(1, DType.FLOAT64, 0, [bytes(8)]))
         link.close()
         server.close()
@@ -404,8 +406,8 @@ def test_a_container_of_the_third_version_is_told_of_a_batchs_trace(run: Callabl
         await container.start()
         link = make_link(container.address, hearing)
         await until_async(lambda: link.is_linked)
-        link.send(1, DType.FLOAT64, 0, [ROW], trace)
-        link.send(2, DType.FLOAT64, 0, [ROW], None)
+        link.send(1, [ROW], trace)
+        link.send(2, [ROW], None)
         await until_async(lambda: len(container.batches) == 2)
         traced, other = (container.take() for _ in range(2))
         assert traced.rows == other.rows == [ROW]

@@ -49,8 +49,8 @@ class Queries:
         """Ask for one prediction.
 
         Args:
-            input: a list, number, text, bytes or numpy array. Arrays and bytes are sent as they are in memory, which is
-                the fastest.
+            input: a list, number, text, bytes or numpy array; of a record a dict, or a row of a data frame. Arrays and
+                bytes are sent as they are in memory, which is the fastest.
             version: ask this version of a linked model, whichever is current, and skip the policy.
             context: the user, session or other group whose state the policy uses.
             features: numbers for the policy, as a list or numpy array, if the application takes some.
@@ -66,7 +66,7 @@ class Queries:
     def predict_batch(
         self,
         application: str,
-        inputs: Sequence[Any],
+        inputs: Any,
         *,
         version: str | None = None,
         context: str | None = None,
@@ -78,7 +78,8 @@ class Queries:
         An input with neither an output nor a default has its error in its place, so that the others are not lost.
 
         Args:
-            inputs: a list, or a numpy array whose first dimension counts the inputs.
+            inputs: a list, or a numpy array whose first dimension counts the inputs; of records a list of dicts, or a
+                table: a data frame of pandas or polars, a table of pyarrow, or a dict of lists or arrays by field.
             features: a list with the features of each input, or a numpy array of two dimensions.
             version, context, timeout_s: as in ``predict``.
         """
@@ -124,6 +125,11 @@ class Queries:
         feedback on an input has an ``id``.
         """
         return self._run(self._calls.observe_batch(application, observations))
+
+    def input_type(self, application: str) -> str:
+        """Return the type of an application's inputs, such as ``float64[4]`` or ``age: float64, job: string?``; empty
+        if the server does not tell."""
+        return self._run(self._calls.input_type(application))
 
     def _check(self) -> None:
         """Check that the query port answers.
@@ -173,6 +179,7 @@ class AsyncQueries:
     predict_batch = _awaited(Queries.predict_batch)
     observe = _awaited(Queries.observe)
     observe_batch = _awaited(Queries.observe_batch)
+    input_type = _awaited(Queries.input_type)
 
     async def close(self) -> None:
         await self._connections.close()

@@ -13,6 +13,7 @@ from clipper.base.http1 import Address, Answer, Request
 from clipper.client.calls import part, to_list
 from clipper.client.failures import answered_error, to_error
 from clipper.client.http_api import checked_token
+from clipper.client.tables import array_of, columns_of, record_of
 from clipper.client.tensors import (
     TypeOfInputs,
     WithData,
@@ -97,6 +98,7 @@ class _Metadata(Struct, frozen=True):
 
     class Parameters(Struct, frozen=True):
         slo_ms: float
+        input_type: str = ""
 
     inputs: list[Tensor]
     parameters: Parameters | None = None
@@ -109,11 +111,22 @@ class _Health(Struct, frozen=True):
 
 
 class Known(NamedTuple):
-    """The facts about an application. Without an answer, ``inputs`` is None and the SLO is the longest possible."""
+    """The facts about an application.
+
+    Attributes:
+        inputs: None if they are records, or if the server does not tell.
+        slo_s: the longest possible if the server does not tell.
+        input_type: as text; empty if the server does not tell.
+    """
 
     inputs: TypeOfInputs | None
     slo_s: float
     read_at_s: float
+    input_type: str = ""
+
+    @property
+    def are_records(self) -> bool:
+        return ":" in self.input_type
 
 
 class How(NamedTuple):
@@ -148,13 +161,16 @@ class QueryCalls:
     def predict(self, application: str, value: Any, how: How) -> Steps[Prediction]:
         return (yield from self._ask(application, lambda known: self._predict_one(application, value, how, known)))
 
-    def predict_batch(
-        self, application: str, inputs: Sequence[Any], how: How
-    ) -> Steps[list[Prediction | ClipperError]]:
+    def predict_batch(self, application: str, inputs: Any, how: How) -> Steps[list[Prediction | ClipperError]]:
         return (yield from self._ask(application, lambda known: self._predict_all(application, inputs, how, known)))
+
+    def input_type(self, application: str) -> Steps[str]:
+        return (yield from self._look_up(application)).input_type
 
     def observe(self, application: str, observation: Mapping[str, Any]) -> Steps[Observed]:
         body = _given(observation)
+        if "input" in body:
+            body["input"] = record_of(body["input"])
         # A query has one outcome, so feedback on it counts once.
         has_id = "id" in body or "query_id" in body
         if not _has_bytes(body):
@@ -194,7 +210,7 @@ class QueryCalls:
                 return (yield from ask(known))
             except (WrongInput, NotFound):
                 newer = yield from self._look_up(application)
-                if newer.inputs == known.inputs:
+                if newer.input_type == known.input_type and newer.inputs == known.inputs:
                     raise
         else:
             newer = yield from self._look_up(application)
@@ -211,22 +227,29 @@ class QueryCalls:
         if told is None or told.parameters is None:
             self._known.pop(application, None)
             return Known(None, MAX_SLO_MS / 1000, self._clock())
-        first = next((each for each in told.inputs if each.name == "input"), None)
+        input_type = told.parameters.input_type
+        first = next((each for each in told.inputs if each.name == "input" and ":" not in input_type), None)
         inputs = None if first is None else TypeOfInputs(first.datatype, first.shape[1:])
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         slo_s = min(max(told.parameters.slo_ms, 0.0), MAX_SLO_MS) / 1000
-        known = self._known[application] = Known(inputs, slo_s, self._clock())
+        known = self._known[application] = Known(inputs, slo_s, self._clock(), input_type)
         return known
 
     def _predict_one(self, application: str, value: Any, how: How, known: Known) -> Steps[Prediction]:
+        value = record_of(value) if known.are_records else value
         request = self._tensors(application, [value], None, how, known)
         answer = yield request or self._json(application, {"input": value}, how, known)
         return self._read(answer, Prediction)
 
     def _predict_all(
-        self, application: str, inputs: Sequence[Any], how: How, known: Known
+        self, application: str, inputs: Any, how: How, known: Known
     ) -> Steps[list[Prediction | ClipperError]]:
+        table = columns_of(inputs) if known.are_records else None
+        if table is not None:
+            answer = yield self._json(application, {"input_columns": table.by_name}, how, known)
+            return self._read_all(answer, "batch_predictions", Prediction, table.rows)
+        inputs = array_of(inputs)
         request = self._tensors(application, inputs, len(inputs), how, known)
         answer = yield request or self._json(application, {"input_batch": inputs}, how, known)
         if request is None or len(inputs) > 1:

@@ -35,7 +35,7 @@ class VersionSnapshot(Struct, frozen=True):
     """A version of a model.
 
     Attributes:
-        input_type: the text form of ``types.InputType``.
+        input_type: the text form of a ``records.ValueType``.
         output_type: the text form of the type of its outputs; None if it is not known.
         output_is_declared: whether that was declared, and not learned from its first answer.
         predecessor: the version that was current when this one was deployed; None if there was none.
@@ -120,6 +120,7 @@ class ApplicationSnapshot(Struct, frozen=True):
         max_in_flight, max_per_second: limits on its queries over all workers; None means no limit.
         waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
         show_model: whether its answers say which versions gave them.
+        null_is_nan, ignore_unknown_fields: how inputs are read.
     """
 
     name: str
@@ -136,6 +137,8 @@ class ApplicationSnapshot(Struct, frozen=True):
     waking_slo_ms: float | None = None
     show_model: bool = True
     watched: tuple[Newcomer, ...] = ()
+    null_is_nan: bool = False
+    ignore_unknown_fields: bool = False
 
 
 class KeySnapshot(Struct, frozen=True):

@@ -9,12 +9,13 @@ from msgspec import UNSET, Struct, UnsetType
 
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, changes_of
-from clipper.settings.texts import number_or_none, read_cost, read_features, read_json
+from clipper.settings.texts import INPUT_TYPE_HELP, number_or_none, read_cost, read_features, read_json
 from clipper.values.types import MAX_FEATURES
 
 Wait = Literal["all", "decided", "expected"]
 ConfidenceFrom = Literal["agreement", "probabilities"]
-Features = int | Literal["input"] | None
+# How many each query brings; ``input``, or the names of a record's fields, if they are the input.
+Features = int | str | None
 Cost = float | Literal["auto"]
 
 MAX_SLO_MS = 600_000.0
@@ -137,10 +138,11 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     features: Annotated[
         Features,
         Setting(
-            "How many numbers each query brings for its policy; input means that the input is these numbers.",
+            "How many numbers each query brings for its policy; input means that the input is these numbers, and "
+            "names such as age,income that these fields of a record are.",
             least=1,
             most=MAX_FEATURES,
-            metavar="N|input|none",
+            metavar="N|input|FIELDS|none",
             default="none",
             read=read_features,
         ),
@@ -284,15 +286,17 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     show_model: Annotated[bool, Setting("Say in each answer which model and version gave it.")] = True
     max_in_flight: MaxInFlight = None
     max_per_second: MaxPerSecond = None
+    null_is_nan: Annotated[bool, Setting("Take null in inputs' tensors of floats as NaN.")] = False
+    ignore_unknown_fields: Annotated[
+        bool, Setting("Ignore fields of a record that its type does not have, instead of refusing it.")
+    ] = False
 
 
 class NewApplication(ApplicationSettings, frozen=True, forbid_unknown_fields=True):
     """An application to create. An ``input_type`` of None means the first linked model's."""
 
     name: str
-    input_type: Annotated[
-        str | None, Setting("Type of one input, e.g. float64[784] or string, if the model does not say it.")
-    ] = None
+    input_type: Annotated[str | None, Setting(INPUT_TYPE_HELP)] = None
     links: tuple[Link, ...] = ()
 
 
@@ -336,3 +340,5 @@ class ApplicationOptions(TypedDict, total=False):
     show_model: bool
     max_in_flight: int | None
     max_per_second: float | None
+    null_is_nan: bool
+    ignore_unknown_fields: bool

@@ -13,6 +13,10 @@ from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, check_range
 from clipper.settings.sample_files import TABLES, read_sample_table
 
+INPUT_TYPE_HELP = (
+    'Type of one input, if the model does not say it: e.g. float64[784], string, or a record such as "age: float64, '
+    'job: string?".'
+)
 # No size has more digits. Python would turn many more into infinity.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 # The form of origins that browsers send: without a path, and without the default port of the scheme.
@@ -222,9 +226,9 @@ def read_cost(text: str) -> float | Literal["auto"]:
     return cost
 
 
-def read_features(text: str) -> int | Literal["input"] | None:
-    """Read a whole number, ``input`` or ``none``."""
-    return "input" if text == "input" else read_count_or_none(text)
+def read_features(text: str) -> int | str | None:
+    """Read a whole number, ``input``, names of a record's fields, or ``none``."""
+    return read_count_or_none(text) if text == "none" or number_of(float, text) is not None else text
 
 
 def size(help: str, **looks: Any) -> Setting:  # noqa: A002

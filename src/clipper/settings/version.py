@@ -7,7 +7,7 @@ from msgspec import Struct
 from clipper.model.protocol.messages import MAX_ROWS
 from clipper.settings.fields import Setting
 from clipper.settings.replicas import ReplicaRange, read_replicas
-from clipper.settings.texts import read_json_or_file, read_resources, size
+from clipper.settings.texts import INPUT_TYPE_HELP, read_json_or_file, read_resources, size
 from clipper.values.types import Framework, Loader
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -72,9 +72,7 @@ class VersionSpec(Struct, frozen=True):
     loader: Loader
     target: str
     data: str | None = None
-    input_type: Annotated[
-        str | None, Setting("Type of one input, e.g. float64[784] or string, if the model does not say it.")
-    ] = None
+    input_type: Annotated[str | None, Setting(INPUT_TYPE_HELP)] = None
     python: Annotated[
         str | None,
         Setting("The path of an interpreter, or a Python version, e.g. 3.12, to build with."),

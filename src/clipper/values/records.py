@@ -22,6 +22,7 @@ MAX_TYPE_CHARACTERS = 512 * 1024
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 # A type's name and perhaps its sizes, which stand before categories, ``?`` and a default.
 _TYPE = re.compile(r"[A-Za-z0-9]+(?:\s*\[[^\]]*\])?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _EXAMPLE = 'expected fields such as age: float64, job: string?, "petal length": float32 = 0.5'
 
 
@@ -81,9 +82,13 @@ class RecordType:
             raise InvalidArgument(f"a record has {len(self.fields)} fields: expected 1 to {MAX_FIELDS}")
         seen: set[str] = set()
         for field in self.fields:
-            if not 1 <= len(field.name.encode("utf-8", "replace")) <= MAX_FIELD_NAME_BYTES:
+            # A lone surrogate is a character that no text on the wire can have.
+            if not 1 <= len(field.name.encode("utf-8", "replace")) <= MAX_FIELD_NAME_BYTES or _SURROGATE.search(
+                field.name
+            ):
                 raise InvalidArgument(
-                    f"the field name {field.name[:40]!r} is not valid: expected 1 to {MAX_FIELD_NAME_BYTES} bytes"
+                    f"the field name {field.name[:40]!r} is not valid: expected 1 to {MAX_FIELD_NAME_BYTES} bytes "
+                    "of UTF-8"
                 )
             if field.name in seen:
                 raise InvalidArgument(f"a record has the field {field.name!r} twice: expected each name once")
@@ -98,9 +103,30 @@ class RecordType:
         """Everything that a row's bytes depend on."""
         return tuple(field.layout for field in self.fields)
 
-    def suits(self, model: "ValueType") -> bool:
-        """Whether every row of this type may be sent unchanged to a model of type ``model``."""
+    @property
+    def elements(self) -> int:
+        """The number of elements of all fields whose shape determines it."""
+        return sum(field.type.elements for field in self.fields)
+
+    def suits(self, model: object) -> bool:
+        """Whether every row of this type may be sent unchanged to a model of type ``model``, a ``ValueType``."""
         return isinstance(model, RecordType) and self.layout == model.layout
+
+    def narrowed(self, other: object) -> "RecordType | None":
+        """Return the type of the records that belong to both types; None if there are none, or if the fields differ in
+        their order.
+
+        Defaults and categories are this type's.
+        """
+        if not isinstance(other, RecordType) or self.names != other.names:
+            return None
+        fields = []
+        for own, their in zip(self.fields, other.fields):
+            both = own.type.narrowed(their.type)
+            if both is None or own.is_nullable != their.is_nullable:
+                return None
+            fields.append(Field(own.name, both, own.is_nullable, own.default, own.categories))
+        return RecordType(tuple(fields))
 
     def __str__(self) -> str:
         """``age: float64, job: string?, pixels: uint8[28,28]``."""

@@ -194,6 +194,11 @@ class InputType:
         return size
 
     @property
+    def elements(self) -> int:
+        """The number of elements of each row; 0 if the shape does not determine it."""
+        return (self.row_bytes or 0) // self.dtype.size_bytes
+
+    @property
     def leading_dimensions(self) -> int:
         """The number of dimensions that precede a row's data: all if its size does not determine them, else 0."""
         return len(self.shape) if len(self.shape) > 1 and None in self.shape else 0
@@ -205,17 +210,19 @@ class InputType:
             and all(mine is None or mine == theirs for mine, theirs in zip(self.shape, other.shape))
         )
 
-    def suits(self, model: "InputType") -> bool:
-        """Whether every row of this type may be sent unchanged to a model of type ``model``.
+    def suits(self, model: object) -> bool:
+        """Whether every row of this type may be sent unchanged to a model of type ``model``, a ``ValueType``.
 
         The model has to accept the input, and both types must have the same layout: a row of ``float32[3,8,8]`` has no
         dimensions before its data, but a model of ``float32[3,*,*]`` expects them.
         """
-        return model.accepts(self) and model.leading_dimensions == self.leading_dimensions
+        return (
+            isinstance(model, InputType) and model.accepts(self) and model.leading_dimensions == self.leading_dimensions
+        )
 
-    def narrowed(self, other: "InputType") -> "InputType | None":
+    def narrowed(self, other: object) -> "InputType | None":
         """Return the type of the inputs that belong to both types; None if there are none."""
-        if self.dtype != other.dtype or len(self.shape) != len(other.shape):
+        if not isinstance(other, InputType) or self.dtype != other.dtype or len(self.shape) != len(other.shape):
             return None
         shape = tuple(theirs if mine is None else mine for mine, theirs in zip(self.shape, other.shape))
         both = InputType(self.dtype, shape)

@@ -10,6 +10,7 @@ from clipper.base.tcp import end_when_cut
 from clipper.base.tls.trust import pinned_context
 from clipper.errors import ClipperError, ModelFailed, ProtocolViolation
 from clipper.model.protocol import messages
+from clipper.model.protocol.batches import BatchEncoder
 from clipper.model.protocol.columns import ColumnResults, decode_column_results
 from clipper.model.protocol.frames import (
     DROPPED,
@@ -23,14 +24,15 @@ from clipper.model.protocol.messages import Buffer, Results, Welcome
 from clipper.model.protocol.trace import BatchTrace, write_trace
 from clipper.model.protocol.typed import decode_typed_results
 from clipper.values.output_arrays import TypedResults
-from clipper.values.types import DType, ModelId
+from clipper.values.records import MAX_TYPE_CHARACTERS
+from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
 
 # A container that listens has loaded its model and only has to answer HELLO.
 HANDSHAKE_TIMEOUT_S = 5.0
-# A WELCOME holds names, types and a line of text. A peer that sends more is not a container.
-MAX_WELCOME_BYTES = 64 * 1024
+# A WELCOME holds names, two types and a line of text. A peer that sends more is not a container.
+MAX_WELCOME_BYTES = 2 * 6 * MAX_TYPE_CHARACTERS + 64 * 1024
 # The delays after which the link dials again: until a snapshot removes the replica, it may come back at this address.
 FIRST_REDIAL_S = 0.02
 LAST_REDIAL_S = 1.0
@@ -78,6 +80,7 @@ class ReplicaLink:
     def __init__(
         self,
         model: ModelId,
+        encoder: BatchEncoder,
         address: str,
         token: str,
         listener: Listener,
@@ -86,10 +89,12 @@ class ReplicaLink:
     ) -> None:
         """
         Args:
+            encoder: of batches of the version's input type.
             certificate: the only certificate that the replica may show, in PEM; without it there is no TLS.
             most_results_bytes: larger results of a batch are dropped, and reported as an error of the batch.
         """
         self._model = model
+        self._encoder = encoder
         self._address = address
         self._token = token
         self._certificate = certificate
@@ -119,19 +124,15 @@ class ReplicaLink:
             self._transport = None
         self._settle_first_attempt()
 
-    def send(
-        self, batch_id: int, dtype: DType, dimensions: int, rows: Sequence[bytes], trace: BatchTrace | None = None
-    ) -> None:
+    def send(self, batch_id: int, rows: Sequence[bytes], trace: BatchTrace | None = None) -> None:
         """Write a batch. The link must be linked. The buffer is bounded by the scheduler's two batches in flight.
 
         ``trace`` is None if the batch is not traced. A container of an older version does not get it.
         """
         transport = self._transport
         assert transport is not None
-        frame = messages.encode_predict(batch_id, dtype, dimensions, rows)
-        if trace is not None and self._version >= 3:
-            frame = messages.add_trace(frame, write_trace(trace))
-        transport.writelines(frame)
+        is_told = trace is not None and self._version >= 3
+        transport.writelines(self._encoder.encode(batch_id, rows, write_trace(trace) if is_told and trace else b""))
 
     async def _keep_linked(self) -> None:
         delay_s = FIRST_REDIAL_S
@@ -157,6 +158,12 @@ class ReplicaLink:
             if (welcome.model, welcome.version) != (self._model.name, self._model.version):
                 # The address is stale: another container listens there now.
                 raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
+            if connection.version < self._encoder.least_version:
+                raise ProtocolViolation(
+                    f"{self._model} takes records, and its container speaks version {connection.version} of the "
+                    f"container protocol: records need version {self._encoder.least_version}, so deploy the model with "
+                    "a newer SDK or image"
+                )
             if connection.lost.done():
                 raise ProtocolViolation(f"the connection ended after WELCOME: {connection.lost.result()}")
         except (OSError, TimeoutError, ValueError, OverflowError, ClipperError) as error:

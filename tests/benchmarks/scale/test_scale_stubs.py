@@ -9,10 +9,12 @@ import pytest
 from benchmarks.scale import stubs
 from benchmarks.scale.__main__ import READS, Effort, Saved, main
 from benchmarks.scale.page import BEGIN, END
+from clipper.model.protocol.batches import make_encoder
 from clipper.model.protocol.messages import Welcome
 from clipper.values.types import ModelId
 from clipper.worker import link
 from clipper.worker.link import ReplicaLink
+from tests.small_container import DOUBLES
 from tests.waiting import until_async
 
 SMALL = Effort(settle_s=0.0, rest_s=0.1, applications=1, deployments=1, reads=1)
@@ -52,7 +54,7 @@ def test_a_link_in_memory_comes_up() -> None:
         before, link._connect = link._connect, stubs.connect
         try:
             listener = Listener()
-            dialled = ReplicaLink(ModelId("model-0", "1"), "unix:stub", "model-0:1", listener)
+            dialled = ReplicaLink(ModelId("model-0", "1"), make_encoder(DOUBLES), "unix:stub", "model-0:1", listener)
             dialled.open()
             await until_async(lambda: listener.welcome is not None)
             dialled.close()

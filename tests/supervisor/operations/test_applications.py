@@ -49,6 +49,8 @@ SET: dict[str, Any] = {
     "half_life": None,
     "require_key": True,
     "show_model": False,
+    "null_is_nan": True,
+    "ignore_unknown_fields": True,
     "max_in_flight": 7,
     "max_per_second": 9.5,
     "wait": "all",

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipper.model.protocol.batches import make_encoder
 from clipper.model.protocol.columns import decode_predict_columns, encode_predict_columns
 from clipper.values.columns import Column
 from clipper.values.inputs.record_rows import RecordRows
@@ -34,7 +35,7 @@ def batches(draw: st.DrawFn) -> tuple[RecordType, list[list[Any]]]:
     values = [
         VALUES[text] | st.none() if field.is_nullable else VALUES[text] for text, field in zip(texts, record.fields)
     ]
-    return record, draw(st.lists(st.tuples(*values).map(list), min_size=1, max_size=9))
+    return record, draw(st.lists(st.tuples(*values).map(list), min_size=1, max_size=20))
 
 
 @given(batches())
@@ -52,6 +53,19 @@ def test_columns_have_the_values_of_all_rows_also_on_the_wire(batch: tuple[Recor
     came = decode_predict_columns(b"".join(encode_predict_columns(1, sent))[16:]).columns
     assert [column.name for column in came] == list(record.names)
     assert [values_of(column) for column in came] == [list(values) for values in zip(*records)]
+
+
+@given(batches(), st.binary(max_size=9))
+def test_a_records_encoder_makes_the_same_frames_sooner(
+    batch: tuple[RecordType, list[list[Any]]], trace: bytes
+) -> None:
+    record, records = batch
+    rows = RecordRows(record)
+    made = [rows.row(values) for values in records]
+    encoder = make_encoder(record)
+    for count in (len(made), 1):  # what it keeps of one batch must not show in the next
+        sent = b"".join(encoder.encode(7, made[:count], trace))
+        assert sent == b"".join(encode_predict_columns(7, rows.columns(made[:count]), trace))
 
 
 def values_of(column: Column) -> list[Any]:

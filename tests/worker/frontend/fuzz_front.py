@@ -12,14 +12,14 @@ import pytest
 from clipper.control.feedback import Feedback
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.errors import ClipperError, RequestError
-from clipper.values.inputs import long_text
+from clipper.values.inputs import json_parts, long_text
+from clipper.values.inputs.json_parts import find_fields
 from clipper.values.inputs.reader import make_reader
 from clipper.values.types import InputType
-from clipper.worker.frontend import json_parts, observe_body, predict_body
+from clipper.worker.frontend import observe_body, predict_body
 from clipper.worker.frontend.clients import Clients, Guarded
 from clipper.worker.frontend.http.endpoints import Health
 from clipper.worker.frontend.http.port import Port
-from clipper.worker.frontend.json_parts import find_fields
 from clipper.worker.frontend.predict_request import PredictBody
 from tests.serving import post
 from tests.worker.frontend.fake_transport import Echo, Peer

@@ -26,7 +26,7 @@ from clipper.client.access import tls_for_url
 from clipper.errors import ClipperError, InvalidArgument, ServiceError, Unavailable
 from clipper.settings.application import MAX_SLO_MS
 from clipper.settings.home import find_home
-from clipper.values.types import InputType
+from clipper.values.records import parse_type
 
 _SAMPLE = "sample"
 _STANDARD_OUTPUT = "-"
@@ -173,7 +173,7 @@ def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *,
         ) from error
     with clipper:
         known = clipper.application(app)
-    input_type = InputType.parse(known.input_type)
+    input_type = parse_type(known.input_type)
     slo_of: SloOf = "application" if slo_ms is None else "option"
     return LoadedApplication(app, clipper.query_url, input_type, slo_ms or known.slo_ms, slo_of, clipper.tls)
 

@@ -1,21 +1,39 @@
 """``clipper predict``."""
 
 import json
+import re
 import sys
-from typing import Annotated
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from clipper.cli.names import ApplicationName
 from clipper.cli.options import ApiKey, OfVersion, QueryUrl, number, parse_json
 from clipper.cli.server import Server
+from clipper.cli.tables import TABLES, read_table, record_of_texts
 from clipper.client import Prediction
+from clipper.errors import ClipperError, InvalidArgument
+from clipper.values.records import RecordType, ValueType, parse_type
+
+# The most rows of a table that are asked: more are no try, but a job for a program.
+MAX_ROWS = 10_000
+# The beginning of NAME=VALUE. JSON begins with none of these characters, or has no equals sign.
+_FIELD = re.compile(r"[^\s{\[\"'=-][^=]*=")
 
 
 def predict(
     server: Server,
     app: ApplicationName,
-    value: Annotated[str, typer.Argument(help="The input as JSON; - reads it from standard input.", metavar="INPUT")],
+    value: Annotated[
+        list[str],
+        typer.Argument(
+            help="The input as JSON, or of a record its fields as NAME=VALUE; - reads JSON from standard input, and "
+            "@FILE reads it from a file. Of a file that ends in .csv or .parquet each row is asked.",
+            metavar="INPUT...",
+        ),
+    ],
     version: OfVersion = None,
     context: Annotated[str | None, typer.Option(help="The query's context, e.g. a user's id.")] = None,
     features: Annotated[
@@ -24,12 +42,62 @@ def predict(
     api_key: ApiKey = None,
     query_url: QueryUrl = None,
 ) -> None:
-    """Ask an application for one prediction."""
-    given = parse_json(sys.stdin.read() if value == "-" else value)
-    clipper = server.connect(api_key, query_url)
+    """Ask an application for one prediction, or for one for each row of a table."""
+    path = Path(value[0][1:]) if len(value) == 1 and value[0].startswith("@") else None
+    # Before the server is asked, so that a wrong text costs no connection.
+    given = _read(value, path)
     numbers = None if features is None else parse_json(features)
+    clipper = server.connect(api_key, query_url)
+    if path is not None and path.suffix in TABLES:
+        inputs = _rows_of(path, parse_type(clipper.input_type(app)))
+        found = clipper.predict_batch(app, inputs, version=version, context=context, features=numbers)
+        texts = [f"error: {each}" if isinstance(each, ClipperError) else _shown(each.output) for each in found]
+        server.out.done([_told(each) for each in found], "\n".join(texts))
+        return
+    if _FIELD.match(value[0]):
+        record = parse_type(clipper.input_type(app))
+        if not isinstance(record, RecordType):
+            raise InvalidArgument(f"{app} takes {record}, and no fields: give the input as JSON")
+        given = record_of_texts(given, record)
     prediction = clipper.predict(app, given, version=version, context=context, features=numbers)
-    server.out.done(prediction, json.dumps(prediction.output, ensure_ascii=False), _remark(prediction))
+    server.out.done(prediction, _shown(prediction.output), _remark(prediction))
+
+
+def _read(value: list[str], path: Path | None) -> Any:
+    """Return the input; of fields on the command line, their texts; None for a table."""
+    if path is not None:
+        if path.suffix in TABLES:
+            return None
+        try:
+            return parse_json(path.read_text(errors="replace"))
+        except OSError as error:
+            raise InvalidArgument(f"{path} cannot be read: {error}") from error
+    if len(value) == 1 and not _FIELD.match(value[0]):
+        return parse_json(sys.stdin.read() if value[0] == "-" else value[0])
+    parts = [each.partition("=") for each in value]
+    wrong = next((each for each, (name, equals, _) in zip(value, parts) if not equals or not name), None)
+    if wrong is not None:
+        raise InvalidArgument(f"{wrong[:100]!r} is no field: expected NAME=VALUE, or the whole input as JSON")
+    return {name: text for name, _, text in parts}
+
+
+def _rows_of(path: Path, input_type: ValueType) -> list[Any]:
+    try:
+        rows = list(islice(read_table(path, input_type), MAX_ROWS + 1))
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{path} cannot be read: {error}") from error
+    if not 1 <= len(rows) <= MAX_ROWS:
+        count = f"over {MAX_ROWS}" if rows else "no"
+        raise InvalidArgument(f"{path} has {count} rows: expected 1 to {MAX_ROWS}")
+    return rows
+
+
+def _shown(output: Any) -> str:
+    return json.dumps(output, ensure_ascii=False)
+
+
+def _told(answer: Prediction | ClipperError) -> Any:
+    return {"error": answer.code, "cause": str(answer)} if isinstance(answer, ClipperError) else answer
 
 
 def observe(

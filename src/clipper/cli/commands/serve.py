@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,7 +31,9 @@ from clipper.settings.application import ApplicationSettings, Link
 from clipper.settings.home import CERTIFICATE_NAME, find_home, read_token
 from clipper.settings.server import ServerSettings
 from clipper.settings.version import Deployment
-from clipper.values.types import DType, InputType, check_name
+from clipper.values.inputs.examples import example_input
+from clipper.values.records import RecordType, parse_type
+from clipper.values.types import DType, check_name
 
 _WATCH_S = 0.2
 
@@ -236,9 +238,12 @@ def curl_line(query_url: str, application: str, input_type: str, certificate: Pa
     url = f"{query_url}/{application}/predict"
     if certificate is not None:
         url = f"--cacert {shlex.quote(str(certificate))} {url}"
-    kind = InputType.parse(input_type)
+    kind = parse_type(input_type)
+    if isinstance(kind, RecordType):
+        (record,) = example_input(kind) or ({},)
+        return f"curl {url} -d {shlex.quote(json.dumps({'input': record}, ensure_ascii=False))}"
     lengths = [length or _OPEN_LENGTH for length in kind.shape]
-    value: object = _ZEROS.get(kind.dtype, 0)
+    value: Any = _ZEROS.get(kind.dtype, 0)
     expression = str(value)
     for length in reversed(lengths):
         value, expression = [value] * length, f"[{expression}]*{length}"

@@ -8,11 +8,15 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from clipper.cli.tables import TABLES, read_table
 from clipper.errors import InvalidArgument
 from clipper.settings.server import MOST_MAX_BODY_BYTES
+from clipper.values.inputs.examples import example_input
+from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 
 # Lengths of a sample's open dimensions, and of strings and bytes, if they are not given.
@@ -28,6 +32,8 @@ _SAMPLE_BYTES = 1024**2
 _SAMPLES = (4093, 1021, 251, 61, 11, 1)
 
 _DIGITS = 9
+# Of the texts and bytes of a random record's fields, and the share of nullable fields that are missing.
+_FIELD_LENGTH, _MISSING_SHARE = 12, 0.1
 _LETTERS = "etaoinshrdlu  "
 
 
@@ -55,24 +61,17 @@ class Sample:
     """Random inputs of a type, which all differ as long as the type has further values.
 
     Making an input when it is due would take more time than sending it. So some are made in advance, and whenever an
-    input is sent, its last numbers (or the first characters of a string) are replaced by others with as many digits.
+    input is sent, its last numbers (or the first characters of a string) are replaced by others with as many digits; of
+    a record, the number or text of one field.
     """
 
-    def __init__(self, head: "Head", input_type: InputType, length: int | None, random: Random) -> None:
+    def __init__(self, head: "Head", input_type: ValueType, length: int | None, random: Random) -> None:
         """Make samples. ``length``: of open dimensions, of a string in characters, or of bytes; None is the default."""
-        dtype = input_type.dtype
-        size = DEFAULT_LENGTH if dtype.is_numeric else DEFAULT_TEXT_LENGTH
-        shape = tuple(each or length or size for each in input_type.shape)
-        # Each number takes at least two characters.
-        if (math.prod(shape) * 2 if dtype.is_numeric else length or size) > MOST_MAX_BODY_BYTES:
-            raise InvalidArgument(
-                f"one input of {input_type} has over {MOST_MAX_BODY_BYTES >> 20} MiB: give a smaller --width"
-            )
-        last = (shape or (1,))[-1] if dtype.is_numeric else length or size
-        self._splice = _splice(dtype, last)
-        make = (
-            _array_maker(dtype, shape, random, self._splice) if dtype.is_numeric else _text_maker(dtype, last, random)
-        )
+        if isinstance(input_type, RecordType):
+            self._splice, make = _record_maker(input_type, random)
+            self.what = f"random records of {len(input_type.fields)} fields"
+        else:
+            self._splice, make, self.what = self._of_tensor(input_type, length, random)
         before, after = make()
         body_bytes = len(before) + len(after)
         count = next(count for count in _SAMPLES if count * body_bytes <= _SAMPLE_BYTES or count == 1)
@@ -83,9 +82,26 @@ class Sample:
         ]
         # Not seeded, so that other processes that load the same server draw other inputs.
         self._offset = random.randrange(10**_DIGITS)
+
+    @staticmethod
+    def _of_tensor(
+        input_type: InputType, length: int | None, random: Random
+    ) -> "tuple[Callable[[int], bytes], Callable[[], Parts], str]":
+        """Return what makes the spliced text, what makes the rest, and a description."""
+        dtype = input_type.dtype
+        size = DEFAULT_LENGTH if dtype.is_numeric else DEFAULT_TEXT_LENGTH
+        shape = tuple(each or length or size for each in input_type.shape)
+        # Each number takes at least two characters.
+        if (math.prod(shape) * 2 if dtype.is_numeric else length or size) > MOST_MAX_BODY_BYTES:
+            raise InvalidArgument(
+                f"one input of {input_type} has over {MOST_MAX_BODY_BYTES >> 20} MiB: give a smaller --width"
+            )
+        last = (shape or (1,))[-1] if dtype.is_numeric else length or size
+        splice = _splice(dtype, last)
+        make = _array_maker(dtype, shape, random, splice) if dtype.is_numeric else _text_maker(dtype, last, random)
         lengths = f", open lengths {length or size}" if None in input_type.shape else ""
         lengths = lengths if dtype.is_numeric else f" of {length or size}"
-        self.what = f"random inputs of {input_type}{lengths}"
+        return splice, make, f"random inputs of {input_type}{lengths}"
 
     def of(self, number: int) -> bytes:
         before, after = self._parts[number % len(self._parts)]
@@ -176,13 +192,60 @@ def _text_maker(dtype: DType, length: int, random: Random) -> Callable[[], Parts
     return make
 
 
-def read_requests(path: Path, head: Head, input_type: InputType | None) -> Ring:
-    """Read the inputs of a file: rows of ``.npy``, else JSON lines, each an input or a body with ``input`` and more.
+def _record_maker(record: RecordType, random: Random) -> tuple[Callable[[int], bytes], Callable[[], Parts]]:
+    """Return what makes the value of one field, which no two records share, and what makes the text around it."""
+    own = next((field for field in record.fields if _can_be_spliced(field)), None)
+    if own is None:
+        return lambda number: b"", lambda: (json.dumps(_random_record(record, None, random)).encode(), b"")
+    quote = '"' if own.type.dtype is DType.STRING else ""
+
+    def make() -> Parts:
+        text = json.dumps(_random_record(record, own, random) | {own.name: None}).removesuffix("null}")
+        return f"{text}{quote}".encode(), f"{quote}}}".encode()
+
+    return _splice(own.type.dtype, _DIGITS if quote else 1), make
+
+
+def _random_record(record: RecordType, without: Field | None, random: Random) -> dict[str, Any]:
+    return {field.name: _random_value(field, random) for field in record.fields if field is not without}
+
+
+def _can_be_spliced(field: Field) -> bool:
+    dtype = field.type.dtype
+    return not field.categories and not field.type.shape and dtype not in (DType.BYTES, DType.BOOL)
+
+
+def _random_value(field: Field, random: Random) -> Any:
+    if field.categories:
+        return random.choice(field.categories)
+    if field.is_nullable and random.random() < _MISSING_SHARE:
+        return None
+    dtype = field.type.dtype
+    if dtype is DType.STRING:
+        return "".join(random.choices(_LETTERS, k=_FIELD_LENGTH))
+    if dtype is DType.BYTES:
+        return base64.b64encode(random.randbytes(_FIELD_LENGTH)).decode()
+    if field.type.shape:
+        (value,) = example_input(field.type) or (None,)
+        return value
+    if dtype in (DType.FLOAT32, DType.FLOAT64):
+        return round(random.random() * 100, 4)
+    return bool(random.randrange(2)) if dtype is DType.BOOL else random.randrange(100)
+
+
+def read_requests(path: Path, head: Head, input_type: ValueType | None) -> Ring:
+    """Read the inputs of a file: rows of ``.npy``, ``.csv`` or ``.parquet``, else JSON lines, each an input or a body
+    with ``input`` and more.
 
     Raises InvalidArgument if the file cannot be read, is empty or too large, or a line does not have that form.
     """
     try:
-        bodies = list(_bounded(_rows(path, input_type) if path.suffix == ".npy" else _lines(path), path))
+        if path.suffix in TABLES:
+            bodies = list(_bounded(map(_body_of, read_table(path, input_type)), path))
+        else:
+            bodies = list(
+                _bounded(_rows(path, input_type) if path.suffix == ".npy" else _lines(path, input_type), path)
+            )
     except (OSError, ValueError) as error:
         raise InvalidArgument(f"{path} cannot be read: {error}") from error
     if not bodies:
@@ -199,7 +262,11 @@ def _bounded(bodies: Iterable[bytes], path: Path) -> Iterator[bytes]:
         yield body
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _body_of(value: Any) -> bytes:
+    return b'{"input":' + msgspec.json.encode(value) + b"}"  # NaN is null
+
+
+def _lines(path: Path, input_type: ValueType | None) -> Iterator[bytes]:
     with path.open("rb") as file:
         # A line without an end would fill the memory.
         for number, line in enumerate(iter(lambda: file.readline(MOST_MAX_BODY_BYTES + 1), b""), 1):
@@ -212,7 +279,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                 value = json.loads(text)
             except (ValueError, RecursionError) as error:
                 raise InvalidArgument(f"line {number} of {path} is not JSON: {error}") from None
-            if not isinstance(value, dict):
+            if not isinstance(value, dict) or (isinstance(input_type, RecordType) and _is_record(value, input_type)):
                 yield b'{"input":' + text + b"}"
             elif "input" in value:
                 yield text
@@ -220,12 +287,17 @@ def _lines(path: Path) -> Iterator[bytes]:
                 raise InvalidArgument(f'line {number} of {path} is an object without "input"')
 
 
-def _rows(path: Path, input_type: InputType | None) -> Iterator[bytes]:
+def _is_record(value: dict[str, Any], record: RecordType) -> bool:
+    """Whether an object of a line is a record, and not a body that has one."""
+    return not isinstance(value.get("input"), dict) or "input" in record.names
+
+
+def _rows(path: Path, input_type: ValueType | None) -> Iterator[bytes]:
     rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if rows.ndim < 1 or rows.dtype.kind not in "biuf":
         raise InvalidArgument(f"{path} has {rows.dtype} of shape {rows.shape}: expected numbers, one row an input")
     # A third of the size, if the query port accepts it.
-    packed = input_type is not None and input_type.dtype is DType.UINT8 and input_type.row_bytes is not None
+    packed = isinstance(input_type, InputType) and input_type.dtype is DType.UINT8 and input_type.row_bytes is not None
     for row in rows:
         if packed and row.dtype == np.uint8:
             yield b'{"input":"' + base64.b64encode(row.tobytes()) + b'"}'

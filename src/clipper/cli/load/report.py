@@ -10,7 +10,7 @@ from msgspec import Struct, to_builtins
 from clipper.base.tls.trust import ClientTls
 from clipper.cli.load.arrivals import Arrivals
 from clipper.cli.load.sweep import Verdict
-from clipper.values.types import InputType
+from clipper.values.records import ValueType
 
 # Increases when a field changes its meaning or is removed; new fields may be added at any time.
 SCHEMA_VERSION = 1
@@ -252,7 +252,7 @@ class LoadedApplication(NamedTuple):
 
     application: str
     query_url: str
-    input_type: InputType | None
+    input_type: ValueType | None
     slo_ms: float
     slo_of: SloOf
     tls: ClientTls

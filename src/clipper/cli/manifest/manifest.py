@@ -15,7 +15,8 @@ from clipper.errors import Conflict, InvalidArgument
 from clipper.settings.application import Link
 from clipper.settings.fields import settings_of
 from clipper.settings.server import PATH_SCHEMES
-from clipper.values.types import InputType, check_name
+from clipper.values.records import parse_type
+from clipper.values.types import check_name
 
 _SOURCE = tuple(one.keyword for one in settings_of(SourceKeys))
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -280,7 +281,7 @@ class _Reader:
         if (text := found.get("input_type")) is None:
             return
         try:
-            InputType.parse(text)
+            parse_type(text)
         except InvalidArgument as error:
             self._values.fault((_entry(node, "input_type") or node).place, f"{path}.input_type", str(error))
 

@@ -34,7 +34,6 @@ from clipper.settings.application import ApplicationSettings, Configured, Select
 from clipper.settings.fields import settings_of
 from clipper.settings.version import Batching, Deployment
 from clipper.values.records import parse_type
-from clipper.values.types import InputType
 
 # The fields of a deployment besides its settings: the artifact, and how it is loaded.
 _PACKED = ("artifact", *LOADING)
@@ -97,7 +96,7 @@ def deployment_of(version: WantedVersion, packed: Packed) -> Deployment:
     declared, outputs = made.input_type, made.output_type
     return replace(
         made,
-        input_type=None if declared is None else str(InputType.parse(declared)),
+        input_type=None if declared is None else str(parse_type(declared)),
         output_type=None if outputs is None else str(parse_type(outputs)),
     )
 
@@ -211,7 +210,7 @@ def _change(
 ) -> ChangeApplication | None:
     subject, given = f"application {wanted.name}", wanted.settings
     declared = given.get("input_type")
-    if declared is not None and str(InputType.parse(declared)) != actual.input_type:
+    if declared is not None and str(parse_type(declared)) != actual.input_type:
         text = f"its inputs are {actual.input_type}, and cannot become {declared}: delete it first"
         obstacles.append(Obstacle(subject, text))
         return None

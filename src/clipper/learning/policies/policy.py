@@ -22,6 +22,8 @@ from clipper.control.descriptions import Standing
 from clipper.learning.mathematics.ledger import DEFAULT_HALF_LIFE
 from clipper.learning.mathematics.totals import LOSS, SCORED, Increments, Totals
 from clipper.learning.policies.combine import Combined, vote, vote_is_settled
+from clipper.values.inputs.record_rows import RecordRows
+from clipper.values.records import RecordType, ValueType
 from clipper.values.types import DType, InputType
 
 __all__ = [
@@ -65,7 +67,7 @@ class QueryView(msgspec.Struct, frozen=True, gc=False):
     context: str | None = None
     packed_features: bytes | None = None
     row: bytes | None = None
-    input_type: InputType | None = None
+    input_type: ValueType | None = None
     in_time: Mapping[str, float] | None = None
 
     def chance(self, model: str) -> float:
@@ -78,8 +80,9 @@ class QueryView(msgspec.Struct, frozen=True, gc=False):
         return None if self.packed_features is None else np.frombuffer(self.packed_features, FEATURE)
 
     @property
-    def input(self) -> NDArray[Any] | str | bytes | None:
-        """The input: a read-only array of the application's dtype and shape, or a str or bytes; None if it is not kept.
+    def input(self) -> Any:
+        """The input: a read-only array of the application's dtype and shape, a str or bytes, or of a record a dict of
+        these by field, with numbers for scalars and None for what is missing; None if it is not kept.
 
         It is decoded at each access: keep it if you need it twice.
         """
@@ -108,12 +111,18 @@ def as_features(row: bytes, input_type: InputType) -> bytes:
     return np.frombuffer(row, _DTYPES[input_type.dtype]).astype(FEATURE).tobytes()
 
 
-def decode_row(row: bytes, input_type: InputType) -> NDArray[Any] | str | bytes:
+def decode_row(row: bytes, input_type: ValueType) -> Any:
     """Decode a row.
 
     Raises:
         ValueError: it is not of that type.
     """
+    if isinstance(input_type, RecordType):
+        values = RecordRows(input_type).values(row)
+        return {
+            field.name: decode_row(value, field.type) if isinstance(value, bytes) else value
+            for field, value in zip(input_type.fields, values)
+        }
     if input_type.dtype is DType.STRING:
         return row.decode()
     if input_type.dtype is DType.BYTES:

@@ -59,8 +59,16 @@ def encode_predict_columns(batch_id: int, columns: Sequence[Column], trace: byte
 
     ``columns``: at least one, all with the same number of rows, 1 to ``MAX_ROWS``. ``trace``: as in ``add_trace``.
     """
-    head = _PREDICT.pack(columns[0].rows, len(columns), 0, len(trace), 0)
-    return _framed(Kind.PREDICT_COLUMNS, batch_id, [head, *_parts(columns), trace])
+    return predict_columns_frame(batch_id, columns[0].rows, len(columns), [b"", b"", *_parts(columns)], trace)
+
+
+def predict_columns_frame(
+    batch_id: int, rows: int, columns: int, parts: list[Buffer], trace: bytes = b""
+) -> list[Buffer]:
+    """Return the frame of a batch whose columns are encoded. ``parts``: two empty buffers, and then the columns'."""
+    parts[1] = _PREDICT.pack(rows, columns, 0, len(trace), 0)
+    parts.append(trace)
+    return _framed(Kind.PREDICT_COLUMNS, batch_id, parts)
 
 
 def encode_column_results(
@@ -69,7 +77,7 @@ def encode_column_results(
     """Return the frame as buffers to write one after another. ``failures``: row to message, of rows without output."""
     failed = failures or {}
     head = _RESULTS.pack(columns[0].rows, len(failed), evaluation_us, len(columns), 0, 0)
-    return _framed(Kind.COLUMN_RESULTS, batch_id, [head, *_parts(columns), pack_failures(failed)])
+    return _framed(Kind.COLUMN_RESULTS, batch_id, [b"", head, *_parts(columns), pack_failures(failed)])
 
 
 def decode_predict_columns(body: Buffer) -> PredictColumns:
@@ -112,14 +120,15 @@ def decode_column_results(body: Buffer) -> ColumnResults:
 
 
 def _framed(kind: Kind, batch_id: int, parts: list[Buffer]) -> list[Buffer]:
+    """``parts``: an empty buffer, and then the body's."""
     size = sum(map(len, parts))
-    parts.insert(0, header(kind, size, batch_id))
+    parts[0] = header(kind, size, batch_id)
     return [b"".join(parts)] if size <= _JOINED_BYTES else parts
 
 
 def _parts(columns: Sequence[Column]) -> Iterator[Buffer]:
     for name, of_type, rows, payload, lengths, present, written_as in columns:
-        yield _head(name, of_type, present is not None, written_as or of_type.dtype)
+        yield column_head(name, of_type, present is not None, written_as or of_type.dtype)
         if present is not None:
             yield present
             yield _PADDING[-len(present) % 8]
@@ -132,7 +141,8 @@ def _parts(columns: Sequence[Column]) -> Iterator[Buffer]:
 
 # The heads of columns, which are the same in each batch. A worker has some models with some tens of fields each.
 @lru_cache(4096)
-def _head(name: str, of_type: InputType, has_present: bool, written_as: DType) -> bytes:
+def column_head(name: str, of_type: InputType, has_present: bool, written_as: DType) -> bytes:
+    """Return what a column begins with, before its bits, lengths and values."""
     shape, text = [size or 0 for size in of_type.shape], name.encode()
     head = _COLUMN.pack(of_type.dtype, len(shape), has_present, written_as, len(text), 0)
     head += struct.pack(f"<{len(shape)}I", *shape) + text

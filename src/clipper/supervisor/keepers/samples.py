@@ -7,13 +7,13 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from clipper.control.messages import GetRecentInput, RecentInput
-from clipper.errors import InvalidArgument, RequestError
+from clipper.errors import RequestError
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.managers.caller import Sample, made_row
 from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
-from clipper.values.inputs.reader import make_reader
-from clipper.values.records import RecordType, ValueType, parse_type
+from clipper.values.inputs.record_reader import reader_of
+from clipper.values.records import ValueType, parse_type
 from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Samples:
             asking.add_done_callback(lambda _: self._asking.pop(model, None))
         # A replica that is stopped meanwhile must not cancel the question for the others.
         recent = await asyncio.shield(asking)
-        if recent is None or not _suits(parse_type(recent.input_type), input_type):
+        if recent is None or not parse_type(recent.input_type).suits(input_type):
             return None
         return recent.row
 
@@ -103,17 +103,9 @@ class Samples:
         return None
 
 
-def _suits(recent: ValueType, input_type: ValueType) -> bool:
-    if isinstance(recent, RecordType) or isinstance(input_type, RecordType):
-        return isinstance(recent, RecordType) and recent.suits(input_type)
-    return recent.suits(input_type)
-
-
 def read_sample(text: str, input_type: ValueType) -> bytes:
     """Read a sample's row from its JSON. Raises RequestError if it is not an input of this type."""
-    if isinstance(input_type, RecordType):
-        raise InvalidArgument("the model takes records, of which no sample can be read yet")
-    return make_reader(input_type).read(text.encode())
+    return reader_of(input_type).read(text.encode())
 
 
 def _max_batch(record: VersionRecord) -> int:

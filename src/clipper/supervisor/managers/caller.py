@@ -15,7 +15,8 @@ from clipper.base.tls.trust import pinned_context
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ModelFailed, ProtocolViolation
 from clipper.model.protocol import messages
-from clipper.model.protocol.columns import decode_column_results, encode_predict_columns
+from clipper.model.protocol.batches import make_encoder
+from clipper.model.protocol.columns import decode_column_results
 from clipper.model.protocol.frames import (
     MAX_BODY_BYTES,
     OLDEST_VERSION,
@@ -114,7 +115,7 @@ class Caller:
         """Have a batch evaluated; return the model's message if a row of it failed, else None."""
         self._frames += 1
         self._splitter.max_body_bytes = MAX_BODY_BYTES
-        self._writer.writelines(_batch(self._frames, input_type, rows))
+        self._writer.writelines(make_encoder(input_type).encode(self._frames, rows))
         kind, frame_id, body = await _read_frame(self._reader, self._splitter)
         if kind == Kind.ERROR and frame_id == self._frames:
             return messages.decode_error(body)
@@ -150,12 +151,6 @@ _DECODERS: dict[int, Callable[[Buffer], _Results]] = {
     Kind.TYPED_RESULTS: decode_typed_results,
     Kind.COLUMN_RESULTS: decode_column_results,
 }
-
-
-def _batch(batch_id: int, input_type: ValueType, rows: Sequence[bytes]) -> list[Buffer]:
-    if isinstance(input_type, RecordType):
-        return encode_predict_columns(batch_id, RecordRows(input_type).columns(rows))
-    return messages.encode_predict(batch_id, input_type.dtype, input_type.leading_dimensions, rows)
 
 
 async def connect(address: ReplicaAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -22,6 +22,7 @@ from clipper.supervisor.reconciler.servable import check_json
 from clipper.supervisor.registry.records import ApplicationRecord
 from clipper.supervisor.registry.store import Delete, ForgetLater, Put
 from clipper.supervisor.rollout import newcomers, rules, wanted
+from clipper.values.records import parse_type
 from clipper.values.types import MAX_CONTEXT_LENGTH, DType, InputType, ModelId, check_name
 
 # A query may ask all of an application's links.
@@ -187,7 +188,7 @@ class ApplicationOperations(OfParts):
 
     async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
         """Return the checked record, with ``code`` only if its policy or loss uses it."""
-        check_features(record.selection, InputType.parse(record.input_type))
+        check_features(record.selection, parse_type(record.input_type))
         check_json("the policy's parameters", record.selection.parameters)
         check_json("the loss's parameters", record.selection.loss_parameters)
         if not names_code(record.selection):

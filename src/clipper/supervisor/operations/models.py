@@ -29,7 +29,7 @@ from clipper.supervisor.registry.store import Delete, Put
 from clipper.supervisor.rollout import newcomers, rollbacks, rules, wanted
 from clipper.supervisor.rollout.versions import LINK_TIMEOUT_S
 from clipper.values.records import parse_type
-from clipper.values.types import InputType, ModelId, check_name
+from clipper.values.types import ModelId, check_name
 
 # A model that names all packages of its author's environment has some hundred needs.
 MAX_NEEDS = 1000
@@ -228,7 +228,7 @@ class ModelOperations(OfParts):
         check_ranges(deployment)
         sample = _sample_text(deployment.sample)
         if sample is not None and deployment.input_type is not None:  # else only the container knows its type
-            read_sample(sample, InputType.parse(deployment.input_type))
+            read_sample(sample, parse_type(deployment.input_type))
 
     def _check_environment(self, deployment: Deployment) -> None:
         if deployment.loader == "binary" and (deployment.requirements or deployment.needs):
@@ -250,7 +250,7 @@ class ModelOperations(OfParts):
             spec=VersionSpec(
                 **shared(deployment, VersionSpec)
                 | {
-                    "input_type": None if declared is None else str(InputType.parse(declared)),
+                    "input_type": None if declared is None else str(parse_type(declared)),
                     "output_type": None if outputs is None else str(parse_type(outputs)),
                     "sample": _sample_text(deployment.sample),
                 }

@@ -12,7 +12,9 @@ from clipper.learning.own_code.trial import Trials
 from clipper.learning.policies.by_name import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
 from clipper.settings.application import ApplicationChange, Configured, NewApplication, Selection, SelectionSettings
 from clipper.settings.fields import check_ranges, given, shared
-from clipper.values.types import MAX_FEATURES, InputType
+from clipper.values.inputs.record_features import RecordFeatures
+from clipper.values.records import RecordType, ValueType
+from clipper.values.types import MAX_FEATURES
 
 # The name of a check's process, before its number.
 _CHECKS = "selection-check"
@@ -85,18 +87,23 @@ def _configured(given: str | Configured) -> Configured:
     return Configured(given) if isinstance(given, str) else given
 
 
-def check_features(selection: Selection, input_type: InputType) -> None:
+def check_features(selection: Selection, input_type: ValueType) -> None:
     """Raise InvalidArgument if the policy needs features that queries do not bring, or that inputs cannot be."""
     if selection.features is None and _goes_by_features(selection.policy):
         raise InvalidArgument(
             f"policy {selection.policy} needs features: say how many each query brings, features N, or that its "
             "input is them, features input"
         )
-    if selection.features != "input":
+    if not isinstance(selection.features, str):
         return
-    size_bytes = input_type.row_bytes
-    count = None if size_bytes is None else size_bytes // input_type.dtype.size_bytes
-    if count is None or not 1 <= count <= MAX_FEATURES:
+    if isinstance(input_type, RecordType):
+        RecordFeatures(input_type, selection.features)
+    elif selection.features != "input":
+        raise InvalidArgument(
+            f"features {selection.features!r:.100} are names of fields, and inputs of {input_type} have none: expected "
+            "a number, input or none"
+        )
+    elif not 1 <= input_type.elements <= MAX_FEATURES:
         raise InvalidArgument(
             f"inputs of {input_type} cannot be features: expected numbers of a shape that fixes how many, at most "
             f"{MAX_FEATURES}, such as float64[8]; send others beside the input, features N"

@@ -16,7 +16,7 @@ class ApplicationRecord(Struct, frozen=True):
     """An application.
 
     Attributes:
-        input_type: ``str(InputType)``.
+        input_type: ``str(ValueType)``.
         default_output: JSON text; None if it has no default.
         selection: its selection without ``code``, which is a folder: the registry does not know where folders are.
         id: the key of its learned state; a new application with an old name has another id.
@@ -30,6 +30,7 @@ class ApplicationRecord(Struct, frozen=True):
         ended_ramps: the last version of each linked model that was let through.
         waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
         show_model: whether its answers say which versions gave them.
+        null_is_nan, ignore_unknown_fields: how inputs are read.
     """
 
     name: str
@@ -49,6 +50,8 @@ class ApplicationRecord(Struct, frozen=True):
     waking_slo_ms: float | None = None
     show_model: bool = True
     watched: tuple[Newcomer, ...] = ()
+    null_is_nan: bool = False
+    ignore_unknown_fields: bool = False
 
     @property
     def state_id(self) -> str:

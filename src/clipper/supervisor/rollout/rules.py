@@ -10,7 +10,9 @@ from clipper.settings.fields import shared
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.server import MOST_MAX_BODY_BYTES
 from clipper.supervisor.registry.records import ApplicationRecord, VersionRecord
-from clipper.values.types import MAX_CONTEXT_LENGTH, InputType
+from clipper.values.inputs.record_reader import RecordReader
+from clipper.values.records import RecordType, ValueType, parse_type
+from clipper.values.types import MAX_CONTEXT_LENGTH
 
 
 def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
@@ -59,14 +61,16 @@ def check_context(context: str | None) -> None:
         raise InvalidArgument(f"context has {len(context)} characters: expected 1 to {MAX_CONTEXT_LENGTH}")
 
 
-def checked_type(text: str) -> InputType:
+def checked_type(text: str) -> ValueType:
     """Read an input type whose rows fit into a request and into a frame to a container.
 
     Raises InvalidArgument if the type is not valid, or no request is large enough for one of its rows.
     """
-    input_type = InputType.parse(text)
+    input_type = parse_type(text)
+    if isinstance(input_type, RecordType):
+        RecordReader(input_type)  # refuses a default that is not a value of its field
     # A number takes at least a digit and a comma. A frame to a container has room for far more.
-    if (needed := 2 * (input_type.row_bytes or 0) // (input_type.dtype.size_bytes or 1)) > MOST_MAX_BODY_BYTES:
+    if (needed := 2 * input_type.elements) > MOST_MAX_BODY_BYTES:
         raise InvalidArgument(
             f"an input of {input_type} takes at least {needed:.3g} bytes as JSON, and a request has "
             f"{MOST_MAX_BODY_BYTES} at most: declare a smaller type"

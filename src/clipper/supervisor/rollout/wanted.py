@@ -14,7 +14,7 @@ from clipper.supervisor.registry.records import ApplicationRecord, KeyRecord, Mo
 from clipper.supervisor.rollout import newcomers
 from clipper.values.outputs.conversion import Conversion
 from clipper.values.records import parse_type
-from clipper.values.types import InputType, ModelId
+from clipper.values.types import ModelId
 
 # A batch that runs longer than both of these counts as hung: no application still waits for it.
 MIN_BATCH_TIMEOUT_S = 30.0
@@ -187,8 +187,8 @@ def fits(application: str, model: str) -> bool:
 
     Either may leave a length open that the other fixes: workers check each query against both.
     """
-    taken = InputType.parse(model)
-    both = InputType.parse(application).narrowed(taken)
+    taken = parse_type(model)
+    both = parse_type(application).narrowed(taken)
     return both is not None and both.suits(taken)
 
 

@@ -3,6 +3,7 @@
 All characters of a piece are classified at once, as simdjson does.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,20 @@ def find_marks(piece: bytes | bytearray, is_inside: bool = False, is_escaped: bo
         outside = (inside == 0) & ~quotes
         places, found = places[outside], found[outside]
     return Marks(places, found, is_inside, is_escaped)
+
+
+def outside_strings(
+    piece: bytes | bytearray, places: Sequence[int], is_inside: bool = False, is_escaped: bool = False
+) -> tuple[list[int], bool, bool]:
+    """Return those of the places in a piece that are outside of strings, and the last two of ``Marks``. The last two
+    arguments are those of the piece before."""
+    kinds = np.frombuffer(piece.translate(_KINDS), np.uint8)
+    if is_escaped or b"\\" in piece:
+        kinds, is_escaped = _without_escaped(kinds, is_escaped)
+    quotes = np.flatnonzero(kinds == _QUOTE)
+    inside = (np.searchsorted(quotes, places) + is_inside) & 1
+    outside = [place for place, is_in in zip(places, inside.tolist()) if not is_in]
+    return outside, bool((len(quotes) + is_inside) & 1), is_escaped
 
 
 def _without_escaped(kinds: Any, is_escaped: bool) -> tuple[Any, bool]:

@@ -46,8 +46,8 @@ class NumberPieces:
     own. At the end they show the shape.
     """
 
-    def __init__(self, input_type: InputType) -> None:
-        self._type = input_type
+    def __init__(self, input_type: InputType, null_is_nan: bool = False) -> None:
+        self._type, self._null_is_nan = input_type, null_is_nan
         self._most = None if input_type.row_bytes is None else input_type.row_bytes // input_type.dtype.size_bytes
         self._kind = "d" if input_type.dtype in FLOATS else "i"
         self._parser = simdjson.Parser()
@@ -97,7 +97,7 @@ class NumberPieces:
         text = b"[%b]" % piece
         buffer = None if self._type.dtype == DType.BOOL else self._convert_fast(text)
         if buffer is None:
-            buffer = pack(self._type.dtype, _decode(text), first)
+            buffer = pack(self._type.dtype, _decode(text), first, self._null_is_nan)
         if len(buffer) != expected * self._type.dtype.size_bytes:
             raise MalformedRequest("input is not JSON: expected a number between two commas")
         return buffer

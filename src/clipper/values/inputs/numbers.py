@@ -1,5 +1,6 @@
 """Turns numbers that are Python objects into a buffer: exactly, and in one operation, since a body holds many."""
 
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -16,23 +17,24 @@ _BOOLEANS = frozenset({bool, int, float})
 _SHOWN_CHARACTERS = 40
 
 
-def pack(dtype: DType, values: list[Any], first: int = 0) -> bytes:
+def pack(dtype: DType, values: list[Any], first: int = 0, null_is_nan: bool = False) -> bytes:
     """Return the buffer of these values. ``1`` and ``1.0`` are the same number in any dtype.
 
     Args:
         dtype: type of the elements.
         values: numbers, or any other JSON values, which are refused.
         first: position of the first value in the input, for messages.
+        null_is_nan: whether null is NaN among floats.
 
     Raises:
         WrongInput: a value is not of the dtype; the message says which.
     """
-    buffer = _packed(dtype, values)
+    buffer = _packed(dtype, values, null_is_nan)
     if buffer is None:
         # Bisect, so that finding the wrong value costs no more than reading all.
         while len(values) > 1:
             middle = len(values) // 2
-            is_later = _packed(dtype, values[:middle]) is not None
+            is_later = _packed(dtype, values[:middle], null_is_nan) is not None
             first, values = (first + middle, values[middle:]) if is_later else (first, values[:middle])
         raise WrongInput(f"input has {show(values[0])} at position {first}: expected {dtype.label}")
     return buffer
@@ -47,9 +49,17 @@ def show(value: Any) -> str:
     return msgspec.json.encode(value).decode()[:_SHOWN_CHARACTERS]
 
 
-def _packed(dtype: DType, values: list[Any]) -> bytes | None:
+def _packed(dtype: DType, values: list[Any], null_is_nan: bool) -> bytes | None:
     """Return the buffer, or None if a value is not of the dtype."""
     kinds = set(map(type, values))
+    if null_is_nan and dtype in FLOATS and NoneType in kinds:
+        are_null = [value is None for value in values]
+        buffer = _packed(dtype, [0.0 if value is None else value for value in values], null_is_nan=False)
+        if buffer is None:
+            return None
+        numbers = np.frombuffer(buffer, NUMPY[dtype]).copy()
+        numbers[are_null] = np.nan
+        return numbers.tobytes()
     if dtype == DType.BOOL:
         is_right = kinds <= _BOOLEANS and set(values) <= {0, 1}
         return np.array(values, NUMPY[dtype]).tobytes() if is_right else None

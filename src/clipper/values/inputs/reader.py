@@ -35,8 +35,8 @@ class Reader(Protocol):
         ...
 
 
-def make_reader(input_type: InputType) -> Reader:
-    """Return a reader for one input type."""
+def make_reader(input_type: InputType, null_is_nan: bool = False) -> Reader:
+    """Return a reader for tensors, texts or bytes of one type. ``null_is_nan``: whether null in floats is NaN."""
     match input_type.dtype:
         case DType.STRING:
             return StringReader()
@@ -46,7 +46,7 @@ def make_reader(input_type: InputType) -> Reader:
             return ArrayReader(input_type)
         case DType.UINT8 if input_type.row_bytes is not None:
             return ImageReader(input_type)
-    return NumberReader(input_type)
+    return NumberReader(input_type, null_is_nan)
 
 
 class StringReader:
@@ -115,10 +115,10 @@ class ArrayReader:
     Booleans are ``true`` and ``false``, or 1 and 0.
     """
 
-    def __init__(self, input_type: InputType) -> None:
-        self._type = input_type
+    def __init__(self, input_type: InputType, null_is_nan: bool = False) -> None:
+        self._type, self._null_is_nan = input_type, null_is_nan
         self._decode = msgspec.json.Decoder().decode
-        self._pieces = NumberPieces(input_type)
+        self._pieces = NumberPieces(input_type, null_is_nan)
 
     def read_long(self, text: bytearray, start: int, stop: int) -> Row:
         return self._pieces.read(text, start, stop)
@@ -128,11 +128,15 @@ class ArrayReader:
             value = self._decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise MalformedRequest(f"input is not JSON: {error}") from error
+        return self.row_of(value)
+
+    def row_of(self, value: Any) -> bytes:
+        """Return the row of an input that was read from its JSON. Raises WrongInput."""
         shape = self._measure(value, len(self._type.shape))
         flat: list[Any] = []
         _flatten(value, len(shape), flat)
         prefix = np.array(shape, "<u4").tobytes() if self._type.leading_dimensions else b""
-        return prefix + pack(self._type.dtype, flat)
+        return prefix + pack(self._type.dtype, flat, null_is_nan=self._null_is_nan)
 
     def _measure(self, value: Any, dimensions: int) -> tuple[int, ...]:
         shape: list[int] = []
@@ -151,7 +155,7 @@ class ArrayReader:
 class NumberReader:
     """Reads numbers of a known number of dimensions, straight from the text into a buffer."""
 
-    def __init__(self, input_type: InputType) -> None:
+    def __init__(self, input_type: InputType, null_is_nan: bool = False) -> None:
         self.input_type = input_type
         self.row_bytes = input_type.row_bytes
         # A fixed shape has one skeleton of brackets and commas, and ``[*]`` has one pair of brackets. The rest is slow.
@@ -159,7 +163,7 @@ class NumberReader:
         self._is_list = len(input_type.shape) == 1
         self._is_simple = input_type.dtype == DType.FLOAT64
         self._kind = "d" if input_type.dtype in FLOATS else "i"
-        self._slow = ArrayReader(input_type)
+        self._slow = ArrayReader(input_type, null_is_nan)
         self._parser = simdjson.Parser()
 
     @property

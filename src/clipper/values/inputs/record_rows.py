@@ -6,8 +6,9 @@ bits that say which nullable fields are there, the other fields, and the sizes o
 """
 
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +16,23 @@ from clipper.values.columns import Column
 from clipper.values.records import RecordType
 from clipper.values.types import DType
 
-# Up to so many rows are cut by Python.
-_FEW_ROWS = 4
+# Up to so many rows are cut by Python: numpy's call for each field costs as much as cutting so many rows.
+_FEW_ROWS = 8
 _CODES = {DType.INT32: "i", DType.INT64: "q", DType.FLOAT32: "f", DType.FLOAT64: "d", DType.UINT8: "B", DType.BOOL: "?"}
+
+
+class Cut(NamedTuple):
+    """The values of a batch by field.
+
+    Attributes:
+        payloads: of each field in order, as ``Column.payload``.
+        lengths: by the index of a field whose values have a size of their own: each size, as a little-endian u32.
+        present: by the index of a field with a missing value: as ``Column.present``.
+    """
+
+    payloads: list[bytes]
+    lengths: Mapping[int, bytes]
+    present: Mapping[int, bytes]
 
 
 class RecordRows:
@@ -37,8 +52,7 @@ class RecordRows:
         self._bits_bytes = -(-len(self._nullable) // 8)
         codes = [f"{self._bits_bytes}s"]
         formats: list[tuple[str, Any]] = [("bits", (np.uint8, (self._bits_bytes,)))]
-        # Where each field, or the size of what follows, is in the fixed part.
-        self._places: dict[int, tuple[int, int]] = {}
+        cells = [f"{self._bits_bytes}s"]
         for index in (*self._fixed, *self._variable):
             of_type = fields[index].type
             size, code = 4, "I"
@@ -46,14 +60,20 @@ class RecordRows:
             if of_type.row_bytes is not None:
                 size, form = of_type.row_bytes, np.dtype((of_type.dtype.numpy_code, of_type.shape))
                 code = f"{size}s" if of_type.shape else _CODES[of_type.dtype]
-            start = struct.calcsize("<" + "".join(codes))
-            self._places[index] = start, start + size
             codes.append(code)
+            cells.append(f"{size}s")
             formats.append((f"{index}", form))
         self._head = struct.Struct("<" + "".join(codes))
+        # The bytes of each field, or of the size of what follows, and their places in the order of the fields.
+        self._cells = struct.Struct("<" + "".join(cells))
         self._table = np.dtype(formats)
+        places = {index: place for place, index in enumerate((*self._fixed, *self._variable), 1)}
+        self._in_order = itemgetter(*(places[index] for index in range(len(fields))), 0)
+        self._no_bit_missing = ((1 << len(self._nullable)) - 1).to_bytes(self._bits_bytes, "little")
+        self._names = [f"{index}" for index in range(len(fields))]
         # What stands for a missing value of each field.
         self._absent = [b"" if field.type.row_bytes is None or field.type.shape else 0 for field in fields]
+        self._take_fixed, self._take_variable = _taker(self._fixed), _taker(self._variable)
         self._is_plain = not self._nullable and not self._variable
 
     def row(self, values: Sequence[Any]) -> bytes:
@@ -64,20 +84,16 @@ class RecordRows:
         """
         if self._is_plain:
             return self._head.pack(b"", *values)
-        bits = 0
-        if self._nullable:
+        bits = self._no_bit_missing
+        if self._nullable and None in values:
+            there = 0
             for bit, index in enumerate(self._nullable):
                 if values[index] is not None:
-                    bits |= 1 << bit
-            if None in values:
-                values = [absent if value is None else value for value, absent in zip(values, self._absent)]
-        following = [values[index] for index in self._variable]
-        head = self._head.pack(
-            bits.to_bytes(self._bits_bytes, "little"),
-            *[values[index] for index in self._fixed],
-            *map(len, following),
-        )
-        return b"".join((head, *following))
+                    there |= 1 << bit
+            bits = there.to_bytes(self._bits_bytes, "little")
+            values = [absent if value is None else value for value, absent in zip(values, self._absent)]
+        following = self._take_variable(values)
+        return b"".join((self._head.pack(bits, *self._take_fixed(values), *map(len, following)), *following))
 
     def values(self, row: bytes) -> list[Any]:
         """Return the values of a row: the inverse of ``row``."""
@@ -96,31 +112,59 @@ class RecordRows:
                 values[index] = None
         return values
 
-    def columns(self, rows: Sequence[bytes]) -> list[Column]:
-        """Return the columns of a batch."""
-        fields, count, size = self.record.fields, len(rows), self._head.size
-        payloads: list[bytes] = [b""] * len(fields)
-        lengths: list[tuple[int, ...] | None] = [None] * len(fields)
-        present: dict[int, bytes] = {}
-        # To copy a field out of each row costs less than numpy's call does for so few.
-        table = np.frombuffer(b"".join([row[:size] for row in rows]), self._table) if count > _FEW_ROWS else None
-        for index, (start, end) in self._places.items():
-            if table is None:
-                payloads[index] = rows[0][start:end] if count == 1 else b"".join([row[start:end] for row in rows])
-            else:
-                payloads[index] = table[f"{index}"].tobytes()
+    def cut(self, rows: Sequence[bytes]) -> Cut:
+        """Return the values of a batch by field."""
+        count, size = len(rows), self._head.size
+        payloads: list[bytes]
+        if count == 1:
+            *payloads, bits = self._in_order(self._cells.unpack_from(rows[0]))
+            are_all_there = bits == self._no_bit_missing
+        elif count <= _FEW_ROWS:
+            *payloads, bits = map(b"".join, zip(*[self._in_order(self._cells.unpack_from(row)) for row in rows]))
+            are_all_there = bits == self._no_bit_missing * count
+        else:
+            table = np.frombuffer(b"".join([row[:size] for row in rows]), self._table)
+            payloads = [table[name].tobytes() for name in self._names]
+            bits = table["bits"].tobytes()
+            are_all_there = bits == self._no_bit_missing * count
+        lengths: dict[int, bytes] = {}
         starts = [size] * count
         for index in self._variable:
+            lengths[index] = payloads[index]
+            if count == 1:
+                end = starts[0] + int.from_bytes(payloads[index], "little")
+                payloads[index] = rows[0][starts[0] : end]
+                starts[0] = end
+                continue
             sizes = struct.unpack(f"<{count}I", payloads[index])
             ends = [start + length for start, length in zip(starts, sizes)]
             payloads[index] = b"".join([row[start:end] for row, start, end in zip(rows, starts, ends)])
-            lengths[index], starts = sizes, ends
-        for bit, index in enumerate(self._nullable):
-            byte, mask = bit >> 3, 1 << (bit & 7)
-            is_there = [row[byte] & mask for row in rows] if table is None else table["bits"][:, byte] & mask
-            if not all(is_there):
-                present[index] = np.packbits(np.asarray(is_there, bool), bitorder="little").tobytes()
+            starts = ends
+        return Cut(payloads, lengths, _NONE_MISSING if are_all_there else self._present(bits, count))
+
+    def _present(self, bits: bytes, rows: int) -> dict[int, bytes]:
+        """Return the bits of each field with a missing value. ``bits``: those of each row, one after another."""
+        by_row = np.frombuffer(bits, np.uint8).reshape(rows, self._bits_bytes)
+        by_field = np.unpackbits(by_row, axis=1, count=len(self._nullable), bitorder="little")
+        packed = np.packbits(by_field, axis=0, bitorder="little")
+        has_missing = ~by_field.all(axis=0)
+        return {self._nullable[bit]: packed[:, bit].tobytes() for bit in np.flatnonzero(has_missing).tolist()}
+
+    def columns(self, rows: Sequence[bytes]) -> list[Column]:
+        """Return the columns of a batch."""
+        cut, count = self.cut(rows), len(rows)
+        tables = {index: struct.unpack(f"<{count}I", table) for index, table in cut.lengths.items()}
         return [
-            Column(field.name, field.type, count, payload, sizes, present.get(index))
-            for index, (field, payload, sizes) in enumerate(zip(fields, payloads, lengths))
+            Column(field.name, field.type, count, payload, tables.get(index), cut.present.get(index))
+            for index, (field, payload) in enumerate(zip(self.record.fields, cut.payloads))
         ]
+
+
+_NONE_MISSING: Mapping[int, bytes] = {}
+
+
+def _taker(indexes: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Return a function that returns the items at these indexes."""
+    if len(indexes) > 1:
+        return itemgetter(*indexes)
+    return lambda values: [values[index] for index in indexes]

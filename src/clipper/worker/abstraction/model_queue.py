@@ -9,9 +9,11 @@ import msgspec
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
 from clipper.control.statistics import ReplicaStatistics, VersionStatistics
 from clipper.errors import ModelFailed
+from clipper.model.protocol.batches import make_encoder
 from clipper.model.protocol.messages import BATCH_TOO_LARGE, Welcome
 from clipper.values.outputs.output import SURELY_SHORT_BYTES, Output, shown
-from clipper.values.types import InputType, ModelId
+from clipper.values.records import parse_type
+from clipper.values.types import ModelId
 from clipper.worker.abstraction import results as batch_results
 from clipper.worker.abstraction.alarm import Alarm
 from clipper.worker.abstraction.batching.controller import make_controller
@@ -44,12 +46,10 @@ class ModelQueue:
     def __init__(self, model: ModelId, snapshot: VersionSnapshot, cache: ClockCache, turns: Turns, node: str) -> None:
         self.model, self.name, self.node, self.max_output_bytes = model, model.name, node, turns.max_output_bytes
         self.snapshot = snapshot
-        self.input_type = InputType.parse(snapshot.input_type)
-        self._dtype, self._dimensions = self.input_type.dtype, self.input_type.leading_dimensions
+        self.input_type = parse_type(snapshot.input_type)
+        self.encoder = make_encoder(self.input_type)
         self._table = cache.table() if snapshot.cache else None
-        self._turns = turns
-        self.unsettled = turns.unsettled
-        self.flow = turns.flow
+        self._turns, self.unsettled, self.flow = turns, turns.unsettled, turns.flow
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
         self._queue, self._suspects = self._scheduler.queue, self._scheduler.suspects
         self.in_time = InTime(self._scheduler)
@@ -314,7 +314,7 @@ class ModelQueue:
         counts.queue_wait_s.record(batch.sent_s - works[0].arrival_s)
         counts.batch_size.record(len(works))
         trace = self._turns.sent(self.model, state.id, batch)
-        self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, [work.row for work in works], trace)
+        self._links[state.id].link.send(batch.id, [work.row for work in works], trace)
 
     def receive_results(self, replica: Replica, batch_id: int, results: BatchResults) -> bool:
         """Take the outputs of a batch; return False if the replica was sent no such batch."""

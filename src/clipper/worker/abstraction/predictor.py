@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from clipper.control.difference import Difference, Holding
 from clipper.control.snapshot import ModelSnapshot, Snapshot
 from clipper.settings.server import MAX_OUTPUT_BYTES
-from clipper.values.types import InputType, ModelId
+from clipper.values.records import ValueType
+from clipper.values.types import ModelId
 from clipper.worker.abstraction.cache.clock import ClockCache
 from clipper.worker.abstraction.model_queue import ModelQueue
 from clipper.worker.abstraction.turns import Steps, Turns
@@ -112,7 +113,7 @@ class Predictor:
     def versions_of(self, model: str) -> list[ModelQueue]:
         return list(self._queues.get(model, {}).values())
 
-    def recent_input(self, model: str) -> tuple[InputType, bytes] | None:
+    def recent_input(self, model: str) -> tuple[ValueType, bytes] | None:
         """Return a recently answered input with its type: from the current version, else from any other version."""
         current = self.find(model)
         others = self.versions_of(model)

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.control.statistics import ReplicaStatistics
+from clipper.model.protocol.batches import BatchEncoder
 from clipper.model.protocol.messages import MAX_ROWS, Welcome
 from clipper.values.types import ModelId
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
@@ -15,12 +16,14 @@ class ReplicaOwner(Protocol):
     """The queue that the replica works for.
 
     Attributes:
+        encoder: of batches of the version's input type.
         node: the address of the worker's node; empty if there is only one node.
         max_output_bytes: bound of an output.
         unsettled: the replicas of all queues that are not linked, or that drain. Replicas enter and leave it.
     """
 
     model: ModelId
+    encoder: BatchEncoder
     node: str
     max_output_bytes: int
     unsettled: "dict[Replica, None]"
@@ -43,7 +46,9 @@ class Replica:
         self.is_far = bool(owner.node and address.node) and address.node != owner.node
         self._owner = owner
         most_bytes = max(MAX_RESULTS_BYTES, TEXT_TIMES * owner.max_output_bytes + MAX_ROWS)
-        self.link = ReplicaLink(owner.model, address.address, address.token, self, address.certificate, most_bytes)
+        self.link = ReplicaLink(
+            owner.model, owner.encoder, address.address, address.token, self, address.certificate, most_bytes
+        )
         self.state: ReplicaState | None = None
         self.max_batch = 1  # the largest batch that it takes, however small outputs are
         self._is_draining = False

@@ -8,10 +8,10 @@ from msgspec import Raw, Struct, UnsetType
 
 from clipper.control.feedback import Feedback
 from clipper.errors import ClipperError, MalformedRequest
+from clipper.values.inputs.json_parts import Extent, find_fields, find_items
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.reader import Reader
 from clipper.worker.frontend.features import FeaturesReader
-from clipper.worker.frontend.json_parts import Extent, find_fields, find_items
 from clipper.worker.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context, read_input
 
 # The feedback of a call takes one or two transactions. More would make others wait.

@@ -8,12 +8,13 @@ import msgspec
 import simdjson
 from msgspec import Raw
 
-from clipper.errors import MalformedRequest
+from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.inputs.json_parts import Extent, find_fields, find_items, find_lone_field
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.reader import NumberReader, Reader
+from clipper.values.inputs.record_reader import RecordReader, Rows, check_rows_bytes
 from clipper.values.types import MAX_CONTEXT_LENGTH
 from clipper.worker.frontend.features import FeaturesReader, check_count, features_text
-from clipper.worker.frontend.json_parts import Extent, find_fields, find_items, find_lone_field
 from clipper.worker.frontend.predict_request import PlainBody, PredictBody, Request
 
 # A client's batch is answered as a whole. More inputs would block the connection for too long, and fill the queue.
@@ -28,6 +29,9 @@ SHORT_BODY_BYTES = 160
 _PACK = [struct.Struct(f"<{count}d").pack for count in range(SHORT_BODY_BYTES // 2)]
 
 
+# The fields with the inputs: one, a list of them, or a list for each field of a record.
+_INPUT_FIELDS = ("input", "input_batch", "input_columns")
+_EXPECTED_INPUT = 'expected one of "input", "input_batch" and, for records, "input_columns"'
 # Bounds of the small fields, as JSON text.
 _MOST_BYTES = dict.fromkeys(("context", "uid", "version", "timeout_ms"), MAX_FIELD_BYTES)
 
@@ -40,6 +44,7 @@ class BodyReader:
 
     def __init__(self, reader: Reader, features_size: int | None = None) -> None:
         self._reader = reader
+        self._records = reader if isinstance(reader, RecordReader) and features_size is None else None
         self._features = FeaturesReader(features_size)
         self._decode = msgspec.json.Decoder(PredictBody).decode
         self._decode_plain = msgspec.json.Decoder(PlainBody).decode
@@ -49,8 +54,11 @@ class BodyReader:
         self._plain_bytes = SHORT_TEXT_BYTES if has_plain_way else -1
 
     def read_plain(self, body: bytes) -> bytes | None:
-        """Return the row of ``{"input": [numbers]}`` in the usual spelling; None if the body has another form."""
+        """Return the row of ``{"input": [numbers]}`` or ``{"input": record}`` in the usual spelling; None if the body
+        has another form."""
         size = len(body)
+        if self._records is not None and size <= SHORT_TEXT_BYTES:
+            return self._records.read_body(body)
         if size > self._plain_bytes:
             return None
         if size > SHORT_BODY_BYTES:
@@ -76,15 +84,14 @@ class BodyReader:
             return None
 
     def read_single(self, body: bytes) -> Request | None:
-        """Read a body with a single input, in any form, at once. Return None if it holds a batch.
+        """Read a body with a single input, in any form, at once. Return None if it holds several.
 
         Raises MalformedRequest or WrongInput.
         """
         parsed = self._parse(body)
-        if not isinstance(parsed.input_batch, msgspec.UnsetType):
-            return None
+        _check_given(parsed)
         if isinstance(parsed.input, msgspec.UnsetType):
-            raise MalformedRequest('body has neither "input" nor "input_batch": expected one of them')
+            return None
         features = self._features.read(parsed.features)
         return _request(parsed, [self._reader.read(bytes(parsed.input))], [features], is_batch=False)
 
@@ -96,23 +103,39 @@ class BodyReader:
         if len(body) > SHORT_TEXT_BYTES:
             return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
         parsed = self._parse(bytes(body))
+        if not isinstance(parsed.input_columns, msgspec.UnsetType):
+            _check_given(parsed)
+            columns = bytearray(parsed.input_columns)
+            rows = yield from self._columns(columns, 0, len(columns))
+            return _request(parsed, rows, self._features.read_all(parsed.features, len(rows)), is_batch=True)
         texts, is_batch = _inputs(parsed)
         features = parsed.features
         each = self._features.read_all(features, len(texts)) if is_batch else [self._features.read(features)]
         request = _request(parsed, [], each, is_batch)
+        size_bytes = 0
         for text in texts:
-            request.rows.append(self._reader.read(bytes(text)))
+            row = self._reader.read(bytes(text))
+            request.rows.append(row)
+            check_rows_bytes(size_bytes := size_bytes + len(row))
             yield
         return request
 
+    def _columns(self, text: bytearray, start: int, stop: int) -> Rows:
+        if not isinstance(self._reader, RecordReader):
+            raise WrongInput("input_columns are for records, and this application takes none: expected input_batch")
+        return (yield from self._reader.read_columns(text, start, stop, MAX_CLIENT_BATCH))
+
     def _read_parts(self, body: bytearray) -> Generator[None, None, Request]:
         fields = find_lone_field(body) or (yield from find_fields(body, 0, len(body)))
-        is_batch = "input_batch" in fields
-        if is_batch == ("input" in fields):
-            raise MalformedRequest(
-                f'body has {"both" if is_batch else "neither"} "input" {"and" if is_batch else "nor"} "input_batch": '
-                "expected one of them"
-            )
+        given = [name for name in _INPUT_FIELDS if name in fields]
+        if len(given) != 1:
+            raise MalformedRequest(_other_number(given))
+        is_batch = given[0] == "input_batch"
+        if given[0] == "input_columns":
+            small = self._parse(compose(body, fields, _MOST_BYTES))
+            rows = yield from self._columns(body, *fields["input_columns"])
+            extent = fields.get("features")
+            return _request(small, rows, (yield from self._read_features(body, extent, len(rows), True)), is_batch=True)
         if is_batch:
             extents = yield from find_items(body, *fields["input_batch"], MAX_CLIENT_BATCH)
             if not extents:
@@ -122,8 +145,11 @@ class BodyReader:
             extents = [fields["input"]]
         features = yield from self._read_features(body, fields.get("features"), len(extents), is_batch)
         request = _request(self._parse(compose(body, fields, _MOST_BYTES)), [], features, is_batch)
+        size_bytes = 0
         for start, stop in extents:
-            request.rows.append((yield from read_input(self._reader, body, start, stop)))
+            row = yield from read_input(self._reader, body, start, stop)
+            request.rows.append(row)
+            check_rows_bytes(size_bytes := size_bytes + len(row))
             yield
         return request
 
@@ -190,13 +216,26 @@ def _request(parsed: PredictBody, rows: list[bytes], features: Sequence[bytes | 
 
 
 def _inputs(parsed: PredictBody) -> tuple[list[Raw], bool]:
+    _check_given(parsed)
     if isinstance(parsed.input_batch, msgspec.UnsetType):
-        if isinstance(parsed.input, msgspec.UnsetType):
-            raise MalformedRequest('body has neither "input" nor "input_batch": expected one of them')
+        assert not isinstance(parsed.input, msgspec.UnsetType)
         return [parsed.input], False
-    if not isinstance(parsed.input, msgspec.UnsetType):
-        raise MalformedRequest('body has both "input" and "input_batch": expected one of them')
     if not 1 <= len(parsed.input_batch) <= MAX_CLIENT_BATCH:
         count = len(parsed.input_batch)
         raise MalformedRequest(f"input_batch has {count} inputs: expected 1 to {MAX_CLIENT_BATCH}")
     return parsed.input_batch, True
+
+
+def _check_given(parsed: PredictBody) -> None:
+    """Raises MalformedRequest unless the body has exactly one of the fields with inputs."""
+    is_given = (
+        not isinstance(parsed.input, msgspec.UnsetType),
+        not isinstance(parsed.input_batch, msgspec.UnsetType),
+        not isinstance(parsed.input_columns, msgspec.UnsetType),
+    )
+    if sum(is_given) != 1:
+        raise MalformedRequest(_other_number([name for name, given in zip(_INPUT_FIELDS, is_given) if given]))
+
+
+def _other_number(given: Sequence[str]) -> str:
+    return f"body has {' and '.join(given) or 'no input'}: {_EXPECTED_INPUT}"

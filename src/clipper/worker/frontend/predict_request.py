@@ -11,6 +11,7 @@ class PredictBody(Struct, frozen=True):
 
     input: Raw | msgspec.UnsetType = msgspec.UNSET
     input_batch: list[Raw] | msgspec.UnsetType = msgspec.UNSET
+    input_columns: Raw | msgspec.UnsetType = msgspec.UNSET
     context: str | int | None = None
     uid: str | int | None = None
     version: str | int | None = None

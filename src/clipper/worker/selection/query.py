@@ -8,7 +8,7 @@ import msgspec
 from clipper.learning.mathematics.arms import NO_ARMS, Arms
 from clipper.learning.policies.policy import Choice, QueryView
 from clipper.values.outputs.output import NOT_KEPT, Output, is_readable, text_start
-from clipper.values.types import InputType
+from clipper.values.records import ValueType
 from clipper.worker.selection.confidence import Said
 from clipper.worker.telemetry.request_note import QueryNote
 from clipper.worker.telemetry.trace_context import SpanContext
@@ -78,7 +78,7 @@ class Owner(Protocol):
     name: str
     goes_on: bool
     feedback_ttl_s: float
-    input_type: InputType
+    input_type: ValueType
 
     @property
     def complete(self) -> Callable[["Query"], None]:

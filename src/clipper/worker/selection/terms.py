@@ -10,8 +10,12 @@ from clipper.learning.decisions.records import Setting
 from clipper.learning.mathematics.arms import Arms
 from clipper.learning.policies.policy import Choice, as_features
 from clipper.settings.version import MAX_BATCH
+from clipper.values.inputs.reader import Reader
+from clipper.values.inputs.record_features import RecordFeatures
+from clipper.values.inputs.record_reader import reader_of
 from clipper.values.outputs.conversion import Conversion, common_conversion
 from clipper.values.outputs.output import Output
+from clipper.values.records import RecordType, ValueType, parse_type
 from clipper.values.types import InputType
 from clipper.worker.abstraction.model_queue import ModelQueue
 from clipper.worker.abstraction.predictor import Predictor
@@ -36,6 +40,8 @@ class Terms:
     Attributes:
         selector: the policy at work.
         input_type: the declared type, with the open lengths fixed by the linked models.
+        null_is_nan: whether null in a tensor of floats is NaN.
+        ignores_unknown_fields: whether a record may have fields that its type does not have.
         slo_s: the application's SLO; its waking SLO while ``is_waking``.
         is_waking: whether it has a waking SLO, no model of it has a replica, and a model is asleep.
         budget_s: time from a query's arrival until its answer must be sent.
@@ -74,6 +80,7 @@ class Terms:
         self.selector = selector
 
         self.input_type = self._narrowed_type(snapshot)
+        self.null_is_nan, self.ignores_unknown_fields = snapshot.null_is_nan, snapshot.ignore_unknown_fields
         lineup = line_up(snapshot, predictor, self._find)
         self._measured = lineup.measured
         self.targets, self.arms, self.ramp = lineup.targets, lineup.arms, lineup.ramp
@@ -100,8 +107,11 @@ class Terms:
         self.threshold = selection.confidence_threshold or 0.0
         self.feedback_ttl_s = selection.feedback_ttl_s
         wanted = selection.features
-        self.features_are_input = wanted == "input"
+        self.features_are_input = isinstance(wanted, str)
         self.features_size = wanted if isinstance(wanted, int) else None
+        self._record_features: RecordFeatures | None = None
+        if isinstance(wanted, str) and isinstance(self.input_type, RecordType):
+            self._record_features = RecordFeatures(self.input_type, wanted)
 
         self.tried = lineup.tried
         self.is_watching = any(one.is_watched for one in self.tried.values())
@@ -117,6 +127,10 @@ class Terms:
             models = self.models + self.newcomers + self._compared
             setting = Setting(snapshot.name, selection.policy, models, versions_of(models, self.targets), self.default)
             self.decisions = ApplicationDecisions(log, setting, selection.log_decisions)
+
+    def make_reader(self) -> Reader:
+        """Return a reader of inputs."""
+        return reader_of(self.input_type, self.null_is_nan, self.ignores_unknown_fields)
 
     def pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:
         """Return the choice, target and versions for a query that names a version of one of the models. Raises NotFound
@@ -180,13 +194,17 @@ class Terms:
 
     def features_of(self, row: bytes) -> bytes | None:
         """Return the features that are the input itself; None if the application does not use the input as features."""
-        return as_features(row, self.input_type) if self.features_are_input else None
+        if not self.features_are_input:
+            return None
+        if self._record_features is not None:
+            return self._record_features.of(row)
+        return as_features(row, self.input_type) if isinstance(self.input_type, InputType) else None
 
     def why_not_asked(self, model: str) -> str:
         return f"model {model} has no running version that takes {self.input_type}"
 
-    def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
-        narrowed = InputType.parse(snapshot.input_type)
+    def _narrowed_type(self, snapshot: ApplicationSnapshot) -> ValueType:
+        narrowed = parse_type(snapshot.input_type)
         for link in snapshot.links:
             target = self._predictor.find(link.model, link.version)
             both = None if target is None else narrowed.narrowed(target.input_type)

@@ -13,18 +13,20 @@ import pytest
 from clipper.base.tcp import CUT_AFTER_S
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
+from clipper.model.protocol.batches import make_encoder
 from clipper.supervisor.managers.caller import Caller, connect
 from clipper.supervisor.managers.ray import front as front_module
 from clipper.supervisor.managers.ray.front import TlsFront, make_identity
-from clipper.values.types import DType, ModelId
+from clipper.values.types import ModelId
 from clipper.worker.__main__ import PreciseLoop
 from clipper.worker.link import ReplicaLink
 from tests.event_loops import ShiftedLoop
 from tests.hearing import Hearing
-from tests.small_container import SmallContainer
+from tests.small_container import DOUBLES, SmallContainer
 from tests.waiting import until_async
 
 DIGITS = ModelId("digits", "1")
+ENCODER = make_encoder(DOUBLES)
 
 Scenario = Callable[[SmallContainer, ReplicaAddress], Coroutine[Any, Any, None]]
 
@@ -69,13 +71,13 @@ def is_listening(place: str) -> bool:
 def test_a_worker_and_the_supervisor_reach_a_container_over_tls(run: Callable[[Scenario], None]) -> None:
     async def scenario(container: SmallContainer, address: ReplicaAddress) -> None:
         hearing = Hearing()
-        link = ReplicaLink(DIGITS, address.address, address.token, hearing, address.certificate)
+        link = ReplicaLink(DIGITS, ENCODER, address.address, address.token, hearing, address.certificate)
         link.open()
         await until_async(lambda: link.is_linked)
         assert container.tokens == ["secret"]
         # More than a read, a record of TLS and a socket's buffer each hold.
         row = bytes(8 * 1_000_000)
-        link.send(7, DType.FLOAT64, 1, [row])
+        link.send(7, [row])
         await until_async(lambda: len(container.batches) == 1)
         (batch,) = container.batches
         assert batch.rows == [row]
@@ -96,7 +98,7 @@ def test_only_the_containers_own_certificate_is_trusted(run: Callable[[Scenario]
     async def scenario(container: SmallContainer, address: ReplicaAddress) -> None:
         for certificate in (make_identity().certificate, "no certificate", "\0"):
             hearing = Hearing()
-            link = ReplicaLink(DIGITS, address.address, "secret", hearing, certificate)
+            link = ReplicaLink(DIGITS, ENCODER, address.address, "secret", hearing, certificate)
             link.open()
             await link.first_attempt
             assert link.last_error and hearing.heard == []
@@ -154,7 +156,7 @@ def test_strangers_give_way_and_keep_nobody_out(
 
     async def scenario(container: SmallContainer, address: ReplicaAddress) -> None:
         hearing = Hearing()
-        link = ReplicaLink(DIGITS, address.address, address.token, hearing, address.certificate)
+        link = ReplicaLink(DIGITS, ENCODER, address.address, address.token, hearing, address.certificate)
         link.open()
         await until_async(lambda: link.is_linked)
         strangers = [await strange(address, sends) for _ in range(20)]

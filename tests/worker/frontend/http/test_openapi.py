@@ -32,7 +32,7 @@ def schema_of(description: Any, path: str) -> Any:
 @pytest.mark.parametrize("features_size", [None, 2])
 def test_every_field_of_a_request_is_described(features_size: int | None) -> None:
     description = described("float64[*]", features_size)
-    hidden = set() if features_size else {"features"}
+    hidden = {"input_columns"} if features_size else {"features", "input_columns"}
     predict, _ = schema_of(description, "/app/predict")
     assert set(predict["properties"]) == set(PredictBody.__struct_fields__) - hidden
     observe, _ = schema_of(description, "/app/observe")

@@ -11,7 +11,10 @@ from typing import Any, cast
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.control.statistics import WorkerStatistics
+from clipper.values.inputs.reader import Reader
+from clipper.values.inputs.record_reader import reader_of
 from clipper.values.outputs.conversion import Conversion, learn_type
+from clipper.values.records import ValueType
 from clipper.values.types import InputType
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.clients import Clients
@@ -39,11 +42,14 @@ PATHS += ["/v2/models/other/infer", "/v2/models/app/observe", "/v2/repository/in
 class Terms:
     slo_s = 1.0
     is_ready = True
-    features_are_input = False
+    features_are_input = null_is_nan = ignores_unknown_fields = False
     max_batch = 1
 
-    def __init__(self, input_type: InputType, features_size: int | None, output: bytes | None = None) -> None:
+    def __init__(self, input_type: ValueType, features_size: int | None, output: bytes | None = None) -> None:
         self.input_type, self.features_size, self.output = input_type, features_size, output
+
+    def make_reader(self) -> Reader:
+        return reader_of(self.input_type)
 
     def versions(self) -> dict[str, dict[str, bool]]:
         return {"1": {"m": True}}

@@ -201,7 +201,7 @@ def test_many_rows_in_any_encoding_are_answered_one_by_one(client: Client, is_la
 
 def test_metadata_tell_the_slo(client: Client) -> None:
     client.send(b"GET /v2/models/fails HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert client.read("GET").json["parameters"] == {"slo_ms": 20_000.0}
+    assert client.read("GET").json["parameters"] == {"slo_ms": 20_000.0, "input_type": "float64[2]"}
 
 
 @pytest.mark.parametrize("is_large", [False, True])

@@ -9,7 +9,6 @@ from typing import Protocol
 from clipper.control.feedback import Feedback, Outcome
 from clipper.errors import ClipperError, Overloaded
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
-from clipper.values.inputs.reader import make_reader
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import Budget
 from clipper.worker.frontend.clients import Guarded
@@ -44,13 +43,13 @@ class Predict:
         self._application = application
         self._refused = refused
         self._work = work
-        self._body = BodyReader(make_reader(application.terms.input_type), application.terms.features_size)
+        self._body = BodyReader(application.terms.make_reader(), application.terms.features_size)
         self._repeats = RepeatedBodies()
         self.slo_s = application.terms.slo_s
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         # The answer to a batch has a part for each input, so a late batch is read to count them.
-        if is_late and b'"input_batch"' not in body:
+        if is_late and b'"input_batch"' not in body and b'"input_columns"' not in body:
             self._application.shed(exchange)
             return
         if isinstance(body, bytearray):
@@ -168,7 +167,7 @@ class Observe:
         self._taker = taker
         self._refused = refused
         self._work = work
-        self.reader = ObserveReader(make_reader(application.terms.input_type), application.terms.features_size)
+        self.reader = ObserveReader(application.terms.make_reader(), application.terms.features_size)
         self._lines = work.lines_of(application.name)
         # The loop only keeps weak references to tasks. Their number is bounded by the requests in progress.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -280,11 +279,7 @@ class Health:
 
 def most_body_bytes(terms: Terms, otherwise: int) -> int:
     """Return the bound of an application's bodies: ``otherwise``, or more if a batch of its models needs more."""
-    input_type = terms.input_type
-    row_bytes = input_type.row_bytes
-    if row_bytes is None:
-        return otherwise
-    needed = terms.max_batch * (row_bytes // input_type.dtype.size_bytes) * limits.BODY_BYTES_PER_NUMBER
+    needed = terms.max_batch * terms.input_type.elements * limits.BODY_BYTES_PER_NUMBER
     return max(otherwise, min(needed, limits.MAX_TYPED_BODY_BYTES))
 
 

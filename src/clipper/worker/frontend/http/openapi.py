@@ -1,21 +1,19 @@
 """The OpenAPI description of the query port: each application with its paths and input."""
 
-from math import prod
 from typing import Any, NamedTuple
 
+import msgspec
+
 from clipper import __version__
+from clipper.values.inputs.examples import example_input
 from clipper.values.inputs.numbers import FLOATS
-from clipper.values.types import MAX_CONTEXT_LENGTH, DType, InputType
+from clipper.values.records import Field, RecordType, ValueType
+from clipper.values.types import MAX_CONTEXT_LENGTH, DType
 from clipper.worker.frontend.http.statuses import STATUSES
 from clipper.worker.frontend.observe_body import MAX_OBSERVATIONS
 from clipper.worker.frontend.predict_body import MAX_CLIENT_BATCH
 
 Json = dict[str, Any]
-
-# A longer example would not be readable.
-MAX_EXAMPLE_ELEMENTS = 1000
-# Length of dimensions that may have any, in examples.
-_EXAMPLE_LENGTH = 3
 
 _NAME: Json = {"type": ["string", "integer", "null"], "maxLength": MAX_CONTEXT_LENGTH}
 _CONTEXT = _NAME | {"description": "The user, session or other group whose state the policy uses."}
@@ -134,13 +132,15 @@ _SCHEMAS: Json = {
 
 
 class Described(NamedTuple):
-    """An application to describe. ``features_size``: the number of features for each query; None if it takes none."""
+    """An application to describe. ``features_size``: the number of features for each query; None if it takes none.
+    ``ignores_unknown_fields``: a record may have other fields than its type."""
 
     name: str
-    input_type: InputType
+    input_type: ValueType
     slo_s: float
     features_size: int | None
     needs_key: bool
+    ignores_unknown_fields: bool = False
 
 
 def frame() -> Json:
@@ -182,6 +182,8 @@ def paths_of(application: Described) -> Json:
     """Return the paths of an application, with an example of its input."""
     name, input_type = application.name, application.input_type
     value = input_schema(input_type)
+    if isinstance(input_type, RecordType) and not application.ignores_unknown_fields:
+        value["additionalProperties"] = False
     features: Json = {"type": "array", "items": {"type": "number"}}
     size = application.features_size
     if size is not None:
@@ -190,6 +192,7 @@ def paths_of(application: Described) -> Json:
     predict: Json = {
         "input": value,
         "input_batch": {"type": "array", "items": value, "minItems": 1, "maxItems": MAX_CLIENT_BATCH},
+        **_columns_schema(input_type, value),
         "version": _VERSION,
         "timeout_ms": _TIMEOUT,
         **shared,
@@ -279,8 +282,14 @@ def paths_of(application: Described) -> Json:
     }
 
 
-def input_schema(input_type: InputType) -> Json:
+def input_schema(input_type: ValueType) -> Json:
     """Return the JSON schema of an input."""
+    if isinstance(input_type, RecordType):
+        return {
+            "type": "object",
+            "properties": {field.name: _field_schema(field) for field in input_type.fields},
+            "required": [field.name for field in input_type.fields if field.is_required],
+        }
     match input_type.dtype:
         case DType.STRING:
             return {"type": "string"}
@@ -299,23 +308,21 @@ def input_schema(input_type: InputType) -> Json:
     return schema
 
 
-def example_input(input_type: InputType) -> tuple[Any] | None:
-    """Return an example of an input, in a tuple; None if it would be long."""
-    match input_type.dtype:
-        case DType.STRING:
-            return ("text",)
-        case DType.BYTES:
-            return ("Ynl0ZXM=",)
-        case DType.BOOL:
-            value: Any = True
-        case dtype:
-            value = 0.5 if dtype in FLOATS else 1
-    shape = [length or _EXAMPLE_LENGTH for length in input_type.shape]
-    if prod(shape) > MAX_EXAMPLE_ELEMENTS:
-        return None
-    for length in reversed(shape):
-        value = [value] * length
-    return (value,)
+def _columns_schema(input_type: ValueType, schema: Json) -> Json:
+    """Return the property for a list of values for each field of a record; none for other inputs."""
+    if not isinstance(input_type, RecordType):
+        return {}
+    columns = {name: {"type": "array", "items": of_field} for name, of_field in schema["properties"].items()}
+    return {"input_columns": schema | {"properties": columns}}
+
+
+def _field_schema(field: Field) -> Json:
+    schema = input_schema(field.type)
+    if field.categories:
+        schema = {"enum": list(field.categories)}
+    if field.is_nullable:
+        schema = {"anyOf": [schema, {"type": "null"}]}
+    return schema if field.default is None else schema | {"default": msgspec.json.decode(field.default)}
 
 
 def _ok(schemas: tuple[str, ...] | None) -> Json:

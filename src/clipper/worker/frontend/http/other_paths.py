@@ -56,6 +56,7 @@ class OtherPaths:
             application.terms.slo_s,
             application.terms.features_size,
             self._clients.needs_key(application),
+            application.terms.ignores_unknown_fields,
         )
 
 

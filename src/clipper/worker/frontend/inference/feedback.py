@@ -1,5 +1,6 @@
 """Feedback as tensors: the inputs or query ids, and the labels or rewards, with a row of each for a piece."""
 
+from collections import Counter
 from collections.abc import Generator, Sequence
 from math import prod
 from typing import Any
@@ -10,10 +11,13 @@ from msgspec import Raw, Struct, UnsetType
 
 from clipper.control.feedback import Feedback
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.inputs.json_parts import find_fields
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.numbers import NUMPY
+from clipper.values.records import ValueType
 from clipper.values.types import DType, InputType
 from clipper.worker.frontend import limits
+from clipper.worker.frontend.inference.input_tensors import input_tensors
 from clipper.worker.frontend.inference.requests import (
     FEATURES,
     INPUT,
@@ -22,18 +26,19 @@ from clipper.worker.frontend.inference.requests import (
     InferHead,
     TensorHead,
     announce,
+    check_rows,
     context_of,
     read_long_json,
     read_short_json,
     read_tensors,
 )
 from clipper.worker.frontend.inference.tensors import TensorReader, check_shape
-from clipper.worker.frontend.json_parts import find_fields
 from clipper.worker.frontend.observe_body import MAX_LABEL_BYTES, feedback_id
 from clipper.worker.frontend.predict_body import read_context
 
 QUERY_ID, LABEL, REWARD, ID, CONTEXT = "query_id", "label", "reward", "id", "context"
-# Tensors with a row for each piece of feedback. A tensor of any other name has the inputs.
+# Tensors with a row for each piece of feedback. Tensors of other names have the inputs; a record's field of such a
+# name is sent as ``input.NAME``.
 COLUMNS = (QUERY_ID, LABEL, REWARD, ID, CONTEXT, FEATURES)
 # Making this many pieces takes less than a millisecond.
 _PIECES_PER_STEP = 200
@@ -67,9 +72,16 @@ class FeedbackReader:
     ``features_size`` is the number of features for each query; None if the application takes none.
     """
 
-    def __init__(self, input_type: InputType, features_size: int | None = None, must_be_finite: bool = False) -> None:
+    def __init__(
+        self,
+        input_type: ValueType,
+        features_size: int | None = None,
+        must_be_finite: bool = False,
+        null_is_nan: bool = False,
+        ignores_unknown: bool = False,
+    ) -> None:
         self._takes_features = features_size is not None
-        self._input = TensorReader(input_type, must_be_finite)
+        self._input = input_tensors(input_type, must_be_finite, null_is_nan, ignores_unknown)
         text, features = InputType(DType.STRING), InputType(DType.FLOAT64, (features_size or 1,))
         self._readers = {
             QUERY_ID: TensorReader(InputType(DType.INT64, ())),
@@ -94,56 +106,62 @@ class FeedbackReader:
         else:
             head, found = read_short_json(bytes(body[:json_bytes]))
         order = self._announced(found)
-        columns = yield from read_tensors(list(order.values()), body, json_bytes)
-        return (yield from self._made({name: columns[each.tensor.name] for name, each in order.items()}, order, head))
+        count = check_rows(order)
+        columns = yield from read_tensors(order, body, json_bytes)
+        inputs = {_field_of(name): columns.pop(name) for name in list(columns) if name not in COLUMNS}
+        if inputs:
+            columns[INPUT] = yield from self._input.rows(inputs, count)
+        label = next((each for each in order if each.tensor.name == LABEL), None)
+        return (yield from self._made(columns, count, label, head))
 
-    def _announced(self, found: Sequence[Described]) -> dict[str, Announced]:
-        """Return the tensors by their part in the feedback, in their order."""
-        named: dict[str, Described] = {}
-        for tensor, data in found:
-            name = tensor.name if tensor.name in COLUMNS else INPUT
-            if name in named:
-                raise MalformedRequest(f"request has two tensors for {name}: {_EXPECTED}")
-            named[name] = tensor, data
-        shown = ", ".join(named)
-        if (LABEL in named) == (REWARD in named) or (INPUT in named) == (QUERY_ID in named):
+    def _announced(self, found: Sequence[Described]) -> list[Announced]:
+        """Return the checked tensors in their order."""
+        names = [tensor.name for tensor, _ in found]
+        if (twice := next((name for name, count in Counter(names).items() if count > 1), None)) is not None:
+            raise MalformedRequest(f"request has two tensors for {twice[:100]}: {_EXPECTED}")
+        inputs = [name for name in names if name not in COLUMNS]
+        shown = ", ".join(names[:20])[:200]
+        if (LABEL in names) == (REWARD in names) or bool(inputs) == (QUERY_ID in names):
             raise MalformedRequest(f"request has the tensors {shown}: {_EXPECTED}")
-        if REWARD in named and INPUT in named:
+        if REWARD in names and inputs:
             raise MalformedRequest(
                 f"a reward is for the answer to a query: expected {QUERY_ID!r}, which came with the answer"
             )
-        needs_features = self._takes_features and INPUT in named
-        if (FEATURES in named) != needs_features:
-            wanted = "inputs of this application come with" if needs_features else "expected no"
-            raise WrongInput(f"request has the tensors {shown}: {wanted} {FEATURES!r}")
-        order = {name: announce(tensor, data, self._reader_of(name, tensor)) for name, (tensor, data) in named.items()}
-        rows = {name: each.tensor.rows for name, each in order.items()}
-        if len(set(rows.values())) > 1:
-            counts = ", ".join(f"{count} rows of {name}" for name, count in rows.items())
-            raise WrongInput(f"request has {counts}: expected as many of each")
-        return order
+        needs_features = self._takes_features and bool(inputs)
+        if (FEATURES in names) != needs_features:
+            wanted = (
+                f"inputs of this application come with {FEATURES!r}" if needs_features else f"expected no {FEATURES!r}"
+            )
+            raise WrongInput(f"request has the tensors {shown}: {wanted}")
+        fields = {_field_of(name): name for name in inputs}
+        readers = {fields[name]: each for name, each in self._input.readers(list(fields)).items()} if inputs else {}
+        return [announce(tensor, data, readers.get(tensor.name) or self._reader_of(tensor)) for tensor, data in found]
 
-    def _reader_of(self, name: str, tensor: TensorHead) -> TensorReader:
-        if name == INPUT:
-            return self._input
-        return _label_reader(tensor) if name == LABEL else self._readers[name]
+    def _reader_of(self, tensor: TensorHead) -> TensorReader:
+        return _label_reader(tensor) if tensor.name == LABEL else self._readers[tensor.name]
 
     def _made(
-        self, rows: dict[str, list[bytes]], order: dict[str, Announced], head: InferHead
+        self, rows: dict[str, list[bytes]], count: int, label: Announced | None, head: InferHead
     ) -> Generator[None, None, list[Feedback]]:
         shared = context_of(head.parameters or {})
         made: list[Feedback] = []
-        for index in range(len(next(iter(rows.values())))):
+        for index in range(count):
             piece = {name: column[index] for name, column in rows.items()}
             query_id = _number(piece.get(QUERY_ID), DType.INT64)
             reward = _number(piece.get(REWARD), DType.FLOAT64)
             context = read_context(piece[CONTEXT].decode(), None) if CONTEXT in piece else shared
             name = feedback_id(piece[ID].decode() if ID in piece else None, query_id)
-            label = _label(piece[LABEL], order[LABEL]) if LABEL in piece else None
-            made.append(Feedback(name, query_id, piece.get(INPUT), context, label, reward, piece.get(FEATURES)))
-            if index % _PIECES_PER_STEP == _PIECES_PER_STEP - 1 or (label is not None and len(label) > 10_000):
+            text = _label(piece[LABEL], label) if label is not None else None
+            made.append(Feedback(name, query_id, piece.get(INPUT), context, text, reward, piece.get(FEATURES)))
+            if index % _PIECES_PER_STEP == _PIECES_PER_STEP - 1 or (text is not None and len(text) > 10_000):
                 yield
         return made
+
+
+def _field_of(name: str) -> str:
+    """Return the field that an input's tensor is for."""
+    own = name.removeprefix(f"{INPUT}.")
+    return own if own in COLUMNS else name
 
 
 def _label_reader(tensor: TensorHead) -> TensorReader:

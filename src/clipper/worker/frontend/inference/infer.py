@@ -85,17 +85,18 @@ class Infer:
     def __init__(
         self, application: Application, work: LongWork, max_body_bytes: int, codec: Codec | None = None
     ) -> None:
-        self.max_body_bytes = most_body_bytes(application.terms, max_body_bytes)
+        terms = application.terms
+        self.max_body_bytes = most_body_bytes(terms, max_body_bytes)
         self.application = application
         self.work = work
-        must_be_finite = application.terms.features_are_input
-        terms, least_us = application.terms, self.least_timeout_us
         self.reader = RequestReader(
             terms.input_type,
             terms.features_size,
-            must_be_finite,
-            least_us,
+            terms.features_are_input,
+            self.least_timeout_us,
             lambda name: self.tensors(None).check(name),
+            terms.null_is_nan,
+            terms.ignores_unknown_fields,
         )
         self._tensors: dict[str | None, OutputTensors] = {}
         self._plans: dict[bytes, Plan] = {}

@@ -8,11 +8,20 @@ import msgspec
 import numpy as np
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.inputs.json_parts import Extent, find_items
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, NumberPieces, read_string, strip
 from clipper.values.inputs.numbers import NUMPY, pack, show
 from clipper.values.types import MAX_DIMENSIONS, DType, InputType
-from clipper.worker.frontend.inference.tensors import ONLY_BINARY, Rows, Tensor, TensorReader, check_range, datatype_of
-from clipper.worker.frontend.json_parts import Extent, find_items
+from clipper.worker.frontend.inference.tensors import (
+    ONLY_BINARY,
+    PIECE_ROWS,
+    Rows,
+    Tensor,
+    TensorReader,
+    Values,
+    check_range,
+    datatype_of,
+)
 
 # The types in which numbers are read before they are converted. Floats are read in the application's type, since the
 # text may have more digits than a float32 keeps.
@@ -29,7 +38,7 @@ _READ_AS = {
 }
 
 
-def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
+def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int, stop: int) -> Values:
     """Return the rows of the tensor whose data is in ``text[start:stop]``; this may overwrite the text.
 
     Raises MalformedRequest if the data is not JSON, and WrongInput if the data is not of the datatype or shape.
@@ -42,11 +51,12 @@ def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int,
     dtype = _READ_AS.get(name, reader.type.dtype)
     count = prod(tensor.shape)
     if stop - start <= SHORT_TEXT_BYTES:
-        numbers = pack(dtype, _flat(tensor, _decode(text, start, stop), count))
+        numbers = pack(dtype, flat_items(tensor, decode_data(text, start, stop), count), null_is_nan=reader.null_is_nan)
     elif not count:
         raise WrongInput(f"input {tensor.name!r} has data: expected none for a shape with a length of 0")
     else:
-        numbers = yield from NumberPieces(_type_of(tensor, dtype, text, start, stop)).read(text, start, stop)
+        pieces = NumberPieces(_type_of(tensor, dtype, text, start, stop), reader.null_is_nan)
+        numbers = yield from pieces.read(text, start, stop)
     _check_range(tensor, dtype, numbers)
     own = tensor._replace(datatype=datatype_of(dtype))
     return (yield from reader.rows(own, memoryview(numbers)))
@@ -71,14 +81,15 @@ def _check_range(tensor: Tensor, dtype: DType, numbers: bytes) -> None:
     check_range(tensor.name, np.frombuffer(numbers, NUMPY[dtype]), wanted, tensor.datatype.name)
 
 
-def _decode(text: bytearray, start: int, stop: int) -> Any:
+def decode_data(text: bytearray, start: int, stop: int) -> Any:
+    """Return a tensor's data. Raises MalformedRequest."""
     try:
         return msgspec.json.decode(text[start:stop])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedRequest(f"data is not JSON: {error}") from error
 
 
-def _flat(tensor: Tensor, data: Any, count: int) -> list[Any]:
+def flat_items(tensor: Tensor, data: Any, count: int) -> list[Any]:
     """Return the elements in order.
 
     Raises WrongInput if there are more or fewer than the shape says, or the lists have another shape.
@@ -100,7 +111,7 @@ def _flat(tensor: Tensor, data: Any, count: int) -> list[Any]:
 
 def _read_texts(tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
     if stop - start <= SHORT_TEXT_BYTES:
-        items = _flat(tensor, _decode(text, start, stop), tensor.rows)
+        items = flat_items(tensor, decode_data(text, start, stop), tensor.rows)
         wrong = next((item for item in items if not isinstance(item, str)), None)
         if wrong is not None:
             raise WrongInput(f"input {tensor.name!r} has {show(wrong)}: expected a string")
@@ -108,15 +119,24 @@ def _read_texts(tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
             return [item.encode() for item in items]
         except UnicodeError as error:
             raise MalformedRequest(f"data is not JSON: {error}") from error
-    extents = yield from _items(tensor, text, start, stop, tensor.rows)
     rows = []
-    for at, end in extents:
-        first, last = strip(text, at, end)
-        if text[first : first + 1] == b"[" and len(tensor.shape) > 1:
-            ((first, last),) = yield from _items(tensor, text, first, last, 1)
-        rows.append((yield from read_string(text, first, last)))
+    for extent in (yield from element_extents(tensor, text, start, stop)):
+        rows.append((yield from read_string(text, *extent)))
         yield
     return rows
+
+
+def element_extents(tensor: Tensor, text: bytearray, start: int, stop: int) -> Generator[None, None, list[Extent]]:
+    """Return where the elements of a tensor with one a row are. Raises MalformedRequest or WrongInput."""
+    found: list[Extent] = []
+    for extent in (yield from _items(tensor, text, start, stop, tensor.rows)):
+        first, last = strip(text, *extent)
+        if text[first : first + 1] == b"[" and len(tensor.shape) > 1:
+            ((first, last),) = yield from _items(tensor, text, first, last, 1)
+        found.append((first, last))
+        if len(found) % PIECE_ROWS == 0:
+            yield
+    return found
 
 
 def _items(tensor: Tensor, text: bytearray, start: int, stop: int, count: int) -> Generator[None, None, list[Extent]]:

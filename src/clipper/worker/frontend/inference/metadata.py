@@ -7,7 +7,8 @@ import msgspec
 
 from clipper import __version__
 from clipper.control.statistics import BatchesOfSize, HistogramData, VersionStatistics, WorkerStatistics
-from clipper.values.types import DType, InputType, ModelId
+from clipper.values.records import RecordType, ValueType
+from clipper.values.types import DType, ModelId
 from clipper.worker.frontend.inference.answers import BASE64
 from clipper.worker.frontend.inference.output_tensors import OutputTensor, OutputTensors
 from clipper.worker.frontend.inference.requests import FEATURES, INPUT
@@ -39,10 +40,17 @@ def server(versions: Iterable[str]) -> Json:
 
 
 def model(
-    name: str, versions: Sequence[str], input_type: InputType, features_size: int | None, outputs: OutputTensors
+    name: str, versions: Sequence[str], input_type: ValueType, features_size: int | None, outputs: OutputTensors
 ) -> Json:
     """Return a model's metadata."""
-    inputs = [{"name": INPUT, "datatype": datatype_of(input_type.dtype).name, "shape": batch_shape(input_type)}]
+    if isinstance(input_type, RecordType):
+        fields = {field.name: field.type for field in input_type.fields}
+    else:
+        fields = {INPUT: input_type}
+    inputs = [
+        {"name": field, "datatype": datatype_of(of_type.dtype).name, "shape": batch_shape(of_type)}
+        for field, of_type in fields.items()
+    ]
     if features_size is not None:
         inputs.append({"name": FEATURES, "datatype": "FP64", "shape": [-1, features_size]})
     found = [_output(tensor) for tensor in outputs.tensors]
@@ -58,11 +66,13 @@ def _output(tensor: OutputTensor) -> Json:
     return said | {"parameters": parameters} if parameters else said
 
 
-def most_rows(input_type: InputType, features_size: int | None, most_body_bytes: int) -> int:
+def most_rows(input_type: ValueType, features_size: int | None, most_body_bytes: int) -> int:
     """Return how many rows a request may have: as many as fit into its body as bytes, if their size is known."""
-    if input_type.row_bytes is None:
+    parts = [field.type for field in input_type.fields] if isinstance(input_type, RecordType) else [input_type]
+    sizes = [part.row_bytes for part in parts if part.row_bytes is not None]
+    if len(sizes) < len(parts):
         return MAX_ROWS
-    row_bytes = input_type.row_bytes + (features_size or 0) * DType.FLOAT64.size_bytes
+    row_bytes = sum(sizes) + (features_size or 0) * DType.FLOAT64.size_bytes
     return max(1, min(MAX_ROWS, (most_body_bytes - HEAD_BYTES) // row_bytes))
 
 

@@ -1,4 +1,4 @@
-"""Parses paths of the protocol."""
+"""Parses paths of the protocol, and those of MLflow's scoring server."""
 
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ _OF_SERVER = {
     "trace/setting": "trace",
     "logging": "logging",
 }
+# Paths below an application's name, as MLflow's clients ask them.
+_OF_MLFLOW = {"invocations": "invocations", "ping": "model_ready"}
 _SHARED_MEMORY = ("systemsharedmemory", "cudasharedmemory")
 
 
@@ -40,7 +42,8 @@ def read_path(path: bytes) -> Target | None:
     text = path.decode("latin-1").strip("/")
     first, _, rest = text.partition("/")
     if first != "v2":
-        return None
+        kind = _OF_MLFLOW.get(rest)
+        return None if kind is None else Target(kind, first)
     if (kind := _OF_SERVER.get(rest)) is not None:
         return Target(kind)
     parts = rest.split("/")

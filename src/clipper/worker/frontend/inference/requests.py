@@ -4,6 +4,7 @@ The request's head has the length of the JSON if bytes follow it (the binary ten
 the JSON says. Requests with equal shapes have the same JSON, so it need not be parsed again.
 """
 
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from math import prod
 from typing import Any
@@ -12,11 +13,13 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.inputs.json_parts import Extent, find_fields, find_items
 from clipper.values.inputs.numbers import show
+from clipper.values.records import MAX_FIELDS, ValueType
 from clipper.values.types import DType, InputType
+from clipper.worker.frontend.inference.input_tensors import FieldTensor, OneTensor, input_tensors
 from clipper.worker.frontend.inference.json_data import read_json
-from clipper.worker.frontend.inference.tensors import Tensor, TensorReader, check_shape, datatype_of
-from clipper.worker.frontend.json_parts import Extent, find_fields, find_items
+from clipper.worker.frontend.inference.tensors import Tensor, TensorReader, Values, check_shape, datatype_of
 from clipper.worker.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context
 
 # Name of the model's input, and of the input with the features for a policy.
@@ -26,8 +29,8 @@ OUTPUT = "output"
 COLUMNS = ("query_id", "confidence", "default", "default_reason", "models")
 # Longer than any UUID. The id is repeated in the answer.
 MAX_ID_LENGTH = 200
-# A model's input and its features, and some more so that an error can name the unknown ones.
-MAX_TENSORS = 16
+# A record's fields and its features, and some more so that an error can name the unknown ones.
+MAX_TENSORS = MAX_FIELDS + 16
 _MOST_BYTES = dict.fromkeys(("id", "parameters", "outputs"), MAX_FIELD_BYTES)
 _MOST_TENSOR_BYTES = dict.fromkeys(("name", "datatype", "shape", "parameters"), MAX_FIELD_BYTES)
 _EXPECTED = 'expected {"inputs": [{"name", "shape", "datatype", "data"}]}'
@@ -101,24 +104,22 @@ class Plan(Struct, frozen=True):
     """What a request's JSON says, without the data.
 
     Attributes:
-        input, features: the tensors, also in ``order``, as they come in the request.
+        rows: the number of inputs.
+        order: the tensors as they come in the request.
+        has_features: whether one of them has the features.
         row_bytes: the row's size, if the whole binary data is one row as it is; else None.
         is_raw: whether there is no JSON. A single BYTES element then has no length before it.
         timeout_s: the client's timeout; None if there is only the application's SLO.
     """
 
-    input: Announced
-    features: Announced | None
+    rows: int
     order: tuple[Announced, ...]
     form: AnswerForm
-    context: str | None
-    timeout_s: float | None
-    row_bytes: int | None
+    context: str | None = None
+    timeout_s: float | None = None
+    row_bytes: int | None = None
+    has_features: bool = False
     is_raw: bool = False
-
-    @property
-    def rows(self) -> int:
-        return self.input.tensor.rows
 
     @property
     def is_binary(self) -> bool:
@@ -140,19 +141,22 @@ class RequestReader:
         features_size: number of features for each query; None if the application takes none.
         least_timeout_us: less is no timeout.
         check_output: raises WrongInput if there is no output of a name.
+        null_is_nan, ignores_unknown: as those of ``reader_of``.
     """
 
     def __init__(
         self,
-        input_type: InputType,
+        input_type: ValueType,
         features_size: int | None = None,
         must_be_finite: bool = False,
         least_timeout_us: int = 0,
         check_output: Callable[[str], None] = lambda name: None,
+        null_is_nan: bool = False,
+        ignores_unknown: bool = False,
     ) -> None:
         self._check_output = check_output
         self._least_timeout_us = least_timeout_us
-        self._input = TensorReader(input_type, must_be_finite)
+        self._input = input_tensors(input_type, must_be_finite, null_is_nan, ignores_unknown)
         self._features_size = features_size
         self._features = TensorReader(InputType(DType.FLOAT64, (features_size or 1,)), must_be_finite=True)
 
@@ -163,7 +167,10 @@ class RequestReader:
     def plan_raw(self, size_bytes: int) -> Plan:
         """Return the plan for a request without JSON: its body is the one input, and the answer is binary. Raises
         WrongInput if the body's size does not determine the input's shape."""
-        input_type = self._input.type
+        if not isinstance(self._input, OneTensor):
+            raise WrongInput("request has no JSON, and a record has a tensor for each field: expected JSON")
+        reader = self._input.reader
+        input_type = reader.type
         datatype = datatype_of(input_type.dtype)
         sizes = [size or 0 for size in input_type.shape]
         if sizes.count(0) == 1:
@@ -172,67 +179,68 @@ class RequestReader:
             raise WrongInput(
                 f"request has no JSON: the size of an input of {input_type} does not tell its shape: expected JSON"
             )
-        tensor = self._input.announce(INPUT, datatype.name, [1, *sizes])
-        expected = self._input.size_bytes(tensor)
+        tensor = reader.announce(INPUT, datatype.name, [1, *sizes])
+        expected = reader.size_bytes(tensor)
         if expected not in (None, size_bytes):
             raise WrongInput(f"request without JSON has {size_bytes} bytes: expected {expected} for {input_type}")
-        own = Announced(tensor, self._input, size_bytes)
+        row_bytes = size_bytes if reader.is_as_it_is(tensor) else None
         form = AnswerForm(is_binary=True)
-        row_bytes = size_bytes if self._input.is_as_it_is(tensor) else None
-        return Plan(own, None, (own,), form, None, None, row_bytes, is_raw=True)
+        return Plan(1, (Announced(tensor, reader, size_bytes),), form, row_bytes=row_bytes, is_raw=True)
 
     def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
         """Return the rows of a request, in steps of a few milliseconds at most. Raises MalformedRequest or
         WrongInput."""
-        if plan.is_raw and plan.input.tensor.datatype.numpy is None:
-            element = yield from plan.input.reader.element(plan.input.tensor, memoryview(body))
+        if plan.is_raw and plan.order[0].tensor.datatype.numpy is None:
+            element = yield from plan.order[0].reader.element(plan.order[0].tensor, memoryview(body))
             return InferRequest([element], [None])
-        return self.request_of(plan, (yield from read_tensors(plan.order, body, json_bytes)))
+        return (yield from self.request_of(plan, (yield from read_tensors(plan.order, body, json_bytes))))
 
-    def request_of(self, plan: Plan, found: dict[str, list[bytes]]) -> InferRequest:
-        """``found``: the rows of each tensor, by its name."""
-        rows = found[plan.input.tensor.name]
-        features = found[plan.features.tensor.name] if plan.features is not None else [None] * len(rows)
-        return InferRequest(rows, features)
+    def request_of(self, plan: Plan, found: dict[str, list[Any]]) -> Generator[None, None, InferRequest]:
+        """Return the rows of what was read of each tensor, by its name."""
+        features = found.pop(FEATURES) if plan.has_features else [None] * plan.rows
+        return InferRequest((yield from self._input.rows(found, plan.rows)), features)
 
     def plan_of(self, head: InferHead, found: Sequence[Described]) -> Plan:
         """Return the plan for a request with these tensors, each with the place of its data. Raises MalformedRequest or
         WrongInput."""
         names = [tensor.name for tensor, _ in found]
-        repeated = next((name for name in names if names.count(name) > 1), None)
+        repeated = next((name for name, count in Counter(names).items() if count > 1), None)
         if repeated is not None:
             raise MalformedRequest(f"request has input {repeated[:100]!r} twice: expected it once")
-        takes_features = self._features_size is not None
-        expected = {FEATURES, *(name for name in names if name != FEATURES)} if takes_features else set(names[:1])
-        if len(names) != 1 + takes_features or set(names) != expected:
-            wanted = f"one, and {FEATURES!r}" if takes_features else "one"
-            raise WrongInput(f"request has the inputs {', '.join(map(repr, names))[:200]}: expected {wanted}")
-        order = tuple(
-            announce(tensor, data, self._features if takes_features and tensor.name == FEATURES else self._input)
-            for tensor, data in found
-        )
-        features = next((each for each in order if each.reader is self._features), None)
-        (own,) = (each for each in order if each is not features)
-        if features is not None and features.tensor.rows != own.tensor.rows:
-            raise WrongInput(
-                f"request has {features.tensor.rows} rows of features and {own.tensor.rows} of input: expected as many"
-            )
+        has_features = self._features_size is not None
+        if has_features and FEATURES not in names:
+            shown = ", ".join(map(repr, names[:20]))
+            raise WrongInput(f"request has the inputs {shown[:200]}: expected also {FEATURES!r}")
+        readers = dict(self._input.readers([name for name in names if not has_features or name != FEATURES]))
+        if has_features:
+            readers[FEATURES] = self._features
+        order = tuple(announce(tensor, data, readers[tensor.name]) for tensor, data in found)
+        rows = check_rows(order)
         parameters = head.parameters or {}
         # To ignore these would lose the state that the client counts on.
         if any(map(parameters.get, ("sequence_id", "sequence_start", "sequence_end"))):
             raise WrongInput(
                 "request is part of a sequence, which is not supported: applications have contexts instead"
             )
-        is_alone = features is None and own.tensor.rows == 1 and own.reader.is_as_it_is(own.tensor)
+        is_alone = len(order) == rows == 1 and order[0].reader.is_as_it_is(order[0].tensor)
         return Plan(
-            own,
-            features,
+            rows,
             order,
             _answer_form(head, self._check_output),
             context_of(parameters),
             _timeout_s(parameters.get("timeout"), self._least_timeout_us),
-            own.binary_bytes if is_alone else None,
+            order[0].binary_bytes if is_alone else None,
+            has_features,
         )
+
+
+def check_rows(order: Sequence[Announced]) -> int:
+    """Return the number of inputs. Raises WrongInput if the tensors have different numbers of rows."""
+    rows = {each.tensor.name: each.tensor.rows for each in order if not each.reader.is_ignored}
+    if len(set(rows.values())) > 1:
+        counts = ", ".join(f"{count} rows of {name!r}" for name, count in rows.items())
+        raise WrongInput(f"request has {counts[:200]}: expected as many of each")
+    return next(iter(rows.values()), 0)
 
 
 def read_short_json(text: bytes) -> tuple[InferHead, Sequence[Described]]:
@@ -262,6 +270,7 @@ def read_long_json(text: bytearray, stop: int) -> Generator[None, None, tuple[In
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise MalformedRequest(f"request has an input that is not valid: {error}: {_EXPECTED}") from error
         found.append((tensor, parts.get("data")))
+        yield
     return _parse(compose(text, fields, _MOST_BYTES)), found
 
 
@@ -302,8 +311,8 @@ def check_supported(head: TensorHead) -> None:
 
 def read_tensors(
     order: Sequence[Announced], body: bytes | bytearray, json_bytes: int
-) -> Generator[None, None, dict[str, list[bytes]]]:
-    """Return the rows of each tensor by its name, in steps of a few milliseconds at most. Raises MalformedRequest or
+) -> Generator[None, None, dict[str, list[Any]]]:
+    """Return what each tensor has by its name, in steps of a few milliseconds at most. Raises MalformedRequest or
     WrongInput."""
     at = json_bytes
     view = memoryview(body)
@@ -313,7 +322,7 @@ def read_tensors(
             f"request has {len(body) - json_bytes} bytes after its JSON: expected {announced_bytes}, "
             "the sum of the inputs' binary_data_size"
         )
-    found: dict[str, list[bytes]] = {}
+    found: dict[str, list[Any]] = {}
     for each in order:
         if each.binary_bytes is None:
             found[each.tensor.name] = yield from _read_data(each, body)
@@ -323,13 +332,17 @@ def read_tensors(
     return found
 
 
-def _read_data(announced: Announced, body: bytes | bytearray) -> Generator[None, None, list[bytes]]:
-    data, tensor = announced.data, announced.tensor
+def _read_data(announced: Announced, body: bytes | bytearray) -> Values:
+    data, tensor, reader = announced.data, announced.tensor, announced.reader
     if isinstance(data, tuple):
         assert isinstance(body, bytearray)  # long JSON is read in place
-        return (yield from read_json(announced.reader, tensor, body, *data))
-    text = bytearray(data or b"")
-    return (yield from read_json(announced.reader, tensor, text, 0, len(text)))
+        text, (start, stop) = body, data
+    else:
+        text = bytearray(data or b"")
+        start, stop = 0, len(text)
+    if isinstance(reader, FieldTensor):
+        return (yield from reader.read_json(tensor, text, start, stop))
+    return (yield from read_json(reader, tensor, text, start, stop))
 
 
 def context_of(parameters: dict[str, Any]) -> str | None:

@@ -22,6 +22,7 @@ from clipper.worker.frontend.inference import metadata
 from clipper.worker.frontend.inference.feedback import FeedbackReader
 from clipper.worker.frontend.inference.framing import error_json
 from clipper.worker.frontend.inference.infer import Call, Infer, Predict
+from clipper.worker.frontend.inference.invocations import Invocations
 from clipper.worker.frontend.inference.observe import ObserveCall
 from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.paths import Target, read_path
@@ -100,26 +101,34 @@ class Serving:
 
 
 class Inference:
-    """All paths that begin with ``/v2``, unless an application has that name."""
+    """All paths that begin with ``/v2``, unless an application has that name; and those of MLflow's clients."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._infer: dict[str, Infer] = {}
         self._predict: dict[str, Predict] = {}
+        self._invocations: dict[str, Invocations] = {}
         self._observe: dict[str, tuple[Observe, FeedbackReader]] = {}
         self.follow(serving.applications.values())
 
     def follow(self, applications: Iterable[Application], gone: Iterable[str] = ()) -> None:
         """Serve these applications, too, by their present terms, and those of the names ``gone`` no more."""
         for name in gone:
-            for known in (self._infer, self._predict, self._observe):
+            for known in (self._infer, self._predict, self._invocations, self._observe):
                 known.pop(name, None)
         work, most_bytes = self._serving.port.work, self._serving.max_body_bytes
         for application in applications:
             name, terms = application.name, application.terms
             self._infer[name] = Infer(application, work, most_bytes)
             self._predict[name] = Predict(application, work, most_bytes)
-            reader = FeedbackReader(terms.input_type, terms.features_size, terms.features_are_input)
+            self._invocations[name] = Invocations(application, work, most_bytes)
+            reader = FeedbackReader(
+                terms.input_type,
+                terms.features_size,
+                terms.features_are_input,
+                terms.null_is_nan,
+                terms.ignores_unknown_fields,
+            )
             self._observe[name] = self._serving.observe(application), reader
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
@@ -142,6 +151,8 @@ class Inference:
                 endpoint = Call(self._infer[application.name], asked.version, head)
             case "predict":
                 endpoint = Call(self._predict[application.name], asked.version, head)
+            case "invocations":
+                endpoint = self._invocations[application.name]
             case "observe":
                 endpoint = ObserveCall(*self._observe[application.name], serving.port.budget, head)
             case _:
@@ -166,7 +177,9 @@ class Inference:
         if asked.kind == "config":
             return fixed(self._serving.config(application, asked.version))
         of_model = model_metadata(application, asked.version)
-        return fixed(of_model | {"parameters": {"slo_ms": application.terms.slo_s * 1000}})
+        terms = application.terms
+        parameters = {"slo_ms": terms.slo_s * 1000, "input_type": str(terms.input_type)}
+        return fixed(of_model | {"parameters": parameters})
 
     def _find_of_server(self, asked: Target, head: Head) -> Endpoint:
         serving = self._serving

@@ -26,6 +26,8 @@ _LENGTH = struct.Struct("<I")
 _MAX_SIZE = 2**63 - 1
 
 Rows = Generator[None, None, list[bytes]]
+# What is read of a tensor: rows, or values of a record's field.
+Values = Generator[None, None, list[Any]]
 
 
 class Datatype(NamedTuple):
@@ -105,12 +107,20 @@ class Tensor(NamedTuple):
 class TensorReader:
     """Makes rows of one type from tensors.
 
-    ``must_be_finite``: whether NaN and infinities are refused. Otherwise binary data may have them, since a model may
-    handle them.
+
+    Attributes:
+        taken: the datatypes that the rows can be made of.
+        is_ignored: whether it only reads over tensors.
+        null_is_nan: whether null in JSON data of floats is NaN.
     """
 
-    def __init__(self, input_type: InputType, must_be_finite: bool = False) -> None:
-        self.type = input_type
+    is_ignored = False
+
+    def __init__(self, input_type: InputType, must_be_finite: bool = False, null_is_nan: bool = False) -> None:
+        """``must_be_finite``: refuse NaN and infinities. Otherwise binary data may have them, since a model may handle
+        them."""
+        self.type, self.null_is_nan = input_type, null_is_nan and not must_be_finite
+        self.taken: Sequence[str] = _TAKEN[input_type.dtype]
         self._must_be_finite = must_be_finite and input_type.dtype in FLOATS
         self._own = datatype_of(input_type.dtype)
 
@@ -123,8 +133,8 @@ class TensorReader:
         known = DATATYPES.get(datatype)
         if known is None:
             raise WrongInput(f"input {name!r} has datatype {datatype[:20]!r}: expected one of {', '.join(DATATYPES)}")
-        if datatype not in _TAKEN[self.type.dtype]:
-            expected = ", ".join(_TAKEN[self.type.dtype])
+        if datatype not in self.taken:
+            expected = ", ".join(self.taken)
             raise WrongInput(f"input {name!r} has datatype {datatype}: for {self.type} expected one of {expected}")
         if not self._fits(shape):
             raise WrongInput(f"input {name!r} has shape {_shown(shape)}: expected {_shown(batch_shape(self.type))}")
@@ -164,7 +174,16 @@ class TensorReader:
         is_own = tensor.datatype is self._own and self.type.dtype.is_numeric and self.type.dtype != DType.BOOL
         return is_own and not self.type.leading_dimensions and not self._must_be_finite
 
-    def rows(self, tensor: Tensor, data: memoryview) -> Rows:
+    def check_size(self, tensor: Tensor, data: memoryview) -> None:
+        """Raises WrongInput if binary data has another size than the shape says."""
+        expected = self.size_bytes(tensor)
+        if expected is not None and len(data) != expected:
+            raise WrongInput(
+                f"input {tensor.name!r} has {len(data)} bytes: expected {expected} for shape {_shown(tensor.shape)} of "
+                f"{tensor.datatype.name}"
+            )
+
+    def rows(self, tensor: Tensor, data: memoryview) -> Values:
         """Return the rows of a tensor with binary data: little-endian, without padding.
 
         Raises WrongInput if the data has another size than the shape says, or an element is not of the type.
@@ -172,11 +191,7 @@ class TensorReader:
         expected = self.size_bytes(tensor)
         if expected is None:
             return (yield from self._elements(tensor, data))
-        if len(data) != expected:
-            raise WrongInput(
-                f"input {tensor.name!r} has {len(data)} bytes: expected {expected} for shape {_shown(tensor.shape)} of "
-                f"{tensor.datatype.name}"
-            )
+        self.check_size(tensor, data)
         row_bytes, prefix = expected // tensor.rows, self.prefix(tensor)
         if not row_bytes:
             return [prefix] * tensor.rows
@@ -207,7 +222,7 @@ class TensorReader:
         """Convert elements to the row's type. Raises WrongInput if an element is not of the type."""
         if self.is_as_it_is(tensor):
             return bytes(data)
-        wide = _numbers(tensor.datatype, data)
+        wide = numbers_of(tensor.datatype, data)
         dtype = self.type.dtype
         if dtype == DType.BOOL:
             if len(wide) and wide.view("u1").max() > 1:
@@ -286,7 +301,7 @@ def check_range(name: str, numbers: np.ndarray[Any, Any], wanted: Any, label: st
             raise WrongInput(f"input {name!r} has {number}{where}: expected {label}")
 
 
-def _numbers(datatype: Datatype, data: memoryview) -> np.ndarray[Any, Any]:
+def numbers_of(datatype: Datatype, data: memoryview) -> np.ndarray[Any, Any]:
     numbers = np.frombuffer(data, datatype.numpy)
     return (numbers.astype("<u4") << 16).view("<f4") if datatype.name == "BF16" else numbers
 

@@ -28,6 +28,8 @@ _NAME, _VERSION, _ID, RAW_INPUT_CONTENTS = 1, 2, 3, 7
 MAX_NAME_BYTES = 1024
 # A few fields of each tensor, and parameters.
 _MAX_FIELDS = 200
+# The tensors and their data, and the other fields.
+_MAX_REQUEST_FIELDS = 2 * MAX_TENSORS + _MAX_FIELDS
 
 
 def who_is_asked(message: memoryview) -> tuple[str, str | None]:
@@ -39,8 +41,8 @@ def who_is_asked(message: memoryview) -> tuple[str, str | None]:
     for index, (number, wire, value) in enumerate(fields(message)):
         if number in found and wire == 2:
             found[number] = bytes(value[:MAX_NAME_BYTES])
-        if index > 2 * _MAX_FIELDS:
-            raise MalformedRequest(f"message has over {_MAX_FIELDS} fields")
+        if index > _MAX_REQUEST_FIELDS:
+            raise MalformedRequest(f"message has over {_MAX_REQUEST_FIELDS} fields")
     try:
         model, version = found[_NAME].decode(), found[_VERSION].decode()
     except UnicodeDecodeError as error:
@@ -68,12 +70,15 @@ def read_request(
     reader: RequestReader, message: memoryview, most_bytes: int
 ) -> Generator[None, None, tuple[Plan, InferRequest]]:
     """Read a request, in steps of a few milliseconds at most. Raises MalformedRequest, WrongInput or TooLarge."""
-    found = split(REQUEST, message, _MAX_FIELDS)
+    found = split(REQUEST, message, _MAX_REQUEST_FIELDS)
     raw = found.get("raw_input_contents", [])
     texts = found.get("inputs", [])
     if not 1 <= len(texts) <= MAX_TENSORS:
         raise MalformedRequest(f"request has {len(texts)} inputs: expected 1 to {MAX_TENSORS}")
-    inputs = [split(_INPUT, each, _MAX_FIELDS) for each in texts]
+    inputs = []
+    for text in texts:
+        inputs.append(split(_INPUT, text, _MAX_FIELDS))
+        yield
     if raw and len(raw) != len(inputs):
         raise MalformedRequest(f"request has {len(raw)} raw_input_contents: expected {len(inputs)}, one an input")
     tensors, data = [], []
@@ -100,10 +105,10 @@ def read_request(
     plan = reader.plan_of(head, [(tensor, Beside(len(own))) for tensor, own in zip(tensors, data)])
     if plan.row_bytes is not None:
         return plan, InferRequest([bytes(data[0])], [None])
-    rows = {}
+    values = {}
     for announced, own in zip(plan.order, data):
-        rows[announced.tensor.name] = yield from announced.reader.rows(announced.tensor, memoryview(own))
-    return plan, reader.request_of(plan, rows)
+        values[announced.tensor.name] = yield from announced.reader.rows(announced.tensor, memoryview(own))
+    return plan, (yield from reader.request_of(plan, values))
 
 
 def _output(message: memoryview) -> OutputHead:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.errors import MalformedRequest
-from clipper.worker.frontend import json_parts
-from clipper.worker.frontend.json_parts import MAX_KEYS, find_fields, find_items, find_lone_field
+from clipper.values.inputs import json_parts
+from clipper.values.inputs.json_parts import MAX_KEYS, find_fields, find_items, find_lone_field
 from tests.example_counts import share_of
 from tests.worker.frontend.steps import finish
 

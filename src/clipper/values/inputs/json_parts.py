@@ -17,6 +17,8 @@ _PIECE_BYTES = 32 * 1024
 MAX_KEYS = 1000
 # Longer than any known key.
 _MAX_KEY_BYTES = 100
+# As much of a longer key is enough for a message.
+_SHOWN_KEY_BYTES = 40
 _LONE_KEY = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"([a-z_]{1,30})"[ \t\r\n]*:')
 _DEPTHS = np.array([0, 0, 0, 1, -1, 0], np.int64)
 
@@ -59,10 +61,16 @@ def find_lone_field(text: bytearray) -> dict[str, Extent] | None:
     return {match[1].decode(): (start, stop)} if is_alone else None
 
 
-def find_fields(text: bytearray, start: int, stop: int) -> Generator[None, None, dict[str, Extent]]:
+def find_fields(
+    text: bytearray, start: int, stop: int, most_key_bytes: int = _MAX_KEY_BYTES
+) -> Generator[None, None, dict[str, Extent]]:
     """Return the extents of the values of the object in ``text[start:stop]``, by key. Of equal keys, the last counts.
 
-    Raises MalformedRequest if the text is not an object, or has more than ``MAX_KEYS`` keys.
+    Args:
+        most_key_bytes: the size of the longest key that is known, as JSON. Of a longer one the beginning is returned.
+
+    Raises:
+        MalformedRequest: the text is not an object, or has more than ``MAX_KEYS`` keys.
     """
     marks = yield from _find_marks(text, start, stop, b"{}", 2 * MAX_KEYS + 1)
     if marks is None:
@@ -73,15 +81,13 @@ def find_fields(text: bytearray, start: int, stop: int) -> Generator[None, None,
     if len(marks) % 2 == 0 or any(text[mark] != ord(":,"[index % 2]) for index, mark in enumerate(marks[1:-1])):
         raise MalformedRequest("body is not JSON: expected a colon after each key, and a comma after each value")
     for before, colon, after in zip(marks[::2], marks[1::2], marks[2::2]):
-        key = _read_key(text, *strip(text, before + 1, colon))
-        if key is not None:
-            fields[key] = colon + 1, after
+        fields[_read_key(text, *strip(text, before + 1, colon), most_key_bytes)] = colon + 1, after
     return fields
 
 
-def _read_key(text: bytearray, start: int, stop: int) -> str | None:
-    if stop - start > _MAX_KEY_BYTES:
-        return None
+def _read_key(text: bytearray, start: int, stop: int, most_bytes: int) -> str:
+    if stop - start > most_bytes:
+        return text[start + 1 : start + _SHOWN_KEY_BYTES].decode("utf-8", "replace") + "…"
     try:
         return msgspec.json.decode(text[start:stop], type=str)
     except (msgspec.DecodeError, UnicodeError) as error:

@@ -1,0 +1,201 @@
+"""The tensors that make up inputs: one, or one for each field of a record, and the rows that come of them.
+
+For a record, numbers are converted as in JSON: whole ones of any size and floats, if the field has such a value.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, read_string
+from clipper.values.inputs.numbers import FLOATS, NUMPY, show
+from clipper.values.inputs.record_reader import FieldReader, RecordReader, check_rows_bytes
+from clipper.values.records import Field, RecordType, ValueType
+from clipper.values.types import DType, InputType
+from clipper.worker.frontend.inference.json_data import decode_data, element_extents, flat_items, read_json
+from clipper.worker.frontend.inference.tensors import (
+    DATATYPES,
+    PIECE_ROWS,
+    Rows,
+    Tensor,
+    TensorReader,
+    Values,
+    check_range,
+    numbers_of,
+)
+
+_NUMERIC = tuple(name for name in DATATYPES if name != "BYTES")
+
+
+class InputTensors(Protocol):
+    """Makes inputs of tensors."""
+
+    def readers(self, names: Sequence[str]) -> Mapping[str, TensorReader]:
+        """Return a reader for each of a request's tensors. ``names``: different ones. Raises WrongInput if inputs are
+        not made of these."""
+        ...
+
+    def rows(self, found: Mapping[str, Sequence[Any]], count: int) -> Rows:
+        """Return the rows of ``count`` inputs, in steps. ``found``: what the readers returned, by the tensor's name.
+        Raises TooLarge."""
+        ...
+
+
+def input_tensors(
+    input_type: ValueType, must_be_finite: bool = False, null_is_nan: bool = False, ignores_unknown: bool = False
+) -> InputTensors:
+    """Return what makes inputs of this type. The arguments are as those of ``reader_of`` and ``TensorReader``."""
+    if isinstance(input_type, RecordType):
+        return RecordTensors(RecordReader(input_type, null_is_nan, ignores_unknown))
+    return OneTensor(TensorReader(input_type, must_be_finite, null_is_nan))
+
+
+class OneTensor:
+    """Makes inputs of one tensor, whatever its name."""
+
+    def __init__(self, reader: TensorReader) -> None:
+        self.reader = reader
+
+    def readers(self, names: Sequence[str]) -> Mapping[str, TensorReader]:
+        if len(names) != 1:
+            raise WrongInput(f"request has the inputs {', '.join(map(repr, names[:20]))[:200]}: expected one")
+        return {names[0]: self.reader}
+
+    def rows(self, found: Mapping[str, Sequence[Any]], count: int) -> Rows:
+        (rows,) = found.values()
+        return list(rows)
+        yield
+
+
+class RecordTensors:
+    """Makes records of a tensor for each field. Tensors of fields that are nullable or have a default may be absent."""
+
+    def __init__(self, reader: RecordReader) -> None:
+        self._reader = reader
+        self._readers = {field.field.name: FieldTensor(field) for field in reader.fields}
+
+    def readers(self, names: Sequence[str]) -> Mapping[str, TensorReader]:
+        self._reader.places_of(names)
+        return {name: self._readers.get(name) or _IGNORED for name in names}
+
+    def rows(self, found: Mapping[str, Sequence[Any]], count: int) -> Rows:
+        columns = [found.get(each.field.name) or [each.absent] * count for each in self._reader.fields]
+        rows: list[bytes] = []
+        size_bytes = 0
+        step = max(1, PIECE_ROWS // len(columns))
+        for start in range(0, count, step):
+            piece = list(map(self._reader.rows.row, zip(*[column[start : start + step] for column in columns])))
+            check_rows_bytes(size_bytes := size_bytes + sum(map(len, piece)))
+            rows += piece
+            yield
+        return rows
+
+
+class FieldTensor(TensorReader):
+    """Makes values of one field of a record, as ``FieldReader`` does. NaN is a missing value, where one may be."""
+
+    def __init__(self, reader: FieldReader) -> None:
+        super().__init__(reader.field.type, null_is_nan=reader.null_is_nan)
+        self.reader = reader
+        self._is_scalar = self.type.dtype.is_numeric and not self.type.shape
+        if self._is_scalar:
+            self.taken = _NUMERIC
+
+    def rows(self, tensor: Tensor, data: memoryview) -> Values:
+        """Return the values of a tensor with binary data. Raises WrongInput."""
+        if not self._is_scalar:
+            values: list[Any] = yield from super().rows(tensor, data)
+        else:
+            self.check_size(tensor, data)
+            values = self._numbers(tensor, numbers_of(tensor.datatype, data))
+        categories = self.reader.categories
+        if categories and (unknown := set(values) - {None, *categories.values()}):
+            value = unknown.pop()
+            self.reader.take(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)  # raises
+        return values
+
+    def _numbers(self, tensor: Tensor, numbers: "np.ndarray[Any, Any]") -> list[Any]:
+        dtype, missing = self.type.dtype, None
+        if numbers.dtype.kind == "f" and self.reader.field.is_nullable:
+            missing = np.isnan(numbers)
+            if missing.any():
+                numbers = np.where(missing, numbers.dtype.type(0), numbers)
+        if dtype not in FLOATS:
+            if numbers.dtype.kind == "f":
+                if not (np.isfinite(numbers) & (np.trunc(numbers) == numbers)).all():
+                    raise WrongInput(f"input {tensor.name!r} has a number that is not whole: expected {dtype.label}")
+                if len(numbers) and np.abs(numbers).max() >= 2.0**63:
+                    raise WrongInput(f"input {tensor.name!r} has {np.abs(numbers).max():g}: expected {dtype.label}")
+                numbers = numbers.astype(np.int64)
+            if (len(numbers) and dtype is DType.BOOL and int(numbers.max()) > 1) or int(numbers.min(initial=0)) < 0:
+                raise WrongInput(f"input {tensor.name!r} has a number other than 0 and 1: expected bool")
+            if len(numbers) and dtype is not DType.BOOL:
+                check_range(tensor.name, numbers, NUMPY[dtype], dtype.label)
+        with np.errstate(over="ignore"):
+            own = numbers.astype(NUMPY[dtype])
+        if dtype is DType.FLOAT32 and np.isinf(own).any() and np.isfinite(numbers[np.isinf(own)]).any():
+            raise WrongInput(f"input {tensor.name!r} has a number that is too large: expected float32")
+        values: list[Any] = own.tolist()
+        if missing is not None:
+            for index in np.flatnonzero(missing).tolist():
+                values[index] = None
+        return values
+
+    def read_json(self, tensor: Tensor, text: bytearray, start: int, stop: int) -> Values:
+        """Return the values of a tensor with JSON data. Raises MalformedRequest or WrongInput."""
+        if self.type.shape:
+            return (yield from read_json(self, tensor, text, start, stop))
+        is_bytes = self.type.dtype is DType.BYTES
+        values: list[Any] = []
+        if stop - start <= SHORT_TEXT_BYTES:
+            for item in flat_items(tensor, decode_data(text, start, stop), tensor.rows):
+                values.append(self._encoded(item) if is_bytes else self.reader.take(item))
+            return values
+        for index, extent in enumerate((yield from element_extents(tensor, text, start, stop))):
+            values.append((yield from self._long(text, *extent)))
+            if index % PIECE_ROWS == 0:
+                yield
+        return values
+
+    def _long(self, text: bytearray, start: int, stop: int) -> Generator[None, None, Any]:
+        if self.type.dtype is not DType.BYTES:
+            return (yield from self.reader.read_long(text, start, stop))
+        if bytes(text[start : min(stop, start + 100)]).strip() == b"null":
+            return self._encoded(None)
+        return (yield from read_string(text, start, stop))
+
+    def _encoded(self, item: Any) -> bytes | None:
+        """Return an element of BYTES, which in the protocol's JSON is a text and not base64."""
+        if item is None and self.reader.field.is_nullable:
+            return None
+        if not isinstance(item, str):
+            raise WrongInput(f"field {self.reader.field.name!r:.100} has {show(item)}: expected a string")
+        try:
+            return item.encode()
+        except UnicodeError as error:
+            raise MalformedRequest(f"data is not JSON: {error}") from error
+
+
+class _IgnoredTensor(FieldTensor):
+    """Reads over a tensor that is no field's."""
+
+    is_ignored = True
+
+    def announce(self, name: str, datatype: str, shape: Sequence[int]) -> Tensor:
+        return Tensor(name, DATATYPES.get(datatype, DATATYPES["BYTES"]), shape)
+
+    def size_bytes(self, tensor: Tensor) -> int | None:
+        return None
+
+    def rows(self, tensor: Tensor, data: memoryview) -> Values:
+        return []
+        yield
+
+    def read_json(self, tensor: Tensor, text: bytearray, start: int, stop: int) -> Values:
+        return []
+        yield
+
+
+_IGNORED = _IgnoredTensor(FieldReader(Field("ignored", InputType(DType.BYTES))))

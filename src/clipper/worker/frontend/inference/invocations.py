@@ -1,0 +1,189 @@
+"""``POST /{app}/invocations``: predict calls in the forms of MLflow's scoring server, so that its clients can ask."""
+
+from collections.abc import Generator, Sequence
+
+import msgspec
+
+from clipper.errors import ClipperError, MalformedRequest, WrongInput
+from clipper.values.inputs.json_marks import outside_strings
+from clipper.values.inputs.json_parts import Extent, find_fields, find_items
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, strip
+from clipper.values.inputs.reader import Reader
+from clipper.values.inputs.record_reader import RecordReader, Rows, check_rows_bytes
+from clipper.values.outputs.output import text_pieces
+from clipper.worker.frontend.exchange import Exchange
+from clipper.worker.frontend.http import responses
+from clipper.worker.frontend.http.responses import Parts
+from clipper.worker.frontend.inference.answers import Answer
+from clipper.worker.frontend.inference.infer import Infer
+from clipper.worker.frontend.inference.output_tensors import OutputTensors
+from clipper.worker.frontend.inference.requests import AnswerForm, InferRequest, Plan
+from clipper.worker.frontend.long_work import LongWork, Steps
+from clipper.worker.frontend.predict_body import MAX_CLIENT_BATCH, read_input
+from clipper.worker.selection.application import Application
+
+_FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_EXPECTED = f"expected one of {', '.join(_FORMS)}"
+# MLflow's clients write a missing number as Python does, which is not JSON.
+_NAN = b"NaN"
+# Replacing in so much takes a millisecond or two, if it has nothing else.
+_PIECE_BYTES = 32 * 1024
+
+
+def error_json(code: str, cause: str) -> bytes:
+    """Return an error as MLflow's scoring server has it."""
+    return msgspec.json.encode({"error_code": code.upper(), "message": cause})
+
+
+class Invocations:
+    """One application's endpoint. A failure of one row fails the request, as in MLflow."""
+
+    methods = ("POST",)
+    error_json = staticmethod(error_json)
+
+    def __init__(self, application: Application, work: LongWork, max_body_bytes: int) -> None:
+        self._infer = Infer(application, work, max_body_bytes, PredictionsCodec())
+        self._reader = application.terms.make_reader()
+        self._takes_features = application.terms.features_size is not None
+        self.max_body_bytes = self._infer.max_body_bytes
+        self.slo_s = application.terms.slo_s
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        exchange.error_json = error_json
+        self._infer.work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s), asks=self)
+
+    def _answer_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
+        try:
+            if self._takes_features:
+                raise WrongInput("the application takes features, which MLflow's forms have no place for: use /predict")
+            rows = yield from read_invocation(self._reader, body)
+            plan = Plan(len(rows), (), AnswerForm())
+            if len(rows) == 1:
+                self._infer.ask_one(exchange, rows[0], None, plan, None, arrived_s)
+            else:
+                request = InferRequest(rows, [None] * len(rows))
+                yield from self._infer.ask_all(exchange, request, plan, None, arrived_s)
+        except ClipperError as error:
+            self._infer.work.refuse(exchange, error)
+
+
+class PredictionsCodec:
+    """Encodes answers as ``{"predictions": […]}``."""
+
+    def usual(
+        self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm, tensors: OutputTensors
+    ) -> bytes | None:
+        return None
+
+    def encode(
+        self,
+        exchange: Exchange,
+        version: str | None,
+        answers: Sequence[Answer],
+        form: AnswerForm,
+        tensors: OutputTensors,
+    ) -> Parts:
+        parts = [b'{"predictions":[']
+        for index, answer in enumerate(answers):
+            parts += (b",", *text_pieces(answer.output)) if index else text_pieces(answer.output)
+            yield
+        parts.append(b"]}")
+        return [responses.ok_head(sum(map(len, parts)), close=exchange.closes), *parts]
+
+
+def read_invocation(reader: Reader, body: bytes | bytearray) -> Rows:
+    """Return the rows of a body in one of MLflow's forms, in steps of a few milliseconds at most. Raises
+    MalformedRequest, WrongInput or TooLarge."""
+    text = bytearray(body)
+    if b"NaN" in text:
+        text = yield from _without_nan(text)
+    fields = yield from find_fields(text, 0, len(text))
+    given = [form for form in _FORMS if form in fields]
+    if len(given) != 1:
+        raise MalformedRequest(f"body has {' and '.join(given) or 'no inputs'}: {_EXPECTED}")
+    start, stop = strip(text, *fields[given[0]])
+    if given[0] == "dataframe_split":
+        return (yield from _split(reader, text, start, stop))
+    if given[0] == "inputs" and text[start : start + 1] == b"{":
+        return (yield from _records(reader).read_columns(text, start, stop, MAX_CLIENT_BATCH))
+    rows: list[bytes] = []
+    size_bytes = 0
+    for extent in (yield from _items(text, (start, stop), given[0])):
+        row = yield from read_input(reader, text, *extent)
+        check_rows_bytes(size_bytes := size_bytes + len(row))
+        rows.append(row)
+        yield
+    return rows
+
+
+def _split(reader: Reader, text: bytearray, start: int, stop: int) -> Rows:
+    parts = yield from find_fields(text, start, stop)
+    if "columns" not in parts or "data" not in parts:
+        raise MalformedRequest('dataframe_split has no columns or no data: expected {"columns": […], "data": [[…]]}')
+    items = yield from _items(text, parts["data"], "dataframe_split")
+    rows: list[bytes] = []
+    if not isinstance(reader, RecordReader):
+        for extent in items:
+            rows.append((yield from read_input(reader, text, *extent)))
+            yield
+        return rows
+    first, last = parts["columns"]
+    try:
+        if last - first > SHORT_TEXT_BYTES * 8:
+            raise MalformedRequest("dataframe_split has columns whose names are too long")
+        names = [str(name) for name in msgspec.json.decode(text[first:last], type=list[str | int])]
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise MalformedRequest(f"dataframe_split has columns that are no names: {error}") from error
+    by_name = {name: index for index, name in enumerate(names)}
+    if len(by_name) < len(names):
+        raise MalformedRequest("dataframe_split has a column twice: expected each once")
+    places = [None if name is None else by_name[name] for name in reader.places_of(names)]
+    size_bytes = 0
+    for extent in items:
+        row = yield from reader.read_list(text, *extent, places, len(names))
+        check_rows_bytes(size_bytes := size_bytes + len(row))
+        rows.append(row)
+        yield
+    return rows
+
+
+def _records(reader: Reader) -> RecordReader:
+    if not isinstance(reader, RecordReader):
+        raise WrongInput("inputs are named, and this application takes no records: expected a list")
+    return reader
+
+
+def _items(text: bytearray, extent: Extent, form: str) -> Generator[None, None, list[Extent]]:
+    items = yield from find_items(text, *extent, MAX_CLIENT_BATCH)
+    if not items:
+        count = f"over {MAX_CLIENT_BATCH}" if items is None else "no"
+        raise MalformedRequest(f"{form} has {count} rows: expected 1 to {MAX_CLIENT_BATCH}")
+    return items
+
+
+def _without_nan(text: bytearray) -> Generator[None, None, bytearray]:
+    """Return the text with null in place of NaN outside of strings."""
+    whole = bytearray()
+    at, is_inside, is_escaped = 0, False, False
+    while at < len(text):
+        end = at + _PIECE_BYTES
+        straddling = text.find(_NAN, end - 2, end + 2)
+        end = end if straddling < 0 else straddling + len(_NAN)
+        piece = text[at:end]
+        outside, is_inside, is_escaped = outside_strings(piece, _places_in(piece), is_inside, is_escaped)
+        start = 0
+        for place in outside:
+            whole += piece[start:place] + b"null"
+            start = place + len(_NAN)
+        whole += piece[start:]
+        at = end
+        yield
+    return whole
+
+
+def _places_in(piece: bytearray) -> list[int]:
+    places, place = [], piece.find(_NAN)
+    while place >= 0:
+        places.append(place)
+        place = piece.find(_NAN, place + len(_NAN))
+    return places

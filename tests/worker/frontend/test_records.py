@@ -1,0 +1,218 @@
+"""Records through a real worker: what comes in as JSON or tensors, what a container of protocol 4 gets."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipper.settings.application import Selection
+from tests.serving import Client, Response, Serving, application, model, serving, version
+from tests.waiting import until
+
+PERSON = 'age: float64, job: string?, visits: int32 = 1, colour: string{"red","green"}, photo: uint8[2,2]?'
+ANNA: dict[str, Any] = {"age": 31, "job": "smith", "visits": 2, "colour": "red", "photo": [[1, 2], [3, 4]]}
+ANNA_TOLD = ANNA | {"age": 31.0}
+BOB = {"age": 4.5, "colour": "green"}
+BOB_TOLD = {"age": 4.5, "job": None, "visits": 1, "colour": "green", "photo": None}
+POINTS = "points: float32[*,2], id: int64"
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[Serving]:
+    with serving() as started:
+        started.start_worker()
+        people = started.start_record_container("people", PERSON)
+        points = started.start_record_container("points", POINTS)
+        old = started.start_record_container("old", PERSON, protocol=3)
+        applied = started.apply(
+            [
+                application("people", "people", input_type=PERSON),
+                application("lenient", "people", input_type=PERSON, ignore_unknown_fields=True, null_is_nan=True),
+                application("points", "points", input_type=POINTS),
+                application("old", "old", input_type=PERSON),
+                application(
+                    "learning",
+                    "people",
+                    input_type=PERSON,
+                    selection=Selection(policy="linucb", features="age, colour"),
+                ),
+            ],
+            [
+                model(version(people, input_type=PERSON, cache=True), name="people"),
+                model(version(points, input_type=POINTS), name="points"),
+                model(version(old, input_type=PERSON), name="old"),
+            ],
+        )
+        assert list(applied.unlinked) == [old.address.id]
+        assert "records need version 4, so deploy the model with a newer SDK" in applied.unlinked[old.address.id]
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(system: Serving) -> Iterator[Client]:
+    with system.worker.connect() as connected:
+        yield connected
+
+
+def outputs(response: Response) -> list[Any]:
+    assert response.status == 200, response.json
+    return [each["output"] for each in response.json["batch_predictions"]]
+
+
+def test_one_record_in_any_order_of_its_keys(client: Client) -> None:
+    for record in (ANNA, dict(reversed(ANNA.items()))):
+        assert client.ask("/people/predict", {"input": record}).json["output"] == ANNA_TOLD
+    assert client.ask("/people/predict", {"input": BOB, "context": "b"}).json["output"] == BOB_TOLD
+
+
+def test_several_records_as_objects_and_as_columns(client: Client) -> None:
+    assert outputs(client.ask("/people/predict", {"input_batch": [ANNA, BOB]})) == [ANNA_TOLD, BOB_TOLD]
+    columns = {name: [ANNA[name], BOB_TOLD[name]] for name in ANNA}
+    assert outputs(client.ask("/people/predict", {"input_columns": columns})) == [ANNA_TOLD, BOB_TOLD]
+    many = {"age": list(range(5000)), "colour": ["red"] * 5000}
+    found = outputs(client.ask("/people/predict", {"input_columns": many}))
+    assert [each["age"] for each in found] == many["age"]
+
+
+def test_a_long_record_is_read_in_pieces(client: Client) -> None:
+    record = {"points": [[index, 0.5] for index in range(20_000)], "id": 7}
+    answer = client.ask("/points/predict", {"input": record}).json
+    assert answer["output"] == {"points": [[float(index), 0.5] for index in range(20_000)], "id": 7}
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "says"),
+    [
+        ({"input": ANNA | {"age": "old"}}, "wrong_input", "field 'age' is \"old\": expected float64"),
+        ({"input": {"age": 1}}, "wrong_input", "input lacks colour: string"),
+        ({"input": ANNA | {"agee": 1}}, "wrong_input", "has the field 'agee', which is not known"),
+        ({"input": [1]}, "wrong_input", "expected an object with the fields 'age', 'job'"),
+        ({"input": ANNA, "input_columns": {}}, "malformed_request", "body has input and input_columns"),
+        ({"input_columns": {}}, "wrong_input", "input lacks age: float64"),
+        ({"input_columns": 3}, "wrong_input", "input_columns is no object: expected one with the fields 'age'"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_field(client: Client, body: Any, error: str, says: str) -> None:
+    response = client.ask("/people/predict", body)
+    assert (response.status, response.json["error"]) == (400, error)
+    assert says in response.json["cause"]
+
+
+def test_an_option_lets_unknown_fields_pass(client: Client) -> None:
+    assert client.ask("/lenient/predict", {"input": ANNA | {"agee": 1}}).json["output"] == ANNA_TOLD
+
+
+def test_a_container_of_an_older_protocol_gets_no_record(client: Client) -> None:
+    answer = client.ask("/old/predict", {"input": ANNA}).json
+    assert answer["error"] == "no_replica"
+
+
+def infer(client: Client, application: str, inputs: list[dict[str, Any]], tensors: bytes = b"") -> Response:
+    text = json.dumps({"inputs": inputs}).encode()
+    headers = {"Inference_Header_Content_Length": str(len(text))} if tensors else {}
+    return client.ask(f"/v2/models/{application}/predict", text + tensors, **headers)
+
+
+def tensor(name: str, datatype: str, shape: list[int], data: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def test_metadata_have_a_tensor_for_each_field(client: Client) -> None:
+    client.send(b"GET /v2/models/people HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    inputs = client.read("GET").json["inputs"]
+    assert [(each["name"], each["datatype"], each["shape"]) for each in inputs] == [
+        ("age", "FP64", [-1, 1]),
+        ("job", "BYTES", [-1, 1]),
+        ("visits", "INT32", [-1, 1]),
+        ("colour", "BYTES", [-1, 1]),
+        ("photo", "UINT8", [-1, 2, 2]),
+    ]
+
+
+def test_a_tensor_for_each_field_in_json(client: Client) -> None:
+    inputs = [
+        tensor("colour", "BYTES", [2, 1], [["red"], ["green"]]),
+        tensor("age", "FP32", [2], [31, 4.5]),
+        tensor("job", "BYTES", [2], ["smith", None]),
+        tensor("visits", "INT64", [2, 1], [2, 1]),
+    ]
+    expected = [ANNA_TOLD | {"photo": None}, BOB_TOLD]
+    assert outputs(infer(client, "people", inputs)) == expected
+
+
+def test_a_tensor_for_each_field_as_bytes(client: Client) -> None:
+    parts = {
+        "age": ("FP64", [2], np.array([31, 4.5], "<f8").tobytes()),
+        "colour": ("BYTES", [2, 1], b"\x03\0\0\0red\x05\0\0\0green"),
+        "visits": ("INT8", [2], np.array([2, 1], "i1").tobytes()),
+        "photo": ("UINT8", [2, 2, 2], bytes(range(8))),
+    }
+    inputs = [
+        {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(data)}}
+        for name, (datatype, shape, data) in parts.items()
+    ]
+    found = outputs(infer(client, "people", inputs, b"".join(data for _, _, data in parts.values())))
+    assert found == [
+        ANNA_TOLD | {"job": None, "photo": [[0, 1], [2, 3]]},
+        BOB_TOLD | {"photo": [[4, 5], [6, 7]]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"age": tensor("age", "FP64", [2, 2], [1, 2, 3, 4])}, "input 'age' has shape [2,2]: expected [-1,1]"),
+        ({"age": tensor("age", "FP64", [1], [1])}, "1 rows of 'age', 2 rows of 'colour': expected as many of each"),
+        ({"age": tensor("age", "BYTES", [2], ["a", "b"])}, "input 'age' has datatype BYTES"),
+        ({"colour": tensor("colour", "BYTES", [2], ["red", "blue"])}, "field 'colour' is \"blue\""),
+        ({"visits": tensor("visits", "FP64", [2], [1.5, 1])}, "field 'visits' is 1.5: expected int32"),
+        ({"other": tensor("other", "FP64", [2], [1, 1])}, "has the field 'other', which is not known"),
+        ({"age": tensor("agee", "FP64", [2], [1, 1])}, "has the field 'agee'"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_told_by_name(client: Client, change: dict[str, Any], says: str) -> None:
+    inputs = {
+        "age": tensor("age", "FP64", [2], [1, 2]),
+        "colour": tensor("colour", "BYTES", [2], ["red", "green"]),
+    }
+    response = infer(client, "people", list((inputs | change).values()))
+    assert response.status == 400
+    assert says in response.json["error"]
+
+
+def test_unknown_tensors_are_read_over_if_the_application_lets_them_pass(client: Client) -> None:
+    inputs = [
+        {"name": "other", "datatype": "FP64", "shape": [3], "parameters": {"binary_data_size": 24}},
+        tensor("age", "FP64", [1], [31]),
+        tensor("colour", "BYTES", [1], ["red"]),
+    ]
+    answer = infer(client, "lenient", inputs, bytes(24)).json
+    assert answer["output"] == {"age": 31.0, "job": None, "visits": 1, "colour": "red", "photo": None}
+
+
+def test_a_policy_learns_from_fields_and_feedback_brings_a_record(client: Client) -> None:
+    answer = client.ask("/learning/predict", {"input": ANNA}).json
+    assert client.ask("/learning/observe", {"query_id": answer["query_id"], "label": ANNA_TOLD}).json["observed"]
+    assert client.ask("/learning/observe", {"input": BOB, "label": 1}).json["observed"]
+    wrong = client.ask("/learning/observe", {"input": BOB | {"age": "x"}, "label": 1})
+    assert wrong.status == 400 and "field 'age'" in wrong.json["cause"]
+    tensors = [
+        tensor("age", "FP64", [1], [31]),
+        tensor("colour", "BYTES", [1], ["red"]),
+        tensor("label", "INT64", [1], [1]),
+    ]
+    told = client.ask("/v2/models/learning/observe", {"inputs": tensors}).json
+    assert told["observed"]
+
+
+def test_equal_records_share_a_place_in_the_cache(system: Serving, client: Client) -> None:
+    def hits() -> int:
+        return sum(each.cache_hits for each in system.worker.statistics().versions if each.model == "people")
+
+    record = ANNA | {"job": "asked twice"}
+    client.ask("/people/predict", {"input": record})
+    before = hits()
+    client.ask("/people/predict", {"input": dict(reversed(record.items()))})
+    until(lambda: hits() == before + 1)
