@@ -74,6 +74,7 @@ COMMANDS_PARSED = {
     "docs/high-availability.md": "the same; tests/supervisor/managers/ray run two supervisors",
     "docs/deploying.md": "they change the system; tests/deploy run the image and the files",
     "docs/docker.md": "they need a dockerd of the system's; tests/supervisor/test_docker.py runs one",
+    "docs/gpus.md": "they need GPUs; tests/supervisor/managers assign some that are not there",
     "docs/languages.md": "they build into the checkout; tests/sdk build and deploy elsewhere",
     "docs/many-models.md": "they deploy models of the reader's; tests/supervisor/test_sleeping.py has some sleep",
     "docs/moving.md": "they deploy models of the reader's",
