@@ -11,10 +11,10 @@ from clipper.learning.mathematics.totals import LOSS, SCORED
 from clipper.learning.policies.distribution import Distribution
 from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
-# Each is about a quarter of the one before. Twice as many are no better; three lose 5 to 8 % (docs/regret.md).
-# The longest comes first: it is used if no other has predicted losses better.
+# Each half-life is about a quarter of the one before. Twice as many are no better; three lose 5 to 8 %
+# (docs/regret.md). The longest comes first: it is used if no other has predicted losses better.
 HALF_LIVES = (None, 2000, 500, 120, 30)
-# Half-life of a memory's record. It is long beside the half-lives that it compares, at least as long as the longest.
+# The half-life of a memory's record: long beside the half-lives that it compares, and at least as long as the longest.
 RECORD_HALF_LIFE = 2000
 
 SCORED_BY = {half_life: fading(SCORED, half_life) for half_life in HALF_LIVES}
@@ -44,9 +44,9 @@ class Adaptive(Policy):
     (loss_h + 1) / (scored_h + 2)`` and its logarithm ``x ln(p_h) + (1 - x) ln(1 - p_h)``. These are summed with
     forgetting, and the half-life with the largest sum is used: model selection by forgetting (Raftery, Karny, Ettler:
     "Online Prediction Under Model Uncertainty via Dynamic Model Averaging", 2010). While nothing changes, long memories
-    predict slightly better. After a change they are wrong at each query, and within some tens of queries a short one is
-    used. It knows nothing of models that were not asked lately, so all are tried again, as after a restart; then longer
-    memories of the time since then take over. So a change is found by its effect, without a threshold.
+    predict slightly better. After a change they are wrong at each query, and within some tens of queries a short memory
+    is used. It knows nothing of models that were not asked lately, so all are tried again, as after a restart; then
+    longer memories of the time since then take over. So a change is found by its effect, without a threshold.
 
     **Which model.** For each model, the lower confidence bound of its loss is used (Wilson: "Probable Inference, the
     Law of Succession, and Statistical Inference", 1927), which is narrow where losses are rare:
@@ -109,7 +109,7 @@ class Adaptive(Policy):
                 # Rounding may push a sum of discounted losses slightly out of its range.
                 expected = min(max(expected, 1e-9), 1 - 1e-9)
                 foretold[half_life] += loss * math.log(expected) + (1 - loss) * math.log(1 - expected)
-                if half_life is not None:  # counts that never fade are kept for every policy
+                if half_life is not None:  # every policy keeps counts that never fade
                     increments[model, SCORED_BY[half_life]] = 1.0
                     increments[model, LOSS_BY[half_life]] = loss
         # Only differences matter; without the common part, the sums stay small.

@@ -1,4 +1,4 @@
-"""``best_arm``: a test that ends by itself. It asks the most informative models, and then only the best one."""
+"""``best_arm``: a test that ends by itself. It asks the most informative models, and then only the best model."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from clipper.learning.policies.distribution import Distribution
 from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
 # A state's numbers for a test: how often a model had won or lost when that was not recorded yet, and the amount of
-# feedback that came while the test was open.
+# feedback during the test.
 WON = "won~never"
 LOST = "lost~never"
 TESTED = "tested~never"
@@ -126,7 +126,7 @@ class BestArm(Policy):
         return [probabilities.get(model, 0.0) for model in models]
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
-        """Return that the test has ended, once it has; until then, count the feedback."""
+        """Count the feedback until the test has ended; then return that it has."""
         # The test needs two models, and is the application's: a context's state has no part in it.
         if not losses or choice.among is None or len(choice.among) < 2 or totals.application is not None:
             return {}

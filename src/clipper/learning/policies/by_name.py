@@ -1,6 +1,6 @@
 """Finds policies and losses by name: Clipper's, those of installed packages, and ``module:attribute`` of an artifact.
 
-No other code can be named: otherwise whoever may change an application could call any function of any library.
+No other code can be named: otherwise a user who may change an application could call any function of any library.
 """
 
 import importlib
@@ -93,7 +93,7 @@ def make_loss(name: str, parameters: Mapping[str, object] | None = None, code: s
     A function takes no parameters.
 
     Raises:
-        InvalidArgument: as ``make_policy``.
+        InvalidArgument: for the reasons in ``make_policy``.
     """
     if name in LOSSES:
         return _make(name, LOSSES[name], parameters or {})
@@ -104,12 +104,12 @@ def make_loss(name: str, parameters: Mapping[str, object] | None = None, code: s
 
 
 def goes_by(policy: str) -> str:
-    """Return what a policy's choices may depend on: see ``Policy.goes_by``. A user's own policy sees all of a query."""
+    """Return what a policy's choices depend on: see ``Policy.goes_by``. A user's own policy sees the whole query."""
     return POLICIES[policy].goes_by if policy in POLICIES else "query"
 
 
 def is_by_context(policy: str, prior_weight: float) -> bool:
-    """Return whether an application's choices may depend on what comes with a query.
+    """Return whether an application's choices may depend on a query's own data.
 
     Args:
         prior_weight: how much a context uses of what was learned over all queries. Without it, also a policy that goes
@@ -128,12 +128,12 @@ def default_half_life(policy: str) -> int | None:
 
 
 def runs_own_code(policy: str, loss: str) -> bool:
-    """Whether making them runs code that is not Clipper's."""
+    """Return whether making the policy and loss runs code that is not Clipper's."""
     return policy not in POLICIES or loss not in LOSSES
 
 
 def parameters_of(kind: Callable[..., Any]) -> dict[str, object]:
-    """The parameters that a policy or loss takes, with their defaults."""
+    """Return the parameters that a policy or loss takes, with their defaults."""
     return {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
 
 
@@ -157,10 +157,10 @@ def _find(kind: Literal["policy", "loss"], name: str, code: str | None) -> Calla
 
 
 def _is_of(target: str, code: str) -> bool:
-    """Whether the module is one of the artifact's.
+    """Return whether the module is the artifact's.
 
     Raises:
-        InvalidArgument: it would stand in the place of one of Python's or Clipper's.
+        InvalidArgument: it would hide a module of Python or Clipper.
     """
     parts = target.partition(":")[0].split(".")
     if not all(part.isidentifier() for part in parts) or not _has(code, parts[0]):
@@ -233,7 +233,7 @@ def _wrong_shape(method: Callable[..., Any] | None, expected: Sequence[str], pla
         return None
     try:
         signature = inspect.signature(method)
-    except (TypeError, ValueError):  # e.g. a function in C
+    except (TypeError, ValueError):  # a function in C, for example
         return None
     names = [each.name for each in signature.parameters.values() if each.kind in _BY_POSITION]
     try:

@@ -23,7 +23,7 @@ DEFAULT_CLASSES = 10
 
 
 class Combined(msgspec.Struct, frozen=True, gc=False):
-    """The answer that outputs combine to. ``output`` is JSON text; ``confidence`` is in [0, 1]."""
+    """The answer of several outputs. ``output`` is JSON text; ``confidence`` is in [0, 1]."""
 
     output: bytes
     confidence: float
@@ -76,7 +76,7 @@ def vote_is_settled(
         elif model not in lost:
             missing += weight
     first, second = [*sorted(blocs.values(), reverse=True), 0.0][:2]
-    # Not at a tie, which the order of models would decide.
+    # A tie does not settle the vote, since the order of models would decide it.
     if first - second <= missing + _ROUNDING:
         return False
     total = math.fsum(weights)
@@ -87,8 +87,8 @@ def blocs(models: Sequence[str], outputs: Outputs) -> list[list[str]]:
     """Group the models whose outputs are equal JSON values, as a vote does, in the order of the models.
 
     Args:
-        models: all of them with an output.
-        outputs: by model.
+        models: models, all with an output.
+        outputs: the outputs by model.
     """
     keys = _keys(models, outputs)
     found: dict[Hashable, list[str]] = {}
@@ -118,7 +118,7 @@ def make_combiner(name: str, tolerance: float = DEFAULT_TOLERANCE) -> Combiner:
     """Return ``vote``, ``mean`` or ``median``.
 
     Args:
-        name: which one.
+        name: the combiner's name.
         tolerance: how far a number may be off a mean or median and still agree with it: by this much, or, if the answer
             is above 1, by this share of it. For vectors, the largest difference and the largest number count.
 
@@ -141,7 +141,7 @@ def guessed_loss(loss: float, classes: float = DEFAULT_CLASSES) -> float:
 
 
 def behind(answer: bytes, outputs: Outputs) -> list[str]:
-    """Return the models whose output is ``answer``, or, for a mean or median that is no model's, agrees with it."""
+    """Return the models whose output is ``answer``; or agrees with it, for a mean or median that no model answered."""
     same = [model for model, output in outputs.items() if is_same(output, answer)]
     number = None if same else parse_array(answer)
     if number is None:
@@ -160,7 +160,7 @@ _Average = Callable[[Sequence[float], Sequence[float]], float]
 def _average(
     models: Sequence[str], weights: Sequence[float], outputs: Outputs, tolerance: float, average: _Average
 ) -> Combined:
-    """Average the outputs that are numbers of the shape with the most weight; vote if none is a number."""
+    """Average the outputs whose numbers have the shape with the most weight; vote if no output is a number."""
     if len(models) == 1:
         return Combined(outputs[models[0]], 1.0)
     arrays = _arrays(models, _usable(models, weights, outputs), outputs)
@@ -192,12 +192,12 @@ def _arrays(models: Sequence[str], weights: Sequence[float], outputs: Outputs) -
 
 def _weighted_mean(numbers: Sequence[float], weights: Sequence[float]) -> float:
     total = math.fsum(weights)
-    # Each is scaled before adding, so that large numbers do not overflow.
+    # Each number is scaled before it is added, so that large numbers do not overflow.
     return math.fsum(number * (weight / total) for number, weight in zip(numbers, weights))
 
 
 def _weighted_median(numbers: Sequence[float], weights: Sequence[float]) -> float:
-    """Return the weighted median; the middle of the gap if half the weight lies on either side of one."""
+    """Return the weighted median; the middle of a gap if half the weight lies on either side of it."""
     pairs = sorted((number, weight) for number, weight in zip(numbers, weights) if weight > 0)
     half = math.fsum(weights) / 2
     below = 0.0

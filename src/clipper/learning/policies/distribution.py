@@ -1,4 +1,4 @@
-"""Draws a model by probabilities that are prepared for one draw a query."""
+"""Draws a model by probabilities that are prepared for a draw at each query."""
 
 from bisect import bisect
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from clipper.learning.policies.policy import Choice
 
 
 class Distribution:
-    """Draws one model in proportion to its weight.
+    """Draws a model in proportion to its weight.
 
     Args:
         models: the models.
-        weights: one for each model, at least 0, with a sum above 0. A model with weight 0 is never drawn.
+        weights: a weight of at least 0 for each model, with a sum above 0. A model with weight 0 is never drawn.
         among: the value of ``among`` in the choices.
 
     Attributes:
-        choices: one for each model, with the model's probability as its share.
+        choices: a choice for each model, with the model's probability as its share.
     """
 
     __slots__ = ("_bounds", "choices")
@@ -25,7 +25,7 @@ class Distribution:
     def __init__(self, models: Sequence[str], weights: Sequence[float], among: tuple[str, ...] | None = None) -> None:
         sums = list(accumulate(weights))
         total = sums[-1]
-        self._bounds = [below / total for below in sums]  # the last is exactly 1, above any random()
+        self._bounds = [below / total for below in sums]  # the last bound is exactly 1, above any random()
         self.choices = tuple(Choice((model,), (weight / total,), among=among) for model, weight in zip(models, weights))
 
     def draw(self, random: Random) -> Choice:

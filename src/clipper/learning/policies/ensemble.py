@@ -1,4 +1,4 @@
-"""``ensemble``: all models answer; together they are right more often than the best of them."""
+"""``ensemble``: all models answer; together they are right more often than the best model."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -22,19 +22,20 @@ from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Po
 
 WEIGHTINGS = ("accuracy", "equal")
 
-# Exponents of the log odds, by which votes are weighted. The first is used if none has answered better than the others.
+# Exponents of the log odds, by which votes are weighted. The first is used if no other has answered better.
 SHARPNESSES = (1, 2, 4, 8, 16)
-# Half-life of the record of each exponent: long beside the half-life of the models' counts, since it covers everything
-# that these have gone through.
+# The half-life of each exponent's record: long beside the half-life of the models' counts, since it covers all their
+# changes.
 RECORD_HALF_LIFE = 2000
-# How much more the answers of each exponent have lost than the mean of all.
+# The excess of each exponent's losses over the mean of all exponents.
 EXCESS_BY = {sharpness: fading(f"excess_by_{sharpness}", RECORD_HALF_LIFE) for sharpness in SHARPNESSES}
 
-# For each model: how often a reward was for another output than its own, and the loss assumed for it then.
+# For each model: how often a reward was for another model's output, and the loss that was assumed for it then.
 GUESSED = "guessed"
 GUESSED_LOSS = "guessed_loss"
 
-# Weight of a model that is no better than guessing; one that is right nine times in ten, of two classes, has 2.2.
+# The weight of a model that is no better than guessing; a model that is right nine times in ten, of two classes, has
+# 2.2.
 _LEAST_WEIGHT = 0.01
 
 

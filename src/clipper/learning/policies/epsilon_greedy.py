@@ -1,4 +1,4 @@
-"""``epsilon_greedy``: nearly always the model that did best, and now and then any model."""
+"""``epsilon_greedy``: asks the best model nearly always, and a random model now and then."""
 
 from dataclasses import dataclass
 from random import Random

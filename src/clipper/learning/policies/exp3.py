@@ -9,10 +9,10 @@ from clipper.learning.mathematics.parameters import check_number
 from clipper.learning.policies.distribution import Distribution
 from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
-# How much each model's losses exceed the usual one: the sum in the exponential weights.
+# The excess of each model's losses over the usual loss: the sum in the exponential weights.
 EXCESS_LOSS = "excess_loss"
 
-# Least share, in the prior of a context, of all models but the best together.
+# The least share of all models but the best together, in the prior of a context.
 LEAST_PRIOR = 0.03
 
 
@@ -65,7 +65,7 @@ class Exp3(Policy):
             # No other model could answer in time, so its loss tells it from none. Otherwise it would be blamed for the
             # queries of busy times, or praised.
             return {}
-        # If another policy, until recently in force, asked several models, each of them was observed for certain.
+        # If an earlier policy asked several models, each of them was observed for certain.
         seen = choice.shares[0] if len(choice.models) == 1 else 1.0
         if totals.own is not None:
             # A context reacts fast, so that one lucky answer of a rarely asked model would decide: Exp3-IX (Neu:
@@ -100,8 +100,9 @@ def exponential_weights(models: Sequence[str], totals: Totals, eta: float) -> li
 
 
 def own_rate(totals: Totals, eta: float) -> float:
-    """Return how fast a context reacts to its own losses after n of them: ``sqrt(2 ln(1 / LEAST_PRIOR) / (n +
-    prior_weight))``, the best rate for reaching a model with so small a prior; from ``eta`` to 1.
+    """Return how fast a context reacts to its own losses after n of them, from ``eta`` to 1.
+
+    It is ``sqrt(2 ln(1 / LEAST_PRIOR) / (n + prior_weight))``, the best rate to reach a model with so small a prior.
     """
     assert totals.own is not None
     observations = totals.own.observations + totals.prior_weight

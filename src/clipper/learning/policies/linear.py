@@ -1,4 +1,4 @@
-"""The part that ``linucb`` and ``linear_thompson`` share: each model's loss as a linear function of a query's features.
+"""Learns each model's loss as a linear function of a query's features, for ``linucb`` and ``linear_thompson``.
 
 For each model m the state holds one array over the queries that it was scored on: the upper triangle of ``S = sum x
 x'``, and ``b = sum loss x``, where x begins with a 1. That is a separate ridge regression for each model (the disjoint
@@ -42,7 +42,7 @@ _ROUNDING = 1e-9
 
 
 class Beliefs(msgspec.Struct, frozen=True):
-    """Each model's expected loss on one query, and its standard error; both of shape (models,)."""
+    """Each model's expected loss on a query, and its standard error; both of shape (models,)."""
 
     means: Floats
     errors: Floats
@@ -52,9 +52,9 @@ class _Sums(msgspec.Struct, frozen=True):
     """The sums of a model, faded as they were when they were first added up.
 
     Attributes:
-        parts: the state's parts that they are made of.
-        moments: diagonal and first row of S; shape (2, p).
-        step: S's triangle and b of what came since the previous sums, if that is nearly all that differs.
+        parts: the parts of the state in the sums.
+        moments: the diagonal and the first row of S; shape (2, p).
+        step: S's triangle and b of the feedback since the previous sums, if nearly nothing else differs.
     """
 
     parts: Sequence[Part]
@@ -63,7 +63,7 @@ class _Sums(msgspec.Struct, frozen=True):
 
 
 class _Solved(msgspec.Struct, frozen=True):
-    """One model's ridge regression by ``z``, which is x over the features' scale.
+    """A model's ridge regression by ``z``, which is x over the features' scale.
 
     Attributes:
         rows: ``inv(A)``, and below it ``inv(A) b`` and ``inv(A) S e``, where e is the 1 that x begins with; shape
@@ -158,7 +158,7 @@ def _sums(parts: Sequence[Part], size: int, before: _Sums | None) -> _Sums:
 
 
 def _total(parts: Sequence[Part], size: int) -> Floats:
-    """Return S's triangle and b."""
+    """Return the sum of the parts: S's triangle and b."""
     total = np.zeros(_corner(size) + size)
     for amounts, counts in parts:
         total += counts * amounts
@@ -171,7 +171,7 @@ def _scale(diagonal: Floats, count: float, before: Floats | None) -> Floats:
     typical = np.where(diagonal > 0, diagonal, count) / count if count > 0 else np.ones(len(diagonal))
     if before is not None:
         ratio = typical / (before * before)
-        # Rounded to the same power of 2.
+        # The scale rounds to the same power of 2.
         if ratio.min() > 0.5 and ratio.max() < 2.0:
             return before
     return np.asarray(np.exp2(np.round(0.5 * np.log2(typical))), np.float64)

@@ -12,8 +12,8 @@ from clipper.learning.policies.distribution import Distribution
 from clipper.learning.policies.linear import Floats, beliefs, expected_losses, lessons
 from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
-# The standard normal distribution from -6 to 6, beyond which it is 0 or 1. The nearest of these points is used, with an
-# error of at most 1e-4.
+# The standard normal distribution from -6 to 6, beyond which it is 0 or 1. The nearest point is used, with an error of
+# at most 1e-4.
 _PER_UNIT = 2000
 _CUMULATIVE = np.array(
     [0.5 * (1.0 + erf(step / _PER_UNIT / sqrt(2.0))) for step in range(-6 * _PER_UNIT, 6 * _PER_UNIT + 1)]
@@ -75,7 +75,7 @@ def least_of(means: Floats, errors: Floats) -> list[float]:
     spread = np.maximum(errors, 1e-9)
     ends = (means[:, None] + spread[:, None] * _STEPS).ravel()
     ends.sort()
-    # Beyond the end of a distribution its draw is below.
+    # Beyond the end of a distribution, its draw is certainly below.
     ends = ends[ends <= (means + 6.0 * spread).min()]
     places = (ends - means[:, None]) * (_PER_UNIT / spread[:, None]) + (6 * _PER_UNIT + 0.5)
     below = _CUMULATIVE.take(np.clip(places, 0.0, len(_CUMULATIVE) - 1.0).astype(np.intp))

@@ -53,13 +53,13 @@ _DIMENSION = np.dtype("<u4")
 
 
 class QueryView(msgspec.Struct, frozen=True, gc=False):
-    """What a query brings to its policy.
+    """A query's data, for its policy.
 
     Attributes:
-        context: the user, session or other group that it belongs to; None if it named none.
+        context: the user, session or other group of the query; None if it named none.
         packed_features: the features' raw buffer, as in the decision log; read ``features`` instead.
         row: the input's raw buffer, as containers get it; read ``input`` instead.
-        input_type: type of the row.
+        input_type: the type of the row.
         in_time: by model, the probability that it answers by the query's deadline if it is asked now; None, as mostly,
             if all surely do. Read ``chance`` instead.
     """
@@ -76,7 +76,7 @@ class QueryView(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def features(self) -> Features | None:
-        """Read-only float64 of shape (d,); None if the query brought no features."""
+        """The features as read-only float64 of shape (d,); None if the query brought none."""
         return None if self.packed_features is None else np.frombuffer(self.packed_features, FEATURE)
 
     @property
@@ -115,7 +115,7 @@ def decode_row(row: bytes, input_type: ValueType) -> Any:
     """Decode a row.
 
     Raises:
-        ValueError: it is not of that type.
+        ValueError: the row is not of that type.
     """
     if isinstance(input_type, RecordType):
         values = RecordRows(input_type).values(row)
@@ -138,9 +138,9 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     """A decision of ``next``.
 
     Attributes:
-        asked: number of models that had been asked by then.
-        confidence: confidence of their answer, 0 to 1.
-        probability: probability of asking a further model; 0 if there was no time for one.
+        asked: the number of models that had been asked by then.
+        confidence: the confidence of their answer, 0 to 1.
+        probability: the probability of asking a further model; 0 if there was no time for it.
     """
 
     asked: int
@@ -199,14 +199,14 @@ class Policy(Protocol):
     Attributes:
         feedback: the outputs that feedback is scored on: ``selected``, those of the models that the query asked; or
             ``all`` of the application's, which are then asked for feedback if they had not been.
-        learns: whether ``select`` or ``combine`` reads the state; if not, no state is read for a query's context.
+        learns: whether ``select`` or ``combine`` reads the state. Otherwise no state is read for a query's context.
         keeps_input: whether ``observe`` reads the query's input, which is then kept until the query's feedback.
-        needs_features: for Clipper's own: whether queries must bring features.
-        default_half_life: for Clipper's own: the half-life in observations, if none is set.
+        needs_features: for Clipper's own policies: whether queries must bring features.
+        default_half_life: for Clipper's own policies: the half-life in observations, if none is set.
         weighs_time: whether ``select`` itself goes by ``QueryView.in_time``. Any other of Clipper's own selects among
             fewer models if some will hardly answer in time: see ``candidates``. A user's own gets all models.
-        goes_by: for Clipper's own: what a choice may depend on beside what was learned over all queries: ``nothing``,
-            also if it asks all models each time; the ``context`` and what was learned in it; or the ``query``.
+        goes_by: for Clipper's own policies: what a choice may depend on, beside the state over all queries.
+            ``nothing``, also if all models are asked each time; the ``context`` and its state; or the whole ``query``.
     """
 
     feedback: Literal["selected", "all"] = "selected"
@@ -262,8 +262,8 @@ class Policy(Protocol):
         Args:
             choice: the models asked so far.
             outputs: JSON text by model, of those that have answered; may be empty.
-            totals: as in ``select``.
-            query: as in ``select``.
+            totals: the same as in ``select``.
+            query: the same as in ``select``.
             outlook: the time that is left, and the time that each further model is expected to need.
             random: as in ``select``.
 
@@ -274,7 +274,7 @@ class Policy(Protocol):
         return None
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
-        """Make one answer. The default is a vote of the models by their shares.
+        """Make an answer. The default is a vote of the models by their shares.
 
         Args:
             choice: the models that were asked.
@@ -292,7 +292,7 @@ class Policy(Protocol):
         Args:
             choice: the models that were asked.
             outputs: the outputs so far; at least one.
-            lost: selected models that have failed.
+            lost: the selected models that have failed.
             threshold: the application's confidence threshold, 0 if none.
         """
         votes = type(self).combine is Policy.combine
@@ -315,11 +315,11 @@ class Policy(Protocol):
     def observe_reward(
         self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
     ) -> Increments:
-        """The same for a reward of an answer that several models contributed to. The default calls ``observe``.
+        """Return the increments for a reward of an answer by several models. The default calls ``observe``.
 
         Args:
-            losses: of the models whose output was the answer, all the same, and of those without an output. A model
-                with another output is missing: what its output would have earned is unknown.
+            losses: the losses of the models whose output was the answer, which are equal, and of those without an
+                output. A model with another output is missing: nobody knows what its output would have earned.
         """
         return self.observe(choice, losses, totals, query)
 

@@ -23,8 +23,8 @@ class Ramp:
     the policy gives it. It has no part in other queries.
 
     Args:
-        newcomers: by name, the name of the link whose place each takes; None if it has a place of its own.
-        share: share of all queries for all newcomers together; above 0, below 1.
+        newcomers: by name, the name of the link whose place the newcomer takes; None if it has a place of its own.
+        share: the share of all queries for all newcomers together; above 0, below 1.
     """
 
     newcomers: Mapping[str, str | None]
@@ -64,8 +64,9 @@ class Ramp:
         return among if name in among else (*models, name)
 
     def matters(self, models: tuple[str, ...], name: str, select: Callable[[tuple[str, ...]], Choice]) -> bool:
-        """Return whether a newcomer matters to a query: whether the policy would ask it if it were through, or asks the
-        version that it comes after.
+        """Return whether a newcomer matters to a query.
+
+        It does if the policy would ask it once it is through, or asks the version that it comes after.
 
         Args:
             models, select: as in ``select``; the policy chooses by what it had learned before the query's feedback.

@@ -1,4 +1,4 @@
-"""``stacking``: all models answer, with weights fitted to how their errors are correlated."""
+"""``stacking``: all models answer, with weights that are fitted to the correlations of their errors."""
 
 import hashlib
 import math
@@ -34,18 +34,18 @@ _LARGEST = 1e7
 # An error counts as at most this many root mean squares of all earlier ones. Otherwise one wild output, a million times
 # as far off as others, would cost a model its weight for forty half-lives.
 _OUTLYING = 10.0
-# Bound of a number's name; that of a link with its version may be longer.
+# The longest name of a number; a link's name with its version may be longer.
 _MAX_NAME = 64
-# Share of a mean square that makes equal models weigh alike; it is far below the difference of unequal ones.
+# The share of a mean square that makes equal models weigh alike; it is far below the difference of unequal models.
 _LEAST_DIFFERENCE = 1e-6
 # Far above the rounding errors of a solution.
 _ROUNDING = 1e-9
-# Solutions for sets of models that are late together; this many are kept until the next feedback.
+# The most solutions, for sets of models that are late together, that are kept until the next feedback.
 _MAX_KEPT = 64
 
 
 class _Solved(msgspec.Struct, frozen=True, gc=False):
-    """A solution: for each model its share in the answer, and its bias, by which its numbers are too large."""
+    """A solution: each model's share in the answer, and its bias, by which its numbers are too large."""
 
     shares: tuple[float, ...]
     biases: Mapping[str, float]
@@ -120,7 +120,7 @@ class Stacking(Policy):
         solved = self._solved(present, totals)
         shares = choice.shares
         if len(present) < len(choice.models):
-            # They share their joint weight, so that the confidence still counts missing outputs.
+            # The models share their joint weight, so that the confidence still counts missing outputs.
             whole = sum(share for model, share in zip(choice.models, shares) if model in outputs)
             anew = {model: max(whole, _ROUNDING) * share for model, share in zip(present, solved.shares)}
             shares = tuple(anew.get(model, share) for model, share in zip(choice.models, shares))
@@ -258,12 +258,12 @@ def _sums(answer: str, models: tuple[str, ...], totals: Totals) -> _Sums:
     )
 
 
-@lru_cache(maxsize=256)  # enough for a hundred applications
+@lru_cache(maxsize=256)  # the cache is enough for a hundred applications
 def _pairs(answer: str, kind: str, models: tuple[str, ...]) -> Sequence[tuple[str, str]]:
     return [(model, _name(answer, kind, model, other)) for model in models for other in models]
 
 
-@lru_cache(maxsize=16384)  # enough for 30 applications with 16 models, which have 512 names each
+@lru_cache(maxsize=16384)  # the cache is enough for 30 applications with 16 models, which have 512 names each
 def _name(answer: str, kind: str, model: str = "", other: str = "") -> str:
     """Return the name of a sum: it contains the other model's name, but not the model's own, which may change."""
     if model == other:

@@ -1,4 +1,4 @@
-"""``thompson``: asks each model as often as it is likely to be the best."""
+"""``thompson``: asks each model with the probability that it is the best."""
 
 from dataclasses import dataclass
 from random import Random

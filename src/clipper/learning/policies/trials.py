@@ -1,4 +1,4 @@
-"""Trials: whether a newcomer fails, or is late, more than the version before it. They need no feedback.
+"""Trials: find out whether a newcomer fails, or is late, more than the version before it. They need no feedback.
 
 A query counts 1 against a model whose output is missing in the answer, for whatever reason, and else 0. The newcomer's
 queries are compared with those of the version before, by the test of ``guardrail``: with the failures of both in place
@@ -34,21 +34,21 @@ from clipper.control.statistics import TrialReading
 from clipper.learning.mathematics.guardrail import ENOUGH_FEEDBACK, FALSE_ALARMS, NEWCOMERS_PART, NO_LOSSES, Losses
 from clipper.learning.policies.policy import Choice
 
-# Queries without a failure after which a comparison ends.
+# The queries without a failure after which a comparison ends.
 COMPARED = 24
-# Queries that may wait at once for a newcomer that has not answered yet: no less than a test needs to stop it.
+# The queries that may wait at once for a newcomer that has not answered yet: no less than a test needs to stop it.
 FIRST_OPEN = 16
-# How often a newcomer is asked that fails more by this worker's counts, or for which too many queries wait: it may be
-# well again, and queries whose clients gave up never end.
+# How often a newcomer is still asked if it fails more by this worker's counts, or too many queries wait for it: it may
+# be well again, and queries whose clients gave up never end.
 SELDOM = 0.02
-# What is expected of a newcomer if nothing else was asked meanwhile: that it answers at least half of its queries.
+# The expectation of a newcomer if nothing else was asked meanwhile: it answers at least half of its queries.
 EXPECTED_FAILURES = 0.5
 # How long a newcomer may be late. Learning batch sizes takes some hundred batches, two seconds under load.
 WARM_UP_S = 10.0
 # A watch ends after this many answers, and if the newcomer fails a little more than allowed, after ten times as many.
 ENOUGH_ANSWERS = ENOUGH_FEEDBACK
 MOST_ANSWERS = 10 * ENOUGH_ANSWERS
-# Queries that a worker remembers as compared; those over it were given up by their clients.
+# The most queries that a worker remembers as compared; clients gave up those beyond it.
 MAX_OPEN = 10_000
 
 
@@ -59,7 +59,7 @@ class Evidence:
     Attributes:
         newcomer, rest: their failures as losses.
         answers: queries of the newcomer that have ended after it had warmed up, whether they count or not.
-        last_error: of the newcomer; empty if there was none.
+        last_error: the newcomer's last error; empty if there was none.
     """
 
     newcomer: Losses
@@ -93,7 +93,7 @@ def fails_more(newcomer: Losses, rest: Losses, allowed: float | None) -> bool:
 
 
 def is_over(evidence: Evidence, allowed: float | None) -> bool:
-    """Return whether the watch of a newcomer that was not stopped ends."""
+    """Return whether the watch of a newcomer ends that was not stopped."""
     if evidence.answers < ENOUGH_ANSWERS:
         return False
     newcomer, rest = evidence.newcomer, evidence.rest
@@ -108,7 +108,7 @@ class Tried:
     Attributes:
         ramp: the newcomer's number.
         rest: the name of the version before it; None if all other models are compared.
-        is_watched: it gets all queries of its link, and the version before only those that are compared.
+        is_watched: whether it gets all queries of its link, and the version before only those that are compared.
     """
 
     ramp: int
@@ -117,7 +117,7 @@ class Tried:
 
 
 class Trial:
-    """One newcomer's trial in one worker."""
+    """A newcomer's trial in a worker."""
 
     def __init__(self) -> None:
         self._newcomer = self._rest = NO_LOSSES
@@ -130,9 +130,9 @@ class Trial:
         self._drawn: set[int] = set()
 
     def asks_newcomer(self, query_id: int, random: Random) -> tuple[bool, float]:
-        """Return whether a query of a watched newcomer's link goes to it, and not to the version before.
+        """Return whether a query of a watched newcomer's link goes to it, and the probability of this outcome.
 
-        And the probability of this outcome.
+        Otherwise the query goes to the version before.
         """
         is_compared = self._left > 0 or self._is_closed
         if is_compared:
@@ -206,7 +206,7 @@ class Trials:
         self._trials: dict[int, Trial] = {}
 
     def follow(self, tried: Mapping[str, Tried], allowed: float | None) -> None:
-        """Go on with these newcomers, and forget all others."""
+        """Continue with these newcomers, and forget all others."""
         self.tried, self._allowed = tried, allowed
         self._trials = {one.ramp: self._trials.get(one.ramp) or Trial() for one in tried.values()}
 
@@ -216,7 +216,7 @@ class Trials:
         return trial is not None and trial.is_warming(now_s)
 
     def assigned(self, query_id: int, choice: Choice, random: Random, asked: int = 0) -> Choice:
-        """Return what a query asks: in the places of some watched newcomers, by chance, the versions before.
+        """Return a query's choice, in which chance has replaced some watched newcomers by the versions before.
 
         Args:
             asked: how many of the models it asks already; their places stay.
@@ -256,10 +256,10 @@ class Trials:
         """Count a query that is answered.
 
         Args:
-            models: those that it asked.
-            missing: those of them without an output.
-            error: why the last one failed.
-            late: those of the missing for which there was no time.
+            models: the models that it asked.
+            missing: the asked models without an output.
+            error: the reason why the last model failed.
+            late: the missing models for which there was no time.
         """
         for name, tried in self.tried.items():
             trial = self._trials[tried.ramp]

@@ -1,4 +1,4 @@
-"""``ucb1``: asks the model that may be the best, given how little is known about some."""
+"""``ucb1``: asks the model that may be the best, since little is known about some models."""
 
 import math
 from dataclasses import dataclass

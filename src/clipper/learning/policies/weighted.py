@@ -14,7 +14,7 @@ from clipper.learning.policies.policy import Choice, Policy, QueryView, Totals
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weighted(Policy):
-    """Asks one model, each in proportion to its weight. Queries of one context always get the same model.
+    """Asks a model, in proportion to the weights. Queries of the same context always get the same model.
 
     Contexts are placed by **weighted rendezvous hashing**: each model draws ``-ln(u) / weight``, with u in (0, 1) the
     hash of model and context, and the smallest draw wins; so a model wins with its share of the weights. A changed
