@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from clipper.values.inputs.record_reader import RecordReader
+from clipper.values.records import RecordType
 from tests.api.dashboard.browser import Screen, chromium
 
 pytestmark = pytest.mark.long
@@ -92,6 +94,29 @@ def test_an_example_is_an_input_of_the_type(screen: Screen, text: str, shape: li
     kind = call(screen, "pages/inputs.js", "readType", text)
     assert kind == {"dtype": text.partition("[")[0], "shape": shape}
     assert call(screen, "pages/inputs.js", "exampleOf", kind) == example
+
+
+RECORD = 'age: float64, "petal, x": float32? = 0.5, sex: string{"f,m", "m"}?, px: uint8[2,2], name: string'
+
+
+def test_an_example_of_a_record_has_its_fields(screen: Screen) -> None:
+    kind = call(screen, "pages/inputs.js", "readType", RECORD)
+    assert [(each["name"], each["type"]["dtype"], each["isNullable"]) for each in kind["fields"]] == [
+        ("age", "float64", False),
+        ("petal, x", "float32", True),
+        ("sex", "string", True),
+        ("px", "uint8", False),
+        ("name", "string", False),
+    ]
+    example = call(screen, "pages/inputs.js", "exampleOf", kind)
+    assert example == {"age": 0, "petal, x": 0.5, "sex": "f,m", "px": [[0, 0], [0, 0]], "name": "a text"}
+    reader = RecordReader(RecordType.parse(RECORD))
+    assert reader.read(json.dumps(example).encode())
+    query = {"url": "http://h:1", "application": "app", "type": kind, "input": example, "context": "", "hasKey": False}
+    curl, python, triton = (one["code"] for one in call(screen, "pages/inputs.js", "samples", query))
+    assert json.loads(shlex.split(curl)[3]) == {"input": example}
+    for code in (python, triton):
+        compile(code, "sample", "exec")
 
 
 def test_the_same_query_in_other_ways(screen: Screen) -> None:

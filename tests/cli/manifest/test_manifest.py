@@ -8,6 +8,7 @@ from clipper.cli.manifest.document import Place, lines_of
 from clipper.cli.manifest.manifest import Manifest, read_manifest
 from clipper.settings.application import Link
 from clipper.settings.replicas import ReplicaRange
+from clipper.values.records import parse_type
 
 FOLDER = Path("/where/the/file/is")
 KEY = "k" * 40
@@ -90,6 +91,25 @@ models:
     assert [model.name for model in wanted.models] == ["no", "1e3", "null"]
     assert wanted.models[0].versions[0].name == "010"
     assert wanted.models[0].versions[0].settings == {"description": "2024-01-01"}
+
+
+def test_a_records_type_is_a_text_or_a_mapping() -> None:
+    wanted = read(
+        """
+applications:
+  text: {input_type: 'age: float64, "petal length": float64?'}
+  mapping:
+    input_type:
+      age: float64
+      petal length: float64?
+      sex: string{"a","b"}
+"""
+    )
+    text, mapping = (parse_type(each.settings["input_type"]) for each in wanted.applications)
+    assert str(text) == 'age: float64, "petal length": float64?'
+    assert str(mapping) == 'age: float64, "petal length": float64?, sex: string{"a", "b"}'
+    (fault,) = faults_of("applications: {a: {input_type: {age: float65}}}")
+    assert "input type 'float65' is not known" in fault
 
 
 def test_the_current_one_of_several_versions_is_the_last() -> None:

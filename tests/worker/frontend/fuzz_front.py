@@ -14,8 +14,8 @@ from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.errors import ClipperError, RequestError
 from clipper.values.inputs import json_parts, long_text
 from clipper.values.inputs.json_parts import find_fields
-from clipper.values.inputs.reader import make_reader
-from clipper.values.types import InputType
+from clipper.values.inputs.record_reader import reader_of
+from clipper.values.records import RecordType, parse_type
 from clipper.worker.frontend import observe_body, predict_body
 from clipper.worker.frontend.clients import Clients, Guarded
 from clipper.worker.frontend.http.endpoints import Health
@@ -32,6 +32,10 @@ from tests.worker.frontend.steps import finish
 
 TYPES = ["float64[*]", "float64", "float64[3]", "float64[2,*]", "float32[*,*]", "int32[*]", "int64[2]", "uint8[2,2]"]
 TYPES += ["bool[*]", "bool[2,2]", "string", "bytes", "int32[]"]
+TYPES += [
+    'a: float64?, "é \\\\ x": string, k: int32 = 1, c: string{"a","é"}?, t: float32[2]?',
+    "b: bool, y: bytes?, u: uint8[2,2]",
+]
 LEAVES: list[Any] = [0, 1, -1, 1.0, 0.5, 255, 256, 2**31, 2**63, 2**64, 1e39, 1e308, True, False, None, "", "a", "AAAA"]
 LEAVES += ["\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), '\\"', {}, [], "é" * 9, 10**19, 1e-320]
 # What a feature may be; and how many each query brings where it brings any.
@@ -236,7 +240,14 @@ def _value(random: Random, name: str) -> Any:
     """An input of the type, or nearly."""
     if random.random() < 0.1:
         return random.choice(LEAVES)
-    input_type = InputType.parse(name)
+    input_type = parse_type(name)
+    if isinstance(input_type, RecordType):
+        found = {
+            field.name: None if random.random() < 0.1 else _value(random, str(field.type))
+            for field in input_type.fields
+            if not random.random() < 0.05
+        }
+        return found | ({random.choice(["z", "", "\0", "é" * 200]): 1} if random.random() < 0.05 else {})
     if name == "string":
         return "".join(random.choices(["a", "é", "😀", '"', "\\", "\n", "\0", "/"], k=random.randint(0, 40)))
     if name == "bytes" or (name == "uint8[2,2]" and random.random() < 0.5):
@@ -262,7 +273,7 @@ def _read_predict(name: str, features_size: int | None, body: bytes, in_pieces: 
         if in_pieces:
             _shorten(patch)
         try:
-            request = finish(predict_body.BodyReader(make_reader(InputType.parse(name)), features_size).read(body))
+            request = finish(predict_body.BodyReader(reader_of(parse_type(name)), features_size).read(body))
         except RequestError as error:
             return error
     return request.rows, request.is_batch, request.context, request.version, list(request.features)
@@ -273,9 +284,7 @@ def _read_observe(name: str, features_size: int | None, body: bytes, in_pieces: 
         if in_pieces:
             _shorten(patch)
         try:
-            found, is_list = finish(
-                observe_body.ObserveReader(make_reader(InputType.parse(name)), features_size).read(body)
-            )
+            found, is_list = finish(observe_body.ObserveReader(reader_of(parse_type(name)), features_size).read(body))
         except RequestError as error:
             return error
     wrong = [each for each in found if isinstance(each, ClipperError)]

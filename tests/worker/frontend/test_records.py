@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from clipper.settings.application import Selection
+from clipper.worker.frontend.inference import invocations
 from tests.serving import Client, Response, Serving, application, model, serving, version
 from tests.waiting import until
+from tests.worker.frontend.steps import finish
 
 PERSON = 'age: float64, job: string?, visits: int32 = 1, colour: string{"red","green"}, photo: uint8[2,2]?'
 ANNA: dict[str, Any] = {"age": 31, "job": "smith", "visits": 2, "colour": "red", "photo": [[1, 2], [3, 4]]}
@@ -216,3 +218,62 @@ def test_equal_records_share_a_place_in_the_cache(system: Serving, client: Clien
     before = hits()
     client.ask("/people/predict", {"input": dict(reversed(record.items()))})
     until(lambda: hits() == before + 1)
+
+
+def invoke(client: Client, application: str, body: Any) -> Response:
+    return client.ask(f"/{application}/invocations", body, Content_Type="application/json")
+
+
+def test_mlflows_forms_are_answered_as_mlflow_does(client: Client) -> None:
+    names = list(reversed(ANNA))
+    split = {
+        "columns": names,
+        "index": [0, 1],
+        "data": [[each[name] for name in names] for each in (ANNA_TOLD, BOB_TOLD)],
+    }
+    expected = {"predictions": [ANNA_TOLD, BOB_TOLD]}
+    assert invoke(client, "people", {"dataframe_split": split}).json == expected
+    assert invoke(client, "people", {"dataframe_records": [ANNA, BOB]}).json == expected
+    assert invoke(client, "people", {"instances": [ANNA, BOB]}).json == expected
+    assert invoke(client, "people", {"inputs": {name: [ANNA[name], BOB_TOLD[name]] for name in ANNA}}).json == expected
+    assert invoke(client, "people", {"instances": [BOB]}).json == {"predictions": [BOB_TOLD]}
+    # As Python writes it, and in a text it is a text.
+    body = b'{"dataframe_split":{"columns":["age","colour","job","visits"],"data":[[1,"red","NaN",1],[2,"red",NaN,2]]}}'
+    found = invoke(client, "people", body).json["predictions"]
+    assert [(each["age"], each["job"]) for each in found] == [(1.0, "NaN"), (2.0, None)]
+    client.send(b"GET /people/ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert client.read("GET").status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"instances": [ANNA], "inputs": [ANNA]}, "body has instances and inputs"),
+        ({}, "body has no inputs: expected one of dataframe_split"),
+        ({"instances": []}, "instances has no rows"),
+        ({"dataframe_split": {"columns": ["age"], "data": [[1]]}}, "input lacks colour: string"),
+        (
+            {"dataframe_split": {"columns": ["age", "colour"], "data": [[1]]}},
+            "a row is a list of 1: expected a list of 2",
+        ),
+        ({"dataframe_split": {"columns": ["age", "age"], "data": [[1, 2]]}}, "has a column twice"),
+        ({"dataframe_split": {"columns": [[1]], "data": [[1]]}}, "columns that are no names"),
+        ({"dataframe_split": {"data": [[1]]}}, "has no columns or no data"),
+        ({"inputs": {"age": [1], "colour": ["blue"]}}, "field 'colour' is"),
+        (b"{", "body is not JSON"),
+    ],
+)
+def test_what_mlflows_forms_lack_is_told_as_mlflow_does(client: Client, body: Any, says: str) -> None:
+    response = invoke(client, "people", body)
+    assert response.status == 400
+    assert says in response.json["message"] and response.json["error_code"]
+
+
+@pytest.mark.parametrize("piece_bytes", [3, 7, 50])
+def test_nan_is_replaced_outside_of_strings_wherever_pieces_end(
+    monkeypatch: pytest.MonkeyPatch, piece_bytes: int
+) -> None:
+    monkeypatch.setattr(invocations, "_PIECE_BYTES", piece_bytes)
+    text = b'[NaN,"NaN","a\\\\",NaN,"\\"NaN","NaNaN",NaN]'
+    replaced = finish(invocations._without_nan(bytearray(text)))
+    assert json.loads(replaced) == [None, "NaN", "a\\", None, '"NaN', "NaNaN", None]

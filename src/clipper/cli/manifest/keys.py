@@ -129,6 +129,8 @@ CURRENT_HELP = "Which of versions is the current one."
 LINKS_HELP = "The linked models: NAME follows the current version, NAME:VERSION stays with one."
 # Settings whose text may hold a secret: a variable of the environment may stand in them as ${NAME}.
 WITH_VARIABLES = frozenset({"store", "registry"})
+# Types, which may also be a mapping with the type of each field of a record.
+TYPES = frozenset({"input_type", "output_type"})
 # Texts for people, in which ${NAME} means nothing.
 FREE_TEXTS = frozenset({"description"})
 

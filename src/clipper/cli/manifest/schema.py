@@ -5,7 +5,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from clipper.cli.manifest import keys
-from clipper.cli.manifest.keys import Keys, kinds_of
+from clipper.cli.manifest.keys import TYPES, Keys, kinds_of
 from clipper.settings.fields import Described
 from clipper.values.types import NAME
 
@@ -76,6 +76,8 @@ def _value(key: Described) -> dict[str, Any]:
     if key.setting.read is not None and not is_list and {"type": "string"} not in forms and key.type is not Any:
         # As on a command line: 2g, none, 1..4.
         forms.append({"type": "string"})
+    if key.keyword in TYPES:
+        forms.append({"type": "object", "additionalProperties": _TEXT})
     made: dict[str, Any] = {"description": key.setting.help}
     if key.type is not Any and Any not in kinds_of(key.type):
         made |= forms[0] if len(forms) == 1 else {"anyOf": forms}

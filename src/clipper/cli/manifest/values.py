@@ -1,5 +1,6 @@
 """Reads a value of the file by the type of its key."""
 
+import json
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -8,7 +9,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from clipper.cli.manifest.document import MAX_FAULTS, Entries, Fault, Items, Node, Place, Scalar, json_value
-from clipper.cli.manifest.keys import FREE_TEXTS, WITH_VARIABLES, Keys, kinds_of, takes_null
+from clipper.cli.manifest.keys import FREE_TEXTS, TYPES, WITH_VARIABLES, Keys, kinds_of, takes_null
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Described
 from clipper.settings.replicas import check_replicas, read_replicas
@@ -65,6 +66,8 @@ class Values:
     def value(self, node: Node, path: str, key: Described) -> Any:
         """Read a setting's value; ``INVALID``, and a fault, if it has none."""
         kinds = kinds_of(key.type)
+        if isinstance(node, Entries) and key.keyword in TYPES:
+            return self._type(node, path)
         has_names = isinstance(node, Entries) and any(get_origin(kind) is dict for kind in kinds)
         if key.type is Any or Any in kinds or has_names:
             return self._json(node, path, key)
@@ -75,6 +78,13 @@ class Values:
         if not isinstance(node, Scalar):
             return self._wrong(node, path, kinds, key)
         return self._scalar(node, path, kinds, key)
+
+    def _type(self, node: Entries, path: str) -> str:
+        """Return the text of a record's type from a mapping with the type of each field."""
+        return ", ".join(
+            f"{json.dumps(name.text, ensure_ascii=False)}: {self.text(value, f'{path}.{name.text:.100}')}"
+            for name, value in node.entries
+        )
 
     def text(self, node: Node, path: str) -> str:
         """Read a text as it stands in the file, in quotes or not; empty, and a fault, if it is something else."""

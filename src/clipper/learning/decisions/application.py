@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from clipper.learning.decisions.log import DecisionLog
 from clipper.learning.decisions.records import DECISION, MAX_OUTPUTS_BYTES, BriefDecision, Decision, Judgement, Setting
 from clipper.values.outputs.output import Output, is_long, text_start
@@ -61,7 +63,7 @@ class ApplicationDecisions:
         default = setting.default
         if default is not None and len(default) > MAX_OUTPUTS_BYTES:
             default = default[:MAX_OUTPUTS_BYTES]
-        self._setting = Setting(setting.application, setting.policy, setting.models, setting.versions, default)
+        self._setting = msgspec.structs.replace(setting, default=default)
         self._below = int(rate * _RANGE)
         self._held: list[tuple[Asked, float]] = []
         self._block = -1

@@ -1,9 +1,10 @@
 """Writes joined decisions to a file: JSON lines, or Parquet with the extra ``clipper-serving[log]``."""
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import islice
+from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def row_of(joined: Joined) -> Row:
         "learned": None if judgement is None else judgement.losses is not None,
         "steps": decision.steps,
         "features": None if packed is None else struct.unpack_from(f"<{len(packed) // 8}d", packed),
+        "feature_names": setting.feature_names or None,
     }
 
 
@@ -94,6 +96,8 @@ def _value(text: str | None) -> Any:
     return msgspec.Raw(raw)
 
 
+# What the name of a feature's own column begins with.
+_FEATURE = "feature:"
 # Rows in memory at once: a row group of Parquet, of some MB.
 ROWS_PER_GROUP = 20_000
 
@@ -170,11 +174,18 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
             pa.field("learned", pa.bool_()),
             pa.field("steps", pa.list_(pa.list_(pa.float64()))),
             pa.field("features", pa.list_(pa.float64())),
+            pa.field("feature_names", texts),
         ]
     )
     count = 0
+    groups = _groups(rows)
+    first = next(groups, [])
+    # Features with names have a column each, as a table that a model is trained on.
+    named = list(dict.fromkeys(name for row in first for name in row["feature_names"] or ()))
+    for name in named:
+        schema = schema.append(pa.field(f"{_FEATURE}{name}", pa.float64()))
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for group in _groups(rows):
+        for group in chain([first], groups):
             columns = {field.name: [_column(row, field.name) for row in group] for field in schema}
             writer.write_table(pa.table(columns, schema=schema))
             count += len(group)
@@ -187,8 +198,16 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield group
 
 
+@lru_cache(64)
+def _places(names: tuple[str, ...]) -> Mapping[str, int]:
+    return {name: place for place, name in enumerate(names)}
+
+
 def _column(row: Row, name: str) -> Any:
     """Return a field's value as Parquet takes it: a time in whole microseconds, a map as pairs."""
+    if name.startswith(_FEATURE):
+        place = _places(row["feature_names"] or ()).get(name.removeprefix(_FEATURE))
+        return None if place is None or row["features"] is None else row["features"][place]
     if name in ("time", "feedback_time"):
         seconds = row[f"{name}_s"]
         return None if seconds is None else round(seconds * 1e6)

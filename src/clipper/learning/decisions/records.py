@@ -28,6 +28,7 @@ class Setting(Struct, frozen=True, array_like=True, tag=0):
         models: the models that the policy selects among, in the order of their links.
         versions: the running version of each model; None if none ran.
         default: JSON text of the default output, cut like an output; None if the application has none.
+        feature_names: the names of the features that come from a record, such as ``age`` or ``job=smith``.
     """
 
     application: str
@@ -35,6 +36,7 @@ class Setting(Struct, frozen=True, array_like=True, tag=0):
     models: tuple[str, ...]
     versions: tuple[str | None, ...]
     default: bytes | None = None
+    feature_names: tuple[str, ...] = ()
 
 
 DECISION = 1

@@ -367,7 +367,10 @@ def learn_type(output: Output) -> ValueType | None:
         except Ragged:
             return None
     else:
-        flat, shape = _flat(_decode(output))
+        try:
+            flat, shape = _flat(_decode(output))
+        except (msgspec.DecodeError, UnicodeError, RecursionError):  # a number that no float64 is
+            return None
         kinds = set(map(type, flat))
         if any(type(value) is int and not -(2**63) <= value < 2**63 for value in flat):
             return None

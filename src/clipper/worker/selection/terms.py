@@ -125,7 +125,9 @@ class Terms:
         if log is not None and selection.log_decisions:
             # A choice's beliefs are about the first models, in this order.
             models = self.models + self.newcomers + self._compared
-            setting = Setting(snapshot.name, selection.policy, models, versions_of(models, self.targets), self.default)
+            names = () if self._record_features is None else self._record_features.names
+            versions = versions_of(models, self.targets)
+            setting = Setting(snapshot.name, selection.policy, models, versions, self.default, names)
             self.decisions = ApplicationDecisions(log, setting, selection.log_decisions)
 
     def make_reader(self) -> Reader:

@@ -13,8 +13,9 @@ from clipper.control.snapshot import ApplicationSnapshot
 from clipper.control.statistics import WorkerStatistics
 from clipper.values.inputs.reader import Reader
 from clipper.values.inputs.record_reader import reader_of
+from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.outputs.conversion import Conversion, learn_type
-from clipper.values.records import ValueType
+from clipper.values.records import RecordType, ValueType, parse_type
 from clipper.values.types import InputType
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.clients import Clients
@@ -29,6 +30,7 @@ from tests.worker.frontend.http_calls import cut
 from tests.worker.frontend.mutations import mutated, random_edits
 
 TYPES = ["float64[*]", "float32[3]", "float64[2,*]", "int32[]", "int64[2]", "uint8[2,2]", "bool[*]", "string", "bytes"]
+TYPES += ['a: float64?, b: string{"a","ü"}?, c: int32 = 1', "t: float32[2], u: uint8[2,*], s: bytes, k: bool"]
 SIZES: list[Any] = [0, 1, 1, 1, 2, 3, 4, -1, 2**31, 2**63, 2**64, 10_000, 10_001, 1.5, "3", None, True]
 PARAMETERS: list[Any] = ["binary_data_size", "binary_data_output", "timeout", "context", "sequence_id", "priority"]
 PARAMETERS += ["shared_memory_region", "classification", "binary_data", "more"]
@@ -66,7 +68,7 @@ class Answering:
     done = True
     snapshot = ApplicationSnapshot("app", "bytes", 1.0)
 
-    def __init__(self, input_type: InputType, features_size: int | None, output: bytes | None) -> None:
+    def __init__(self, input_type: ValueType, features_size: int | None, output: bytes | None) -> None:
         self.terms, self._output = Terms(input_type, features_size, output), output
         self.rows: list[bytes] = []
 
@@ -111,7 +113,7 @@ def try_infer(number: int) -> None:
 
 
 async def _send(random: Random) -> None:
-    input_type = InputType.parse(random.choice(TYPES))
+    input_type = parse_type(random.choice(TYPES))
     output = random.choice([b"1", b"[1,2.5]", b'{"a":"\xc3\xbc"}', b"null", b"[[1],[2,3]]", b"1e999", None])
     application = Answering(input_type, random.choice([None, None, 2]), output)
     port = Port(max_connections=100)
@@ -130,20 +132,27 @@ async def _send(random: Random) -> None:
         assert answer.status in (200, 400, 404, 405, 413, 415, 501, 502), answer
         assert answer.status == 200 or answer.json["error"], answer
         for row in application.rows[before:]:
-            assert input_type.row_bytes in (None, len(row)), row
+            if isinstance(input_type, RecordType):
+                assert RecordRows(input_type).values(row)
+            else:
+                assert input_type.row_bytes in (None, len(row)), row
         peer.connection.eof_received()
         peer.leave()
     await asyncio.sleep(0)
     assert port.budget.held_bytes == 0
 
 
-def infer_request(random: Random, input_type: InputType) -> tuple[str, bytes, dict[str, str]]:
+def infer_request(random: Random, input_type: ValueType) -> tuple[str, bytes, dict[str, str]]:
     """A path, a body and headers, of an infer request for the type, or nearly of one."""
     tensors = b""
     inputs = []
     takes_features = random.random() < 0.4
-    for kind in ["input", *["features"] * takes_features, *["x"] * (random.random() < 0.05)]:
-        of = InputType.parse("float64[2]") if kind == "features" else input_type
+    fields: dict[str, ValueType] = {"input": input_type}
+    if isinstance(input_type, RecordType):
+        fields = {field.name: field.type for field in input_type.fields if random.random() < 0.95}
+    for kind in [*fields, *["features"] * takes_features, *["x"] * (random.random() < 0.05)]:
+        of = fields.get(kind) or InputType.parse("float64[2]")
+        assert isinstance(of, InputType)
         tensor, data = _tensor(random, kind, of)
         inputs.append(tensor)
         tensors += data
