@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from clipper.learning.mathematics.arms import Arms
 from clipper.learning.mathematics.ledger import Ledger
 from clipper.learning.policies.by_name import default_half_life, make_policy
-from clipper.learning.policies.candidates import candidates
+from clipper.learning.policies.candidates import RESCUED, candidates
 from clipper.learning.policies.policy import Choice, JudgedQuery, Outlook, Policy, QueryView, Totals
 from clipper.values.outputs.output import Output
 from clipper.worker.abstraction.batching.flow import Flow
@@ -23,6 +23,7 @@ from clipper.worker.abstraction.batching.in_time import InTime
 from clipper.worker.abstraction.batching.scheduler import Scheduler
 from clipper.worker.abstraction.work import Work
 from clipper.worker.selection.feedback.outcomes import Outcomes
+from clipper.worker.selection.feedback.promises import Tries
 from clipper.worker.selection.feedback.scoring import lesson
 from clipper.worker.telemetry.trace_context import SpanContext
 
@@ -65,6 +66,7 @@ class Query:
     chance: float = 1.0
     outputs: dict[str, bytes] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    is_try: bool = False
 
     def on_output(self, model: str, output: Output) -> None:
         raise NotImplementedError
@@ -119,6 +121,7 @@ class Application:
         self.ledger = Ledger(default_half_life(policy))
         self.outcomes = Outcomes()
         self.arms = Arms({})
+        self.tries = Tries()
         flow = Flow()
         self.schedulers = {name: Scheduler(16_384, 1 << 28, 0.0, flow) for name in self.names}
         for scheduler in self.schedulers.values():
@@ -165,17 +168,27 @@ class Application:
         self.raw = {name: self.in_time[name].outlook(now_s, due_s)[0] for name in names}
         return {name: self.outcomes.believed(name, self.raw[name]) if trusts else self.raw[name] for name in names}
 
-    def _select(self, names: tuple[str, ...], query: Query, now_s: float) -> Choice:
+    def _select(self, names: tuple[str, ...], query: Query, now_s: float, rescued: float = RESCUED) -> Choice:
         totals = self.ledger.totals()
         if not self.weighs_time:
             return self.policy.select(names, totals, QueryView(), self.random)
         chances = self._chances(names, now_s, query.deadline_s)
         view = QueryView(in_time=None if min(chances.values()) >= 1.0 else chances)
         if view.in_time is not None:
-            names = candidates(self.policy, names, totals, view, 1.0)
+            among, names = names, candidates(self.policy, names, totals, view, 1.0, rescued)
+            self._try_others(among, names, now_s)
         choice = self.policy.select(names, totals, view, self.random)
-        query.chance = self.raw[choice.models[0]] if len(choice.models) == 1 else 1.0
+        if not query.choice.models:
+            query.chance = self.raw[choice.models[0]] if len(choice.models) == 1 else 1.0
         return choice
+
+    def _try_others(self, among: Sequence[str], candidates: Sequence[str], now_s: float) -> None:
+        """Send a query without an asker to a model that idles and is passed over, now and then."""
+        for name in among:
+            if name in candidates:
+                self.tries.forget(name)
+            elif self.in_time[name].is_idle and self.tries.is_due(name):
+                self._push(Query(now_s, now_s + self.slo_s, {}, is_try=True), name, now_s, Counted())
 
     def _ask(self, query: Query, now_s: float, part: Counted) -> None:
         query.choice = self._select(self.names, query, now_s)
@@ -210,7 +223,7 @@ class Application:
         for work in decision.late + decision.shed:
             query, part = self._asked[id(work)]
             query.lost.add(name)
-            if not query.done and len(query.lost) == len(query.choice.models):
+            if not query.is_try and not query.done and len(query.lost) == len(query.choice.models):
                 self._go_on(query, now_s, part)
 
     def _come_back(self, name: str, replica_id: str, batch_id: int) -> Callable[[float], None]:
@@ -220,6 +233,10 @@ class Application:
             assert finished is not None
             for work in finished[0].works:
                 query, part = self._asked[id(work)]
+                if query.is_try:
+                    query.done = True
+                    if now_s <= query.deadline_s:
+                        self.outcomes.regained(name)
                 if query.done or now_s > query.deadline_s:
                     continue
                 query.outputs[name] = RIGHT if query.right[name] else WRONG
@@ -258,7 +275,7 @@ class Application:
         else:
             if max(self._chances(left, now_s, query.deadline_s).values()) <= 0.01:
                 return False
-            further = self._select(left, query, now_s)
+            further = self._select(left, query, now_s, rescued=0.0)
             query.choice = Choice((*query.choice.models, further.models[0]), (*query.choice.shares, 1.0))
         self._push(query, query.choice.models[-1], now_s, part)
         return True

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from clipper.control.snapshot import Snapshot
 from clipper.settings.application import Selection
 from clipper.worker.selection.application import Application
-from clipper.worker.selection.availability import FIRST_TRY
+from clipper.worker.selection.feedback.promises import FIRST_TRY
 from tests.event_loops import turn_over
 from tests.selection_desk import SLO_S, Desk, on_query, run
 from tests.waiting import until_async

@@ -11,7 +11,12 @@ HARDLY = 0.03
 
 
 def candidates(
-    policy: Policy, models: tuple[str, ...], totals: Totals, query: QueryView, default_loss: float
+    policy: Policy,
+    models: tuple[str, ...],
+    totals: Totals,
+    query: QueryView,
+    default_loss: float,
+    rescued: float = RESCUED,
 ) -> tuple[str, ...]:
     """Return the models that a query may ask, at least one, in their order.
 
@@ -31,6 +36,7 @@ def candidates(
     Args:
         query: with the chances in ``in_time``.
         default_loss: the loss of what the user gets if no model answers, 0 to 1.
+        rescued: R; 0 if there is no time for another model after this one.
     """
     chances = [query.chance(model) for model in models]
     most = max(chances)
@@ -45,7 +51,7 @@ def candidates(
     expected = []
     for chance, loss, own in zip(chances, losses, alone):
         stands_in = second if own == first else first
-        expected.append(chance * loss + (1.0 - chance) * ((1.0 - RESCUED) * default_loss + RESCUED * stands_in))
+        expected.append(chance * loss + (1.0 - chance) * ((1.0 - rescued) * default_loss + rescued * stands_in))
     most_loss = min(expected) + HARDLY
     return tuple(
         model

@@ -6,8 +6,9 @@ from random import Random
 
 from clipper.learning.policies.policy import Choice, Policy, QueryView, Totals
 
-# How much worse each next link is assumed to be, in loss: the first one is asked down to a chance of about a third.
-LATER_LOSS = 0.2
+# How much worse than the first link the second is assumed to be, in loss: so the first one is asked down to a chance of
+# about a fifth. Of those behind it each is a little worse, which keeps their order.
+LATER_LOSS, NEXT_LOSS = 0.2, 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,4 +29,4 @@ class Single(Policy):
 
     def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
         """Return losses in the order of the links, of which nothing else is known."""
-        return [LATER_LOSS * place for place in range(len(models))]
+        return [0.0, *(LATER_LOSS + NEXT_LOSS * place for place in range(len(models) - 1))]

@@ -10,6 +10,7 @@ from math import inf
 
 from clipper.values.outputs.output import Output
 from clipper.worker.selection.feedback.outcomes import Outcomes
+from clipper.worker.selection.feedback.promises import Tries
 from clipper.worker.selection.terms import Terms
 from clipper.worker.telemetry.trace_context import SpanContext
 
@@ -20,9 +21,6 @@ SURE_SHARE, NO_CHANCE_SHARE = 0.05, 0.01
 ROOM_SHARE = 0.5
 # A chance below this is none, and one above its opposite is certain.
 NO_CHANCE = 0.01
-# A model that idles and is passed over all the same is slow, or has not kept its promises. So many queries pass it over
-# until one is sent to it as well, without waiting for it; twice as many each time, up to the largest number.
-FIRST_TRY, MOST_TRY = 20, 1280
 
 
 class Availability:
@@ -48,7 +46,7 @@ class Availability:
         self.chances: dict[str, float] | None = None
         self.raw: dict[str, float] = {}
         self.holds_until_s, self.holds_below = -inf, 0
-        self._tries: dict[str, tuple[int, int]] = {}
+        self._tries = Tries()
 
     def look(self, now_s: float, due_s: float) -> None:
         """Find out how likely each model is to answer a query that is put in now by ``due_s``."""
@@ -94,14 +92,8 @@ class Availability:
         """Return a model that idles and is passed over, if it is time to see whether it has become quick again."""
         for name, queue, _ in self._models:
             if name in candidates:
-                self._tries.pop(name, None)
-                continue
-            if not queue.in_time.is_idle:
-                continue
-            passed, after = self._tries.get(name, (0, FIRST_TRY))
-            is_due = passed + 1 >= after
-            self._tries[name] = (0, min(2 * after, MOST_TRY)) if is_due else (passed + 1, after)
-            if is_due:
+                self._tries.forget(name)
+            elif queue.in_time.is_idle and self._tries.is_due(name):
                 return name
         return None
 

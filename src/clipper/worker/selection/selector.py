@@ -11,7 +11,7 @@ from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.learning.mathematics.totals import Totals
 from clipper.learning.own_code.watch import Made
 from clipper.learning.policies.by_name import POLICIES, make_loss, make_policy
-from clipper.learning.policies.candidates import candidates
+from clipper.learning.policies.candidates import RESCUED, candidates
 from clipper.learning.policies.policy import Choice, Combined, Outlook, Policy, QueryView, Step
 from clipper.learning.policies.ramp import Ramp
 from clipper.worker.selection.counts import ApplicationCounts
@@ -75,10 +75,10 @@ class Selector:
         return Choice(models, (1.0,)) if has_one and self._problem is None else None
 
     def candidates(
-        self, models: tuple[str, ...], totals: Totals, query: QueryView, default_loss: float
+        self, models: tuple[str, ...], totals: Totals, query: QueryView, default_loss: float, rescued: float = RESCUED
     ) -> tuple[str, ...]:
         """Return the models that the policy selects among for a query, if some may not answer it in time."""
-        return models if self._is_of_user else candidates(self.policy, models, totals, query, default_loss)
+        return models if self._is_of_user else candidates(self.policy, models, totals, query, default_loss, rescued)
 
     def select_beside(
         self, ramp: Ramp | None, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random

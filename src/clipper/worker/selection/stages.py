@@ -189,7 +189,7 @@ class Stages:
             return None
         selector, view = answering.terms.selector, query.view()
         view = QueryView(view.context, view.packed_features, view.row, view.input_type, chances)
-        models = selector.candidates(models, totals, view, answering.outcomes.default_loss)
+        models = selector.candidates(models, totals, view, answering.outcomes.default_loss, 0.0)
         model = selector.select(models, totals, view, self._random).models[0]
         # A step, so that nobody takes the shares for probabilities of a choice of one model.
         steps = (*choice.steps, Step(len(choice.models), 0.0, 1.0))

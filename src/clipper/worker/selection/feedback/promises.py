@@ -13,6 +13,11 @@ import msgspec
 RANGES = 5
 # Queries that a mean is over: old ones say little of how a version is now.
 QUERIES = 32
+# How much of a correction that keeps queries away fades with each query that asks for it: without that, a version that
+# is passed over would never be known to be well again.
+FADES = 1.0 / 256.0
+# So many queries pass a model over until it is tried; twice as many each time, up to the largest number.
+FIRST_TRY, MOST_TRY = 20, 1280
 # So many standard deviations are no chance; the least variance is that of 19 in time of 20.
 CLEARLY, LEAST_VARIANCE = 2.5, 0.05
 
@@ -42,7 +47,7 @@ class Promises:
         found.in_time += (float(was_in_time) - found.in_time) / found.queries
 
     def believed(self, chance: float) -> float:
-        """Return the corrected chance for a chance of the queue's."""
+        """Return the corrected chance for a chance of the queue's. Corrections to less fade by being asked for."""
         found = self._range(chance)
         if not found.queries:
             return chance
@@ -50,7 +55,31 @@ class Promises:
         variance = max(found.told * (1.0 - found.told), LEAST_VARIANCE)
         if abs(difference) <= CLEARLY * sqrt(variance / found.queries):
             return chance
+        if difference < 0.0:
+            found.in_time -= FADES * difference
         return min(max(chance + difference, 0.0), 1.0)
 
     def _range(self, chance: float) -> _Range:
         return self._ranges[min(int(chance * RANGES), RANGES - 1)]
+
+
+class Tries:
+    """Says when a model that idles and is passed over all the same gets a query as well, for which nobody waits.
+
+    Such a model is slow, or has not kept its promises. Without that it would not be known that it has become quick.
+    """
+
+    def __init__(self) -> None:
+        # By model: how many queries have passed it over since the last try, and after how many it is tried.
+        self._passed: dict[str, tuple[int, int]] = {}
+
+    def is_due(self, model: str) -> bool:
+        """Count a query that passed the model over. Return whether it gets this one as well."""
+        passed, after = self._passed.get(model, (0, FIRST_TRY))
+        is_due = passed + 1 >= after
+        self._passed[model] = (0, min(2 * after, MOST_TRY)) if is_due else (passed + 1, after)
+        return is_due
+
+    def forget(self, model: str) -> None:
+        """The model may be asked again."""
+        self._passed.pop(model, None)
