@@ -152,7 +152,7 @@ def test_a_python_object_through_the_client(clipper: Command, home: Path) -> Non
 
 @pytest.mark.long
 @pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])
-def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: signal.Signals) -> None:
+def test_serve_until_it_is_interrupted(clipper: Command, home: Path, folder: Path, stop_signal: signal.Signals) -> None:
     command = [*CLIPPER, "serve", "model:Sum", "--home", str(home), "--slo-ms", "20000", *FREE_PORTS]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
         assert served.stdout is not None
@@ -161,6 +161,8 @@ def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: si
         answer = httpx.post(words[1], content=words[words.index("-d") + 1], timeout=TIMEOUT_S)
         assert answer.json()["output"] == 0.0
         pid = read_place(home).pid
+        again = clipper("start")
+        assert "this server ends with the clipper serve that started it" in again.stderr
         served.send_signal(stop_signal)
         _, errors = served.communicate(timeout=200)
     assert served.returncode == 0, errors

@@ -22,7 +22,7 @@ from clipper.cli.starting import RESET, find_start, given_options, in_turn, kept
 from clipper.client import Clipper
 from clipper.client.access import token_for_home, token_for_url
 from clipper.errors import ClipperError, Conflict, DeadlineExceeded, Unauthorized, Unavailable
-from clipper.settings.home import Orphan, find_home, read_token
+from clipper.settings.home import Orphan, find_home, read_place, read_token
 from clipper.settings.server import ServerSettings
 from clipper.settings.start_options import StartedBy
 
@@ -83,6 +83,8 @@ def start(
                 become(server)
             with out.progress("starting the server"):
                 now = started(server)
+        elif read_place(root).started_by == "serve":
+            out.warn("this server ends with the clipper serve that started it; for one that stays, end that by ^C")
     print_running(out, now, what)
     _apply(out, root, file)
 
