@@ -83,11 +83,11 @@ def test_a_failure_on_a_made_row_is_a_warning_and_on_a_sample_is_not(clipper: Cl
     frame = pd.DataFrame({"street": ["Main", "High"] * 10})
     fitted = make_pipeline(FunctionTransformer(known_street), LinearRegression()).fit(frame, SURVIVED)
     path = saved(tmp_path, fitted)
-    version = clipper.deploy("street", path, input_type="street: string")
+    version = clipper.deploy("address", path, input_type="street: string")
     assert "no such street" in (version.warning or "")
     with pytest.raises(ContainerFailed, match=r"failed on its sample: .*no such street"):
-        clipper.deploy("street", path, input_type="street: string", sample={"street": "Low"})
-    version = clipper.deploy("street", path, input_type="street: string", sample={"street": "High"})
+        clipper.deploy("address", path, input_type="street: string", sample={"street": "Low"})
+    version = clipper.deploy("address", path, input_type="street: string", sample={"street": "High"})
     assert version.warning is None
 
 

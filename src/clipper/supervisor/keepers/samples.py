@@ -4,16 +4,18 @@ import asyncio
 import logging
 from contextlib import suppress
 
+import msgspec
 from msgspec.structs import replace
 
 from clipper.control.messages import GetRecentInput, RecentInput
-from clipper.errors import RequestError
+from clipper.errors import RequestError, WrongInput
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.managers.caller import Sample, made_row
+from clipper.supervisor.managers.caller import WARM_UP_ROWS, Sample, made_row
 from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
 from clipper.values.inputs.record_reader import reader_of
-from clipper.values.records import ValueType, parse_type
+from clipper.values.inputs.sample_types import sample_rows
+from clipper.values.records import RecordType, ValueType, parse_type
 from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,8 @@ class Samples:
             return None
         max_batch = _max_batch(record)
         if record.spec.sample is not None:
-            return Sample(read_sample(record.spec.sample, input_type), "given", max_batch)
+            first, *others = read_sample(record.spec.sample, input_type)
+            return Sample(first, "given", max_batch, tuple(others))
         row = await self._recent(id_.name, input_type) or self._inherited(id_.name, input_type)
         if row is not None:
             return Sample(row, "remembered", max_batch)
@@ -99,13 +102,23 @@ class Samples:
         for record in reversed(self._catalog.versions_of(model)):
             if record.spec.sample is not None:
                 with suppress(RequestError):  # the input has another type
-                    return read_sample(record.spec.sample, input_type)
+                    return read_sample(record.spec.sample, input_type)[0]
         return None
 
 
-def read_sample(text: str, input_type: ValueType) -> bytes:
-    """Read a sample's row from its JSON. Raises RequestError if it is not an input of this type."""
-    return reader_of(input_type).read(text.encode())
+def read_sample(text: str, input_type: ValueType) -> list[bytes]:
+    """Read the rows that a sample has for a warm-up: one, or of a table of records some.
+
+    A table may have more columns than the model takes, such as the label. Raises RequestError if a row is not an input
+    of this type.
+    """
+    reader = reader_of(input_type, ignores_unknown=True)
+    if not isinstance(input_type, RecordType):
+        return [reader.read(text.encode())]
+    records = sample_rows(msgspec.json.decode(text))
+    if not records:
+        raise WrongInput(f"it is no record: expected a JSON object of {input_type}, or a list of such objects")
+    return [reader.read(msgspec.json.encode(record)) for record in records[:WARM_UP_ROWS]]
 
 
 def _max_batch(record: VersionRecord) -> int:

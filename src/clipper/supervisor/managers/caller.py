@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any, Literal, Protocol
 
 from clipper.base.tls.trust import pinned_context
@@ -197,12 +198,13 @@ class Sample:
     """An input to warm up with.
 
     ``row`` is in the form of the container protocol. ``max_batch`` bounds the rows of a batch: by the deployment, or to
-    fewer if a larger batch has killed a container.
+    fewer if a larger batch has killed a container. ``others`` go into batches of several rows beside it.
     """
 
     row: bytes
     origin: Origin
     max_batch: int
+    others: tuple[bytes, ...] = ()
 
 
 class SampleSource(Protocol):
@@ -291,8 +293,9 @@ async def warm_up(
         async def evaluate(rows: int) -> tuple[str | None, float]:
             began_s = clock_s()
             on_batch(rows)
-            return await caller.predict(welcome.input_type, [sample.row] * rows), clock_s() - began_s
+            return await caller.predict(welcome.input_type, sent[:rows]), clock_s() - began_s
 
+        sent = list(islice(cycle((sample.row, *sample.others)), WARM_UP_ROWS))
         one, *larger = warm_up_sizes(sample.max_batch, welcome.max_batch)
         failure, took_s = await evaluate(one)
         for rows in larger:
