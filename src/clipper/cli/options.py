@@ -213,7 +213,7 @@ Expires = Annotated[
     float | None,
     typer.Option(
         "--expires",
-        help="Refuse it from this time on, e.g. 90d for 90 days from now, or 2027-01-31.",
+        help="Refuse it after this time, e.g. 90d for 90 days from now, or 2027-01-31.",
         parser=parse_future,
         metavar="TIME",
         show_default="never",

@@ -104,7 +104,7 @@ class Applications(Calls):
         context: str | None = None,
         by_context: bool = False,
     ) -> Report:
-        """Compare an application's models: which is better, how sure that is, and when it will be known.
+        """Compare an application's models: which is better, how certain that is, and when it will be known.
 
         The report holds with ``confidence`` however often it is asked for.
 

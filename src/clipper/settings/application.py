@@ -138,8 +138,8 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     features: Annotated[
         Features,
         Setting(
-            "How many numbers each query brings for its policy; input means that the input is these numbers, and "
-            "names such as age,income that these fields of a record are.",
+            "How many numbers each query brings for its policy; input means the input itself, and "
+            "names such as age,income mean these fields of a record.",
             least=1,
             most=MAX_FEATURES,
             metavar="N|input|FIELDS|none",
@@ -150,14 +150,14 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     prior_weight: Annotated[
         float,
         Setting(
-            "As how many observations the knowledge of all contexts counts in a new one.",
+            "In a new context, the learned state of all contexts counts as this many observations.",
             least=0,
             most=MAX_OBSERVATIONS,
         ),
     ] = 10.0
     inherit: Annotated[
         float,
-        Setting("How much of what was learned of a version counts for its successor, from 0 to 1.", least=0, most=1),
+        Setting("The share of a version's learned state that counts for its successor, from 0 to 1.", least=0, most=1),
     ] = 0.02
     ramp: Annotated[
         float | None,
@@ -172,7 +172,7 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     max_loss_increase: Annotated[
         float | None,
         number_or_none(
-            "A newcomer that loses more than the rest by more than this is stopped or rolled back; none means never.",
+            "Stop or roll back a newcomer whose loss exceeds that of the rest by more than this; none means never.",
             least=0,
             most=1,
             unit="0..1",
@@ -207,7 +207,8 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
 
 
 _HALF_LIFE = number_or_none(
-    "After how many further observations one counts half; none means never. Each policy has its default.",
+    "The number of further observations after which an observation counts half; none means never. "
+    "Each policy has its own default.",
     least=1,
     most=MAX_OBSERVATIONS,
     whole=True,
@@ -245,13 +246,14 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     """
 
     slo_ms: Annotated[
-        float, Setting("Within how many milliseconds a query is answered.", least=0, above=True, most=MAX_SLO_MS)
+        float,
+        Setting("The time within which a query is answered, in milliseconds.", least=0, above=True, most=MAX_SLO_MS),
     ] = 100.0
     waking_slo_ms: Annotated[
         float | None,
         number_or_none(
-            "The same for queries that have to wait until a model is awake: longer, or shorter to have the default at "
-            "once; none means the same time.",
+            "The same for queries that wait until a model is awake: longer, or shorter to get the default at once; "
+            "none means the same time.",
             least=0,
             above=True,
             most=MAX_SLO_MS,

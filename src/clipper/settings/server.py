@@ -71,7 +71,7 @@ class TelemetrySettings(Struct, frozen=True, kw_only=True):
     log_format: Annotated[LogFormat, Setting("How the server, its workers and its containers write their logs.")] = (
         "text"
     )
-    log_level: Annotated[LogLevel, Setting("The least level of what these logs contain.")] = "info"
+    log_level: Annotated[LogLevel, Setting("The lowest level of the lines in these logs.")] = "info"
     access_log: Annotated[
         float,
         Setting("Share of requests that the access log contains; 1 is all, 0 is no access log.", least=0, most=1),
@@ -132,7 +132,7 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
     tls_cert: Annotated[
         Path | None,
         Setting(
-            "The certificate that both ports show, in PEM, followed by those that signed it. It turns TLS on.",
+            "The certificate of both ports, in PEM, followed by the certificates that signed it. It turns TLS on.",
             metavar="FILE",
             default="no TLS",
         ),
@@ -266,8 +266,8 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
     ready_when: Annotated[
         ReadyWhen,
         Setting(
-            "Which applications have to be able to answer before health checks call the server ready; one application "
-            "can be asked for by /health/ready?application=NAME."
+            "Which applications must be able to answer before health checks call the server ready; "
+            "/health/ready?application=NAME asks for a single application."
         ),
     ] = "any"
     drain_delay_s: Annotated[
@@ -286,7 +286,7 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
     docker_base_image: Annotated[
         str,
         Setting(
-            "The image that images of models are built on: it has Python, numpy and whatever they need.",
+            "The image that images of models are built on: it has Python, numpy and all else that they need.",
             environment="CLIPPER_DOCKER_BASE_IMAGE",
             default="python:X.Y-slim with the version of this Python",
         ),

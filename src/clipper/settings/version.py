@@ -122,7 +122,7 @@ class VersionSpec(Struct, frozen=True):
     output: Annotated[
         str | None,
         Setting(
-            "What the model answers: label, probabilities, class_probabilities, or outputs by name.",
+            "The model's answer: label, probabilities, class_probabilities, or outputs by name.",
             metavar="NAME[,NAME...]",
             default="the model's own",
         ),

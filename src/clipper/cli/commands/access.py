@@ -11,8 +11,8 @@ from clipper.cli.server import Commands, Server
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.values.types import Role
 
-tokens = Commands("Tokens: who else may call the management API.")
-keys = Commands("Keys: who may call the query port, and how much.")
+tokens = Commands("Tokens, with which others may call the management API.")
+keys = Commands("Keys, with which clients call the query port, and their limits.")
 
 TokenName = Annotated[str, typer.Argument(help="Name of the token, e.g. that of the program that uses it.")]
 KeyName = Annotated[str, typer.Argument(help="Name of the key, such as that of the client that uses it.")]
@@ -25,7 +25,7 @@ def create_token(
     role: Annotated[Role, one_of(Role, help="admin may change everything, read can only read.")] = "read",
     expires: Expires = None,
 ) -> None:
-    """Make a token. It is shown only now."""
+    """Create a token, which is shown only this once."""
     made = server.clipper.create_token(name, role, expires_at=expires)
     step = "keep it where nobody else reads it; commands read it from CLIPPER_TOKEN"
     server.out.secret(made, made.token, step)
@@ -60,7 +60,7 @@ def create_key(
     *,
     settings: Given,
 ) -> None:
-    """Make a key. It is shown only now."""
+    """Create a key, which is shown only this once."""
     made = server.clipper.create_key(name, applications=app or (), expires_at=expires, **settings)
     step = (
         "keep it where nobody else reads it; clipper start --api-keys, or app update --require-key, makes it required"

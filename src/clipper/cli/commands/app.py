@@ -30,7 +30,7 @@ from clipper.settings.application import ApplicationSettings, Configured, Cost, 
 from clipper.settings.fields import settings_of
 from clipper.settings.texts import read_cost
 
-commands = Commands("Applications: what asks for predictions.")
+commands = Commands("Applications, which clients ask for predictions.")
 contexts = Commands("The contexts in which an application has learned.")
 commands.add_typer(contexts, name="contexts")
 commands.command("calibration")(calibration.calibration)
@@ -156,7 +156,7 @@ def update(
     policy_parameter: PolicyParameters = None,
     loss_parameter: LossParameters = None,
 ) -> None:
-    """Change an application while it serves. Options that are left out stay; so does what it has learned."""
+    """Change an application while it serves. Omitted options stay, and so does its learned state."""
     for kind, texts in (("policy", policy_parameter), ("loss", loss_parameter)):
         if texts and kind not in settings:
             raise typer.BadParameter(f"--{kind}-parameter goes with --{kind}")
@@ -323,7 +323,7 @@ def _learned_row(model: ModelDescription, columns: Sequence[str]) -> tuple[objec
 def list_contexts(
     server: Server,
     name: ApplicationName,
-    limit: Annotated[int, number(int, help="How many to list at most.", least=1, most=10_000)] = 100,
+    limit: Annotated[int, number(int, help="The most contexts to list.", least=1, most=10_000)] = 100,
 ) -> None:
     """List contexts, those with the latest feedback first."""
     found = server.clipper.contexts(name, limit)

@@ -14,7 +14,7 @@ from clipper.cli.process import run_program
 from clipper.cli.server import Commands
 from clipper.errors import InvalidArgument, NotFound
 
-commands = Commands("What servers have on a Ray cluster, also servers that are gone.")
+commands = Commands("The processes of servers on a Ray cluster, including servers that are gone.")
 
 # Ray takes seconds to join a cluster, and actors answer their open queries before they end.
 _TIMEOUT_S = 120.0
@@ -45,7 +45,7 @@ def list_all(ray_address: Address = "auto", ray_python: Python = None, as_json: 
 
 @commands.command()
 def clean(
-    owner: Annotated[str, typer.Argument(help="As clipper cluster list shows it.")],
+    owner: Annotated[str, typer.Argument(help="The owner, as clipper cluster list shows it.")],
     yes: Yes = False,
     ray_address: Address = "auto",
     ray_python: Python = None,

@@ -31,11 +31,9 @@ def events(
         typer.Option(help="Only changes by this token, by operator (the server's own token) or by clipper itself."),
     ] = None,
     limit: Annotated[
-        int, number(int, "--limit", "-n", help="How many of the latest events.", least=1, most=MAX_EVENTS_AT_ONCE)
+        int, number(int, "--limit", "-n", help="How many events, the latest.", least=1, most=MAX_EVENTS_AT_ONCE)
     ] = 50,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what happens from now on, until Ctrl-C.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Then show further events, until Ctrl-C.")] = False,
 ) -> None:
     """Show what happened on the server, oldest first: deployments, rollbacks, restarts, scaling, changes."""
     out = server.out

@@ -112,7 +112,7 @@ def load(
         str | None, typer.Option("--json", help="Write all numbers as JSON to this file, or -.", metavar="FILE|-")
     ] = None,
 ) -> None:
-    """Send queries at a rate, whether or not earlier ones were answered, and report how they were answered.
+    """Send queries at a rate, without waiting for earlier answers, and report how they were answered.
 
     Latency counts from when a query was due. ^C ends the run, and shows what was measured until then.
     """

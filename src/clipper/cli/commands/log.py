@@ -16,7 +16,7 @@ from clipper.learning.decisions.joining import joined
 from clipper.learning.decisions.reading import LogReader
 from clipper.settings.home import DECISIONS_NAME, find_home
 
-commands = Commands("The decision log: what was decided for queries, and what came of it.")
+commands = Commands("The decision log: the decisions on queries, and their feedback.")
 
 Since = Annotated[
     float | None,

@@ -35,7 +35,7 @@ def logs(
     lines: Annotated[
         int, number(int, "--lines", "-n", help="How many lines of each log.", least=1, most=MAX_LOG_LINES)
     ] = 100,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Then show further lines, until Ctrl-C.")] = False,
 ) -> None:
     """Show the last lines of the logs of a model's containers, or of the server."""
     if model is not None and log is not None:

@@ -29,8 +29,8 @@ def predict(
     value: Annotated[
         list[str],
         typer.Argument(
-            help="The input as JSON, or of a record its fields as NAME=VALUE; - reads JSON from standard input, and "
-            "@FILE reads it from a file. Of a file that ends in .csv or .parquet each row is asked.",
+            help="The input as JSON, or a record's fields as NAME=VALUE; - reads JSON from standard input, and "
+            "@FILE reads it from a file. Each row of a .csv or .parquet file is asked.",
             metavar="INPUT...",
         ),
     ],
@@ -42,7 +42,7 @@ def predict(
     api_key: ApiKey = None,
     query_url: QueryUrl = None,
 ) -> None:
-    """Ask an application for one prediction, or for one for each row of a table."""
+    """Ask an application for a prediction, or for the predictions of a table's rows."""
     path = Path(value[0][1:]) if len(value) == 1 and value[0].startswith("@") else None
     # Before the server is asked, so that a wrong text costs no connection.
     given = _read(value, path)

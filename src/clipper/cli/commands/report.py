@@ -37,7 +37,7 @@ def report(
     ] = False,
     html: HtmlFile = None,
 ) -> None:
-    """Compare an application's models: which is better, how sure that is, and when it will be known.
+    """Compare an application's models: which is better, how certain that is, and when it will be known.
 
     You may run this at any time and as often as you like: its intervals stay valid.
     """

@@ -38,7 +38,7 @@ Config = Annotated[
         readable=False,
     ),
 ]
-ResetOptions = Annotated[bool, typer.Option(RESET, help="Use no options of the last start, only those that are given.")]
+ResetOptions = Annotated[bool, typer.Option(RESET, help="Use only the given options, and none of the last start.")]
 # The errors if the server of a home does not answer, or another server has its port.
 _NO_ANSWER = (Unavailable, DeadlineExceeded, Unauthorized)
 _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
@@ -55,13 +55,13 @@ def start(
         bool,
         typer.Option(
             "--foreground",
-            help="Run in the foreground, for a service manager, with the options that are given and no others.",
+            help="Run in the foreground, for a service manager, with only the given options.",
         ),
     ] = False,
     reset_options: ResetOptions = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start the server in the background, with the options of its last start and those that are given."""
+    """Start the server in the background, with the given options and those of its last start."""
     out, root = Output(as_json), find_home(home)
     file = _file(config)
     given = given_options(context, settings, None if file is None else file.server)
@@ -99,9 +99,9 @@ def restart(
     reset_options: ResetOptions = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replace the server by this version of Clipper, or change its options, while workers and models go on answering.
+    """Replace the server by this version of Clipper, or change its options, while workers and models keep answering.
 
-    It has the options of its last start and those that are given. A server that does not run is started.
+    It has the given options and those of its last start. A server that does not run is started.
     """
     out, root = Output(as_json), find_home(home)
     file = _file(config)
@@ -167,7 +167,7 @@ def _grpc(now: Status) -> str:
 
 
 def stop(server: Server) -> None:
-    """Stop the server: queries in flight are answered first."""
+    """Stop the server, after it has answered the queries in flight."""
     out = server.out
     try:
         with out.progress("draining"):
@@ -302,7 +302,7 @@ def status_rows(now: Status) -> list[tuple[str, object]]:
 def dashboard(server: Server) -> None:
     """Print a link to the dashboard that logs in, with CLIPPER_TOKEN if it is set. It is a secret, like the token.
 
-    The link is not opened: it would be on a command line then, which other users of the machine can read.
+    The link is not opened, since other users of the machine could then read it on a command line.
     """
     home, url = find_home(server.home), server.url
     # It also shows that the server takes the token.

@@ -38,7 +38,7 @@ class SourceKeys(Struct, frozen=True, kw_only=True):
     language: Annotated[
         Language,
         Setting(
-            "What MODEL is. python: a file or code; binary: a program or jar that speaks the container protocol; "
+            "The kind of MODEL. python: a file or code; binary: a program or jar that speaks the container protocol; "
             "image: the name of a Docker image that has such a program."
         ),
     ] = "python"
