@@ -51,6 +51,7 @@ RUN = {
     "docs/own-policies.md": "tests/docs/test_policies_page.py",
     "docs/frameworks.md": "tests/docs/recipes.py",
     "docs/python.md": "tests/docs/test_python_page.py",
+    "docs/inputs.md": "tests/docs/test_inputs_page.py",
     "docs/moving.md": "tests/docs/test_moving_page.py",
     "docs/open-inference.md": "tests/docs/slow_pages.py",
     "docs/environments.md": "tests/docs/slow_pages.py",
@@ -79,6 +80,7 @@ COMMANDS_PARSED = {
     "docs/many-models.md": "they deploy models of the reader's; tests/supervisor/test_sleeping.py has some sleep",
     "docs/moving.md": "they deploy models of the reader's",
     "docs/operations.md": "they compile; make compiled does",
+    "docs/inputs.md": "they ask applications and files of the reader's; tests/docs/test_inputs_page.py has some",
     "docs/outputs.md": "they deploy models of the reader's",
     "docs/paper.md": "they take hours",
     "docs/soak.md": "they take an hour",
@@ -158,7 +160,7 @@ def check_command(command: str) -> None:
         if words[0] == "clipper":
             if "--version" not in words and "--help" not in words:
                 parsed(words[1:])
-            if words[1] == "predict":
+            if words[1] == "predict" and not re.match(r"@|[\w.]+=", words[3]):  # a file, or fields of a record
                 json.loads(_LEFT_OUT.sub("0", words[3]))
         elif words[0] == "curl":
             check_curl(words)

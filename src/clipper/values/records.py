@@ -5,8 +5,8 @@ Standard library only: the container runtime imports this file inside a model's 
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clipper.errors import InvalidArgument
@@ -127,6 +127,10 @@ class RecordType:
                 return None
             fields.append(Field(own.name, both, own.is_nullable, own.default, own.categories))
         return RecordType(tuple(fields))
+
+    def with_categories(self, categories: Sequence[tuple[Any, ...]]) -> "RecordType":
+        """Return the type with other categories, those of each field in order."""
+        return RecordType(tuple(replace(field, categories=own) for field, own in zip(self.fields, categories)))
 
     def __str__(self) -> str:
         """``age: float64, job: string?, pixels: uint8[28,28]``."""

@@ -14,6 +14,7 @@ from tests.waiting import until
 from tests.worker.frontend.steps import finish
 
 PERSON = 'age: float64, job: string?, visits: int32 = 1, colour: string{"red","green"}, photo: uint8[2,2]?'
+RETRAINED = PERSON.replace('"green"', '"green","blue"')
 ANNA: dict[str, Any] = {"age": 31, "job": "smith", "visits": 2, "colour": "red", "photo": [[1, 2], [3, 4]]}
 ANNA_TOLD = ANNA | {"age": 31.0}
 BOB = {"age": 4.5, "colour": "green"}
@@ -27,6 +28,7 @@ def system() -> Iterator[Serving]:
         started.start_worker()
         people = started.start_record_container("people", PERSON)
         points = started.start_record_container("points", POINTS)
+        retrained = started.start_record_container("retrained", RETRAINED)
         old = started.start_record_container("old", PERSON, protocol=3)
         applied = started.apply(
             [
@@ -34,6 +36,7 @@ def system() -> Iterator[Serving]:
                 application("lenient", "people", input_type=PERSON, ignore_unknown_fields=True, null_is_nan=True),
                 application("points", "points", input_type=POINTS),
                 application("old", "old", input_type=PERSON),
+                application("retrained", "retrained", input_type=PERSON),
                 application(
                     "learning",
                     "people",
@@ -45,6 +48,7 @@ def system() -> Iterator[Serving]:
                 model(version(people, input_type=PERSON, cache=True), name="people"),
                 model(version(points, input_type=POINTS), name="points"),
                 model(version(old, input_type=PERSON), name="old"),
+                model(version(retrained, input_type=RETRAINED), name="retrained"),
             ],
         )
         assert list(applied.unlinked) == [old.address.id]
@@ -207,6 +211,12 @@ def test_a_policy_learns_from_fields_and_feedback_brings_a_record(client: Client
     ]
     told = client.ask("/v2/models/learning/observe", {"inputs": tensors}).json
     assert told["observed"]
+
+
+def test_categories_are_those_that_the_linked_models_know(client: Client) -> None:
+    record = BOB | {"colour": "blue"}
+    assert client.ask("/retrained/predict", {"input": record}).json["output"]["colour"] == "blue"
+    assert client.ask("/people/predict", {"input": record}).status == 400
 
 
 def test_equal_records_share_a_place_in_the_cache(system: Serving, client: Client) -> None:

@@ -1,6 +1,7 @@
 """The terms by which an application answers: its settings, and the versions of its links."""
 
 from collections.abc import Mapping
+from itertools import chain
 
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import NotFound, WrongInput
@@ -111,7 +112,10 @@ class Terms:
         self.features_size = wanted if isinstance(wanted, int) else None
         self._record_features: RecordFeatures | None = None
         if isinstance(wanted, str) and isinstance(self.input_type, RecordType):
-            self._record_features = RecordFeatures(self.input_type, wanted)
+            # By the application's own categories: what its policy has learned must keep its places.
+            own = parse_type(snapshot.input_type)
+            categories = [field.categories for field in own.fields] if isinstance(own, RecordType) else []
+            self._record_features = RecordFeatures(self.input_type.with_categories(categories), wanted)
 
         self.tried = lineup.tried
         self.is_watching = any(one.is_watched for one in self.tried.values())
@@ -207,11 +211,21 @@ class Terms:
 
     def _narrowed_type(self, snapshot: ApplicationSnapshot) -> ValueType:
         narrowed = parse_type(snapshot.input_type)
+        known: list[RecordType] = []
         for link in snapshot.links:
             target = self._predictor.find(link.model, link.version)
             both = None if target is None else narrowed.narrowed(target.input_type)
+            if both is not None and target is not None and isinstance(target.input_type, RecordType):
+                known.append(target.input_type)
             narrowed = both or narrowed
-        return narrowed
+        if not isinstance(narrowed, RecordType) or not known:
+            return narrowed
+        # A model that was trained anew may know further categories than the model whose type the application has.
+        categories = []
+        for field, *others in zip(narrowed.fields, *(record.fields for record in known)):
+            listed = [other.categories for other in others]
+            categories.append(tuple(dict.fromkeys(chain(*listed))) if all(listed) else field.categories)
+        return narrowed.with_categories(categories)
 
     def _find(self, model: str, version: str | None) -> ModelQueue | None:
         """Return the queue of a version that runs and takes this application's rows as they are."""
