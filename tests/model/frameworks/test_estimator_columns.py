@@ -18,6 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from clipper.errors import ContainerFailed
+from clipper.model.frameworks.estimator_columns import find_record
+from clipper.model.frameworks.frames import framing
 from clipper.model.protocol.columns import PredictColumns
 from clipper.model.runtime.evaluate import evaluate
 from clipper.model.runtime.inputs import input_reader
@@ -151,6 +153,24 @@ def test_what_cannot_be_known_is_asked_for_and_settled_by_a_sample(tmp_path: Pat
     for said in ({"sample_type": "ticket: string, more: bool"}, {"input_type": "ticket: string, age: float64?"}):
         model = saved(tmp_path, fitted, **said)
         assert np.allclose([float(text) for text in answered(model, FRAME)], fitted.predict(FRAME))
+
+
+def test_columns_of_one_kind_may_lack_values_together(tmp_path: Path) -> None:
+    names = [f"n{index}" for index in range(500)]
+    wide = pd.DataFrame(np.arange(5000.0).reshape(10, 500) % 7, columns=names).assign(sex=["male", "female"] * 5)
+    columns = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["sex"]), (StandardScaler(), names))
+    fitted = make_pipeline(columns, LogisticRegression()).fit(wide, SURVIVED[:10])
+    calls: list[int] = []
+    original = fitted.steps[-1][1].predict
+    fitted.steps[-1][1].predict = lambda rows: calls.append(1) or original(rows)
+
+    def answer(of_type: RecordType, given: Any) -> object:
+        return fitted.predict(framing(of_type)(given))
+
+    record = find_record(fitted, [*names, "sex"], None, None, answer)
+    assert [field.is_nullable for field in record.fields] == [False] * 500 + [True]
+    # It takes longer, the wider a table is; what is left may not lack values.
+    assert len(calls) <= 10
 
 
 def test_what_is_declared_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

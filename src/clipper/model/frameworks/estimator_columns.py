@@ -33,6 +33,8 @@ _TAKE_ANYTHING = ("FunctionTransformer", "FeatureHasher", "DictVectorizer", "Dum
 _MOST_TRIED = 4
 # The most calls that look for columns that may lack values. Columns that were not tried then may not lack any.
 _MOST_CALLS = 128
+# Wide tables take long to answer: fewer calls, so that they have no more values than this together.
+_MOST_VALUES, _LEAST_CALLS = 4000, 8
 # A type lists no more categories, since it is in each message about the model.
 _MOST_CATEGORIES = 200
 
@@ -267,19 +269,23 @@ def _with_missing(record: RecordType, lacking: set[str], open_names: Sequence[st
     The latter are looked for among ``open_names``: the estimator answers a row without the value.
     """
     nullable = lacking & set(record.names)
-    # Refused groups are tried in halves, until a column is alone.
-    groups = [[name for name in open_names if name not in nullable]]
-    if not groups[0] or not _answers(record, (), answer):
-        groups = []
-    for _ in range(_MOST_CALLS):
-        if not groups:
+    found = [name for name in open_names if name not in nullable]
+    if found and not _answers(record, (), answer):
+        found = []
+    # All columns are tried together; if they are refused, texts and numbers apart, and then halves of these.
+    texts = {field.name for field in record.fields if field.type.dtype is DType.STRING}
+    groups = [found]
+    for _ in range(max(_LEAST_CALLS, min(_MOST_CALLS, _MOST_VALUES // len(record.fields)))):
+        if not groups or not (group := groups.pop(0)):
             break
-        group = groups.pop()
         if _answers(record, nullable | set(group), answer):
             nullable |= set(group)
         elif len(group) > 1:
             middle = len(group) // 2
-            groups += [group[:middle], group[middle:]]
+            parts = [group[:middle], group[middle:]]
+            if group is found and 0 < len(texts & set(group)) < len(group):
+                parts = [[name for name in group if name in texts], [name for name in group if name not in texts]]
+            groups += parts
     return RecordType(
         tuple(replace(field, is_nullable=True) if field.name in nullable else field for field in record.fields)
     )
