@@ -188,6 +188,14 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
         ConfidenceFrom,
         Setting("What an answer's confidence is: the share of models that agree, or the probability that it states."),
     ] = "agreement"
+    label_field: Annotated[
+        str | None,
+        Setting(
+            "Of outputs with names: the one that policies combine and labels are compared with.",
+            default="label, or the only number or text",
+            metavar="NAME",
+        ),
+    ] = None
     calibrate: Annotated[
         bool, Setting("Learn from feedback how often answers with a confidence are right, and answer that.")
     ] = False
@@ -333,6 +341,7 @@ class ApplicationOptions(TypedDict, total=False):
     wait: Wait
     confidence_threshold: float | None
     confidence_from: ConfidenceFrom
+    label_field: str | None
     calibrate: bool
     feedback_ttl_s: float
     log_decisions: float

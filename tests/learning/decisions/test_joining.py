@@ -130,6 +130,7 @@ def test_parquet_and_json_lines_say_the_same(tmp_path: Path) -> None:
             whole = line["outputs"].get(model)
             assert text is None if whole is None else text == whole or json.loads(text) == whole
     assert [line["output"] for line in lines] == [{"x": [1]}, 1, "default", 1, '"cut']
+    assert [row["output.x"] for row in table] == ["[1]", None, None, None, None]
     assert [line["steps"] for line in lines[:2]] == [[], [[1, 0.5, 1.0]]]
     assert lines[1]["loss"] == 0.7 and lines[1]["learned"] is False
 

@@ -33,6 +33,9 @@ def outputs_of(strategy):
         ({"e": b"5", "d": b"4"}, Combined(b"4", 0.2)),
         ({"c": b"5"}, Combined(b"5", 0.2)),
         ({"a": b"5", "b": b"5", "c": b"5"}, Combined(b"5", 0.6)),
+        # NaN is null, and says nothing where another model says something.
+        ({"a": b"null", "b": b"null", "c": b"5"}, Combined(b"5", 0.2)),
+        ({"a": b"null", "b": b"null"}, Combined(b"null", 0.4)),
     ],
 )
 def test_votes(outputs: dict[str, bytes], expected: Combined) -> None:

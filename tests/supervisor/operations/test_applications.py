@@ -61,6 +61,7 @@ SET: dict[str, Any] = {
     "max_loss_increase": None,
     "confidence_threshold": 0.5,
     "confidence_from": "probabilities",
+    "label_field": "score",
     "calibrate": True,
     "feedback_ttl_s": 60.0,
     "log_decisions": 0.5,

@@ -27,6 +27,7 @@ NEW = {
     "log_decisions": 0.25,
     "cost_weight": 0.5,
     "confidence_from": "probabilities",
+    "label_field": "score",
     "calibrate": True,
     "features": 8,
 }

@@ -8,9 +8,13 @@ from clipper.values.output_arrays import OutputForm, TypedResults
 from clipper.values.outputs import output as module
 from clipper.values.outputs.output import (
     SURELY_SHORT_BYTES,
+    Output,
+    OutputNames,
     TypedOutput,
     is_long,
     is_readable,
+    judged_text,
+    make_record,
     read_output,
     read_outputs,
     text_pieces,
@@ -20,6 +24,10 @@ from clipper.values.types import MAX_DIMENSIONS, DType
 from tests.worker.frontend.steps import finish
 
 PAIR = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
+
+
+def record(**parts: bytes) -> Output:
+    return make_record(OutputNames(tuple(parts)), tuple(parts.values()))
 
 
 def results(form: OutputForm, rows: int, data: bytes, failures: dict[int, str] | None = None) -> TypedResults:
@@ -90,3 +98,25 @@ def test_a_long_output_with_a_bool_that_is_neither_fails(monkeypatch: pytest.Mon
     with pytest.raises(ModelFailed, match="a bool that is not 0 or 1"):
         finish(read_output(of_bools, 1))
     assert finish(read_output(of_bools, 0)).data == bytes(40_000)
+
+
+@pytest.mark.parametrize(
+    ("output", "names", "is_named", "judged"),
+    [
+        (b"[1,2]", ("label",), False, b"[1,2]"),
+        (b'{"label":1}', ("label",), False, b'{"label":1}'),  # as it always was, unless the application names it
+        (b'{"label":1,"x":2}', ("x",), True, b"2"),
+        (b'{"label":1}', ("x",), True, b'{"label":1}'),
+        (b'{"label":', ("label",), True, b'{"label":'),
+        (record(label=b'"a"', scores=b"[1,2]"), ("label",), False, b'"a"'),
+        (record(label=b'"a"', scores=b"[1,2]"), ("scores",), True, b"[1,2]"),
+        (record(label=b'"a"', probabilities=b"[1,0]"), ("probabilities", "label"), False, b"[1,0]"),
+        (record(price=b"5", boxes=b"[[1]]"), ("label",), False, b"5"),
+        (record(price=b"5", age=b"7"), ("label",), False, b'{"price":5,"age":7}'),
+        (record(price=b"5", boxes=b"[[1]]"), ("label",), True, b'{"price":5,"boxes":[[1]]}'),
+    ],
+)
+def test_labels_are_compared_with_one_value_of_a_record(
+    output: Output, names: tuple[str, ...], is_named: bool, judged: bytes
+) -> None:
+    assert judged_text(output, names, is_named=is_named) == judged

@@ -17,6 +17,7 @@ from clipper.learning.decisions.records import Decision, Judgement, Setting, can
 # A query, by the columns of docs/decision-log.md. Lists by model are in the order of ``models``. JSON of models and
 # clients is text.
 Row = dict[str, Any]
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def row_of(joined: Joined) -> Row:
@@ -180,16 +181,44 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
     count = 0
     groups = _groups(rows)
     first = next(groups, [])
-    # Features with names have a column each, as a table that a model is trained on.
+    # Features with names have a column each, as a table that a model is trained on; and so have values of outputs.
     named = list(dict.fromkeys(name for row in first for name in row["feature_names"] or ()))
     for name in named:
         schema = schema.append(pa.field(f"{_FEATURE}{name}", pa.float64()))
+    names, own = output_names(first), list(schema)
+    for name in names:
+        schema = schema.append(pa.field(f"{_OUTPUT}{name}", pa.string()))
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for group in chain([first], groups):
-            columns = {field.name: [_column(row, field.name) for row in group] for field in schema}
+            columns = {field.name: [_column(row, field.name) for row in group] for field in own}
+            values = [values_of(row) for row in group] if names else []
+            columns |= {f"{_OUTPUT}{name}": [found.get(name) for found in values] for name in names}
             writer.write_table(pa.table(columns, schema=schema))
             count += len(group)
     return count
+
+
+# What the names of columns for the values of outputs begin with.
+_OUTPUT = "output."
+# More columns than that are no record of outputs, but objects with names of their own, such as of labels.
+MAX_NAMES = 100
+
+
+def values_of(row: Row) -> dict[str, str]:
+    """Return the JSON of each value with a name in a row's output; nothing if it has none."""
+    text = row["output"]
+    if text is None or not text.startswith("{"):
+        return {}
+    try:
+        return {name: bytes(value).decode() for name, value in _decode_object(text.encode()).items()}
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):  # one that was cut
+        return {}
+
+
+def output_names(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Return the names in these rows' outputs, each of which gets a column; none if there are too many."""
+    names = tuple(dict.fromkeys(name for row in rows for name in values_of(row)))
+    return names if len(names) <= MAX_NAMES else ()
 
 
 def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:

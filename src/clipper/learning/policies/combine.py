@@ -18,6 +18,7 @@ Outputs = Mapping[str, bytes]
 DEFAULT_TOLERANCE = 0.1
 # Far above the rounding errors of adding weights, and below any model's weight.
 _ROUNDING = 1e-9
+_NULL = b"null"
 # Number of labels, if it is not given.
 DEFAULT_CLASSES = 10
 
@@ -41,6 +42,7 @@ def vote(models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> C
     """
     if len(models) == 1:
         return Combined(outputs[models[0]], 1.0)
+    outputs = _said(outputs)
     weights = _usable(models, weights, outputs)
     keys = _keys(models, outputs)
     blocs: dict[Hashable, float] = {}
@@ -65,6 +67,8 @@ def vote_is_settled(
         lost: models that have failed, whose outputs will not come.
         threshold: the application's.
     """
+    lost = {*lost, *(model for model, output in outputs.items() if output == _NULL)}
+    outputs = {model: output for model, output in outputs.items() if output != _NULL}
     if not any(weight > 0 for model, weight in zip(models, weights) if model in outputs):
         return False
     keys = _keys(models, outputs)
@@ -208,6 +212,13 @@ def _weighted_median(numbers: Sequence[float], weights: Sequence[float]) -> floa
         if below > half:
             return number
     return pairs[-1][0]
+
+
+def _said(outputs: Outputs) -> Outputs:
+    """Return the outputs without null, the text of NaN and of infinity; all if there is nothing else."""
+    if _NULL not in outputs.values():
+        return outputs
+    return {model: output for model, output in outputs.items() if output != _NULL} or outputs
 
 
 def _keys(models: Sequence[str], outputs: Outputs) -> Mapping[str, Hashable]:

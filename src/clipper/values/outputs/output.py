@@ -33,6 +33,7 @@ OVERHEAD_BYTES = 100
 # To copy and check this much of an array takes a quarter of a millisecond.
 _PIECE_BYTES = 512 * 1024
 _encode = msgspec.json.encode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class TypedOutput(msgspec.Struct, gc=False, eq=False):
@@ -226,6 +227,35 @@ def is_readable(output: Output) -> bool:
     if output is NOT_KEPT:
         return False
     return not output.is_long or text_bytes(output) <= MAX_READ_BYTES
+
+
+def judged_text(output: Output, names: Sequence[str], *, is_named: bool) -> bytes:
+    """Return the text that policies combine, and that labels are compared with: the whole output's, or the one of a
+    value with a name.
+
+    Args:
+        names: of that value; the first that there is.
+        is_named: whether the application's settings name it, so that it is also taken from a text that is an object.
+            Otherwise the only number or text among the values is taken, if no name is there.
+    """
+    if isinstance(output, RecordOutput):
+        for name in names:
+            if (part := output.part(name)) is not None:
+                return bytes(part)
+        single = [part for part in output.parts if _is_single(part)]
+        return bytes(single[0]) if len(single) == 1 and not is_named else bytes(output)
+    text = bytes(output)
+    if is_named and text.startswith(b"{"):
+        try:
+            values = _decode_object(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return text
+        return next((bytes(values[name]) for name in names if name in values), text)
+    return text
+
+
+def _is_single(part: Part) -> bool:
+    return not part.form.shape if isinstance(part, TypedOutput) else part[:1] not in (b"[", b"{")
 
 
 def text_start(output: Output, most: int) -> bytes:

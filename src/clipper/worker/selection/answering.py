@@ -13,7 +13,15 @@ from clipper.control.statistics import LATENCY_BOUNDS_S
 from clipper.errors import OutputTooLarge, PolicyFailed
 from clipper.learning.policies.policy import Choice, QueryView, Totals
 from clipper.learning.policies.trials import Trials
-from clipper.values.outputs.output import MAX_READ_BYTES, NOT_KEPT, SURELY_SHORT_BYTES, Output, is_readable
+from clipper.values.outputs.output import (
+    MAX_READ_BYTES,
+    NOT_KEPT,
+    SURELY_SHORT_BYTES,
+    Output,
+    RecordOutput,
+    is_readable,
+)
+from clipper.worker.selection.combined_records import combined_record
 from clipper.worker.selection.contexts import Contexts
 from clipper.worker.selection.counts import ApplicationCounts
 from clipper.worker.selection.deadlines import TIMER_EARLY_S
@@ -100,6 +108,10 @@ class Answering:
         if no_totals is not None:
             return no_totals
         return self.contexts.prior() if context is None else self.contexts.totals(context)
+
+    @property
+    def judged(self) -> Callable[[Output], bytes]:
+        return self.terms.judged
 
     # -- what models say ---------------------------------------------------------------------------------
 
@@ -283,12 +295,12 @@ class Answering:
             self.answer_without(query, asker)
             return
         confidence = combined.confidence
+        # A policy combines texts. If the answer is the text of one of them, it keeps its numbers.
+        answer = _behind(query, combined.output, outputs)
         if terms.confidences is not None:
-            query.said = terms.confidences.say(choice, combined)
+            query.said = terms.confidences.say(choice, combined, bytes(answer))
             self._joins.grow(query.id, SAID_BYTES)
             confidence = terms.confidences.confidence(query.said, query.arms)
-        # A policy combines texts. If the answer is the text of an output, it keeps that output's numbers.
-        answer = _behind(query, combined.output, outputs)
         query.confidence = confidence
         if len(choice.models) > 1 or terms.confidences is not None:
             self.counts.confidence.record(confidence)
@@ -361,10 +373,16 @@ class Answering:
 
 
 def _behind(query: Query, text: bytes, texts: dict[str, bytes]) -> Output:
-    """Return the output with this text; the text itself if no output has it."""
-    if query.first_output is not None and text == texts.get(query.first_model or ""):
-        return query.first_output
+    """Return the output behind a combined text: the one whose text it is; otherwise the text itself, or, if outputs
+    have names, all of them combined in the same way: see ``combined_record``."""
+    first = query.first_output
+    if first is not None and text == texts.get(query.first_model or ""):
+        return first
     for model, output in (query.more_outputs or {}).items():
         if text == texts.get(model):
             return output
+    if isinstance(first, RecordOutput) and query.choice is not None:
+        outputs = {query.first_model or "": first, **(query.more_outputs or {})}
+        records = {model: output for model, output in outputs.items() if isinstance(output, RecordOutput)}
+        return combined_record(query.choice.models, query.choice.shares, records, text, texts)
     return text

@@ -73,10 +73,16 @@ class Confidences:
         self._contexts = contexts
         self._fitted: dict[tuple[str, str], _Fitted] = {}
 
-    def say(self, choice: Choice, combined: Combined) -> Said:
-        """Return the models' answer with its raw confidence."""
+    def say(self, choice: Choice, combined: Combined, answer: bytes | None = None) -> Said:
+        """Return the models' answer with its raw confidence.
+
+        Args:
+            answer: all of it as JSON, of which the policy combined one value: another one may have the probability.
+        """
         model = choice.models[0] if len(choice.models) == 1 else SEVERAL
-        claim = read_claim(combined.output) if self._reads_probabilities else None
+        claim = None
+        if self._reads_probabilities:
+            claim = read_claim(combined.output) or (None if answer is None else read_claim(answer))
         if claim is None:
             return Said(combined.output, model, "agreement", combined.confidence)
         return Said(combined.output, model, "probability", claim.probability)

@@ -4,7 +4,7 @@ Models whose output is needed but unknown are asked as background work, so that 
 """
 
 import asyncio
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -115,7 +115,7 @@ class Learner:
                 f"{MAX_ASKING} pieces of feedback wait for models to be asked: try again in a moment"
             ) from error
         try:
-            asked = _Outputs(outputs, len(models), end_s)
+            asked = _Outputs(outputs, len(models), end_s, self._application.terms.judged)
             self._send(models, row, asked)
             await asyncio.wait([asked.all_in], timeout=max(end_s - self._loop.time(), 0.0))
             asked.done = True
@@ -268,15 +268,17 @@ class _Outputs:
     large to be compared with a label.
     """
 
-    def __init__(self, texts: dict[str, bytes], missing: int, deadline_s: float) -> None:
-        self.texts, self.missing, self.deadline_s = texts, missing, deadline_s
+    def __init__(
+        self, texts: dict[str, bytes], missing: int, deadline_s: float, judged: Callable[[Output], bytes]
+    ) -> None:
+        self.texts, self.missing, self.deadline_s, self._judged = texts, missing, deadline_s, judged
         self.done = self.has_large = False
         self.all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def came(self, model: str, output: Output | None) -> None:
         """Take a model's output; None if it failed. Scoring decides what a missing output means."""
         if output is not None and is_readable(output):
-            self.texts[model] = bytes(output)
+            self.texts[model] = self._judged(output)
         elif output is not None:
             self.has_large = True
         self.missing -= 1

@@ -87,14 +87,14 @@ def join(
     if query is not None:
         if feedback.reward is None and not query.is_readable:
             raise OutputTooLarge(TOO_LARGE_TO_COMPARE)
-        outputs = query.outputs | {name: bytes(output) for name, output in (query.shadow_outputs or {}).items()}
+        outputs = query.outputs | {name: terms.judged(output) for name, output in (query.shadow_outputs or {}).items()}
     else:
         outputs = {}
         for model in terms.models + terms.newcomers + terms.shadows:
             target = terms.targets.get(model)
             output = None if target is None or feedback.row is None else target.peek(feedback.row)
-            if output is not None and is_readable(output):  # else the model is asked if that is needed
-                outputs[model] = bytes(output)
+            if output is not None and is_readable(output):  # if it is not and is needed, the model is asked
+                outputs[model] = terms.judged(output)
     return Joined(feedback, query, context, totals, choice, outputs)
 
 
@@ -128,7 +128,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
     policy, loss, outcomes = terms.selector.policy, terms.selector.loss, application.outcomes
     arms, confidences = terms.arms if query is None else query.arms, terms.confidences
     is_default = query is not None and query.output is None
-    no_answer = default_loss(feedback, loss, terms.default, was_answered=is_default)
+    no_answer = default_loss(feedback, loss, terms.judged_default, was_answered=is_default)
     said = None if query is None else query.said
     if query is None:
         # No query waited for these outputs. Only queries that wait show how often outputs are in time.
@@ -149,7 +149,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
         missed = dict.fromkeys(query.missed(now_s), 1.0)
         lost = _lost(application, joined, missed)
         known = {model: output for model, output in joined.outputs.items() if model not in lost}
-        answer = None if query.output is None else bytes(query.output)
+        answer = None if query.output is None else terms.judged(query.output)
         answer_loss = no_answer if answer is None else loss_of_answer(feedback, loss, answer)
         # If models are asked one after another, the user got an earlier model's output instead of a late one's.
         instead = no_answer if not terms.selector.goes_on or answer_loss is None else answer_loss

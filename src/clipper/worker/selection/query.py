@@ -73,12 +73,16 @@ class Owner(Protocol):
     Attributes:
         goes_on: whether its policy may ask further models for a query.
         feedback_ttl_s: how long its queries are kept for feedback.
+        judged: see ``Terms.judged``.
     """
 
     name: str
     goes_on: bool
     feedback_ttl_s: float
     input_type: ValueType
+
+    @property
+    def judged(self) -> Callable[[Output], bytes]: ...
 
     @property
     def complete(self) -> Callable[["Query"], None]:
@@ -205,13 +209,14 @@ class Query(msgspec.Struct, gc=False, eq=False):
 
     @property
     def outputs(self) -> dict[str, bytes]:
-        """Return the texts of the outputs so far, by model: a new dict."""
+        """Return the texts of the outputs so far that policies combine, by model: a new dict."""
         if self.first_model is None or self.first_output is None:
             return {}
-        outputs = {self.first_model: bytes(self.first_output)}
+        judged = self.owner.judged
+        outputs = {self.first_model: judged(self.first_output)}
         if self.more_outputs is not None:
             for model, output in self.more_outputs.items():
-                outputs[model] = bytes(output)
+                outputs[model] = judged(output)
         return outputs
 
     def view(self) -> QueryView:

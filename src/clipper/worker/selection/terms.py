@@ -1,21 +1,23 @@
 """The terms by which an application answers: its settings, and the versions of its links."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 
 from clipper.control.snapshot import ApplicationSnapshot
-from clipper.errors import NotFound, WrongInput
+from clipper.errors import ModelFailed, NotFound, WrongInput
 from clipper.learning.decisions.application import ApplicationDecisions, versions_of
 from clipper.learning.decisions.log import DecisionLog
 from clipper.learning.decisions.records import Setting
 from clipper.learning.mathematics.arms import Arms
+from clipper.learning.mathematics.losses import Log
 from clipper.learning.policies.policy import Choice, as_features
 from clipper.settings.version import MAX_BATCH
 from clipper.values.inputs.reader import Reader
 from clipper.values.inputs.record_features import RecordFeatures
 from clipper.values.inputs.record_reader import reader_of
 from clipper.values.outputs.conversion import Conversion, common_conversion
-from clipper.values.outputs.output import Output
+from clipper.values.outputs.output import Output, judged_text
 from clipper.values.records import RecordType, ValueType, parse_type
 from clipper.values.types import InputType
 from clipper.worker.abstraction.model_queue import ModelQueue
@@ -31,6 +33,8 @@ MAX_MARGIN_S = 0.002
 # An answer of several models is sent earlier by this much more, 2 ms at most: it can be sent with the outputs so far,
 # which is better than late, and it is made while other models use the processors (16 forests on two cores: 2 ms).
 JOINT_MARGIN_SHARE = 0.1
+# Which of several outputs with names is compared with labels, unless the application says it.
+_LABEL_FIELDS, _LOG_FIELDS = ("label",), ("probabilities", "label")
 # A measured cost is used until it has changed by this share. Then all values derived from it are computed anew.
 COST_CHANGE = 0.1
 
@@ -47,10 +51,12 @@ class Terms:
         is_waking: whether it has a waking SLO, no model of it has a replica, and a model is asleep.
         budget_s: time from a query's arrival until its answer must be sent.
         joint_margin_s: how much earlier an answer of several models must be sent.
-        default: JSON text of the default output; None if the application has none.
+        default: JSON text of the default output, as the models' declared type has it; None if the application has none.
+        judged_default: what labels are compared with, of the default.
         shows_model: whether answers say which versions gave them.
         wait: which models an answer waits for; see ``Selection.wait``.
         threshold: answers of less confidence are not believed.
+        judged: the text of an output that policies combine, and that labels are compared with.
         feedback_ttl_s: how long queries are kept for feedback.
         features_are_input: whether the input itself is the features.
         features_size: number of features that each query brings; None if it brings none.
@@ -102,10 +108,16 @@ class Terms:
             # Any query may end up asking several models, so all have the earlier deadline.
             self.budget_s -= self.joint_margin_s
             self.joint_margin_s = 0.0
-        self.default = None if snapshot.default_output is None else snapshot.default_output.encode()
+        default = None if snapshot.default_output is None else self._typed(snapshot.default_output.encode())
+        self.default = None if default is None else bytes(default)
         self.shows_model = snapshot.show_model
         self.wait = selection.wait
         self.threshold = selection.confidence_threshold or 0.0
+        named = selection.label_field
+        usual = _LOG_FIELDS if isinstance(selector.loss, Log) else _LABEL_FIELDS
+        looked_at = usual if named is None else (named,)
+        self.judged = partial(judged_text, names=looked_at, is_named=named is not None)
+        self.judged_default = None if default is None else self.judged(default)
         self.feedback_ttl_s = selection.feedback_ttl_s
         wanted = selection.features
         self.features_are_input = isinstance(wanted, str)
@@ -208,6 +220,19 @@ class Terms:
 
     def why_not_asked(self, model: str) -> str:
         return f"model {model} has no running version that takes {self.input_type}"
+
+    def _typed(self, default: bytes) -> Output:
+        """Return the default output as one of the type that the models declare; as it is if it is none of that."""
+        targets = [self.targets[name] for name in self.models]
+        declared = [None if target is None else target.output_typing.declared for target in targets]
+        known = [each for each in declared if each is not None]
+        common = common_conversion(known) if known and len(known) == len(declared) else None
+        if common is None:
+            return default
+        try:
+            return common.convert(default)
+        except ModelFailed:  # from a time before it was checked
+            return default
 
     def _narrowed_type(self, snapshot: ApplicationSnapshot) -> ValueType:
         narrowed = parse_type(snapshot.input_type)

@@ -23,6 +23,7 @@ class Owner:
 
     feedback_ttl_s: float
     budget_s: float = 1.0
+    judged = bytes
 
 
 def make_query(number: int, size_bytes: int, arrival_s: float = 0.0, ttl_s: float = 1.0) -> Query:
