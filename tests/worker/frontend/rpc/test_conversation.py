@@ -175,7 +175,9 @@ def test_order_of_answers(request_ids: list[str], random: Any) -> None:
     assert len(sent) == len(requests)
 
 
-def test_a_client_waits_and_requests_over_the_bound_are_refused() -> None:
+def test_a_client_waits_and_requests_over_the_bound_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_STREAM_REQUESTS", 2 * bounds.BUSY_STREAM_REQUESTS)
+
     async def test() -> None:
         served = Streaming()
         client = served.client

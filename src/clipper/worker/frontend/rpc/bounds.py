@@ -21,10 +21,10 @@ STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES = 1024 * 1024, 4 * 1024 * 1024
 # The memory that a stream's waiting message takes in addition to its data: a MiB of messages of two bytes took 24 MiB.
 # And the memory that all messages behind the first may take; infer messages in a stream's window never take as much.
 MESSAGE_HELD_BYTES, MAX_STREAM_HELD_BYTES = 160, 8 * 1024 * 1024
-# The requests of a stream of infer requests that wait for their answers, each some KB beside its data. A stream's
-# client waits while there are half as many. Only a window full of requests under 500 bytes reaches the whole number,
-# and further requests are refused. It is eight batches of 512, so no model waits for its clients.
-MAX_STREAM_REQUESTS, BUSY_STREAM_REQUESTS = 4096, 2048
+# The requests of a stream of infer requests that wait for their answers: as many as a model's queue takes, each some KB
+# beside its data. A stream's client waits at the smaller number, two of the largest batches by default. Only a window
+# full of requests under 75 bytes, sent before that, reaches the whole number; further requests are refused.
+MAX_STREAM_REQUESTS, BUSY_STREAM_REQUESTS = 16_384, 2048
 # If memory is short, a stream with this many waiting bytes gives way like a message that does not end.
 LARGE_STREAM_BYTES = STREAM_WINDOW_BYTES // 4
 # libnghttp2 ends a connection at a larger head. A call whose head is over MAX_HEAD_BYTES is refused alone.
