@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipper.cli.commands.predict import _read
+from clipper.cli.output import shown_type
 from clipper.cli.tables import read_table, record_of_texts
 from clipper.errors import InvalidArgument
 from clipper.values.inputs.record_reader import RecordReader
@@ -74,3 +75,10 @@ def test_what_predict_is_given(tmp_path: Path) -> None:
         assert found == expected
     with pytest.raises(InvalidArgument, match="'job' is no field: expected NAME=VALUE"):
         _read(["age=1", "job"], None)
+
+
+def test_a_long_type_is_cut_between_fields() -> None:
+    assert shown_type("age: float64, job: string?") == "age: float64, job: string?"
+    long = ", ".join(f"field{number}: float64" for number in range(100))
+    assert shown_type(long).startswith("field0: float64, ") and shown_type(long).endswith(": float64, …")
+    assert len(shown_type(long)) <= 124

@@ -19,6 +19,8 @@ _SAYS_WHY = "clipper: "
 # Work that takes no longer than this needs no lines of progress in a file.
 _SILENT_S = 2.0
 
+# A record of some fields fits into a line; one of hundreds would fill the screen.
+_TYPE_WIDTH = 120
 # Width of tables that do not go to a terminal, so that rows are not wrapped.
 _FILE_WIDTH = 240
 
@@ -114,6 +116,11 @@ class Output:
 
 def _console_of_errors() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def shown_type(text: str) -> str:
+    """Return the text of a type for a line or a table: that of a record with many fields is cut."""
+    return text if len(text) <= _TYPE_WIDTH else f"{text[:_TYPE_WIDTH].rpartition(',')[0] or text[:_TYPE_WIDTH]}, …"
 
 
 def printable(text: str) -> str:

@@ -23,6 +23,7 @@ from clipper.cli.options import (
     parser,
     shown_time,
 )
+from clipper.cli.output import shown_type
 from clipper.cli.server import Commands, Server
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.control.descriptions import EndedRamp, ModelDescription
@@ -91,7 +92,9 @@ def create(
             **settings,
         )
     step = f"next: clipper predict {name} INPUT" if made.links else f"next: clipper app link {name} MODEL"
-    server.out.done(made, f"application {name} takes {made.input_type} and answers within {made.slo_ms:g} ms", step)
+    server.out.done(
+        made, f"application {name} takes {shown_type(made.input_type)} and answers within {made.slo_ms:g} ms", step
+    )
 
 
 @commands.command("list")
@@ -218,7 +221,7 @@ def unlink(server: Server, name: ApplicationName, model: LinkedName) -> None:
 def _row(app: Application) -> tuple[object, ...]:
     links = ", ".join(map(str, app.links))
     default = None if app.default_output is UNSET else json.dumps(app.default_output)
-    return (app.name, app.input_type, f"{app.slo_ms:g}", _configured(app.policy), links, default)
+    return (app.name, shown_type(app.input_type), f"{app.slo_ms:g}", _configured(app.policy), links, default)
 
 
 # Settings that ``_COLUMNS`` shows, or that are shown with their parameters.

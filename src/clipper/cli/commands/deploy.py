@@ -7,6 +7,7 @@ import typer
 from clipper.api.schemas import Version
 from clipper.cli.manifest.keys import SourceKeys
 from clipper.cli.names import ModelName
+from clipper.cli.output import shown_type
 from clipper.cli.server import Server
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.settings.version import Deployment
@@ -61,7 +62,7 @@ def _summary(made: Version) -> str:
     replicas = f"{len(made.replicas)} replica{'s' * (len(made.replicas) != 1)}"
     if made.scaling:
         replicas += f" of {made.scaling}"
-    return f"{made.model}:{made.version} is ready: {replicas}, takes {made.input_type}, {place}"
+    return f"{made.model}:{made.version} is ready: {replicas}, takes {shown_type(made.input_type or '')}, {place}"
 
 
 def _next_step(made: Version, linked: bool) -> str:

@@ -8,7 +8,7 @@ import typer
 from clipper.api.schemas import Model, Replica, Version
 from clipper.cli.names import ModelName, ReplicaId
 from clipper.cli.options import OfVersion, confirm, parse_scale
-from clipper.cli.output import Output
+from clipper.cli.output import Output, shown_type
 from clipper.cli.server import Commands, Server
 
 commands = Commands("Models and their versions.")
@@ -142,7 +142,7 @@ def _row(version: Version) -> tuple[object, ...]:
         ": ".join(str(part) for part in (version.scaling, version.scaling_reason) if part) if version.scaling else "",
         ", ".join(map(str, limits)),
         version.batching.policy,
-        version.input_type,
+        None if version.input_type is None else shown_type(version.input_type),
         version.runtime,
     )
 
