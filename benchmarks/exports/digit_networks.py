@@ -27,6 +27,11 @@ def main(folder: Path, digits: Path) -> None:
     in_sequence(network).save(folder / "sequential.keras")
     two_headed(network).save(folder / "two_headed.keras")
     two_headed(network).export(folder / "two_headed", verbose=False)
+    several = of_two_inputs()
+    several.save(folder / "two_inputs.keras")
+    several.export(folder / "two_inputs", verbose=False)
+    ages, pixels = np.float32([[31], [5]]), np.float32([[[1, 2], [3, 4]], [[0, 0], [0, 9]]])
+    np.save(folder / "two_inputs.npy", several.predict({"age": ages, "pixels": pixels}, verbose=0))
     with_code(network).save(folder / "with_code.keras")
     tf.saved_model.save(Words(), folder / "words")
     tf.saved_model.save(tf.Module(), folder / "without_signature")
@@ -47,6 +52,12 @@ def in_sequence(network: keras.Model) -> keras.Model:
 def two_headed(network: keras.Model) -> keras.Model:
     ink = LAYERS.GlobalAveragePooling2D(name="ink")(network.input)
     return keras.Model(network.input, {"digit": network.output, "ink": ink})
+
+
+def of_two_inputs() -> keras.Model:
+    age, pixels = keras.Input((1,), name="age"), keras.Input((2, 2), name="pixels")
+    joined = LAYERS.Concatenate()([age, LAYERS.Flatten()(pixels)])
+    return keras.Model({"age": age, "pixels": pixels}, LAYERS.Dense(3, name="scores")(joined))
 
 
 def with_code(network: keras.Model) -> keras.Model:

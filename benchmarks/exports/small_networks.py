@@ -36,6 +36,7 @@ def main(folder: Path) -> None:
     rows = torch.ones(4, 2, dtype=torch.int16)
     torch.export.save(torch.export.export(Twice(), (rows,)), folder / "four.pt2")
     torch.export.save(torch.export.export(Sum(), (rows, rows.clone())), folder / "sum.pt2")
+    torch.jit.script(Sum()).save(folder / "sum.pt")
     any_rows = ({0: torch.export.Dim("rows", max=64)},)
     for name, module in (("heads", Heads()), ("pair", Pair())):
         program = torch.export.export(module, (torch.ones(4, 2),), dynamic_shapes=any_rows)

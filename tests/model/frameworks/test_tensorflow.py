@@ -69,6 +69,14 @@ def test_several_outputs_by_name(
         tensorflow.load(networks / name, framework, output="colour")
 
 
+@pytest.mark.parametrize(("framework", "name"), [("keras", "two_inputs.keras"), ("tensorflow", "two_inputs")])
+def test_several_inputs_are_a_record(tensorflow: Desk, networks: Path, framework: str, name: str) -> None:
+    model = tensorflow.load(networks / name, framework)
+    assert (model.input_type, model.max_batch) == ("age: float32, pixels: float32[2,2]", None)
+    rows = [{"pixels": [[1, 2], [3, 4]], "age": 31}, {"age": 5, "pixels": [[0, 0], [0, 9]]}]
+    assert near(model.predict(rows), np.load(networks / "two_inputs.npy"))
+
+
 def test_texts_in_batches_of_a_fixed_size(tensorflow: Desk, networks: Path) -> None:
     model = tensorflow.load(networks / "words", "tensorflow")
     assert (model.input_type, model.max_batch, model.output_type) == ("string", 4, "bytes: int32, upper: string")

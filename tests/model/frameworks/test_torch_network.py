@@ -191,6 +191,11 @@ def test_weights_that_do_not_fit(torch: Desk, small: Path, code: Path, weights: 
         state(torch, small / weights, target, code)
 
 
+def test_a_module_of_two_inputs_takes_those_that_are_declared(torch: Desk, small: Path) -> None:
+    model = torch.load(small / "sum.pt", "torchscript", input_type="right: float32[2], left: int64[2]")
+    assert model.predict([{"left": [1, 2], "right": [0.5, 4]}]) == [[1.5, 6.0]]
+
+
 def test_a_program_of_two_inputs(torch: Desk, small: Path) -> None:
     model = torch.load(small / "sum.pt2", "torch_export")
     assert (model.input_type, model.max_batch) == ("left: int32[2], right: int32[2]", 4)

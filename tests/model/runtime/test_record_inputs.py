@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.errors import WrongInput
-from clipper.model.protocol.columns import PredictColumns
+from clipper.model.protocol.columns import PredictColumns, encode_predict_columns
 from clipper.model.protocol.frames import RECORDS_VERSION
+from clipper.model.protocol.trace import BatchTrace, TraceContext, write_trace
 from clipper.model.runtime.evaluate import evaluate
 from clipper.model.runtime.inputs import input_reader
 from clipper.values.inputs.record_rows import RecordRows
@@ -159,6 +160,26 @@ def test_container_of_records_answers_columns_and_refuses_older_callers(tmp_path
                 container.caller(version=version),
             ):
                 pass
+
+
+TRACED = """
+from clipper.model.runtime.trace import current_trace
+class model:
+    input_type = "a: int64"
+    def __init__(self, model_data): pass
+    def predict_batch(self, inputs):
+        return [current_trace() is not None] * len(inputs["a"])
+"""
+
+
+def test_a_batch_of_records_belongs_to_its_trace(tmp_path: Path) -> None:
+    rows = RecordRows(RecordType.parse("a: int64"))
+    span = TraceContext(f"00-{7:032x}-{8:016x}-01")
+    with running(tmp_path, *code(tmp_path, TRACED)) as container, container.caller(version=RECORDS_VERSION) as caller:
+        for trace, said in ((write_trace(BatchTrace(span, (span,))), b"true"), (b"", b"false")):
+            columns = rows.columns([rows.row((1,))])
+            caller.socket.sendall(b"".join(encode_predict_columns(1, columns, trace)))
+            assert list(caller.results(1).outputs) == [said]
 
 
 def test_container_says_its_record(tmp_path: Path) -> None:
