@@ -350,7 +350,7 @@ def learn_type(output: Output) -> ValueType | None:
     if isinstance(output, RecordOutput):
         fields = []
         for name, part in zip(output.of.names, output.parts):
-            of_part = learn_type(part)
+            of_part = InputType(DType.BYTES) if name in output.of.of_bytes else learn_type(part)
             if not isinstance(of_part, InputType):
                 return None
             fields.append(Field(name, of_part))

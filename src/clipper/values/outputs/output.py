@@ -74,12 +74,14 @@ class OutputNames:
 
     Attributes:
         keys: the text before each value in the JSON object: a bracket or a comma, the name and a colon.
+        of_bytes: the names whose values are bytes, which are base64 in their texts, if that is known.
     """
 
-    __slots__ = ("key_bytes", "keys", "names")
+    __slots__ = ("key_bytes", "keys", "names", "of_bytes")
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], of_bytes: frozenset[str] = frozenset()) -> None:
         self.names = names
+        self.of_bytes = of_bytes
         self.keys = [(b"," if index else b"{") + _encode(name) + b":" for index, name in enumerate(names)]
         self.key_bytes = sum(map(len, self.keys)) + 1  # count the bracket at the end, too
 

@@ -39,7 +39,8 @@ class RecordColumns:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = columns
-        self._names = names_of(tuple(column.name for column in columns))
+        of_bytes = frozenset(column.name for column in columns if column.dtype is DType.BYTES)
+        self._names = names_of(tuple(column.name for column in columns), of_bytes)
         self._starts = [_starts(column) for column in columns]
 
     def row_bytes(self, row: int) -> int:

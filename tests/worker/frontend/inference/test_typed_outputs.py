@@ -23,6 +23,21 @@ def predict(inputs):
     inputs[inputs[:, 0] == -1] = float("nan")
     return inputs
 """
+# Answers several outputs by name, or bytes alone.
+NAMED = """
+def predict(inputs):
+    return {"raw": [bytes([0, 255]) for _ in inputs], "twice": 2 * inputs, "text": [str(row[0]) for row in inputs]}
+"""
+RAW = """
+class predict:
+    input_type, output_type = "float32[3]", "bytes"
+
+    def __init__(self, data):
+        pass
+
+    def predict_batch(self, inputs):
+        return [bytes([0, 255]) for _ in inputs]
+"""
 TYPES = ["float32[3]", "float64[2,2]", "int32[3]", "int64[2]", "uint8[2,1,2]", "bool[4]"]
 APPLICATIONS = {f"app{number}": name for number, name in enumerate(TYPES)}
 FLOATS = "float32[3]"
@@ -40,6 +55,10 @@ def system() -> Iterator[Serving]:
         failing = started.start_container(FAILS, "f", "1", FLOATS)
         models.append(model(version(failing, input_type=FLOATS), name="f"))
         applications.append(application("fails", "f", input_type=FLOATS))
+        for name, source in (("named", NAMED), ("raw", RAW)):
+            container = started.start_container(source, name, "1", FLOATS)
+            models.append(model(version(container, input_type=FLOATS), name=name))
+            applications.append(application(name, name, input_type=FLOATS))
         for policy in ("epsilon_greedy", "majority"):
             chosen = Selection(policy="ensemble" if policy == "majority" else policy)
             applications.append(application(policy, "app0", "f", input_type=FLOATS, selection=chosen))
@@ -129,3 +148,22 @@ def test_an_answer_that_several_models_agree_on_keeps_its_numbers(client: Client
     rows = np.array([[0.5, 0.25, 1.1]], np.float32)
     head, data = infer(client, "majority", rows, "FP32", is_binary=True)
     assert (head["datatype"], data) == ("FP32", rows.tobytes())
+
+
+@pytest.mark.parametrize("name", ["named", "raw"])
+def test_bytes_are_raw_in_tensors_and_base64_in_json(client: Client, name: str) -> None:
+    """From the first answer on: nothing has told the type of outputs with names before."""
+    inputs = [{"name": "x", "shape": [2, 3], "datatype": "FP32", "data": [1, 2, 3, 4, 5, 6]}]
+    body = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    answer = client.ask(f"/v2/models/{name}/infer", body)
+    size = int(answer.headers["inference-header-content-length"])
+    first, *others = json.loads(answer.body[:size])["outputs"]
+    assert (first["name"], first["datatype"]) == ("raw" if name == "named" else "output", "BYTES")
+    raw = answer.body[size : size + first["parameters"]["binary_data_size"]]
+    assert raw == 2 * b"\2\0\0\0\0\xff"
+    assert [(each["name"], each["datatype"]) for each in others] == [("twice", "FP32"), ("text", "BYTES")][
+        : len(others)
+    ]
+    plain = client.ask(f"/{name}/predict", {"input": [1, 2, 3]}).json["output"]
+    expected = {"raw": "AP8=", "twice": [2.0, 4.0, 6.0], "text": "1.0"} if name == "named" else "AP8="
+    assert plain == expected
