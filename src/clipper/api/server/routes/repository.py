@@ -1,11 +1,24 @@
 """The model repository extension of the Open Inference Protocol, as far as it changes anything."""
 
-from litestar import Controller, post
+from typing import Any
+
+from litestar import Controller, Request, Response, post
 from litestar.params import JSONBody
+from litestar.types import ExceptionHandlersMap
 
 from clipper.api.schemas import Load
 from clipper.api.server.routes import Name, Port
-from clipper.errors import InvalidArgument
+from clipper.api.server.statuses import STATUSES
+from clipper.errors import ClipperError, InvalidArgument
+
+
+def _refused(_request: Request[Any, Any, Any], error: ClipperError) -> Response[dict[str, str]]:
+    """Answer an error in the protocol's form, whose clients show ``error``, with this API's ``cause`` beside it."""
+    body = {"error": str(error), "code": error.code, "cause": str(error)}
+    return Response(body, status_code=STATUSES[error.code], media_type="application/json")
+
+
+_ERRORS: ExceptionHandlersMap = {ClipperError: _refused}
 
 
 class Repository(Controller):
@@ -14,7 +27,12 @@ class Repository(Controller):
     path = "/v2/repository/models/{application:str}"
     tags = ("applications",)
 
-    @post("/load", status_code=200, summary="Load the models of an application that were unloaded")
+    @post(
+        "/load",
+        status_code=200,
+        exception_handlers=_ERRORS,
+        summary="Load the models of an application that were unloaded",
+    )
     async def load(self, operations: Port, application: Name, data: JSONBody[Load]) -> dict[str, str]:
         named = sorted(name for name in data.parameters if name == "config" or name.startswith("file:"))
         if named:
@@ -22,7 +40,12 @@ class Repository(Controller):
         await operations.load(application)
         return {}
 
-    @post("/unload", status_code=200, summary="Unload the models of an application: they answer nothing until loaded")
+    @post(
+        "/unload",
+        status_code=200,
+        exception_handlers=_ERRORS,
+        summary="Unload the models of an application: they answer nothing until loaded",
+    )
     async def unload(self, operations: Port, application: Name, data: JSONBody[Load]) -> dict[str, str]:
         await operations.unload(application)
         return {}
