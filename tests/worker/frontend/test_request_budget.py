@@ -8,8 +8,8 @@ import pytest
 
 from clipper.errors import ClipperError
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
-from clipper.values.inputs.reader import make_reader
-from clipper.values.types import InputType
+from clipper.values.inputs.record_reader import reader_of
+from clipper.values.records import parse_type
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.observe_body import ObserveReader
 from clipper.worker.frontend.predict_body import BodyReader
@@ -21,7 +21,7 @@ TRIES = 10
 
 
 def read(case: Costly, body: bytes | bytearray) -> Generator[None, None, object]:
-    reader = make_reader(InputType.parse(case.input_type))
+    reader = reader_of(parse_type(case.input_type))
     return (ObserveReader(reader) if case.action == "observe" else BodyReader(reader)).read(body)
 
 

@@ -7,6 +7,7 @@ bits that say which nullable fields are there, the other fields, and the sizes o
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -74,6 +75,9 @@ class RecordRows:
         # What stands for a missing value of each field.
         self._absent = [b"" if field.type.row_bytes is None or field.type.shape else 0 for field in fields]
         self._take_fixed, self._take_variable = _taker(self._fixed), _taker(self._variable)
+        self._take_nullable = _taker(self._nullable)
+        # The sizes of what follows, at the end of the fixed part.
+        self._sizes = struct.Struct(f"<{len(self._variable)}I")
         self._is_plain = not self._nullable and not self._variable
 
     def row(self, values: Sequence[Any]) -> bytes:
@@ -85,7 +89,7 @@ class RecordRows:
         if self._is_plain:
             return self._head.pack(b"", *values)
         bits = self._no_bit_missing
-        if self._nullable and None in values:
+        if self._nullable and None in self._take_nullable(values):
             there = 0
             for bit, index in enumerate(self._nullable):
                 if values[index] is not None:
@@ -128,18 +132,14 @@ class RecordRows:
             bits = table["bits"].tobytes()
             are_all_there = bits == self._no_bit_missing * count
         lengths: dict[int, bytes] = {}
-        starts = [size] * count
-        for index in self._variable:
-            lengths[index] = payloads[index]
-            if count == 1:
-                end = starts[0] + int.from_bytes(payloads[index], "little")
-                payloads[index] = rows[0][starts[0] : end]
-                starts[0] = end
-                continue
-            sizes = struct.unpack(f"<{count}I", payloads[index])
-            ends = [start + length for start, length in zip(starts, sizes)]
-            payloads[index] = b"".join([row[start:end] for row, start, end in zip(rows, starts, ends)])
-            starts = ends
+        if self._variable:
+            sizes, at = self._sizes.unpack_from, size - self._sizes.size
+            parts = [
+                [row[start:end] for start, end in pairwise(accumulate(sizes(row, at), initial=size))] for row in rows
+            ]
+            for index, values in zip(self._variable, parts[0] if count == 1 else zip(*parts)):
+                lengths[index] = payloads[index]
+                payloads[index] = values if isinstance(values, bytes) else b"".join(values)
         return Cut(payloads, lengths, _NONE_MISSING if are_all_there else self._present(bits, count))
 
     def _present(self, bits: bytes, rows: int) -> dict[int, bytes]:

@@ -132,14 +132,26 @@ async def _send(random: Random) -> None:
         assert answer.status in (200, 400, 404, 405, 413, 415, 501, 502), answer
         assert answer.status == 200 or answer.json["error"], answer
         for row in application.rows[before:]:
-            if isinstance(input_type, RecordType):
-                assert RecordRows(input_type).values(row)
-            else:
-                assert input_type.row_bytes in (None, len(row)), row
+            check_row(row, input_type)
         peer.connection.eof_received()
         peer.leave()
     await asyncio.sleep(0)
     assert port.budget.held_bytes == 0
+
+
+def check_row(row: bytes, input_type: ValueType) -> None:
+    """A row that is asked is of the type."""
+    if isinstance(input_type, RecordType):
+        assert RecordRows(input_type).values(row)
+    else:
+        assert input_type.row_bytes in (None, len(row)), row
+
+
+def fields_of(random: Random, input_type: ValueType) -> dict[str, InputType]:
+    """The tensors of an input by name, or most of them."""
+    if isinstance(input_type, RecordType):
+        return {field.name: field.type for field in input_type.fields if random.random() < 0.95}
+    return {"input": input_type}
 
 
 def infer_request(random: Random, input_type: ValueType) -> tuple[str, bytes, dict[str, str]]:
@@ -147,12 +159,9 @@ def infer_request(random: Random, input_type: ValueType) -> tuple[str, bytes, di
     tensors = b""
     inputs = []
     takes_features = random.random() < 0.4
-    fields: dict[str, ValueType] = {"input": input_type}
-    if isinstance(input_type, RecordType):
-        fields = {field.name: field.type for field in input_type.fields if random.random() < 0.95}
+    fields = fields_of(random, input_type)
     for kind in [*fields, *["features"] * takes_features, *["x"] * (random.random() < 0.05)]:
         of = fields.get(kind) or InputType.parse("float64[2]")
-        assert isinstance(of, InputType)
         tensor, data = _tensor(random, kind, of)
         inputs.append(tensor)
         tensors += data

@@ -4,6 +4,7 @@ import asyncio
 from random import Random
 from typing import Any, cast
 
+from clipper.values.records import ValueType, parse_type
 from clipper.values.types import InputType
 from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.inference.tensors import DATATYPES, datatype_of
@@ -16,7 +17,7 @@ from clipper.worker.frontend.rpc.service import METHODS, Services
 from clipper.worker.frontend.rpc.statuses import STATUSES, Refused
 from clipper.worker.frontend.rpc.stream import Rest
 from clipper.worker.frontend.rpc.wire import decode, encode
-from tests.worker.frontend.inference.fuzz_infer import TYPES, Answering, serving
+from tests.worker.frontend.inference.fuzz_infer import TYPES, Answering, check_row, fields_of, serving
 from tests.worker.frontend.mutations import mutated, random_edits
 
 SIZES = [0, 1, 2, 3, 4, -1, 2**31, 2**62, -(2**63), 10_000, 10_001]
@@ -67,7 +68,7 @@ def try_call(number: int) -> None:
 
 
 async def _call(random: Random) -> None:
-    input_type = InputType.parse(random.choice(TYPES))
+    input_type = parse_type(random.choice(TYPES))
     output = random.choice([b"1", b"1.5", b"true", b"[1,2.5]", b'{"a":"\xc3\xbc"}', b'"a"', b"[[1],[2,3]]", None])
     application = Answering(input_type, random.choice([None, None, 2]), output)
     port = Port(max_connections=100)
@@ -91,18 +92,19 @@ async def _call(random: Random) -> None:
                 found = decode(RESPONSE, memoryview(ended.reply), 1 << 20)
                 assert found["model_name"] == "app" and found["outputs"], found
         for row in application.rows[before:]:
-            assert input_type.row_bytes in (None, len(row)), row
+            check_row(row, input_type)
     for _ in range(3):  # what an answer came of has ended a turn later
         await asyncio.sleep(0)
     assert port.budget.held_bytes == 0, port.budget.held_bytes
 
 
-def _request(random: Random, input_type: InputType) -> bytes:
+def _request(random: Random, input_type: ValueType) -> bytes:
     """An infer request for the type, or nearly of one."""
     inputs, raw = [], []
     is_raw = random.random() < 0.5
-    for name in ["input", *["features"] * (random.random() < 0.4), *["x"] * (random.random() < 0.05)]:
-        of = InputType.parse("float64[2]") if name == "features" else input_type
+    fields = fields_of(random, input_type)
+    for name in [*fields, *["features"] * (random.random() < 0.4), *["x"] * (random.random() < 0.05)]:
+        of = fields.get(name) or InputType.parse("float64[2]")
         tensor, data = _tensor(random, name, of, is_raw if random.random() < 0.97 else not is_raw)
         inputs.append(tensor)
         raw += data
