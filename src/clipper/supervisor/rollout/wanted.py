@@ -193,14 +193,17 @@ def fits(application: str, model: str) -> bool:
 
 
 def check_fits(application: ApplicationRecord, version: VersionRecord) -> None:
-    """Raise InvalidArgument if the application's queries cannot go to the version."""
+    """Raise InvalidArgument if the application's queries cannot go to the version, or its default is not of the type
+    that the version was deployed with. ``null`` is a default of any type: it says that there is no answer.
+    """
     if version.input_type is not None and not fits(application.input_type, version.input_type):
         raise InvalidArgument(
             f"application {application.name!r} has inputs {application.input_type}, but version {version.version!r} of "
             f"model {version.model!r} takes {version.input_type}: declare the same type for both"
         )
-    declared = version.spec.output_type or (version.output_type if version.output_is_declared else None)
-    if declared is not None and application.default_output is not None:
+    # A type that the model's file states does not bind: applications had defaults before files were asked for types.
+    declared = version.spec.output_type
+    if declared is not None and application.default_output not in (None, "null"):
         try:
             Conversion(parse_type(declared)).convert(application.default_output.encode())
         except ModelFailed as error:
