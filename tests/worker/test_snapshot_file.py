@@ -1,4 +1,4 @@
-"""What a worker keeps, and serves by when its host starts it again while no supervisor is there."""
+"""The snapshot that a worker keeps, and serves by when it is started again while no supervisor is there."""
 
 import asyncio
 import os
@@ -104,7 +104,7 @@ def test_a_restarted_one_answers_by_what_it_had_and_obeys_no_old_server() -> Non
 
         # Nobody tells it anything.
         second = RemoteWorker(system, 1, kept=str(system.folder / "kept"), restart=1, at=first)
-        second.until_logged("serves again by what it served by, of epoch 3")
+        second.until_logged("serves again by its kept snapshot, of epoch 3")
         with Client(second.port) as client:
             answer = client.ask("/app/predict", {"input": [20, 23]}).json
             assert answer["output"] == 43.0

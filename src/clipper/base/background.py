@@ -104,7 +104,7 @@ class Background(Generic[T]):
         except Exception as error:  # noqa: BLE001  of a disk, a receiver or a library: records are lost, and no more
             self.failed += records
             if self.problem is None:  # log it once, not each time
-                log.warning("cannot %(task)s, so what comes is dropped: %(error)s", {"task": self.task, "error": error})
+                log.warning("cannot %(task)s, so its input is dropped: %(error)s", {"task": self.task, "error": error})
             self.problem = f"{type(error).__name__}: {error}"
         else:
             self.done += records

@@ -67,6 +67,6 @@ def _run(start: ServerStart, timeout_s: float, *options: str) -> list[Orphan]:
         return run_program(argv, list[Orphan], timeout_s, start.environment())
     except DeadlineExceeded:
         raise DeadlineExceeded(
-            f"what the supervisor of {start.home} left could not be dealt with within {timeout_s:.0f} s: "
+            f"the processes that the supervisor of {start.home} left could not be dealt with within {timeout_s:.0f} s: "
             f"see {start.home / 'logs'}"
         ) from None

@@ -224,7 +224,7 @@ class Supervisor:
         )
         keepers = parts.keepers
         keepers.start("bounding logs", LogKeeper(self._home.logs).run)
-        keepers.start("forgetting what deleted applications learned", parts.forgetter.run)
+        keepers.start("forgetting the learned state of deleted applications", parts.forgetter.run)
         for what, run in parts.manager.keepers().items():
             keepers.start(what, run)
         artifacts = ArtifactCleaner(parts.catalog, parts.artifacts)

@@ -48,7 +48,7 @@ class SnapshotFile:
         except FileNotFoundError:
             return None
         except (OSError, ProtocolViolation) as error:
-            log.error("what this worker served by cannot be read: %(error)s", {"error": error})
+            log.error("this worker's kept snapshot cannot be read: %(error)s", {"error": error})
             return None
         return next((command for command in commands if isinstance(command, Apply)), None)
 
@@ -73,9 +73,9 @@ class SnapshotFile:
         try:
             await self.answer(kept)
         except Exception:  # any error: a file that only a supervisor can replace must not cause a crash loop
-            log.exception("what this worker served by, of epoch %(epoch)d, cannot be applied", {"epoch": epoch})
+            log.exception("this worker's kept snapshot, of epoch %(epoch)d, cannot be applied", {"epoch": epoch})
         else:
-            log.info("serves again by what it served by, of epoch %(epoch)d", {"epoch": epoch})
+            log.info("serves again by its kept snapshot, of epoch %(epoch)d", {"epoch": epoch})
 
     async def run(self) -> None:
         """Write what has changed, until cancelled."""
@@ -86,7 +86,7 @@ class SnapshotFile:
             try:
                 await asyncio.to_thread(self._write)
             except OSError as error:
-                log.error("what this worker serves by cannot be kept: %(error)s", {"error": error})
+                log.error("this worker's snapshot cannot be kept: %(error)s", {"error": error})
             await asyncio.sleep(PAUSE_PER_WRITE * (asyncio.get_running_loop().time() - began_s))
 
     def _write(self) -> None:

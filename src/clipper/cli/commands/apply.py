@@ -22,7 +22,7 @@ def apply(
         bool, typer.Option("--exit-code", help="With --dry-run or --diff: exit 2 if there is something to do.")
     ] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Delete what the file does not name, of the sections that it has.")
+        bool, typer.Option("--prune", help="Delete objects that the file does not name, in the sections that it has.")
     ] = False,
 ) -> None:
     """Give the server the models, applications and keys of a file. Parts that already match the file stay untouched."""

@@ -23,7 +23,7 @@ def backup(
     with out.progress("copying"):
         info = back_up(place, file.absolute())
     size_mb = file.stat().st_size / 1e6
-    learned = "" if info.learned else "; without what was learned, which is not in the home"
+    learned = "" if info.learned else "; without the learned state, which is not in the home"
     out.done(info, f"{place} is in {file}: {len(info.artifacts)} artifacts, {size_mb:.1f} MB{learned}")
     if info.missing:
         out.warn(

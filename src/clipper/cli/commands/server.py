@@ -177,7 +177,7 @@ def stop(server: Server) -> None:
                 wait_until_gone(find_home(server.home), pid, stopping.drain_delay_s)
     except _NO_ANSWER as error:
         start, _ = _left_by(server, error)
-        with out.progress("draining what the supervisor left"):
+        with out.progress("draining the processes that the supervisor left"):
             orphans.end(start)
     out.done({"stopped": True}, "Clipper has stopped; its models and applications are kept", "next: clipper start")
 
@@ -310,4 +310,4 @@ def dashboard(server: Server) -> None:
     source = token_for_home(home, None) if url is None else token_for_url(url, home, None)
     # After the #: a browser keeps it to itself, so it is in no log of a server or proxy.
     link = f"{(url or own).rstrip('/')}{ROOT}#token={quote(source() or '', safe='')}"
-    server.out.secret({"url": link}, link, "open it in a browser; whoever has the link has the token")
+    server.out.secret({"url": link}, link, "open it in a browser; everybody with the link has the token")

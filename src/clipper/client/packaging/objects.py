@@ -24,7 +24,7 @@ def object_members(model: object) -> tuple[Member, ...]:
     if isinstance(model, type):
         raise InvalidArgument(
             f"model is the class {model.__name__}: deploy an instance of it, or module:{model.__name__} "
-            "to have the container make one"
+            "to let the container make it"
         )
     # A dict from labels to hidden Markov models is a model too. The container checks that they are such models.
     parts = list(model.values()) if isinstance(model, dict) and model else [model]

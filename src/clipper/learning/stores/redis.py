@@ -84,7 +84,7 @@ class RedisStore:
         if not self._was_looked_at:
             if why := why_it_evicts(await self._client.info("memory")):
                 log.error(
-                    "selection store %(address)s forgets what is learned: %(reason)s",
+                    "selection store %(address)s forgets learned state: %(reason)s",
                     {"address": shown(self._url), "reason": why},
                 )
             self._was_looked_at = True

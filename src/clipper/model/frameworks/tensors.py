@@ -129,7 +129,7 @@ class Answer:
         if source.output == PROBABILITIES and PROBABILITIES not in known:
             raise ContainerFailed(
                 "a network does not say whether its outputs are probabilities: let it end in a softmax, and deploy it "
-                "without --output to be answered what it returns"
+                "without --output to get its raw outputs"
             )
         # If the names are not known now, they are looked up in what the network returns.
         asked = [] if source.output is None else [name.strip() for name in source.output.split(",")]

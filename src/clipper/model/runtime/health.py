@@ -95,6 +95,6 @@ def answer_watching(kind: int, frame_id: int, busy_us: int) -> bytes:
         return messages.encode_pong(frame_id, busy_us)
     if kind == Kind.PREDICT:
         return messages.encode_error(
-            frame_id, "this connection began with a PING, so it only watches: send batches on another one"
+            frame_id, "this connection began with a PING, so it only watches: send batches on another connection"
         )
     raise ProtocolViolation(f"caller sent a frame of kind {kind} after its HELLO: expected PREDICT or PING")

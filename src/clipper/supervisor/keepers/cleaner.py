@@ -97,7 +97,7 @@ class Forgetter:
                     self._catalog.commit(Forgotten(application_id))
             except ClipperError as error:  # the store or the registry
                 log.warning(
-                    "what %(count)d applications learned cannot be dropped now, and is tried again: %(error)s",
+                    "the learned state of %(count)d applications cannot be dropped now; it is tried again: %(error)s",
                     {"count": len(pending), "error": error},
                 )
                 await asyncio.sleep(self._retry_s)

@@ -66,7 +66,7 @@ class HandOver:
         await self._requested.wait()
 
     async def leave(self, parts: Parts) -> NoReturn:
-        log.info("this server is handed over: what runs goes on")
+        log.info("this server is handed over: its processes keep running")
         await _let_go(parts, NewEvent("server", "server", "the server is handed over to its next start"))
         self._end()
 

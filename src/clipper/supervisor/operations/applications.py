@@ -54,7 +54,7 @@ class ApplicationOperations(OfParts):
         rules.check_context(context)
         description = await self._workers.describe_policy(name, context)
         if description is None:
-            raise Unavailable(f"no query worker answered what application {name!r} has learned: see clipper status")
+            raise Unavailable(f"no query worker described what application {name!r} has learned: see clipper status")
         asked = await self._asked(name)
         problem = description.problem or _problem(asked)
         return policy_view(self._catalog.application(name).selection, context, description, problem, asked)

@@ -158,7 +158,7 @@ def test_a_restart_by_its_actor_while_this_server_might_not_act_is_found(bench: 
         await started.process.exited.wait()
         await host.clean_up("worker-0", started.process, started.control)
         assert bench.actors.keys() == {"worker-0.g1"}
-        with pytest.raises(Unavailable, match="leaves what runs on Ray alone"):
+        with pytest.raises(Unavailable, match="leaves the processes on Ray alone"):
             await host.start(start(1, 2, "10.0.0.2"))
         # It looks, and may do no more.
         finding = asyncio.ensure_future(host.regain("worker-0", node))

@@ -45,7 +45,7 @@ class Applications(Controller):
     async def remove(self, operations: Port, app: Name) -> None:
         await operations.delete_application(app)
 
-    @get("/{app:str}/policy", summary="What its policy has learned, over all or in one context")
+    @get("/{app:str}/policy", summary="Show what the policy has learned, over all queries or in a context")
     async def policy(self, operations: Port, app: Name, context: FromQuery[str | None] = None) -> LearnedPolicy:
         return await operations.describe_policy(app, context)
 
@@ -61,12 +61,12 @@ class Applications(Controller):
     ) -> Report:
         return await operations.report(app, confidence, tolerance, context, by_context)
 
-    @get("/{app:str}/contexts", summary="How many contexts it has learned in, and those with the latest feedback")
+    @get("/{app:str}/contexts", summary="Count the contexts, and list those with the latest feedback")
     async def contexts(self, operations: Port, app: Name, limit: FromQuery[int] = 100) -> Contexts:
         return await operations.list_contexts(app, limit)
 
     # In the query: a context may be any text, also one with slashes.
-    @delete("/{app:str}/contexts", summary="Forget what it has learned in one context")
+    @delete("/{app:str}/contexts", summary="Forget the learned state of a context")
     async def delete_context(self, operations: Port, app: Name, context: FromQuery[str]) -> None:
         await operations.delete_context(app, context)
 
@@ -82,7 +82,7 @@ class Applications(Controller):
         "/{app:str}/predict",
         status_code=200,
         responses={200: ANSWER},
-        summary="Try it: what the query port answers to predict",
+        summary="Predict, as the query port does",
     )
     async def predict(
         self, operations: Port, app: Name, data: Query, request: Request[Any, Any, Any], key: Key = None
@@ -93,7 +93,7 @@ class Applications(Controller):
         "/{app:str}/observe",
         status_code=200,
         responses={200: ANSWER},
-        summary="Give it feedback: what the query port answers to observe",
+        summary="Give feedback, as the query port takes it",
     )
     async def observe(
         self, operations: Port, app: Name, data: Query, request: Request[Any, Any, Any], key: Key = None

@@ -23,7 +23,7 @@ class Models(Controller):
     path = "/models"
     tags = ("models",)
 
-    @get(summary="List the models, or those named")
+    @get(summary="List the models, or the named models")
     async def list_all(self, operations: Port, name: Names = None) -> list[Model]:
         return await operations.list_models(name)
 
@@ -47,7 +47,7 @@ class Models(Controller):
     async def deployments(self, operations: Port, model: Name) -> dict[str, Deployment]:
         return await operations.list_deployments(model)
 
-    @get("/{model:str}/logs", summary="The last lines of its containers' logs")
+    @get("/{model:str}/logs", summary="Show the last lines of its containers' logs")
     async def logs(
         self,
         operations: Port,
@@ -85,7 +85,7 @@ class Replicas(Controller):
     path = "/replicas"
     tags = ("replicas",)
 
-    @get(summary="List the replicas, or those of the models named")
+    @get(summary="List the replicas, or those of the named models")
     async def list_all(self, operations: Port, model: Names = None) -> list[Replica]:
         return await operations.list_replicas(model)
 

@@ -57,7 +57,7 @@ class Server(Controller):
     async def history(self, operations: Port) -> list[Step]:
         return await operations.history()
 
-    @get("/events", summary="What happened, kept over restarts, oldest first; next is what to give as after")
+    @get("/events", summary="List events, oldest first, also those before a restart; give next as after")
     async def events(
         self,
         operations: Port,

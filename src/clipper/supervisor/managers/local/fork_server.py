@@ -217,7 +217,7 @@ class ForkServer:
         # It runs as the models' user, so its reply is checked: otherwise it could have us kill any process.
         if not isinstance(reply, Forked) or (parent_of(reply.pid), user_of(reply.pid)) != (self.pid, self._user):
             self.kill()
-            raise Unavailable(f"it says that it has forked what is no process of its own: {reply!r:.100}")
+            raise Unavailable(f"it says that it has forked a process that is not its own: {reply!r:.100}")
         self.containers += 1
         return reply.pid
 
@@ -225,9 +225,7 @@ class ForkServer:
         async with self._lock:
             message = msgspec.json.encode(request)
             if len(message) > MAX_FORK_MESSAGE_BYTES:
-                raise ContainerFailed(
-                    f"what it is started with takes {len(message)} bytes, over {MAX_FORK_MESSAGE_BYTES}"
-                )
+                raise ContainerFailed(f"its start message takes {len(message)} bytes, over {MAX_FORK_MESSAGE_BYTES}")
             with suppress(OSError):  # a fork server that has gone does not answer
                 socket.send_fds(self._channel, [message], descriptors)
             return await self._reply(ANSWER_TIMEOUT_S)

@@ -179,7 +179,7 @@ class Actors:
                     found[actor] = note
                     self._known.add(actor)
         except Unavailable as error:
-            log.info("what an earlier server left on Ray cannot be looked for: %(error)s", {"error": error})
+            log.info("processes of an earlier server on Ray cannot be looked for: %(error)s", {"error": error})
             self._may_be_more = True
         self.close_if_idle()
         return found

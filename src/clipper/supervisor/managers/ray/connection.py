@@ -76,7 +76,7 @@ class Connection:
         """
         request = make(next(self._numbers))
         if not self.may_act and not (isinstance(request, messages.Call) and request.method in messages.READS):
-            raise Unavailable("whether this server still leads is not known, so it leaves what runs on Ray alone")
+            raise Unavailable("this server may no longer lead, so it leaves the processes on Ray alone")
         process = await self._connected()
         try:
             async with asyncio.timeout(within_s):

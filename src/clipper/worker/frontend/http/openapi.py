@@ -60,7 +60,7 @@ _SCHEMAS: Json = {
         "required": ["error", "cause"],
         "properties": {
             "error": {"type": "string", "enum": sorted(STATUSES)},
-            "cause": {"type": "string", "description": "What was expected, what came, and what to do."},
+            "cause": {"type": "string", "description": "The message: what was expected, what came, and what to do."},
         },
     },
     "Batch": {
@@ -156,7 +156,7 @@ def frame() -> Json:
             "/health/live": {"get": {"summary": "Whether this worker answers.", "responses": _ok(None)}},
             "/health/ready": {
                 "get": {
-                    "summary": "Whether this server should be sent queries, of those applications if any are named.",
+                    "summary": "Whether this server should be sent queries, or queries for the named applications.",
                     "parameters": [
                         {
                             "name": "application",
