@@ -138,3 +138,14 @@ def test_an_output_over_the_servers_bound_fails_its_query_alone(programs: Progra
         assert server.call("GET", "/replicas")[0]["restarts"] == 0
     finally:
         server.clean_up()
+
+
+def test_a_row_of_a_table(programs: Programs, server: Server, clipper: Clipper) -> None:
+    """The example: JSON objects in, two outputs with names out."""
+    clipper.deploy("record", programs.record, language="binary")
+    clipper.create_application("rows", model="record", slo_ms=20_000)
+    rows = [{"age": 3, "job": "cook", "visits": [1, 2]}, {"age": 9.5, "job": None, "visits": []}]
+    answers = server.predict_batch("rows", rows)
+    expected = [{"label": "often", "scores": [3.0, 4.0]}, {"label": "seldom", "scores": [9.5, 0.0]}]
+    assert [answer.get("output") for answer in answers] == expected
+    assert clipper.model("record").versions[0].output_type == 'label: string{"often", "seldom"}, scores: float32[2]'
