@@ -166,6 +166,32 @@ def _read_columns(view: memoryview, start: int, rows: int, count: int) -> tuple[
 
 def _read_column(view: memoryview, start: int, rows: int) -> tuple[Column, int]:
     head, start = _take(view, start, _COLUMN.size)
+    dimensions, name_bytes = head[1], head[4] | head[5] << 8
+    named, start = _take(view, start, -(-(4 * dimensions + name_bytes) // 8) * 8)
+    # Nobody has fields of such long names, and a cache of them would take too much.
+    describe = _described if len(named) <= _KEPT_BYTES else _described.__wrapped__
+    name, of_type, has_present, written_as, size = describe(bytes(head), bytes(named))
+    present: bytes | None = None
+    if has_present:
+        bits, start = _take(view, start, -(-rows // 64) * 8)
+        present = bytes(bits[: -(-rows // 8)])
+    lengths: tuple[int, ...] | None = None
+    if size is None:
+        table, start = _take(view, start, (rows + rows % 2) * 4)
+        lengths = struct.unpack_from(f"<{rows}I", table)
+    total = rows * size if size is not None else sum(lengths or ())
+    padded, start = _take(view, start, -(-total // 8) * 8)
+    return Column(name, of_type, rows, padded[:total], lengths, present, written_as), start
+
+
+# A record's names have at most 255 bytes, and a shape 32.
+_KEPT_BYTES = 288
+
+
+# Each batch of a model begins its columns alike. A process has some models with some tens of fields each.
+@lru_cache(4096)
+def _described(head: bytes, named: bytes) -> tuple[str, InputType, int, DType, int | None]:
+    """Return a column's name, type, whether it has present bits, as which type JSON has it, and its values' size."""
     code, dimensions, has_present, written_code, name_bytes, reserved = _COLUMN.unpack(head)
     dtype, written_as = _DTYPES.get(code), _DTYPES.get(written_code)
     if dtype is None or dimensions > MAX_DIMENSIONS or has_present > 1 or reserved or not name_bytes:
@@ -176,24 +202,13 @@ def _read_column(view: memoryview, start: int, rows: int) -> tuple[Column, int]:
     if written_as not in (dtype, DType.FLOAT64 if dtype is DType.FLOAT32 else dtype):
         raise ProtocolViolation(f"a column of {dtype.label} is written as type {written_code}: expected {int(dtype)}")
     lengths_bytes = 4 * dimensions
-    named, start = _take(view, start, -(-(lengths_bytes + name_bytes) // 8) * 8)
     try:
         sizes = struct.unpack_from(f"<{dimensions}I", named)
         of_type = InputType(dtype, tuple(size or None for size in sizes))
         name = str(named[lengths_bytes : lengths_bytes + name_bytes], "utf-8")
     except (UnicodeDecodeError, InvalidArgument) as error:
         raise ProtocolViolation(f"a column's name or shape is not valid: {error}") from error
-    present: bytes | None = None
-    if has_present:
-        bits, start = _take(view, start, -(-rows // 64) * 8)
-        present = bytes(bits[: -(-rows // 8)])
-    lengths: tuple[int, ...] | None = None
-    if (size := of_type.row_bytes) is None:
-        table, start = _take(view, start, (rows + rows % 2) * 4)
-        lengths = struct.unpack_from(f"<{rows}I", table)
-    total = rows * size if size is not None else sum(lengths or ())
-    padded, start = _take(view, start, -(-total // 8) * 8)
-    return Column(name, of_type, rows, padded[:total], lengths, present, written_as), start
+    return name, of_type, has_present, written_as or dtype, of_type.row_bytes
 
 
 def _take(view: memoryview, start: int, size: int) -> tuple[memoryview, int]:
