@@ -208,7 +208,7 @@ class Scale(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Load(Struct, frozen=True):
-    """What a client of Triton sends to load or unload a model. ``parameters`` with files or a configuration are
+    """The body of a Triton client that loads or unloads a model. ``parameters`` with files or a configuration are
     refused; others are ignored."""
 
     parameters: dict[str, Any] = {}

@@ -1,1 +1,1 @@
-"""Turns the JSON of one input into its row: for a worker's queries, and for the supervisor's samples."""
+"""Turns the JSON of an input into its row: for a worker's queries, and for the supervisor's samples."""

@@ -19,8 +19,8 @@ class Marks(NamedTuple):
     """The brackets, commas and colons of a piece that are outside of strings.
 
     Attributes:
-        places: where they are in the piece.
-        kinds: what each is: ``OPEN``, ``CLOSE`` or ``SEPARATOR``.
+        places: their places in the piece.
+        kinds: the kind of each: ``OPEN``, ``CLOSE`` or ``SEPARATOR``.
         is_inside: whether the piece ends inside a string.
         is_escaped: whether it ends with a backslash that escapes the next character.
     """
@@ -32,7 +32,7 @@ class Marks(NamedTuple):
 
 
 def find_marks(piece: bytes | bytearray, is_inside: bool = False, is_escaped: bool = False) -> Marks:
-    """Return the marks of a piece. The last two arguments are those of the piece before."""
+    """Return the marks of a piece. The last two arguments are attributes of the marks of the piece before."""
     kinds = np.frombuffer(piece.translate(_KINDS), np.uint8)
     if is_escaped or b"\\" in piece:
         kinds, is_escaped = _without_escaped(kinds, is_escaped)
@@ -50,8 +50,10 @@ def find_marks(piece: bytes | bytearray, is_inside: bool = False, is_escaped: bo
 def outside_strings(
     piece: bytes | bytearray, places: Sequence[int], is_inside: bool = False, is_escaped: bool = False
 ) -> tuple[list[int], bool, bool]:
-    """Return those of the places in a piece that are outside of strings, and the last two of ``Marks``. The last two
-    arguments are those of the piece before."""
+    """Return the places in a piece that are outside of strings, and the last two attributes of ``Marks``.
+
+    The last two arguments are those attributes of the piece before.
+    """
     kinds = np.frombuffer(piece.translate(_KINDS), np.uint8)
     if is_escaped or b"\\" in piece:
         kinds, is_escaped = _without_escaped(kinds, is_escaped)
@@ -62,7 +64,7 @@ def outside_strings(
 
 
 def _without_escaped(kinds: Any, is_escaped: bool) -> tuple[Any, bool]:
-    """Clear escaped characters; also return whether the piece ends with a backslash that escapes the next one."""
+    """Clear escaped characters; return whether the piece ends with a backslash that escapes the next character."""
     kinds = kinds.copy()
     if is_escaped:
         kinds[0] = 0

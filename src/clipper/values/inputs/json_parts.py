@@ -11,13 +11,13 @@ from clipper.errors import MalformedRequest
 from clipper.values.inputs.json_marks import OPEN, SEPARATOR, find_marks
 from clipper.values.inputs.long_text import strip
 
-# Half a millisecond of work if every other character is a comma.
+# A piece takes half a millisecond if every other character is a comma.
 _PIECE_BYTES = 32 * 1024
 # More keys than any client sends. Each key costs a little before it turns out to be unknown.
 MAX_KEYS = 1000
 # Longer than any known key.
 _MAX_KEY_BYTES = 100
-# As much of a longer key is enough for a message.
+# This much of a longer key is enough for a message.
 _SHOWN_KEY_BYTES = 40
 _LONE_KEY = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"([a-z_]{1,30})"[ \t\r\n]*:')
 _DEPTHS = np.array([0, 0, 0, 1, -1, 0], np.int64)
@@ -43,7 +43,7 @@ def find_items(text: bytearray, start: int, stop: int, most: int) -> Generator[N
 
 
 def find_lone_field(text: bytearray) -> dict[str, Extent] | None:
-    """Find the field of an object that has only one, and whose value is either a string or contains none.
+    """Find the only field of an object, if its value is a string or contains none.
 
     Most bodies have this form. Return None if there may be more fields; that is not examined further.
     """
@@ -64,10 +64,10 @@ def find_lone_field(text: bytearray) -> dict[str, Extent] | None:
 def find_fields(
     text: bytearray, start: int, stop: int, most_key_bytes: int = _MAX_KEY_BYTES
 ) -> Generator[None, None, dict[str, Extent]]:
-    """Return the extents of the values of the object in ``text[start:stop]``, by key. Of equal keys, the last counts.
+    """Return the extents of the values of the object in ``text[start:stop]``, by key. The last of equal keys counts.
 
     Args:
-        most_key_bytes: the size of the longest key that is known, as JSON. Of a longer one the beginning is returned.
+        most_key_bytes: the size of the longest known key, as JSON. Of a longer key, the beginning is returned.
 
     Raises:
         MalformedRequest: the text is not an object, or has more than ``MAX_KEYS`` keys.

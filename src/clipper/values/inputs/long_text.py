@@ -53,8 +53,9 @@ class NumberPieces:
         self._parser = simdjson.Parser()
 
     def read(self, text: bytearray, start: int, stop: int) -> Row:
-        """Return the row of the input in ``text[start:stop]``; this overwrites the text. Raises MalformedRequest or
-        WrongInput as ``Reader.read``.
+        """Return the row of the input in ``text[start:stop]``; this overwrites the text.
+
+        Raises MalformedRequest or WrongInput like ``Reader.read``.
         """
         start, stop = strip(text, start, stop)
         prefix_bytes = 4 * self._type.leading_dimensions
@@ -103,7 +104,7 @@ class NumberPieces:
         return buffer
 
     def _convert_fast(self, text: bytes) -> bytes | None:
-        """Return the buffer, or None if a number is not written as its type: an integer as ``1.0``, or out of range."""
+        """Return the buffer, or None if a number lacks the form of its type: an integer ``1.0``, or out of range."""
         try:
             document: Any = self._parser.parse(text)
             wide = np.frombuffer(document.as_buffer(of_type=self._kind), "<f8" if self._kind == "d" else "<i8")
@@ -154,8 +155,9 @@ class NumberPieces:
 
 
 def read_string(text: bytearray, start: int, stop: int) -> Row:
-    """Return the UTF-8 of the JSON string in ``text[start:stop]``. Raises MalformedRequest or WrongInput as
-    ``Reader.read``.
+    """Return the UTF-8 of the JSON string in ``text[start:stop]``.
+
+    Raises MalformedRequest or WrongInput like ``Reader.read``.
     """
     row = io.BytesIO()
     for piece in _string_pieces(text, *strip(text, start, stop)):
@@ -165,8 +167,9 @@ def read_string(text: bytearray, start: int, stop: int) -> Row:
 
 
 def read_base64(text: bytearray, start: int, stop: int) -> Row:
-    """Return the bytes that the base64 in the JSON string in ``text[start:stop]`` encodes. Raises MalformedRequest or
-    WrongInput as ``Reader.read``.
+    """Return the bytes that the base64 in the JSON string in ``text[start:stop]`` encodes.
+
+    Raises MalformedRequest or WrongInput like ``Reader.read``.
     """
     row = io.BytesIO()
     waiting, has_ended = b"", False
@@ -186,7 +189,7 @@ def read_base64(text: bytearray, start: int, stop: int) -> Row:
 
 
 def _next_comma(text: bytearray, at: int, stop: int) -> int:
-    """Return where a piece that begins ``at`` ends: at the first comma after a piece's length, or at ``stop``."""
+    """Return the end of the piece that begins ``at``: the first comma after a piece's length, or ``stop``."""
     if stop - at <= PIECE_BYTES:
         return stop
     cut = text.find(b",", at + PIECE_BYTES, at + 2 * PIECE_BYTES)
@@ -221,7 +224,7 @@ def _string_pieces(text: bytearray, start: int, stop: int) -> Iterator[bytes]:
 
 
 def next_character(text: bytes | bytearray, at: int, stop: int) -> int:
-    """Return where a piece that begins ``at`` may end: not inside an escape, a surrogate pair or a character."""
+    """Return a possible end of the piece that begins ``at``: not inside an escape, a surrogate pair or a character."""
     end = at + PIECE_BYTES
     if end >= stop:
         return stop

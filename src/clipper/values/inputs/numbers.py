@@ -1,4 +1,4 @@
-"""Turns numbers that are Python objects into a buffer: exactly, and in one operation, since a body holds many."""
+"""Turns numbers that are Python objects into a buffer: exactly, and in a single step, since a body has many."""
 
 from types import NoneType
 from typing import Any
@@ -21,9 +21,9 @@ def pack(dtype: DType, values: list[Any], first: int = 0, null_is_nan: bool = Fa
     """Return the buffer of these values. ``1`` and ``1.0`` are the same number in any dtype.
 
     Args:
-        dtype: type of the elements.
+        dtype: the type of the elements.
         values: numbers, or any other JSON values, which are refused.
-        first: position of the first value in the input, for messages.
+        first: the position of the first value in the input, for messages.
         null_is_nan: whether null is NaN among floats.
 
     Raises:

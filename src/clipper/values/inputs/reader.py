@@ -1,8 +1,8 @@
-"""Turns the JSON of one input into its row: the raw buffer that containers get and the cache compares.
+"""Turns the JSON of an input into its row: the raw buffer that containers get and the cache compares.
 
 simdjson converts numbers from JSON text to a buffer without making Python objects. Shapes are checked on the text: the
 brackets and commas that remain of a nested array without its numbers must be exactly those of the declared shape.
-Whatever the fast way refuses is read again by the slow way, which finds out what is wrong.
+An input that the fast way refuses is read again by the slow way, which finds out what is wrong.
 """
 
 import base64
@@ -22,11 +22,13 @@ _NUMBER_CHARACTERS = b"0123456789.eE+- \t\r\n"
 
 
 class Reader(Protocol):
-    """Reads inputs of one type."""
+    """Reads inputs of a type."""
 
     def read(self, text: bytes) -> bytes:
-        """Return the row of one input. ``text``: the JSON text of the input alone. Raises MalformedRequest if the text
-        is not JSON; WrongInput if not of the declared type or shape; the message says what was expected and what came.
+        """Return the row of an input. ``text``: the JSON text of the input alone.
+
+        Raises MalformedRequest if the text is not JSON, and WrongInput if it is not of the declared type or shape. The
+        message says what was expected and what came.
         """
         ...
 
@@ -36,7 +38,7 @@ class Reader(Protocol):
 
 
 def make_reader(input_type: InputType, null_is_nan: bool = False) -> Reader:
-    """Return a reader for tensors, texts or bytes of one type. ``null_is_nan``: whether null in floats is NaN."""
+    """Return a reader for tensors, texts or bytes of a type. ``null_is_nan``: whether null in floats is NaN."""
     match input_type.dtype:
         case DType.STRING:
             return StringReader()
@@ -65,7 +67,7 @@ class StringReader:
 
 
 class BytesReader:
-    """Reads a JSON string of base64; the row is what it encodes."""
+    """Reads a JSON string of base64; the row has the bytes that it encodes."""
 
     def __init__(self) -> None:
         self._decode = msgspec.json.Decoder(str).decode
@@ -110,7 +112,7 @@ class ImageReader:
 
 
 class ArrayReader:
-    """Reads any numeric type and shape by way of Python objects: slow, with exact messages.
+    """Reads any numeric type and shape through Python objects: slowly, with exact messages.
 
     Booleans are ``true`` and ``false``, or 1 and 0.
     """

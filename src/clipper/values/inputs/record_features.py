@@ -12,22 +12,23 @@ from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.records import Field, RecordType
 from clipper.values.types import MAX_FEATURES, DType
 
-# In place of names: all fields.
+# The word that means all fields, in place of names.
 ALL_FIELDS = "input"
 
 
 class RecordFeatures:
-    """Makes the features of a record from its row. A missing value is zeros.
+    """Makes the features of a record from its row. A missing value becomes zeros.
 
     Attributes:
-        names: of each feature: ``age``, ``job=smith``, ``scores[0]``.
+        names: the name of each feature: ``age``, ``job=smith``, ``scores[0]``.
     """
 
     def __init__(self, record: RecordType, chosen: str) -> None:
-        """``chosen``: names of fields, as ``--features`` has them, or ``input`` for all.
+        """Choose the features. ``chosen``: names of fields in the form of ``--features``, or ``input`` for all.
 
         Raises:
-            InvalidArgument: there is no such field, one is not numbers or categories, or there are too many features.
+            InvalidArgument: there is no such field, a field has no numbers or categories, or there are too many
+                features.
         """
         self._rows = RecordRows(record)
         wanted = list(record.names) if chosen == ALL_FIELDS else field_names(chosen)
@@ -59,14 +60,16 @@ class RecordFeatures:
             if value is not None:
                 numbers = make(value)
                 features[first : first + len(numbers)] = numbers
-        # A linear policy would lose all that it knows to one NaN.
+        # A single NaN would make a linear policy lose all that it knows.
         features[~np.isfinite(features)] = 0.0
         return features.tobytes()
 
 
 def field_names(text: str) -> list[str]:
-    """Split ``age, income`` at its commas; a name with a comma is in double quotes. Raises InvalidArgument if a name is
-    empty, or comes twice."""
+    """Split ``age, income`` at its commas; a name with a comma is in double quotes.
+
+    Raises InvalidArgument if a name is empty, or comes twice.
+    """
     names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
     if not all(names) or len(set(names)) != len(names) or not names:
         raise InvalidArgument(f"{text[:100]!r} is no list of fields: expected names with commas between them")
@@ -94,7 +97,7 @@ def _maker(field: Field, count: int) -> Callable[[Any], Any]:
     """Return a function from a row's value of the field to numbers."""
     dtype = field.type.dtype
     if field.categories:
-        # As a row has them: a text is UTF-8.
+        # The categories in the form of a row, in which a text is UTF-8.
         places = {
             value.encode() if dtype is DType.STRING and isinstance(value, str) else value: index
             for index, value in enumerate(field.categories)

@@ -1,7 +1,7 @@
-"""Turns the JSON of a record into its row: an object, or one value of each column.
+"""Turns the JSON of a record into its row: an object, or a value of each column.
 
-msgspec decodes an object into a struct that is made of the record's type, so a record takes no dictionary. What that
-refuses is read again field by field, which finds out what is wrong.
+msgspec decodes an object into a struct that is made of the record's type, so a record takes no dictionary. A text that
+msgspec refuses is read again field by field, which finds out what is wrong.
 """
 
 import base64
@@ -22,18 +22,18 @@ from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.records import MAX_FIELD_NAME_BYTES, Field, RecordType, ValueType
 from clipper.values.types import DType
 
-# A name in JSON, all of it in escapes and in quotes.
+# The longest name in JSON, all of it in escapes, with quotes.
 _MAX_KEY_BYTES = 6 * MAX_FIELD_NAME_BYTES + 2
-# The rows of a request may have defaults and zeros in place of missing tensors: much more than their text has.
+# The largest rows of a request. They may have defaults and zeros for missing tensors: much more than their text has.
 MAX_ROWS_BYTES = 64 * 1024 * 1024
 # msgspec's structs cannot have such a name, and neither have tables that people train on.
 _NO_STRUCT_NAME = frozenset('"\\').union(map(chr, range(0x20)))
-# How much of the fields a message has.
+# The most characters and fields in a message.
 _SHOWN_CHARACTERS, _SHOWN_FIELDS = 200, 20
 
-# Reading so many values one by one, or making rows of so many that were read, takes about a millisecond.
+# To read the first number of values one by one, or to make rows of the second, takes about a millisecond.
 _STEP_ITEMS, _STEP_VALUES = 500, 5_000
-# What a value that msgspec or a converter does not take ends with.
+# The errors of msgspec or a converter that does not take a value.
 _NOT_QUICK = (
     DecodeError,
     UnicodeError,
@@ -60,10 +60,10 @@ _QUICK_TYPES: Mapping[DType, Any] = {
 
 
 class FieldReader:
-    """Reads the values of one field. A value is as ``RecordRows`` takes it; None is a missing one.
+    """Reads the values of a field, in the form that ``RecordRows`` takes; None is a missing value.
 
     Attributes:
-        absent: the value of a record without the field; only if it is not required.
+        absent: the value of a record without the field, if it is not required.
     """
 
     def __init__(self, field: Field, null_is_nan: bool = False) -> None:
@@ -75,7 +75,7 @@ class FieldReader:
         self._array = ArrayReader(field.type, null_is_nan)
         self._is_image = dtype is DType.UINT8 and field.type.row_bytes is not None
         self._pack = struct.Struct("<f" if dtype is DType.FLOAT32 else "<d").pack
-        # From a category's value in JSON to that of a row.
+        # The value of a category in a row, by its value in JSON.
         self.categories: Mapping[Any, Any] = {value: self._converted(value) for value in field.categories}
         self._kinds = set(map(type, self.categories))
         self.absent: Any = None
@@ -90,7 +90,7 @@ class FieldReader:
         if value is None and self.field.is_nullable:
             return None
         if self.categories:
-            # In Python true is 1, and in JSON it is not.
+            # In Python, true equals 1; in JSON it does not.
             if isinstance(value, (str, int, float)) and isinstance(value, bool) == (self.dtype is DType.BOOL):
                 found = self.categories.get(value, self)
                 if found is not self:
@@ -122,14 +122,16 @@ class FieldReader:
             if kind is not float and kind is not int:
                 raise ValueError
             number = float(value)
-            self._pack(number)  # raises OverflowError for what is too large for a float32
+            self._pack(number)  # raises OverflowError for a number too large for a float32
             return number
         pack(self.dtype, [value])
         return bool(value) if self.dtype is DType.BOOL else int(value)
 
     def read_long(self, text: bytearray, start: int, stop: int) -> Generator[None, None, Any]:
-        """Return the value in ``text[start:stop]``, in steps; this may overwrite the text. Raises MalformedRequest or
-        WrongInput."""
+        """Return the value in ``text[start:stop]``, in steps; this may overwrite the text.
+
+        Raises MalformedRequest or WrongInput.
+        """
         if stop - start <= SHORT_TEXT_BYTES:
             return self.take(_parsed(bytes(text[start:stop])))
         if self._is_scalar or self.categories:
@@ -140,8 +142,10 @@ class FieldReader:
             raise WrongInput(f"{self._title}: {error}") from error
 
     def quick(self) -> tuple[Any, Any, Callable[[Any], Any] | None]:
-        """Return as what msgspec decodes the value in a struct; the default there, or ``NODEFAULT``; and what makes the
-        value of a row of it, if anything must. That function may raise any error; ``take`` has the message."""
+        """Return msgspec's type of the value in a struct, its default there or ``NODEFAULT``, and any converter.
+
+        The converter makes the value of a row. It may raise any error; ``take`` has the message.
+        """
         field, dtype = self.field, self.dtype
         convert: Callable[[Any], Any] | None = None
         if field.type.shape:
@@ -161,8 +165,10 @@ class FieldReader:
         return of_type, Raw(default) if of_type is Raw else msgspec.json.decode(default, type=of_type), convert
 
     def read_column(self, text: bytearray, start: int, stop: int, most: int) -> Generator[None, None, list[Any]]:
-        """Return the values of the list in ``text[start:stop]``, at most ``most`` and one, in steps; this may overwrite
-        the text. Raises MalformedRequest or WrongInput."""
+        """Return the values of the list in ``text[start:stop]``, ``most`` and one at most, in steps.
+
+        This may overwrite the text. Raises MalformedRequest or WrongInput.
+        """
         if stop - start <= SHORT_TEXT_BYTES:
             listed = _parsed(bytes(text[start:stop]))
             if not isinstance(listed, list):
@@ -203,12 +209,12 @@ class FieldReader:
 
 
 class RecordReader:
-    """Reads records of one type.
+    """Reads records of a type.
 
     Args:
-        record: their type.
+        record: the records' type.
         null_is_nan: whether null in tensors of floats is NaN.
-        ignores_unknown: whether a record may have fields that the type does not have; they are ignored.
+        ignores_unknown: whether a record may have fields that the type does not have, which are ignored.
 
     Raises:
         InvalidArgument: a default is not a value of its field.
@@ -245,7 +251,7 @@ class RecordReader:
         self._decode, self._decode_body = msgspec.json.Decoder(record).decode, msgspec.json.Decoder(body).decode
 
     def read(self, text: bytes) -> bytes:
-        """As ``Reader.read``."""
+        """Return the row of a record, like ``Reader.read``."""
         if self._decode is not None:
             try:
                 return self._packed(self._decode(text))
@@ -277,8 +283,10 @@ class RecordReader:
         return self.row_at(self.places_of(value), value)
 
     def places_of(self, names: Iterable[str]) -> Sequence[str | None]:
-        """Return the name of each field if it is among these names; None if it is not, and need not be. Raises
-        WrongInput."""
+        """Return the name of each field if it is among these names; None for a field that may be absent.
+
+        Raises WrongInput.
+        """
         given = set(names)
         if not self._ignores_unknown and (unknown := given - self._by_name.keys()):
             raise WrongInput(
@@ -292,8 +300,10 @@ class RecordReader:
         return [name if name in given else None for name in self.record.names]
 
     def row_at(self, places: Sequence[Any], values: Any) -> bytes:
-        """Return the row of a record. ``places``: where in ``values`` each field is; None if it is not there. Raises
-        WrongInput."""
+        """Return the row of a record. ``places``: the place of each field in ``values``; None if it is absent.
+
+        Raises WrongInput.
+        """
         return self.rows.row(
             [field.absent if place is None else field.take(values[place]) for field, place in zip(self.fields, places)]
         )
@@ -301,7 +311,7 @@ class RecordReader:
     def read_list(self, text: bytearray, start: int, stop: int, places: Sequence[int | None], width: int) -> Row:
         """Return the row of the list of values in ``text[start:stop]``, in steps; this may overwrite the text.
 
-        ``places``: as in ``row_at``. ``width``: the length of the list. Raises MalformedRequest or WrongInput.
+        ``places``: see ``row_at``. ``width``: the length of the list. Raises MalformedRequest or WrongInput.
         """
         if stop - start <= SHORT_TEXT_BYTES:
             values = _parsed(bytes(text[start:stop]))
@@ -318,7 +328,7 @@ class RecordReader:
         return self.rows.row(found)
 
     def read_long(self, text: bytearray, start: int, stop: int) -> Row:
-        """As ``Reader.read_long``."""
+        """Return the row of a record in steps, like ``Reader.read_long``."""
         extents = yield from self._extents(text, start, stop, "input")
         values: list[Any] = []
         for field, place in zip(self.fields, self.places_of(extents)):
@@ -383,7 +393,7 @@ def reader_of(input_type: ValueType, null_is_nan: bool = False, ignores_unknown:
 
 
 def check_rows_bytes(size_bytes: int) -> None:
-    """Raises TooLarge if the rows of a request take more than ``MAX_ROWS_BYTES`` together."""
+    """Raise TooLarge if the rows of a request take more than ``MAX_ROWS_BYTES`` together."""
     if size_bytes > MAX_ROWS_BYTES:
         raise TooLarge(
             f"the records of the request take over {MAX_ROWS_BYTES} bytes with their defaults and missing tensors: "

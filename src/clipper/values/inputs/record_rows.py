@@ -1,8 +1,8 @@
 """The row of a record: the buffer that the cache compares, and from which a batch's columns are made.
 
 A row is a fixed part, followed by the texts, bytes and tensors of open shapes one after another. The fixed part has the
-bits that say which nullable fields are there, the other fields, and the sizes of what follows: so one
-``struct`` packs it, and numpy takes a field out of a batch's rows in one step.
+bits of the nullable fields that are present, the fields of fixed size, and the sizes of the parts that follow. So a
+``struct`` packs it, and numpy takes a field out of a batch's rows in a step.
 """
 
 import struct
@@ -17,7 +17,7 @@ from clipper.values.columns import Column
 from clipper.values.records import RecordType
 from clipper.values.types import DType
 
-# Up to so many rows are cut by Python: numpy's call for each field costs as much as cutting so many rows.
+# Python cuts up to this many rows: numpy's call for each field costs as much as cutting them.
 _FEW_ROWS = 8
 _CODES = {DType.INT32: "i", DType.INT64: "q", DType.FLOAT32: "f", DType.FLOAT64: "d", DType.UINT8: "B", DType.BOOL: "?"}
 
@@ -26,9 +26,9 @@ class Cut(NamedTuple):
     """The values of a batch by field.
 
     Attributes:
-        payloads: of each field in order, as ``Column.payload``.
-        lengths: by the index of a field whose values have a size of their own: each size, as a little-endian u32.
-        present: by the index of a field with a missing value: as ``Column.present``.
+        payloads: the ``Column.payload`` of each field, in order.
+        lengths: the sizes, as little-endian u32, by the index of a field whose values have sizes of their own.
+        present: the ``Column.present`` by the index of a field with a missing value.
     """
 
     payloads: list[bytes]
@@ -37,7 +37,7 @@ class Cut(NamedTuple):
 
 
 class RecordRows:
-    """Makes rows of one type of record, and reads them.
+    """Makes rows of a type of record, and reads them.
 
     A value is a Python number if its field is a number; else the bytes of a row of the field's type: UTF-8, raw bytes,
     or elements in C order, after their own dimensions if ``InputType.leading_dimensions`` says so. None is a missing
@@ -65,23 +65,23 @@ class RecordRows:
             cells.append(f"{size}s")
             formats.append((f"{index}", form))
         self._head = struct.Struct("<" + "".join(codes))
-        # The bytes of each field, or of the size of what follows, and their places in the order of the fields.
+        # The bytes of each field, or of the size of a part that follows, and their places in the order of the fields.
         self._cells = struct.Struct("<" + "".join(cells))
         self._table = np.dtype(formats)
         places = {index: place for place, index in enumerate((*self._fixed, *self._variable), 1)}
         self._in_order = itemgetter(*(places[index] for index in range(len(fields))), 0)
         self._no_bit_missing = ((1 << len(self._nullable)) - 1).to_bytes(self._bits_bytes, "little")
         self._names = [f"{index}" for index in range(len(fields))]
-        # What stands for a missing value of each field.
+        # The bytes of a missing value of each field.
         self._absent = [b"" if field.type.row_bytes is None or field.type.shape else 0 for field in fields]
         self._take_fixed, self._take_variable = _taker(self._fixed), _taker(self._variable)
         self._take_nullable = _taker(self._nullable)
-        # The sizes of what follows, at the end of the fixed part.
+        # The sizes of the parts that follow, at the end of the fixed part.
         self._sizes = struct.Struct(f"<{len(self._variable)}I")
         self._is_plain = not self._nullable and not self._variable
 
     def row(self, values: Sequence[Any]) -> bytes:
-        """Return the row of a record. ``values``: of each field in order.
+        """Return the row of a record. ``values``: the values of the fields in order.
 
         Raises:
             struct.error, OverflowError, TypeError: a value is not of its field's type.
@@ -143,7 +143,7 @@ class RecordRows:
         return Cut(payloads, lengths, _NONE_MISSING if are_all_there else self._present(bits, count))
 
     def _present(self, bits: bytes, rows: int) -> dict[int, bytes]:
-        """Return the bits of each field with a missing value. ``bits``: those of each row, one after another."""
+        """Return the bits of each field with a missing value. ``bits``: the bits of the rows, one after another."""
         by_row = np.frombuffer(bits, np.uint8).reshape(rows, self._bits_bytes)
         by_field = np.unpackbits(by_row, axis=1, count=len(self._nullable), bitorder="little")
         packed = np.packbits(by_field, axis=0, bitorder="little")

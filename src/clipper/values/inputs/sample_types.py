@@ -1,4 +1,4 @@
-"""Finds the type of the records that a sample is."""
+"""Finds the type of the records in a sample."""
 
 import json
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from clipper.values.types import DType, InputType
 
 
 def sample_rows(sample: Any) -> list[dict[str, Any]]:
-    """Return the records that a sample is; none if it is the input of a model that takes no records."""
+    """Return the records in a sample; none if it is the input of a model that takes no records."""
     rows = [sample] if isinstance(sample, dict) else sample
     are_records = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
     return rows if are_records else []
 
 
 def sample_type(text: str) -> str | None:
-    """Return the record that a sample's JSON is, without fields whose type it does not show; None if it is no record.
+    """Return the record type of a sample's JSON, without fields whose type is not shown; None if it is no record.
 
     A number is a float64, since the next may be one.
     """
@@ -35,7 +35,7 @@ def _field(name: str, values: Sequence[Any]) -> Field | None:
 
 
 def _type_of(value: Any) -> InputType | None:
-    """Return the type of a value; None if it has none that a field can have."""
+    """Return the type of a value; None if no field can have it."""
     if isinstance(value, list):
         inner = {_type_of(each) for each in value}
         only = inner.pop() if len(inner) == 1 else None

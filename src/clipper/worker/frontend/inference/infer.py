@@ -1,4 +1,4 @@
-"""``POST /v2/models/{app}/infer``: each row of the request's tensors is a query."""
+"""Answers ``POST /v2/models/{app}/infer``: each row of the request's tensors is a query."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -21,7 +21,8 @@ from clipper.worker.frontend.predict_request import Request
 from clipper.worker.selection.application import Application
 from clipper.worker.selection.query import Asker, Source
 
-# Remembered JSON of requests with binary tensors. A client sends one or a few; a client that varies it fills this up.
+# Remembered JSON of requests with binary tensors. Most clients send one or a few forms; a client that varies it fills
+# the memory up.
 MAX_PLANS = 256
 MAX_PLAN_BYTES = 2048
 # Copying a row of this size from the body takes a tenth of a millisecond.
@@ -34,7 +35,7 @@ class Codec(Protocol):
     def usual(
         self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm, tensors: OutputTensors
     ) -> bytes | None:
-        """Encode the usual answer to one row, which is fast; return None for others."""
+        """Encode the usual answer to a row, which is fast; return None for other answers."""
 
     def encode(
         self,
@@ -44,11 +45,11 @@ class Codec(Protocol):
         form: AnswerForm,
         tensors: OutputTensors,
     ) -> Parts:
-        """Encode any answer in parts, in steps of a few milliseconds at most; a head is in the first."""
+        """Encode any answer in parts, in steps of a few milliseconds at most; the first part has the head, if any."""
 
 
 class HttpCodec:
-    """Encodes answers as HTTP responses. ``name`` is the application's."""
+    """Encodes answers as HTTP responses. ``name`` is the application's name."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -76,9 +77,9 @@ class HttpCodec:
 
 
 class Infer:
-    """Handles one application's infer calls, for all heads."""
+    """Handles an application's infer calls, for all heads."""
 
-    # Few requests get to a server and back within less. Clients of Triton's that give less mean seconds, and count on
+    # Few requests get to a server and back in less. Clients of Triton that give less mean seconds, and rely on
     # Triton, which heeds a timeout only where its model's configuration says so.
     least_timeout_us = 1000
 
@@ -194,7 +195,7 @@ class Infer:
             exchange.started = query
 
     def asker(self, exchange: Exchange, version: str | None, form: AnswerForm) -> Asker:
-        """Return what gets the answer to a request's only row."""
+        """Return the asker of a request's only row."""
         return Reply(exchange, self, version, form)
 
     def ask_all(
@@ -230,7 +231,7 @@ class Infer:
     def tensors(self, version: str | None) -> OutputTensors:
         """Return the output tensors of the version that a request names, or of all versions that a query asks.
 
-        They stay the same once they are known. Raises NotFound or WrongInput, as ``Terms.pinned``.
+        They stay the same once they are known. Raises NotFound or WrongInput like ``Terms.pinned``.
         """
         found = self._tensors.get(version)
         if found is None:
@@ -264,7 +265,7 @@ def _response(exchange: Exchange, encoded: Encoded) -> list[bytes]:
 
 
 class Call:
-    """The endpoint for infer calls with one head."""
+    """The endpoint for infer calls with the same head."""
 
     methods = ("POST",)
     error_json = staticmethod(error_json)
@@ -282,7 +283,7 @@ class Call:
 
 
 class _Row:
-    """The ``Asker`` of one row."""
+    """The ``Asker`` of a row."""
 
     __slots__ = ()
 
@@ -300,7 +301,7 @@ class _Row:
 
 
 class Reply(_Row, msgspec.Struct, gc=False, eq=False):
-    """Takes the answer to a request's only row. Like the exchange, it is not tracked by the garbage collector."""
+    """Takes the answer to a request's only row. Like the exchange, the garbage collector does not track it."""
 
     exchange: Exchange
     infer: Infer
@@ -315,7 +316,7 @@ class Reply(_Row, msgspec.Struct, gc=False, eq=False):
 
 
 class Part(_Row, msgspec.Struct, gc=False, eq=False):
-    """Takes the answer to one row of several. The protocol has no partial answers: one error fails the request."""
+    """Takes the answer to one of several rows. The protocol has no partial answers: an error fails the request."""
 
     gather: Gather
     index: int
@@ -330,9 +331,9 @@ class Part(_Row, msgspec.Struct, gc=False, eq=False):
 
 
 class Predict(Infer):
-    """``POST /v2/models/{app}/predict``: the tensors of an infer request, with the answer of a predict call.
+    """The endpoint ``POST /v2/models/{app}/predict``: an infer request's tensors, and the answer of a predict call.
 
-    An infer answer cannot say what happened to each row, and fails if one row does. This one can: each row has its own
+    An infer answer cannot say what happened to each row, and fails if a row does. In this answer, each row has its own
     query id, default and confidence, or its own error.
     """
 

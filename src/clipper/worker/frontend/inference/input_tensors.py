@@ -1,6 +1,6 @@
-"""The tensors that make up inputs: one, or one for each field of a record, and the rows that come of them.
+"""Makes the rows of inputs from tensors: a single tensor, or a tensor for each field of a record.
 
-For a record, numbers are converted as in JSON: whole ones of any size and floats, if the field has such a value.
+For a record, numbers are converted as in JSON: whole numbers of any size, and floats, if the field has such a value.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -33,27 +33,31 @@ class InputTensors(Protocol):
     """Makes inputs of tensors."""
 
     def readers(self, names: Sequence[str]) -> Mapping[str, TensorReader]:
-        """Return a reader for each of a request's tensors. ``names``: different ones. Raises WrongInput if inputs are
-        not made of these."""
+        """Return a reader for each of a request's tensors, by their distinct ``names``.
+
+        Raises WrongInput if inputs are not made of these tensors.
+        """
         ...
 
     def rows(self, found: Mapping[str, Sequence[Any]], count: int) -> Rows:
-        """Return the rows of ``count`` inputs, in steps. ``found``: what the readers returned, by the tensor's name.
-        Raises TooLarge."""
+        """Return the rows of ``count`` inputs, in steps. ``found``: the readers' results, by the tensors' names.
+
+        Raises TooLarge.
+        """
         ...
 
 
 def input_tensors(
     input_type: ValueType, must_be_finite: bool = False, null_is_nan: bool = False, ignores_unknown: bool = False
 ) -> InputTensors:
-    """Return what makes inputs of this type. The arguments are as those of ``reader_of`` and ``TensorReader``."""
+    """Return a maker of inputs of this type. The arguments are those of ``reader_of`` and ``TensorReader``."""
     if isinstance(input_type, RecordType):
         return RecordTensors(RecordReader(input_type, null_is_nan, ignores_unknown))
     return OneTensor(TensorReader(input_type, must_be_finite, null_is_nan))
 
 
 class OneTensor:
-    """Makes inputs of one tensor, whatever its name."""
+    """Makes inputs of a single tensor, whatever its name."""
 
     def __init__(self, reader: TensorReader) -> None:
         self.reader = reader
@@ -94,7 +98,7 @@ class RecordTensors:
 
 
 class FieldTensor(TensorReader):
-    """Makes values of one field of a record, as ``FieldReader`` does. NaN is a missing value, where one may be."""
+    """Makes values of a field of a record, as ``FieldReader`` does. NaN is a missing value if the field is nullable."""
 
     def __init__(self, reader: FieldReader) -> None:
         super().__init__(reader.field.type, null_is_nan=reader.null_is_nan)
@@ -179,7 +183,7 @@ class FieldTensor(TensorReader):
 
 
 class _IgnoredTensor(FieldTensor):
-    """Reads over a tensor that is no field's."""
+    """Skips a tensor that belongs to no field."""
 
     is_ignored = True
 

@@ -1,4 +1,4 @@
-"""``POST /{app}/invocations``: predict calls in the forms of MLflow's scoring server, so that its clients can ask."""
+"""Answers ``POST /{app}/invocations``: predict calls in the forms of MLflow's scoring server, for its clients."""
 
 from collections.abc import Generator, Sequence
 
@@ -24,19 +24,19 @@ from clipper.worker.selection.application import Application
 
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _EXPECTED = f"expected one of {', '.join(_FORMS)}"
-# MLflow's clients write a missing number as Python does, which is not JSON.
+# MLflow's clients write a missing number in Python's form, which is not JSON.
 _NAN = b"NaN"
-# Replacing in so much takes a millisecond or two, if it has nothing else.
+# Replacing in this many bytes takes a millisecond or two if they have nothing else.
 _PIECE_BYTES = 32 * 1024
 
 
 def error_json(code: str, cause: str) -> bytes:
-    """Return an error as MLflow's scoring server has it."""
+    """Return an error in the form of MLflow's scoring server."""
     return msgspec.json.encode({"error_code": code.upper(), "message": cause})
 
 
 class Invocations:
-    """One application's endpoint. A failure of one row fails the request, as in MLflow."""
+    """An application's endpoint. A failure of a row fails the request, as in MLflow."""
 
     methods = ("POST",)
     error_json = staticmethod(error_json)
@@ -92,8 +92,10 @@ class PredictionsCodec:
 
 
 def read_invocation(reader: Reader, body: bytes | bytearray) -> Rows:
-    """Return the rows of a body in one of MLflow's forms, in steps of a few milliseconds at most. Raises
-    MalformedRequest, WrongInput or TooLarge."""
+    """Return the rows of a body in one of MLflow's forms, in steps of a few milliseconds at most.
+
+    Raises MalformedRequest, WrongInput or TooLarge.
+    """
     text = bytearray(body)
     if b"NaN" in text:
         text = yield from _without_nan(text)

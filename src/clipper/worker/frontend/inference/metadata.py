@@ -15,16 +15,16 @@ from clipper.worker.frontend.inference.requests import FEATURES, INPUT
 from clipper.worker.frontend.inference.tensors import DATATYPES, MAX_ROWS, batch_shape, datatype_of
 
 PLATFORM = "clipper"
-# perf_analyzer takes every version in the statistics for a number, and crashes if one is not.
+# perf_analyzer takes every version in the statistics for a number, and crashes at any other version.
 STATISTICS = "statistics"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters", "model_repository")
 
-# Room in a body for the JSON or the fields that describe its tensors.
+# The room in a body for the JSON or the fields that describe its tensors.
 HEAD_BYTES = 4096
 _INPUT_FLAGS = {"format": "FORMAT_NONE", "is_shape_tensor": False, "allow_ragged_batch": False, "optional": False}
 
 Json = dict[str, Any]
-# Version to the models that have it and whether each can be queried; see ``Targets.versions``.
+# For each version, the models that have it, and whether each can be queried; see ``Targets.versions``.
 Versions = Mapping[str, Mapping[str, bool]]
 
 
@@ -58,7 +58,7 @@ def model(
 
 
 def _output(tensor: OutputTensor) -> Json:
-    """With what JSON has bytes as, and the only values that there are, such as the names of classes, as JSON."""
+    """Return an output's metadata, with the form of bytes in JSON and its only values, such as names of classes."""
     said: Json = {"name": tensor.name, "datatype": tensor.datatype, "shape": [-1, *tensor.shape]}
     parameters = dict(BASE64) if tensor.field is not None and tensor.field.type.dtype is DType.BYTES else {}
     if tensor.field is not None and tensor.field.categories:
@@ -67,7 +67,7 @@ def _output(tensor: OutputTensor) -> Json:
 
 
 def most_rows(input_type: ValueType, features_size: int | None, most_body_bytes: int) -> int:
-    """Return how many rows a request may have: as many as fit into its body as bytes, if their size is known."""
+    """Return how many rows a request may have: as many as fit as bytes into its body, if their size is known."""
     parts = [field.type for field in input_type.fields] if isinstance(input_type, RecordType) else [input_type]
     sizes = [part.row_bytes for part in parts if part.row_bytes is not None]
     if len(sizes) < len(parts):
@@ -77,8 +77,10 @@ def most_rows(input_type: ValueType, features_size: int | None, most_body_bytes:
 
 
 def config(of_model: Json, max_batch_size: int) -> Json:
-    """Return a model's configuration as Triton's clients read it, made of its metadata. Its shapes are those of one
-    row. ``max_batch_size``: see ``most_rows``."""
+    """Return a model's configuration in the form of Triton, made from its metadata. Its shapes are those of a row.
+
+    ``max_batch_size``: see ``most_rows``.
+    """
     inputs = [{**_configured(each), **_INPUT_FLAGS} for each in of_model["inputs"]]
     outputs = [{**_configured(each), "label_filename": "", "is_shape_tensor": False} for each in of_model["outputs"]]
     return {
@@ -118,12 +120,12 @@ def index(versions: Mapping[str, Versions]) -> list[Json]:
 
 
 def asked_models(asked: Mapping[str, Versions]) -> set[ModelId]:
-    """Return whose statistics ``statistics`` needs."""
+    """Return the models whose statistics ``statistics`` needs."""
     return {ModelId(each, name) for versions in asked.values() for name, models in versions.items() for each in models}
 
 
 def statistics(asked: Mapping[str, Versions], workers: Sequence[WorkerStatistics]) -> Json:
-    """Return what the workers have counted. ``asked`` has the versions of each application."""
+    """Return the workers' counts. ``asked`` has the versions of each application."""
     found: dict[tuple[str, str], list[VersionStatistics]] = {}
     for worker in workers:
         for each in worker.versions:

@@ -50,10 +50,10 @@ UNKNOWN_PATH = (
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What the fronts for REST and gRPC share.
+    """The common state of the fronts for REST and gRPC.
 
     Attributes:
-        applications: those of the snapshot in force, by name. Fronts are told when one of them changes.
+        applications: the applications of the snapshot in force, by name. Fronts are told when an application changes.
         max_body_bytes: see ``most_body_bytes``.
     """
 
@@ -89,7 +89,7 @@ class Serving:
         return Observe(application, self.taker, self.port.refused, work, self.max_body_bytes)
 
     def config(self, application: Application, version: str | None) -> metadata.Json:
-        """Return the configuration of an application, or of one running version."""
+        """Return the configuration of an application, or of a running version."""
         terms = application.terms
         most_bytes = most_body_bytes(terms, self.max_body_bytes)
         most_rows = metadata.most_rows(terms.input_type, terms.features_size, most_bytes)
@@ -112,7 +112,7 @@ class Inference:
         self.follow(serving.applications.values())
 
     def follow(self, applications: Iterable[Application], gone: Iterable[str] = ()) -> None:
-        """Serve these applications, too, by their present terms, and those of the names ``gone`` no more."""
+        """Serve these applications, too, by their present terms; no longer serve those with the names in ``gone``."""
         for name in gone:
             for known in (self._infer, self._predict, self._invocations, self._observe):
                 known.pop(name, None)
@@ -132,8 +132,10 @@ class Inference:
             self._observe[name] = self._serving.observe(application), reader
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
-        """Return the endpoint for this path and the client that sent this head; None if there is none. Raises
-        MalformedRequest, Unauthorized, Forbidden, as ``Guarded.enter``."""
+        """Return the endpoint for this path and the client that sent this head; None if there is none.
+
+        Raises MalformedRequest, Unauthorized and Forbidden like ``Guarded.enter``.
+        """
         asked = read_path(path)
         if asked is None:
             return None
@@ -143,7 +145,7 @@ class Inference:
             return self._find_of_server(asked, head)
         serving = self._serving
         application = serving.find(asked.model, asked.version)
-        if application is None or application.name not in self._infer:  # it may only begin to be served
+        if application is None or application.name not in self._infer:  # the application may only begin to be served
             return None
         endpoint: Endpoint
         match asked.kind:
@@ -161,7 +163,7 @@ class Inference:
         return serving.clients.entered(application, endpoint, head.authorizations)
 
     def why_not_found(self, path: bytes) -> str | None:
-        """Return the cause to answer if ``find`` found nothing; None if the path is not of the protocol."""
+        """Return the cause to answer if ``find`` found nothing; None if the protocol has no such path."""
         asked = read_path(path)
         if asked is not None and asked.model is not None:
             return self._serving.why_not_found(asked.model, asked.version)
@@ -208,7 +210,7 @@ class Inference:
 
 
 def model_metadata(application: Application, version: str | None) -> metadata.Json:
-    """Return the metadata of an application, or of one running version."""
+    """Return the metadata of an application, or of a running version."""
     terms = application.terms
     return metadata.model(
         application.name,
@@ -220,7 +222,7 @@ def model_metadata(application: Application, version: str | None) -> metadata.Js
 
 
 class Small:
-    """An endpoint that needs no body, or a small one."""
+    """An endpoint that needs no body, or a small body."""
 
     slo_s = float("inf")
     max_body_bytes = SHORT_TEXT_BYTES
@@ -247,7 +249,7 @@ class _IndexBody(msgspec.Struct):
 
 
 def index_of(applications: Sequence[Application]) -> Small:
-    """``POST /v2/repository/index``: lists all models, or those that are ready."""
+    """Answer ``POST /v2/repository/index``: list all models, or those that are ready."""
 
     def answer(exchange: Exchange, body: bytes | bytearray) -> None:
         try:
@@ -296,6 +298,6 @@ class StatisticsReader:
 
 
 def _once(answer: Callable[[], None]) -> Steps:
-    """Many may ask at once: each answer is made in its turn."""
+    """Answer in a step of its own, in its turn, since many may ask at once."""
     yield
     answer()

@@ -1,7 +1,7 @@
-"""Output tensors of models whose outputs have no type that could be declared or learned, by what the outputs are.
+"""Makes output tensors of models whose outputs have no type that could be declared or learned.
 
-Such as objects, lists of texts, or whole numbers beyond those of 64 bits with a sign. Their datatype is that of a
-request's rows, or BYTES of their JSON if rows have nothing in common.
+Such outputs are objects, lists of texts, or whole numbers beyond signed 64 bits, for example. Their datatype is that of
+a request's rows, or BYTES of their JSON if the rows have nothing in common.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -17,14 +17,14 @@ from clipper.worker.frontend.long_work import done
 
 # Converting this many elements takes a tenth of a millisecond.
 _PIECE = 2000
-# The first one that all whole numbers of a tensor fit into is its datatype.
+# A tensor's datatype is the first that all its whole numbers fit into.
 _INTEGERS = {"INT64": range(-(2**63), 2**63), "UINT64": range(2**64)}
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
 
 class UntypedColumn(NamedTuple):
-    """One output tensor over all rows. ``rows``: its elements in row-major order: values, or a long text of lists."""
+    """An output tensor over all rows. ``rows`` has its elements in row-major order: values, or a long text of lists."""
 
     datatype: str
     shape: tuple[int, ...]
@@ -62,7 +62,7 @@ def type_of(output: Output) -> tuple[str, tuple[int, ...]]:
 
 
 def column(outputs: Sequence[Output]) -> Generator[None, None, UntypedColumn]:
-    """Make one tensor of all rows' outputs, in steps of a few milliseconds at most.
+    """Make a tensor of all rows' outputs, in steps of a few milliseconds at most.
 
     Whole numbers become INT64, or UINT64 if one is 2^63 or more; other numbers FP64, booleans BOOL and strings BYTES.
     Nested lists become further dimensions if those of all rows have the same shape. Any other outputs become BYTES of
