@@ -32,7 +32,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("--rate",), (*NUMBER, "-1", "0")),
     **dict.fromkeys(("--query-id", "--confidence", "--tolerance"), NUMBER),
     **dict.fromkeys(("--max-in-flight", "--max-per-second", "--half-life", "--ramp"), OR_NONE),
-    **dict.fromkeys(("--max-loss-increase", "--confidence-threshold", "--features", "--waking-slo-ms"), OR_NONE),
+    **dict.fromkeys(("--max-loss-increase", "--confidence-threshold", "--waking-slo-ms"), OR_NONE),
     **dict.fromkeys(("--memory", "--cache-size", "--max-body-size", "--max-output-size", "--decision-log-size"), SIZE),
     **dict.fromkeys(("--wait", "--confidence-from", "--batching", "--manager", "--log-format", "--log-level"), CHOICE),
     **dict.fromkeys(("--docker-transport", "--framework", "--language", "--kind", "--arrivals", "--role"), CHOICE),
@@ -41,6 +41,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("predict --features", "observe --features"), JSON),
     **dict.fromkeys(("--policy-parameter", "--loss-parameter"), NAMED),
     **dict.fromkeys(("--since", "--until", "--duration", "--expires"), TIME),
+    # Any other text names fields of a record.
+    "--features": ("-1", "0", "1.5"),
     "--replicas": ("yes", "", "0", "3..1", "1..", "-1", "1.5"),
     "--grpc-port": ("yes", "", "-1", "65536", "OFF"),
     "--ray-ports": ("yes", "", "21000", "9-8"),
@@ -63,8 +65,8 @@ WRONG: dict[str, tuple[str, ...]] = {
 }
 # Texts that mean something to the server or to people, and paths that whoever opens them checks.
 FREE = frozenset(
-    "--url --query-url --host --management-host --store --placement --python --gpus --input-type "  # noqa: SIM905
-    "--output --description --data "
+    "--url --query-url --host --management-host --store --placement --python --gpus --input-type --output-type "  # noqa: SIM905
+    "--output --description --data --label-field "
     "--requirements --image --docker-base-image --docker-network --ray-address --ray-python --policy --loss --model "
     "--shadow --version --app --context --api-key --subject --who --to --replica --log --artifacts "
     "--inputs --name --json "

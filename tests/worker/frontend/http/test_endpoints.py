@@ -1,11 +1,13 @@
 """How large a body an application takes, and what a batch leaves behind."""
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from clipper.values.inputs.record_reader import reader_of
 from clipper.values.types import InputType
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.http.endpoints import FeedbackTaker, make_endpoints, most_body_bytes
@@ -52,7 +54,14 @@ class Slow:
     """An application whose queries end when the test says so."""
 
     name = "slow"
-    terms = SimpleNamespace(input_type=InputType.parse("float64"), slo_s=1.0, features_size=None, max_batch=1)
+    input_type = InputType.parse("float64")
+    terms = SimpleNamespace(
+        input_type=input_type,
+        slo_s=1.0,
+        features_size=None,
+        max_batch=1,
+        make_reader=partial(reader_of, input_type),
+    )
 
     def __init__(self) -> None:
         self.askers: list[Any] = []
