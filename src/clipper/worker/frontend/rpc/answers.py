@@ -1,4 +1,4 @@
-"""Answers to infer requests as messages."""
+"""Encodes answers to infer requests as messages."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -25,15 +25,17 @@ RESPONSE = OPEN_INFERENCE.message("ModelInferResponse")
 _OUTPUT_TENSOR = OPEN_INFERENCE.message("ModelInferResponse.InferOutputTensor")
 _NUMBERS = {field.name: field.number for field in RESPONSE.fields.values()}
 _CONTENTS = next(field.number for field in _OUTPUT_TENSOR.fields.values() if field.name == "contents")
-# Remembered types and shapes of arrays. A model has one or a few; one that varies them fills this up.
+# Remembered types and shapes of arrays. Most models have one or a few; a model that varies them fills the memory up.
 MAX_ARRAYS = 64
-# Remembered beginnings of answers: an ensemble has one for each subset of its models that answers in time.
+# Remembered beginnings of answers: an ensemble has a beginning for each subset of its models that answers in time.
 MAX_OPENINGS = 1024
 
 
 def _choices(value: object) -> dict[str, object]:
-    """A parameter's value. Of a number that is not whole also its text, since KServe's protocol has no doubles: clients
-    that know both take the last one of a oneof, which is the number, and others the text."""
+    """Return a parameter's value. A number that is not whole also has its text, since KServe's protocol has no doubles.
+
+    Clients that know both take the last of a oneof, which is the number; others take the text.
+    """
     match value:
         case bool():
             return {"bool_param": value}
@@ -48,17 +50,17 @@ def _parameter(name: str, value: object) -> bytes:
     return encode(RESPONSE, {"parameters": {name: _choices(value)}})
 
 
-@lru_cache(maxsize=1024)  # most answers have one of a few values, such as 1
+@lru_cache(maxsize=1024)  # most answers have a value among a few, such as 1
 def _confidence(value: float) -> bytes:
     return _parameter("confidence", float(value))
 
 
-# What stands in the usual answer between what differs.
+# The constant parts of the usual answer.
 _NO_DEFAULT = _parameter("default", False)
 
 
 class MessageCodec:
-    """Answers of an application as ``ModelInferResponse``, typed where a request was and else raw."""
+    """Encodes an application's answers as ``ModelInferResponse``: typed if the request was, and else raw."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -69,7 +71,7 @@ class MessageCodec:
         self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm, tensors: OutputTensors
     ) -> bytes | None:
         found = usual_output(answer, form, tensors)
-        if found is None or found.text:  # typed contents are not usual
+        if found is None or found.text:  # typed contents are rare
             return None
         source = answer.source
         opening = self._openings.get((version, source.text))
@@ -116,7 +118,7 @@ class MessageCodec:
         return [*parts, *raw]
 
     def _output(self, usual: Usual) -> bytes:
-        """All of the only output."""
+        """Return the encoded only output."""
         key = usual.datatype, usual.shape
         head = self._arrays.get(key)
         if head is None:

@@ -1,4 +1,4 @@
-"""Typed contents of tensors: the numbers and bytes that a message has in fields of their own."""
+"""Converts typed contents of tensors: the numbers and bytes that a message has in fields of their own."""
 
 from collections.abc import Generator, Iterator, Sequence
 from math import prod
@@ -31,7 +31,7 @@ FIELD_OF = {
     "BYTES": "bytes_contents",
 }
 _NUMBERS = {field.name: field.number for field in CONTENTS.fields.values()}
-# As what a field's varints are read before they are narrowed.
+# The types in which a field's varints are read before they are narrowed.
 _READ_AS = {"bool_contents": "<u8", _INTS: "<i4", "int64_contents": "<i8", _UINTS: "<u4", "uint64_contents": "<u8"}
 _MAX_VARINT_BYTES = 10
 
@@ -39,9 +39,9 @@ Binary = Generator[None, None, "bytes | memoryview"]
 
 
 def as_binary(name: str, datatype: str, shape: Sequence[int], contents: memoryview, most_bytes: int) -> Binary:
-    """Return the data of a tensor as ``raw_input_contents`` has it, in steps of a few milliseconds at most.
+    """Return the data of a tensor in the form of ``raw_input_contents``, in steps of a few milliseconds at most.
 
-    A datatype or shape that nothing can be made of gives no bytes: who looks at the tensor says why.
+    An unknown datatype or shape gives no bytes: the check of the tensor says why.
 
     Raises MalformedRequest or WrongInput if the contents are not those of such a tensor, and TooLarge if they would
     take more than ``most_bytes``.
@@ -81,7 +81,7 @@ def _texts(name: str, count: int, contents: memoryview) -> Binary:
 
 
 def _packed(name: str, wanted: str, contents: memoryview) -> Generator[None, None, memoryview]:
-    """The numbers one after another, as they are if they came in one piece, as nearly all send them."""
+    """Return the numbers one after another: unchanged if they came in one piece, as nearly all clients send them."""
     first: memoryview | None = None
     joined: bytearray | None = None
     for index, (number, wire, value) in enumerate(fields(contents)):
@@ -137,7 +137,7 @@ def _integers(name: str, field: str, datatype: Datatype, count: int, packed: mem
 
 
 def _varints(name: str, field: str, piece: np.ndarray[Any, Any], ends: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if len(ends) == int(ends[-1]) + 1:  # of one byte each
+    if len(ends) == int(ends[-1]) + 1:  # each element has a single byte
         return piece[: len(ends)].astype("<u8")
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
@@ -163,7 +163,7 @@ def _narrowed(name: str, field: str, datatype: Datatype, numbers: np.ndarray[Any
 
 
 def typed_pieces(of: Column) -> Iterator[bytes]:
-    """The other way: an output's elements as parts of ``InferTensorContents``, which may be joined."""
+    """Yield an output's elements as parts of ``InferTensorContents``, which may be joined."""
     field = _NUMBERS[FIELD_OF[of.datatype]]
     for chunk in of.chunks():
         for start in range(0, len(chunk), PIECE_ROWS):
