@@ -388,6 +388,26 @@ def test_a_query_is_tried_and_gets_feedback(screen: Screen, api: Api) -> None:
     assert api.operations.observed == [{"query_id": 1, "label": 7}]
 
 
+def test_a_record_has_a_box_for_each_field(screen: Screen, api: Api) -> None:
+    populate(api.operations, 2)
+    found = api.operations.applications["app-0001"]
+    taken = 'age: float64?, job: string, sex: string{"f", "m"}?, member: bool, visits: int64 = 1, pixels: uint8[2]'
+    api.operations.applications["app-0001"] = msgspec.structs.replace(found, input_type=taken)
+    screen.log_in(TOKEN, "applications/app-0001/try")
+    page = screen.page
+    page.get_by_label("age", exact=True).fill("")
+    page.get_by_label("job", exact=True).fill("baker")
+    page.get_by_role("combobox", name="sex").select_option("m")
+    page.get_by_label("member", exact=True).check()
+    page.get_by_label("pixels, as JSON").fill("[1, 2]")
+    expect(page.get_by_role("region", name="By tritonclient")).to_contain_text('("job", "BYTES"')
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("region", name="Output")).to_have_text("7")
+    asked = {"age": None, "job": "baker", "sex": "m", "member": True, "visits": 1, "pixels": [1, 2]}
+    assert msgspec.json.decode(api.operations.asked[-1][2]) == {"input": asked}
+    assert screen.violations() == []
+
+
 def test_a_keyboard_is_enough(screen: Screen, api: Api) -> None:
     populate(api.operations, 1)
     screen.log_in(TOKEN)

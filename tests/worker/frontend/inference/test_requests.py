@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipper.errors import MalformedRequest, RequestError
+from clipper.errors import MalformedRequest, RequestError, WrongInput
 from clipper.values.outputs.conversion import Conversion
-from clipper.values.records import parse_type
+from clipper.values.records import RecordType, parse_type
 from clipper.values.types import InputType
 from clipper.worker.frontend.inference import json_data
 from clipper.worker.frontend.inference.output_tensors import OutputTensors
@@ -168,3 +168,12 @@ def test_long_json_is_read_as_short_json_is(monkeypatch: pytest.MonkeyPatch) -> 
         assert at_once == [row.tobytes() for row in rows] == read(reader(), head, is_long=True).rows
         monkeypatch.setattr(json_data, "SHORT_TEXT_BYTES", 10)
         assert read(reader(), head).rows == at_once
+
+
+def test_a_request_has_a_tensor_of_a_field_even_if_all_may_be_missing() -> None:
+    reader = RequestReader(RecordType.parse("a: float64?, b: string?"), ignores_unknown=True)
+    other = {"name": "c", "shape": [2], "datatype": "FP64", "data": [1, 2]}
+    with pytest.raises(WrongInput, match="no tensor of an input"):
+        reader.plan(json.dumps({"inputs": [other]}).encode())
+    one = {"name": "b", "shape": [1], "datatype": "BYTES", "data": ["x"]}
+    assert reader.plan(json.dumps({"inputs": [other, one]}).encode()).rows == 1

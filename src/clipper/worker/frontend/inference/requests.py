@@ -240,7 +240,9 @@ def check_rows(order: Sequence[Announced]) -> int:
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{count} rows of {name!r}" for name, count in rows.items())
         raise WrongInput(f"request has {counts[:200]}: expected as many of each")
-    return next(iter(rows.values()), 0)
+    if not rows:
+        raise WrongInput("request has no tensor of an input: expected at least one, whose rows count the inputs")
+    return next(iter(rows.values()))
 
 
 def read_short_json(text: bytes) -> tuple[InferHead, Sequence[Described]]:
