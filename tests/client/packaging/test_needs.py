@@ -8,6 +8,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 from hypothesis import given
@@ -46,6 +47,14 @@ def test_so_does_a_joblib_file(tmp_path: Path, estimators: list[Any], compressio
     for estimator in estimators:
         joblib.dump(estimator, tmp_path / "model.joblib", compress=(compression, 3) if compression else 0)
         assert needs_of("joblib", tmp_path / "model.joblib") == ("joblib", HERE)
+
+
+@pytest.mark.parametrize("protocol", range(1, pickle.HIGHEST_PROTOCOL + 1))
+def test_an_estimator_of_named_columns_needs_pandas(tmp_path: Path, protocol: int) -> None:
+    """Its pickle does not refer to pandas, but it is asked with DataFrames."""
+    frame = pd.DataFrame({"a": [0.0, 1.0], "b": [1.0, 0.0]})
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(LinearSVC().fit(frame, [0, 1]), protocol))
+    assert needs_of("pickle", tmp_path / "model.pkl") == ("pandas", HERE)
 
 
 def test_an_object_is_looked_at_like_a_file(estimators: list[Any]) -> None:
