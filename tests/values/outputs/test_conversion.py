@@ -12,7 +12,7 @@ from clipper.errors import ModelFailed
 from clipper.values.output_arrays import OutputForm
 from clipper.values.outputs import output as output_module
 from clipper.values.outputs.conversion import Conversion, learn_type
-from clipper.values.outputs.output import Output, TypedOutput, make_array, make_record
+from clipper.values.outputs.output import Output, TypedOutput, make_array, make_record, shown
 from clipper.values.outputs.record_columns import names_of
 from clipper.values.records import parse_type
 from clipper.values.types import DType
@@ -203,3 +203,19 @@ def test_a_text_and_a_long_text_become_the_same_numbers(values: list[float], is_
 )
 def test_a_type_is_learned_from_an_output(output: Output, learned: str | None) -> None:
     assert learn_type(output) == (None if learned is None else parse_type(learned))
+
+
+@pytest.mark.parametrize(
+    ("output", "learned"),
+    [
+        (array(np.zeros(40_000), "f8"), "float64[40000]"),
+        (b"[%b1]" % (b"1," * 200_000), None),
+        (
+            record(text=b'"%b"' % (b"x" * 300_000), scores=array(np.zeros(40_000), "f8")),
+            "text: string, scores: float64[40000]",
+        ),
+        (record(texts=b"[%b1]" % (b"1," * 200_000)), None),
+    ],
+)
+def test_a_type_is_learned_from_what_is_kept_of_a_long_output(output: Output, learned: str | None) -> None:
+    assert learn_type(shown(output)) == (None if learned is None else parse_type(learned))

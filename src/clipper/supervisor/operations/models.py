@@ -223,7 +223,12 @@ class ModelOperations(OfParts):
         if deployment.input_type is not None:
             rules.checked_type(deployment.input_type)
         if deployment.output_type is not None:
-            parse_type(deployment.output_type)
+            try:
+                parse_type(deployment.output_type)
+            except InvalidArgument as error:
+                raise InvalidArgument(
+                    f"output_type is not valid: {str(error).replace('input type', 'type', 1)}"
+                ) from error
         check_replicas(deployment.replicas)
         check_ranges(deployment)
         sample = _sample_text(deployment.sample)

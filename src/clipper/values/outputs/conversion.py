@@ -357,6 +357,8 @@ def learn_type(output: Output) -> ValueType | None:
         return RecordType(tuple(fields))
     if isinstance(output, TypedOutput):
         return InputType(output.form.dtype, tuple(size or None for size in output.form.shape))
+    if not output:  # a long text of which nothing is kept
+        return None
     if is_long(output):
         marks, count, kinds = bytearray(), 0, set[type]()
         try:

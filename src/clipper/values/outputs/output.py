@@ -192,7 +192,7 @@ def shown(output: Output) -> Output:
 
 def _shown(part: Part) -> Part:
     if isinstance(part, bytes):
-        return part if len(part) <= SURELY_SHORT_BYTES else b""
+        return part if len(part) <= SURELY_SHORT_BYTES else b'""' if part.startswith(b'"') else b""
     return TypedOutput(part.form, b"", 0, True)
 
 

@@ -46,7 +46,7 @@ class OutputTyping:
             recent: an output, from which the type is learned if nothing has told it.
         """
         # Of a long text nothing is kept.
-        if self.declared is None and self._learned is None and recent is not None and bytes(recent):
+        if self.declared is None and self._learned is None and recent is not None and recent != b"":
             learned = learn_type(recent)
             self._learned = None if learned is None else Conversion(learned, is_declared=False)
         return self.declared or self._learned

@@ -27,6 +27,14 @@ def predict(inputs):
     return [np.full((int(row[0]), 2), row[1], np.float32) if row[0] >= 0 else "none" for row in inputs]
 """
 NUMBER = "def predict(inputs):\n    return [row[0] if row[0] != 7 else int(row[0]) for row in inputs]\n"
+# Outputs that are long as JSON, of which workers keep nothing but what shows their type.
+LONG = """
+import numpy as np
+
+def predict(inputs):
+    scores = np.zeros((len(inputs), 60_000), np.float32) + inputs[:, :1].astype(np.float32)
+    return {value}
+"""
 BYTES = "def predict(inputs):\n    return [bytes([int(row[0]), 0, 255]) for row in inputs]\n"
 
 
@@ -46,6 +54,12 @@ def system() -> Iterator[Serving]:
         for name, (code, text) in typed.items():
             container = started.start_container(code, name, "1", TYPE)
             models.append(model(version(container, **declared(text)), name=name))
+        for name, value in (
+            ("long", "scores"),
+            ("long_record", '{"scores": scores, "label": ["x" * 300_000] * len(inputs)}'),
+        ):
+            container = started.start_container(LONG.format(value=value), name, "1", TYPE)
+            models.append(model(version(container, input_type=TYPE), name=name))
         mean = Selection("ensemble", {"answer": "mean", "weighting": "equal"}, label_field="scores", loss="absolute")
         applications = [
             application("one", "a", input_type=TYPE),
@@ -56,6 +70,8 @@ def system() -> Iterator[Serving]:
             application("strict", "ragged", input_type=TYPE),
             application("number", "number", input_type=TYPE, default_output="0"),
             application("bytes", "bytes", input_type=TYPE),
+            application("long", "long", input_type=TYPE),
+            application("long_record", "long_record", input_type=TYPE),
         ]
         started.apply(applications, models)
         yield started
@@ -189,3 +205,16 @@ def test_bytes_are_raw_in_bytes_and_base64_in_json(client: Client) -> None:
     assert (told["data"], told["parameters"]) == (["AQD/"], {"content_type": "base64"})
     (of_model,) = get(client, "/v2/models/bytes")["outputs"]
     assert of_model["parameters"] == {"content_type": "base64"}
+
+
+@pytest.mark.parametrize("rows", [[[1.0, 0.0]], [[1.0, 0.0], [2.0, 0.0]]])
+def test_long_outputs_have_types_and_names_as_others(client: Client, rows: list[list[float]]) -> None:
+    """Also if nothing had told the type before."""
+    scores = [row[0] for row in rows for _ in range(60_000)]
+    told = [("output", "FP32", [len(rows), 60_000], scores)]
+    assert tensors(infer(client, "long", rows)) == told
+    label = ("label", "BYTES", [len(rows), 1], ["x" * 300_000] * len(rows))
+    assert tensors(infer(client, "long_record", rows)) == [("scores", *told[0][1:]), label]
+    assert [each["name"] for each in get(client, "/v2/models/long_record")["outputs"]] == ["scores", "label"]
+    asked = client.ask("/long_record/predict", {"input_batch": rows}).json["batch_predictions"]
+    assert [each["output"]["scores"][-1] for each in asked] == [row[0] for row in rows]

@@ -167,7 +167,7 @@ class OutputColumn(NamedTuple):
 
 def _shown(recent: Output | None) -> OutputTensor:
     """Return the tensor of outputs without a type, by one of them: of a long one nothing is kept."""
-    if recent is None or len(recent) > SHORT_TEXT_BYTES or not bytes(recent):
+    if not isinstance(recent, bytes) or not 0 < len(recent) <= SHORT_TEXT_BYTES:
         return ANY
     datatype, shape = type_of(recent)
     return OutputTensor(OUTPUT, datatype, shape, None)
