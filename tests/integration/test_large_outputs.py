@@ -130,7 +130,7 @@ def test_long_lists_of_texts_as_a_tensor(system: Serving, is_binary: bool) -> No
         assert (output["datatype"], output["shape"]) == ("FP64", [1, 20_000, 3])
         assert output["data"] == [number for row in expected(LISTS, 20_000) for number in row]  # type: ignore[attr-defined]
     (output,) = infer(system, OBJECTS, 15_000, is_binary=False).json["outputs"]
-    assert (output["datatype"], output["shape"]) == ("BYTES", [1])
+    assert (output["datatype"], output["shape"]) == ("BYTES", [1, 1])
     assert json.loads(output["data"][0]) == expected(OBJECTS, 15_000)
     (output,) = infer(system, TEXT, 50_000, is_binary=False).json["outputs"]
     assert output["data"] == [expected(TEXT, 50_000)]

@@ -73,7 +73,7 @@ def json_values(form: OutputForm, data: bytes, most: int) -> Iterator[list[Any]]
         if form.written_as is DType.FLOAT32:
             yield _decode(_text(part, form.written_as))
         else:
-            yield part.astype(NUMPY[form.written_as], copy=False).tolist()
+            yield _cast(part, form.written_as).tolist()
 
 
 def _array(form: OutputForm, data: bytes) -> _Array:
@@ -97,10 +97,16 @@ def _pieces(array: _Array, written_as: DType) -> Iterator[bytes]:
     yield b"]"
 
 
+def _cast(array: _Array, written_as: DType) -> _Array:
+    with np.errstate(invalid="ignore"):  # numpy warns of a NaN that signals
+        return array.astype(NUMPY[written_as], copy=False)
+
+
 def _text(array: _Array, written_as: DType) -> bytes:
     if written_as is DType.FLOAT32:
-        return _float32_text(array.ravel(), array.shape)
-    values = array.astype(NUMPY[written_as], copy=False)
+        with np.errstate(invalid="ignore"):
+            return _float32_text(array.ravel(), array.shape)
+    values = array if array.dtype == NUMPY[written_as] else _cast(array, written_as)
     return _float64_text(values) if written_as is DType.FLOAT64 else _encode(values.tolist())
 
 

@@ -10,7 +10,14 @@ from clipper.errors import ModelFailed
 from clipper.values.outputs.output import Output, TypedOutput, text_bytes
 from clipper.values.types import DType
 from clipper.worker.frontend.inference import untyped
-from clipper.worker.frontend.inference.output_tensors import OutputColumn, OutputTensor, OutputTensors, about, column
+from clipper.worker.frontend.inference.output_tensors import (
+    OutputColumn,
+    OutputTensor,
+    OutputTensors,
+    about,
+    arrays_of,
+    column,
+)
 from clipper.worker.frontend.inference.requests import OUTPUT, AnswerForm
 from clipper.worker.frontend.inference.untyped import UntypedColumn
 from clipper.worker.frontend.limits import DIRECT_BODY_BYTES
@@ -199,7 +206,8 @@ def columns(
     found: list[tuple[str, bool, Column]] = []
     for name, is_binary, tensor in asked:
         if tensor is not None and tensor.field is None and tensors.conversion is None:
-            found.append((name, is_binary, (yield from untyped.column(outputs))))
+            arrays = arrays_of(outputs)
+            found.append((name, is_binary, arrays or (yield from untyped.column(outputs))))
         else:
             found.append((name, is_binary, _column(name, tensor, answers, outputs)))
     return found

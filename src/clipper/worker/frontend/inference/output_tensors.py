@@ -214,6 +214,16 @@ def column(tensor: OutputTensor, outputs: Sequence[Output]) -> OutputColumn:
     return OutputColumn(tensor.datatype, (rows, *shape), dtype, parts)
 
 
+def arrays_of(outputs: Sequence[Output]) -> OutputColumn | None:
+    """Make a tensor of outputs without a type, if they are arrays of one type and shape; else None."""
+    arrays = [output for output in outputs if isinstance(output, TypedOutput)]
+    forms = {(array.form.dtype, array.form.shape) for array in arrays}
+    if len(arrays) < len(outputs) or len(forms) != 1:
+        return None
+    dtype, shape = forms.pop()
+    return OutputColumn(datatype_of(dtype).name, (len(arrays), *(shape or (1,))), dtype, arrays)
+
+
 def _padded(row: Part, dtype: DType, shape: tuple[int, ...]) -> TypedOutput:
     whole = np.full(shape, np.nan if dtype in FLOATS else 0, NUMPY[dtype])
     written_as = dtype
