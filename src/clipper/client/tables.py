@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from clipper.errors import InvalidArgument
 
-# Missing values of pandas that are no floats.
+# The types of pandas' missing values that are no floats.
 _MISSING = frozenset({"NAType", "NaTType"})
 
 
@@ -36,14 +36,16 @@ def columns_of(inputs: Any) -> Columns | None:
 
 
 def array_of(inputs: Any) -> Any:
-    """Return a data frame as an array of two dimensions, for an application whose inputs are lists of numbers; anything
-    else as it is."""
+    """Return a data frame as an array of two dimensions, for an application whose inputs are lists of numbers.
+
+    Other inputs are returned unchanged.
+    """
     return inputs.to_numpy() if hasattr(inputs, "columns") and hasattr(inputs, "to_numpy") else inputs
 
 
 def record_of(value: Any) -> Any:
-    """Return the record of a table's only row, or of a row of a data frame; anything else as it is."""
-    if hasattr(value, "to_dict") and hasattr(value, "index") and not hasattr(value, "columns"):  # a Series
+    """Return the record of a table's only row, or of a data frame's row; return other values unchanged."""
+    if hasattr(value, "to_dict") and hasattr(value, "index") and not hasattr(value, "columns"):  # it is a Series
         return {str(name): _plain(item) for name, item in value.to_dict().items()}
     if isinstance(value, Mapping):
         return value
@@ -56,14 +58,14 @@ def record_of(value: Any) -> Any:
 
 
 def _listed(values: Any) -> Sequence[Any]:
-    """Return a column as JSON has it. The encoder writes NaN as null."""
+    """Return a column in JSON's types. The encoder writes NaN as null."""
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
     return [_plain(value) for value in listed] if _may_have_marks(values) else listed
 
 
 def _may_have_marks(values: Any) -> bool:
-    """Whether a column may have values of pandas that JSON has not: arrays of numpy's own numbers have none."""
-    dtype = getattr(values, "dtype", None)  # those of pandas have kinds, too, and values that numpy has not
+    """Whether a column may have values of pandas that JSON lacks: arrays of numpy's own numbers have none."""
+    dtype = getattr(values, "dtype", None)  # pandas' own types have kinds, too, and values that numpy lacks
     return dtype is None or not hasattr(dtype, "isbuiltin") or dtype.kind not in "biuf"
 
 

@@ -45,7 +45,7 @@ class Histogram:
         return 0.0
 
     def curve(self, ticks_per_half: int) -> Iterator[tuple[float, float]]:
-        """Yield percentages and the values in ms that so many of the values do not exceed, up to 100 %.
+        """Yield percentages, and the value in ms that this percentage of the values does not exceed, up to 100 %.
 
         Args:
             ticks_per_half: points for each halving of the share that is left.

@@ -1,4 +1,4 @@
-"""Decides among which models a policy selects for a query, by how likely each is to answer in time."""
+"""Decides among which models a policy selects for a query, by their chances to answer in time."""
 
 from clipper.learning.mathematics.totals import Totals
 from clipper.learning.policies.policy import LEAST_CHANCE, SURE, Policy, QueryView
@@ -6,7 +6,7 @@ from clipper.learning.policies.policy import LEAST_CHANCE, SURE, Policy, QueryVi
 # The share of queries that another model answers in time if the first one fails or sheds them. It is above 0.99 in the
 # simulation; with less, a query hardly tries a model in vain, for which its user would wait.
 RESCUED = 0.9
-# A model that gives a user less than the best by at most this is left to the policy: chances are no more certain.
+# A model whose expected loss exceeds the least by at most this is left to the policy: chances are no more certain.
 HARDLY = 0.03
 
 
@@ -20,21 +20,20 @@ def candidates(
 ) -> tuple[str, ...]:
     """Return the models that a query may ask, at least one, in their order.
 
-    A policy that asks one model gets those that are sure to answer in time, and those that give the user most, or
-    hardly less. With P a model's chance and l its expected loss, the user's expected loss is
+    A policy that asks a single model gets the models that surely answer in time, and those with the least expected loss
+    for the user, or hardly more. With P a model's chance and l its expected loss, the user's expected loss is
 
         alone = P * l + (1 - P) * default_loss
         loss  = P * l + (1 - P) * ((1 - R) * default_loss + R * (the least of the others' alone))
 
-    since a model that fails or sheds the query has another one asked in its place, which is in time with a probability
-    of R = 0.9. So a full model that is much better is still asked while its chance is fair, and of models of which
-    nothing is known those with the best chance. The policy then explores and exploits among these as ever: a sleeping
-    bandit (Kleinberg, Niculescu-Mizil, Sharma: "Regret Bounds for Sleeping Experts and Bandits", 2010), whose
-    probabilities are those of the choice as made. A policy that asks all models gets those that are not awaited in
-    vain.
+    since another model is asked in place of a model that fails or sheds the query, and is in time with a probability of
+    R = 0.9. So a full model that is much better is still asked while its chance is fair; among unknown models, those
+    with the best chance are asked. The policy then explores and exploits among these as usual: a sleeping bandit
+    (Kleinberg, Niculescu-Mizil, Sharma: "Regret Bounds for Sleeping Experts and Bandits", 2010), whose probabilities
+    are those of the actual choice. A policy that asks all models gets those that are not awaited in vain.
 
     Args:
-        query: with the chances in ``in_time``.
+        query: the query, with the chances in ``in_time``.
         default_loss: the loss of what the user gets if no model answers, 0 to 1.
         rescued: R; 0 if there is no time for another model after this one.
     """

@@ -215,7 +215,7 @@ def _weighted_median(numbers: Sequence[float], weights: Sequence[float]) -> floa
 
 
 def _said(outputs: Outputs) -> Outputs:
-    """Return the outputs without null, the text of NaN and of infinity; all if there is nothing else."""
+    """Return the outputs without null, the text of NaN and infinity; all outputs if all are null."""
     if _NULL not in outputs.values():
         return outputs
     return {model: output for model, output in outputs.items() if output != _NULL} or outputs

@@ -1,4 +1,4 @@
-"""The answer of several models whose outputs have names, if it is no model's own: such as a mean."""
+"""Makes the answer of several models whose outputs have names, if it is no model's own output, such as a mean."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,14 +13,16 @@ def combined_record(
     combined: bytes,
     judged: Mapping[str, bytes],
 ) -> RecordOutput:
-    """Return an output with names: the value that the policy combined is the combined one, and each other value is the
-    weighted mean of those models that have the same names, or, where it is no number, what most of the weight says.
+    """Return an output with names, in which ``combined`` replaces the value that the policy judged.
+
+    Each other value is the weighted mean of the models with the same names; or, if it is no number, the value with the
+    most weight.
 
     Args:
-        models: all that were asked, each with its share.
-        outputs: by model, at least one.
-        combined: the policy's.
-        judged: by model, the texts that the policy combined.
+        models: all asked models, each with its share.
+        outputs: the outputs by model, at least one.
+        combined: the value that the policy combined.
+        judged: the texts that the policy combined, by model.
     """
     first = max(outputs, key=lambda model: shares[models.index(model)])
     names = outputs[first].of

@@ -1,4 +1,4 @@
-"""The model repository extension of the Open Inference Protocol, as far as it changes anything."""
+"""The calls of the Open Inference Protocol's model repository extension that change something."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from clipper.errors import ClipperError, InvalidArgument
 
 
 def _refused(_request: Request[Any, Any, Any], error: ClipperError) -> Response[dict[str, str]]:
-    """Answer an error in the protocol's form, whose clients show ``error``, with this API's ``cause`` beside it."""
+    """Answer an error in the protocol's form, whose clients show ``error``, and with this API's ``cause``."""
     body = {"error": str(error), "code": error.code, "cause": str(error)}
     return Response(body, status_code=STATUSES[error.code], media_type="application/json")
 
