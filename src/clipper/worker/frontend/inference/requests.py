@@ -22,14 +22,14 @@ from clipper.worker.frontend.inference.json_data import read_json
 from clipper.worker.frontend.inference.tensors import Tensor, TensorReader, Values, check_shape, datatype_of
 from clipper.worker.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context
 
-# Name of the model's input, and of the input with the features for a policy.
+# The names of the model's input, and of the input with the features for a policy.
 INPUT, FEATURES = "input", "features"
 OUTPUT = "output"
-# Further outputs that a request may ask for by name: one element for each row.
+# Further outputs that a request may ask for by name: an element for each row.
 COLUMNS = ("query_id", "confidence", "default", "default_reason", "models")
 # Longer than any UUID. The id is repeated in the answer.
 MAX_ID_LENGTH = 200
-# A record's fields and its features, and some more so that an error can name the unknown ones.
+# Enough for a record's fields and its features, and for unknown tensors, which an error can then name.
 MAX_TENSORS = MAX_FIELDS + 16
 _MOST_BYTES = dict.fromkeys(("id", "parameters", "outputs"), MAX_FIELD_BYTES)
 _MOST_TENSOR_BYTES = dict.fromkeys(("name", "datatype", "shape", "parameters"), MAX_FIELD_BYTES)
@@ -37,7 +37,7 @@ _EXPECTED = 'expected {"inputs": [{"name", "shape", "datatype", "data"}]}'
 
 
 class TensorHead(Struct, frozen=True):
-    """One of ``inputs``. Unknown keys are ignored, as the protocol demands."""
+    """A tensor in ``inputs``. Unknown keys are ignored, as the protocol demands."""
 
     name: str
     datatype: str
@@ -61,12 +61,12 @@ class InferHead(Struct, frozen=True):
 
 
 class Beside(Struct, frozen=True):
-    """A tensor's data that is neither in the JSON nor behind it: bytes that came apart, as in messages of gRPC."""
+    """A tensor's data outside of the JSON and the bytes behind it: separate bytes, as in messages of gRPC."""
 
     size_bytes: int
 
 
-# A tensor of a request, and its data, or where they are.
+# A tensor of a request, and its data or the place of its data.
 Described = tuple[TensorHead, Raw | Extent | Beside | None]
 _decode = msgspec.json.Decoder(InferHead).decode
 _decode_tensor = msgspec.json.Decoder(TensorHead).decode
@@ -76,9 +76,9 @@ class AnswerForm(Struct, frozen=True):
     """The form of the answer that a request asks for.
 
     Attributes:
-        outputs: name of each output that it names, and whether it is binary, in order; empty if it names none.
-        id: repeated in the answer.
-        is_binary: whether the outputs are binary, if it names none.
+        outputs: the name of each requested output, and whether it is binary, in order; empty if none is named.
+        id: the id that the answer repeats.
+        is_binary: whether the outputs are binary, if none is named.
     """
 
     outputs: tuple[tuple[str, bool], ...] = ()
@@ -87,10 +87,10 @@ class AnswerForm(Struct, frozen=True):
 
 
 class Announced(Struct, frozen=True):
-    """A tensor of a request, and where its data is.
+    """A tensor of a request, and the place of its data.
 
     Attributes:
-        binary_bytes: size of its binary data; None if the data is in the JSON.
+        binary_bytes: the size of its binary data; None if the data is in the JSON.
         data: the JSON text of the data if the JSON is short; its extent if the JSON is long.
     """
 
@@ -101,13 +101,13 @@ class Announced(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """What a request's JSON says, without the data.
+    """The content of a request's JSON, without the data.
 
     Attributes:
         rows: the number of inputs.
         order: the tensors as they come in the request.
         has_features: whether one of them has the features.
-        row_bytes: the row's size, if the whole binary data is one row as it is; else None.
+        row_bytes: the row's size, if the whole binary data is a single raw row; else None.
         is_raw: whether there is no JSON. A single BYTES element then has no length before it.
         timeout_s: the client's timeout; None if there is only the application's SLO.
     """
@@ -123,7 +123,7 @@ class Plan(Struct, frozen=True):
 
     @property
     def is_binary(self) -> bool:
-        """Whether the plan does not depend on where the JSON is, so that it can be used again."""
+        """Whether the plan does not depend on the place of the JSON, so that it can be used again."""
         return all(each.binary_bytes is not None for each in self.order)
 
 
@@ -135,13 +135,13 @@ class InferRequest(Struct, frozen=True):
 
 
 class RequestReader:
-    """Reads the infer requests of one application.
+    """Reads the infer requests of an application.
 
     Args:
-        features_size: number of features for each query; None if the application takes none.
-        least_timeout_us: less is no timeout.
-        check_output: raises WrongInput if there is no output of a name.
-        null_is_nan, ignores_unknown: as those of ``reader_of``.
+        features_size: the number of features for each query; None if the application takes none.
+        least_timeout_us: a shorter timeout counts as none.
+        check_output: raises WrongInput if there is no output of this name.
+        null_is_nan, ignores_unknown: see ``reader_of``.
     """
 
     def __init__(
@@ -165,8 +165,10 @@ class RequestReader:
         return self.plan_of(*read_short_json(text))
 
     def plan_raw(self, size_bytes: int) -> Plan:
-        """Return the plan for a request without JSON: its body is the one input, and the answer is binary. Raises
-        WrongInput if the body's size does not determine the input's shape."""
+        """Return the plan for a request without JSON: its body is the only input, and the answer is binary.
+
+        Raises WrongInput if the body's size does not determine the input's shape.
+        """
         if not isinstance(self._input, OneTensor):
             raise WrongInput("request has no JSON, and a record has a tensor for each field: expected JSON")
         reader = self._input.reader
@@ -188,21 +190,25 @@ class RequestReader:
         return Plan(1, (Announced(tensor, reader, size_bytes),), form, row_bytes=row_bytes, is_raw=True)
 
     def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
-        """Return the rows of a request, in steps of a few milliseconds at most. Raises MalformedRequest or
-        WrongInput."""
+        """Return the rows of a request, in steps of a few milliseconds at most.
+
+        Raises MalformedRequest or WrongInput.
+        """
         if plan.is_raw and plan.order[0].tensor.datatype.numpy is None:
             element = yield from plan.order[0].reader.element(plan.order[0].tensor, memoryview(body))
             return InferRequest([element], [None])
         return (yield from self.request_of(plan, (yield from read_tensors(plan.order, body, json_bytes))))
 
     def request_of(self, plan: Plan, found: dict[str, list[Any]]) -> Generator[None, None, InferRequest]:
-        """Return the rows of what was read of each tensor, by its name."""
+        """Return the request's rows. ``found``: the content of each tensor, by its name."""
         features = found.pop(FEATURES) if plan.has_features else [None] * plan.rows
         return InferRequest((yield from self._input.rows(found, plan.rows)), features)
 
     def plan_of(self, head: InferHead, found: Sequence[Described]) -> Plan:
-        """Return the plan for a request with these tensors, each with the place of its data. Raises MalformedRequest or
-        WrongInput."""
+        """Return the plan for a request with these tensors, each with the place of its data.
+
+        Raises MalformedRequest or WrongInput.
+        """
         names = [tensor.name for tensor, _ in found]
         repeated = next((name for name, count in Counter(names).items() if count > 1), None)
         if repeated is not None:
@@ -217,7 +223,7 @@ class RequestReader:
         order = tuple(announce(tensor, data, readers[tensor.name]) for tensor, data in found)
         rows = check_rows(order)
         parameters = head.parameters or {}
-        # To ignore these would lose the state that the client counts on.
+        # To ignore these parameters would lose the state that the client relies on.
         if any(map(parameters.get, ("sequence_id", "sequence_start", "sequence_end"))):
             raise WrongInput(
                 "request is part of a sequence, which is not supported: applications have contexts instead"
@@ -246,8 +252,10 @@ def check_rows(order: Sequence[Announced]) -> int:
 
 
 def read_short_json(text: bytes) -> tuple[InferHead, Sequence[Described]]:
-    """Return what short JSON says, and each tensor with its data. Raises MalformedRequest if it is not an infer
-    request."""
+    """Return the content of short JSON, and each tensor with its data.
+
+    Raises MalformedRequest if the JSON is not an infer request.
+    """
     head = _parse(text)
     if not 1 <= len(head.inputs) <= MAX_TENSORS:
         raise MalformedRequest(f"request has {len(head.inputs)} inputs: {_EXPECTED}")
@@ -255,8 +263,10 @@ def read_short_json(text: bytes) -> tuple[InferHead, Sequence[Described]]:
 
 
 def read_long_json(text: bytearray, stop: int) -> Generator[None, None, tuple[InferHead, Sequence[Described]]]:
-    """Return what long JSON in ``text[:stop]`` says, and where each tensor's data is, in steps of a few milliseconds.
-    Raises MalformedRequest if it is not an infer request."""
+    """Return the content of long JSON in ``text[:stop]``, and the place of each tensor's data.
+
+    It takes steps of a few milliseconds. Raises MalformedRequest if the JSON is not an infer request.
+    """
     fields = yield from find_fields(text, 0, stop)
     if "inputs" not in fields:
         raise MalformedRequest(f"request has no inputs: {_EXPECTED}")
@@ -284,7 +294,7 @@ def _parse(text: bytes) -> InferHead:
 
 
 def announce(head: TensorHead, data: "Raw | Extent | Beside | None", reader: TensorReader) -> Announced:
-    """Check a tensor's description, and where its data is. Raises MalformedRequest or WrongInput."""
+    """Check a tensor's description, and the place of its data. Raises MalformedRequest or WrongInput."""
     name, parameters = head.name[:100], head.parameters or {}
     check_shape(name, head.shape)
     check_supported(head)
@@ -305,7 +315,7 @@ def announce(head: TensorHead, data: "Raw | Extent | Beside | None", reader: Ten
 
 
 def check_supported(head: TensorHead) -> None:
-    """Raises WrongInput if a tensor's data are not in the request, but in memory that client and server share."""
+    """Raise WrongInput if a tensor's data is not in the request, but in memory that client and server share."""
     for unsupported in ("shared_memory_region", "classification"):
         if unsupported in (head.parameters or {}):
             raise WrongInput(f"input {head.name[:100]!r} has {unsupported}, which is not supported: expected data")
@@ -314,8 +324,10 @@ def check_supported(head: TensorHead) -> None:
 def read_tensors(
     order: Sequence[Announced], body: bytes | bytearray, json_bytes: int
 ) -> Generator[None, None, dict[str, list[Any]]]:
-    """Return what each tensor has by its name, in steps of a few milliseconds at most. Raises MalformedRequest or
-    WrongInput."""
+    """Return the content of each tensor by its name, in steps of a few milliseconds at most.
+
+    Raises MalformedRequest or WrongInput.
+    """
     at = json_bytes
     view = memoryview(body)
     announced_bytes = sum(each.binary_bytes or 0 for each in order)
@@ -348,7 +360,7 @@ def _read_data(announced: Announced, body: bytes | bytearray) -> Values:
 
 
 def context_of(parameters: dict[str, Any]) -> str | None:
-    """Raises MalformedRequest if the parameter is not a context."""
+    """Return the context in the parameters. Raises MalformedRequest if it is not a context."""
     value = parameters.get("context")
     if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
         raise MalformedRequest("the parameter context is neither a string nor a whole number")
@@ -356,7 +368,7 @@ def context_of(parameters: dict[str, Any]) -> str | None:
 
 
 def _timeout_s(value: object, least_us: int) -> float | None:
-    """Return a timeout given in microseconds, as in the protocol; 0, and less than ``least_us``, is no timeout."""
+    """Return a timeout given in microseconds, as in the protocol. 0, or less than ``least_us``, means none."""
     if value is None or value == 0:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
