@@ -12,7 +12,7 @@ import random
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -103,30 +103,32 @@ def main() -> int:
     parser.add_argument("--policies", nargs="+", default=policies)
     parser.add_argument("--rates", nargs="+", type=float, default=[90, 200, 400])
     parser.add_argument("--seconds", type=float, default=10.0, help="of one round")
+    parser.add_argument("--slower", type=int, default=1, help="all times are so many times as long, for a busy machine")
     parser.add_argument("--labels", type=float, default=1.0, help="share of the queries that get a label")
     arguments = parser.parse_args()
     end_in_order_at_sigterm()
-    models = (GOOD, QUICK)
+    slower = arguments.slower
+    models = tuple(replace(model, per_row_s=slower * model.per_row_s) for model in (GOOD, QUICK))
     with TemporaryDirectory(prefix="clipper-served-load-") as folder:
         server = servers.ClipperServer(Path(folder) / "home")
         server.start()
         try:
             deploy(server, Path(folder), models)
             pids = [worker["pid"] for worker in server.run("status")["workers"]]
-            for per_s in arguments.rates:
+            for per_s in (rate / slower for rate in arguments.rates):
                 best = possible(models, per_s)
                 print(f"{per_s:g}/s, possible {best:.3f}", flush=True)
                 for policy in arguments.policies:
                     name = f"{policy.replace('_', '-')}-{per_s:g}"
                     links = [part for model in models for part in ("--model", model.name)]
-                    options = ["--policy", policy, "--slo-ms", str(SLO_MS), "--default", "-2"]
+                    options = ["--policy", policy, "--slo-ms", str(slower * SLO_MS), "--default", "-2"]
                     server.run("app", "create", name, *links, *options)
                     before_s = sum(servers.processor_ns(pid) for pid in pids) / 1e9
                     one = Round(server.query_url, name, arguments.labels, seed=1)
-                    found = asyncio.run(one.run(per_s, arguments.seconds))
+                    found = asyncio.run(one.run(per_s, slower * arguments.seconds))
                     took_s = sum(servers.processor_ns(pid) for pid in pids) / 1e9 - before_s
                     share = found.right / found.queries
-                    cpu_us = took_s / (per_s * arguments.seconds) * 1e6
+                    cpu_us = took_s / (per_s * slower * arguments.seconds) * 1e6
                     print(
                         f"  {policy:10} {share:.3f}  {share / best:6.1%} of possible, defaults "
                         f"{found.defaults / found.queries:.2%} {dict(found.reasons) or ''}, errors {found.errors}, "

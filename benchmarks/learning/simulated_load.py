@@ -197,7 +197,7 @@ class Application:
         has_stand_ins = self.weighs_time and len(query.choice.models) == 1 and len(self.names) > 1
         if has_stand_ins and query.chance < 1.0:
             others = [self.in_time[name].alone_s() for name in self.names if name not in query.choice.models]
-            needed_s = max(LAST_CALL_TIMES * min(others), 0.002)
+            needed_s = max(LAST_CALL_TIMES * min(others), 0.1 * self.slo_s)
 
             def call(at_s: float) -> None:
                 self._go_on(query, at_s, part)

@@ -136,7 +136,7 @@ def test_a_cascade_begins_with_the_dear_model_if_that_costs_no_more(stops: float
     full = QueryView(in_time={"good": 1.0, "bad": 0.6})
     choice = policy.select(models, totals, full, random)
     assert choice.models == ("good",), "a dear model without room is asked only for what is unsure"
-    outlook = Outlook(1.0, {"bad": 0.1}, {"bad": 0.3})
+    outlook = Outlook(1.0, {"bad": 0.1}, {"bad": 0.05})
     assert not outlook.has_time_for("bad")
 
 

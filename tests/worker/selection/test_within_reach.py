@@ -181,11 +181,11 @@ def test_a_model_that_keeps_no_promise_is_left_and_found_again(tmp_path: Path) -
                 desk.models.containers["a"].take().fail("RuntimeError: broken")
             await desk.serve_until(lambda: asking.answer)
 
-        fail_numbers = list(range(1000, 1040))
-        for _ in range(40):
+        fail_numbers = list(range(1000, 1100))
+        for _ in range(100):
             await fail()
         assert application.outcomes.believed("a:1", 1.0) < 0.7
-        desk.loop.advance(0.1 * SLO_S)  # a look holds for a twentieth of the SLO
+        desk.loop.advance(0.15 * SLO_S)
         _, query = desk.ask(application, row(1))
         assert query.choice is not None and query.choice.models == ("b",)
         # It is well again, and one query in some is sent to it as well, without waiting for it.
@@ -195,7 +195,7 @@ def test_a_model_that_keeps_no_promise_is_left_and_found_again(tmp_path: Path) -
             await desk.answer(application, row(number))
         assert len(desk.models.asked["a"]) > before
         await desk.serve_until(lambda: application.outcomes.believed("a:1", 1.0) == 1.0)
-        desk.loop.advance(0.1 * SLO_S)
+        desk.loop.advance(0.15 * SLO_S)
         _, query = desk.ask(application, row(2))
         assert query.choice is not None and query.choice.models == ("a",)
         await desk.serve_until(lambda: query.done)
@@ -220,7 +220,7 @@ def test_what_the_cache_knows_needs_no_time(tmp_path: Path) -> None:
         application = await desk.application(SINGLE)
         assert (await desk.answer(application, row(0))).answer[1] == TWO["a"]
         teach(application, "a", 20 * SLO_S)
-        desk.loop.advance(0.1 * SLO_S)
+        desk.loop.advance(0.15 * SLO_S)
         desk.models.held.add("a")
         assert desk.ask(application, row(0))[0].answer == ("prediction", TWO["a"], 1.0)
         assert (await desk.answer(application, row(1))).answer[1] == TWO["b"]

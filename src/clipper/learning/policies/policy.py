@@ -46,6 +46,8 @@ Features = NDArray[np.float64]
 SURE = 0.95
 # Below this chance an answer would wait for a model in vain, more often than not.
 LEAST_CHANCE = 0.5
+# Below this chance a query does not go on to a further model. It is lower, since the query has an answer already.
+LEAST_FURTHER = 0.1
 
 FEATURE = np.dtype("<f8")
 _DTYPES: Mapping[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.numpy_code) for dtype in DType if dtype.is_numeric}
@@ -165,7 +167,7 @@ class Outlook(msgspec.Struct, frozen=True, gc=False):
 
     def has_time_for(self, model: str) -> bool:
         """Whether a model is expected to answer in time. Others are not asked, even if ``next`` says so."""
-        if self.in_time is not None and self.in_time.get(model, 1.0) < LEAST_CHANCE:
+        if self.in_time is not None and self.in_time.get(model, 1.0) < LEAST_FURTHER:
             return False
         return self.expected_s.get(model, math.inf) < self.left_s
 

@@ -49,7 +49,7 @@ class ModelQueue:
         self.input_type = parse_type(snapshot.input_type)
         self.encoder = make_encoder(self.input_type)
         self._table = cache.table() if snapshot.cache else None
-        self._turns, self.unsettled, self.flow = turns, turns.unsettled, turns.flow
+        self._turns, self.unsettled, self._flow = turns, turns.unsettled, turns.flow
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
         self._queue, self._suspects = self._scheduler.queue, self._scheduler.suspects
         self.in_time = InTime(self._scheduler)
@@ -117,7 +117,7 @@ class ModelQueue:
                 self._refuse(work)
                 return None
         else:
-            self.flow.arrivals += 1
+            self._flow.arrivals += 1
             if (is_suspect or not self._queue.push(work)) and not self._push_for_expired(work, arrival_s):
                 return None
         if table is not None:

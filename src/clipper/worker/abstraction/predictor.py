@@ -29,6 +29,7 @@ class Predictor:
 
     Attributes:
         held: the snapshot in force.
+        flow: what all queues know together of the worker's queries.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Predictor:
         self.cache = ClockCache(cache_capacity_bytes, seed)
         self.held = Holding()
         self._turns = Turns(watch, max_output_bytes)
+        self.flow = self._turns.flow
         self._node = node
         # The queues, by model and version.
         self._queues: dict[str, dict[str, ModelQueue]] = {}

@@ -147,7 +147,9 @@ class Application:
         self.trials.follow(terms.tried, self.snapshot.selection.max_loss_increase)
         self.contexts.follow_arms(terms.arms)
         has_several = len(terms.models) > 1
-        self._availability = Availability(terms, self.outcomes) if has_several else None
+        self._availability = (
+            Availability(terms, self.outcomes, self.surroundings.predictor.flow) if has_several else None
+        )
         answering.complete = answering.rescue = answering.finish
         if self._availability is not None and (terms.selector.goes_on or terms.selector.has_stand_ins):
             self.stages = self.stages or Stages(answering, self.surroundings.random)
@@ -212,8 +214,12 @@ class Application:
             totals = self.answering.totals(context)
             if totals is None:
                 self._read_then_ask(query, row, context)
-            else:
+            elif timeout_s is None or self._availability is None:
                 self._select_and_ask(query, row, totals)
+            else:  # a look at who can answer a hurried query says little of others, and they of it
+                self._availability.holds_below = 0
+                self._select_and_ask(query, row, totals)
+                self._availability.holds_below = 0
         else:
             query.failure = "no_replica", f"application {self.name} has no linked model"
             self.answering.finish(query)
@@ -222,7 +228,7 @@ class Application:
             if self.stages is not None:
                 if terms.selector.goes_on:
                     self.stages.wait(query)
-                elif not self.stages.is_watching:
+                elif self.stages.watch_timer is None:
                     self.stages.watch(self._deadlines_now, query)
         return query
 
@@ -300,16 +306,9 @@ class Application:
     def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
         terms, availability = self.terms, self._availability
         view, models = query.view(), terms.models
-        if availability is not None and availability.flow is not None:
-            is_hurried = query.deadline_s < query.arrival_s + terms.budget_s
-            if (
-                availability.flow.arrivals >= availability.holds_below
-                or query.arrival_s >= availability.holds_until_s
-                or is_hurried
-            ):
+        if availability is not None:
+            if availability.flow.arrivals >= availability.holds_below or query.arrival_s >= availability.holds_until_s:
                 availability.look(self.answering.now_s(), query.deadline_s)
-                if is_hurried:  # it says little of other queries
-                    availability.holds_below = 0
             if availability.chances is not None:
                 view, models = self._within_reach(query, row, totals, availability)
         try:

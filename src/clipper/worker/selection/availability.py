@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from clipper.values.outputs.output import Output
+from clipper.worker.abstraction.batching.flow import Flow
 from clipper.worker.selection.feedback.outcomes import Outcomes
 from clipper.worker.selection.feedback.promises import Tries
 from clipper.worker.selection.terms import Terms
@@ -16,7 +17,7 @@ from clipper.worker.telemetry.trace_context import SpanContext
 
 # Shares of the SLO for which a look holds: if all models are sure, so that one that begins to hang is noticed by then;
 # and if some have no chance at all.
-SURE_SHARE, NO_CHANCE_SHARE = 0.05, 0.01
+SURE_SHARE, NO_CHANCE_SHARE = 0.1, 0.01
 # Share of the room of the fullest model that may be queued until the next look.
 ROOM_SHARE = 0.5
 # A chance below this is none, and one above its opposite is certain.
@@ -33,7 +34,8 @@ class Availability:
             this have been queued in the worker.
     """
 
-    def __init__(self, terms: Terms, outcomes: Outcomes) -> None:
+    def __init__(self, terms: Terms, outcomes: Outcomes, flow: Flow) -> None:
+        """``flow``: the worker's, which counts the queries that are queued."""
         self._outcomes = outcomes
         # A joint answer already waits only for those that are mostly in time, and goes on asking the others.
         self._corrects = terms.selector.policy.feedback == "selected"
@@ -42,7 +44,7 @@ class Availability:
         ]
         self._none: dict[str, float] = {name: 0.0 for name in terms.models if terms.targets[name] is None}
         self._slo_s = terms.slo_s
-        self.flow = self._models[0][1].flow if self._models else None
+        self.flow = flow
         self.chances: dict[str, float] | None = None
         self.raw: dict[str, float] = {}
         self.holds_until_s, self.holds_below = -inf, 0
@@ -61,7 +63,7 @@ class Availability:
                 is_between = True
         is_sure = len(self._none) == 0 and min(chances.values(), default=1.0) > 1.0 - NO_CHANCE
         self.chances = None if is_sure else chances
-        if is_between or self.flow is None:
+        if is_between:
             self.holds_until_s = -inf
             return
         self.holds_until_s = now_s + self._slo_s * (SURE_SHARE if is_sure else NO_CHANCE_SHARE)

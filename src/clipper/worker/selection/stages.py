@@ -26,8 +26,8 @@ from clipper.worker.telemetry.trace_context import SpanContext
 LAST_CALL_TIMES = 1.2
 # Share of the SLO that must be left if the model's expected time is unknown.
 LAST_CALL_SHARE = 0.5
-# The least share of the SLO to leave to a model that is asked beside a late one: it may have to wait for its turn.
-LEAST_CALL_SHARE = 0.04
+# The least share of the SLO to leave to a model that is asked beside a late one: the machine may be busy.
+LEAST_CALL_SHARE = 0.1
 # The most queries that are moved on in a turn of the loop because their first models are late.
 MAX_CALLED = 500
 
@@ -69,7 +69,12 @@ class Further:
 
 
 class Stages:
-    """Lets an application's queries ask further models. ``latencies``: how long models take in later stages."""
+    """Lets an application's queries ask further models.
+
+    Attributes:
+        latencies: how long models take in later stages.
+        watch_timer: of ``watch``; None while no query is watched.
+    """
 
     _availability: Availability
 
@@ -84,7 +89,7 @@ class Stages:
         self._calls: list[tuple[float, int, Query]] = []
         self._timer: asyncio.TimerHandle | None = None
         # Looks for queries whose only model is nearly late, among those that wait: one timer, and nothing for a query.
-        self._watch_timer: asyncio.TimerHandle | None = None
+        self.watch_timer: asyncio.TimerHandle | None = None
 
     def follow(self, availability: Availability) -> None:
         """Go by these chances, and by the answering's terms."""
@@ -112,24 +117,22 @@ class Stages:
         if self._timer is None:
             self._timer = self._loop.call_at(calls[0][0], self._call)
 
-    @property
-    def is_watching(self) -> bool:
-        """Whether ``watch`` needs no call: it looks by itself until no query waits."""
-        return self._watch_timer is not None
-
     def watch(self, deadlines: Deadlines, query: Query) -> None:
-        """Begin to watch queries that wait for one model, to ask another beside one that is nearly late."""
+        """Begin to watch queries that wait for one model, to ask another beside one that is nearly late.
+
+        Call it if there is no ``watch_timer``: with one, it looks by itself until no query waits.
+        """
         at_s = query.deadline_s - self._most_needed_s()
-        self._watch_timer = self._loop.call_at(at_s, self._look, deadlines)
+        self.watch_timer = self._loop.call_at(at_s, self._look, deadlines)
 
     def close(self) -> None:
         """Stop: the policy no longer asks further models, or the application was removed."""
         self._calls.clear()
         self._asked.clear()
-        for timer in (self._timer, self._watch_timer):
+        for timer in (self._timer, self.watch_timer):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._watch_timer = None
+        self._timer = self.watch_timer = None
 
     def go_on(self, query: Query) -> None:
         """Ask further models, or answer: all asked models have answered or failed, or are not awaited any more."""
@@ -261,7 +264,7 @@ class Stages:
     def _look(self, deadlines: Deadlines) -> None:
         """Ask another model beside those that will be late otherwise; look again when the next ones would be."""
         now_s = self._loop.time()
-        self._watch_timer, next_s = None, math.inf
+        self.watch_timer, next_s = None, math.inf
         called = 0
         for query in deadlines.open_until(now_s + self._most_needed_s()):
             choice = query.choice
@@ -280,7 +283,7 @@ class Stages:
                 query.choice = further
                 self._ask(query, models, now_s)
         if next_s < math.inf:
-            self._watch_timer = self._loop.call_at(next_s, self._look, deadlines)
+            self.watch_timer = self._loop.call_at(next_s, self._look, deadlines)
 
     def _needed_s(self, besides: str) -> float:
         """Return the time that another model is given to answer beside one that is late."""

@@ -46,8 +46,9 @@ class InTime:
         scheduler = self._scheduler
         if due_s <= now_s:
             return 0.0, 0.0
-        row_rate, batches = 0.0, 1.0
-        first: tuple[float, ReplicaState] | None = None
+        slo_s = scheduler.slo_s
+        row_rate, best_s, first_rest_s = 0.0, inf, 0.0
+        first: ReplicaState | None = None
         rests: list[tuple[float, float]] = []
         for replica in scheduler.replicas.values():
             if replica.is_draining:
@@ -55,33 +56,33 @@ class InTime:
             if not replica.times.is_known:
                 return 1.0, inf if not replica.in_flight else 1.0
             rest_s = busy_s(replica, now_s) if replica.in_flight else 0.0
-            per_s = replica.capacity_per_s or replica.rows_per_s(scheduler.slo_s)
-            rests.append((rest_s, per_s))
-            row_rate += per_s
-            if first is None or rest_s + replica.times.one_row_s < first[0] + first[1].times.one_row_s:
-                first = rest_s, replica
+            if not replica.capacity_per_s:
+                replica.capacity_per_s = replica.rows_per_s(slo_s)
+            rests.append((rest_s, replica.capacity_per_s))
+            row_rate += replica.capacity_per_s
+            if rest_s + replica.times.one_row_s < best_s:
+                best_s, first_rest_s, first = rest_s + replica.times.one_row_s, rest_s, replica
         if first is None:
             return 0.0, 0.0
-        rest_s, replica = first
-        times = replica.times
-        ahead, head_due_s = self._ahead(due_s)
-        start_s = rest_s
-        if ahead:
-            start_s = max(rest_s, done_s(ahead, rests))
-            batches += (start_s - rest_s) / max(times.mean_s(replica.batch_limit(scheduler.slo_s)), LEAST_S)
-        margin_s = replica.margin_s(scheduler.slo_s)
+        times, queue = first.times, scheduler.queue
+        ahead, head_due_s, start_s = 0, due_s, first_rest_s
+        if queue.length or scheduler.suspects.by_name:
+            ahead, head_due_s = self._ahead(due_s)
+            start_s = max(start_s, done_s(ahead, rests))
+        margin_s = first.margin_s(slo_s)
+        left_s, head_left_s = due_s - now_s - margin_s, head_due_s - now_s - margin_s
         needed_s = max(start_s + times.mean_s(1), LEAST_S)
-        left_s = due_s - now_s - margin_s
         # All that waits goes in the next batch, which the first in the queue has to get in time.
-        together = min(ahead // len(rests) + 1, replica.limit)
-        together_s = max(rest_s + times.mean_s(together), LEAST_S)
-        slack = min(left_s / needed_s, (head_due_s - now_s - margin_s) / together_s)
+        together = min(ahead // len(rests) + 1, first.limit) if ahead else 1
+        together_s = max(first_rest_s + times.mean_s(together), LEAST_S)
         ratios = times.ratios(together)
         slow = max(2 * ratios[-1] - ratios[-2], LEAST_S)
-        if rest_s:
-            batches += 1.0
-        further = min(left_s / slow - needed_s, (head_due_s - now_s - margin_s) / slow - together_s) * row_rate + 1.0
-        return share_within(slack, ratios, batches), further
+        further = min(left_s / slow - needed_s, head_left_s / slow - together_s) * row_rate + 1.0
+        if further >= 1.0:
+            return 1.0, further
+        # Batches of about half of the SLO, of which one is in flight.
+        batches = 1.0 + (first_rest_s > 0.0) + 2.0 * (start_s - first_rest_s) / slo_s
+        return share_within(min(left_s / needed_s, head_left_s / together_s), ratios, batches), further
 
     @property
     def is_idle(self) -> bool:

@@ -12,7 +12,10 @@ import msgspec
 
 RANGES = 5
 # Queries that a mean is over: old ones say little of how a version is now.
-QUERIES = 32
+QUERIES = 64
+# A chance is corrected to no less than this share of it: a worker that had no processor for a moment missed all that
+# was in flight, and a model that is believed to have no chance at all could not even stand in for another one.
+LEAST_SHARE = 0.1
 # How much of a correction that keeps queries away fades with each query that asks for it: without that, a version that
 # is passed over would never be known to be well again.
 FADES = 1.0 / 256.0
@@ -57,7 +60,7 @@ class Promises:
             return chance
         if difference < 0.0:
             found.in_time -= FADES * difference
-        return min(max(chance + difference, 0.0), 1.0)
+        return min(max(chance + difference, LEAST_SHARE * chance), 1.0)
 
     def _range(self, chance: float) -> _Range:
         return self._ranges[min(int(chance * RANGES), RANGES - 1)]
