@@ -1,7 +1,7 @@
-"""Converts outputs to the type that a version's outputs have, where that loses nothing.
+"""Converts outputs to the type of a version's outputs if that loses nothing.
 
 - A whole number becomes a float, and a float a whole number, a float64 a float32 and an int64 an int32, if its value is
-  kept. In a text, a number may also be the shortest one whose nearest float32 it is. Truth values are no numbers.
+  kept. In a text, a number may also be the shortest number that rounds to a float32. Booleans are no numbers.
 - NaN and infinities are values of floats. In a text, NaN is ``null``.
 - Dimensions of length 1 are added or left out, as between ``[n]``, ``[n,1]`` and ``[1,n]``.
 - Lists of unequal length within an output are no array, and refused.
@@ -29,13 +29,13 @@ from clipper.values.outputs.record_columns import names_of
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import MAX_DIMENSIONS, DType, InputType, Shape
 
-# So many elements are converted in less than a millisecond.
+# This many elements are converted in less than a millisecond.
 _PIECE = 64 * 1024
 _FLOATS = (DType.FLOAT32, DType.FLOAT64)
-# The numbers of which float64 has nearly all.
+# The types of numbers that float64 has nearly all.
 _JOINED = (DType.INT32, DType.INT64, DType.UINT8, *_FLOATS)
 _NUMBERS = {int, float, type(None)}
-# From here on, not each integer is a float64.
+# From this number on, not each integer is a float64.
 _MOST_EXACT = 2.0**53
 _NULL = b"null"
 _decode = msgspec.json.decode
@@ -44,7 +44,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Conversion:
-    """Converts outputs to one type.
+    """Converts outputs to a type.
 
     Args:
         to: the type.
@@ -58,18 +58,20 @@ class Conversion:
         self._names = names_of(to.names) if isinstance(to, RecordType) else None
 
     def keeps(self, form: OutputForm) -> bool:
-        """Whether arrays of this form are of the type already."""
+        """Whether arrays of this form have the type already."""
         return self._names is None and self._parts[0].keeps(form)
 
     def keeps_columns(self, columns: Sequence[Column]) -> bool:
-        """Whether the outputs that these columns have are of the type already."""
+        """Whether the outputs in these columns have the type already."""
         if self._names is None or len(columns) != len(self._parts):
             return False
         return all(part.keeps_column(column) for part, column in zip(self._parts, columns))
 
     def convert(self, output: Output) -> Output:
-        """Return the output as one of the type. Raises ModelFailed, with a message that says what was expected and what
-        came, if the type cannot hold it."""
+        """Return the output in the type.
+
+        Raises ModelFailed if the type cannot hold it. The message says what was expected and what came.
+        """
         steps = self.steps(output)
         while True:
             try:
@@ -79,7 +81,7 @@ class Conversion:
                 return converted
 
     def steps(self, output: Output) -> Generator[None, None, Output]:
-        """Do as ``convert``, in steps of a millisecond or so."""
+        """Do the same as ``convert``, in steps of a millisecond or so."""
         try:
             return (yield from self._converted(output))
         except _Unfit as error:
@@ -106,7 +108,7 @@ class Conversion:
         return make_record(self._names, tuple(parts))
 
     def _values(self, output: Output) -> "dict[str, Part]":
-        """Return the value of each name, of which there are no others than the type's."""
+        """Return the value of each name. Raises _Unfit if there are names that the type does not have."""
         names = [part.field.name for part in self._parts]
         if isinstance(output, RecordOutput):
             values: dict[str, Part] = dict(zip(output.of.names, output.parts))
@@ -122,7 +124,7 @@ class Conversion:
 
 
 class _Unfit(Exception):
-    """What came, which a field's type cannot hold."""
+    """A value that a field's type cannot hold."""
 
     def __init__(self, came: str, expected: "Field | str") -> None:
         super().__init__(came)
@@ -133,7 +135,7 @@ class _Unfit(Exception):
 
 
 class _Part:
-    """Converts the values of one field."""
+    """Converts the values of a field."""
 
     def __init__(self, field: Field) -> None:
         self.field = field
@@ -176,14 +178,14 @@ class _Part:
         return msgspec.json.encode(_decode(bytes(part))) in self._categories
 
     def _text(self, value: Part) -> Generator[None, None, bytes]:
-        """The JSON of a text is copied. It was checked when it came."""
+        """Return a copy of a text's JSON, which was checked when it came; check that the text of bytes is base64."""
         if not isinstance(value, bytes) or value[:1] != b'"':
             raise _Unfit(_shown(value), self.field)
         if self._dtype is DType.BYTES:
-            if b"\\" in value:  # as of JSON that has slashes escaped
+            if b"\\" in value:  # for example, JSON with escaped slashes
                 value = msgspec.json.encode(_decode(value))
             text = memoryview(value)[1:-1]
-            # Each piece but the last is whole groups of four characters.
+            # Each piece but the last has whole groups of four characters.
             for start in range(0, len(text), 4 * _PIECE):
                 try:
                     base64.b64decode(text[start : start + 4 * _PIECE], validate=True)
@@ -281,7 +283,7 @@ def _lost(numbers: _Array, cast: _Array) -> "np.ndarray[Any, np.dtype[np.bool_]]
     lost: np.ndarray[Any, np.dtype[np.bool_]] = back != numbers
     if numbers.dtype.kind == "f" and cast.dtype.kind == "f":
         lost &= ~(np.isnan(numbers) & np.isnan(back))
-    # Out of its range a cast may give any number, which may be cast back to the first one by chance.
+    # Out of its range, a cast may give any number, which by chance may be cast back to the first.
     if cast.dtype.kind in "iu":
         bounds = np.iinfo(cast.dtype)
         lost |= ~((numbers >= bounds.min) & (numbers < float(bounds.max) + 1))
@@ -295,11 +297,13 @@ def _fits(shape: Sequence[int], wanted: Shape) -> bool:
 
 
 def _fitted(shape: tuple[int, ...], wanted: Shape) -> tuple[int, ...] | None:
-    """Return ``shape`` as one of the shape that is wanted: with other dimensions of length 1, or, if there are no
-    elements, the lengths that nested lists do not show. None if it cannot be one."""
+    """Return ``shape`` in the form of ``wanted``; None if that is not possible.
+
+    It gets or loses dimensions of length 1. Without elements, it gets the lengths that nested lists do not show.
+    """
     if _fits(shape, wanted):
         return shape
-    if 0 in shape and len(shape) < len(wanted):  # an empty list does not show the lengths of what would be in it
+    if 0 in shape and len(shape) < len(wanted):  # an empty list does not show the lengths of inner lists
         longer = shape + tuple(size or 0 for size in wanted[len(shape) :])
         return longer if _fits(longer, wanted) else None
     return _with_ones([size for size in shape if size != 1], wanted)
@@ -357,7 +361,7 @@ def learn_type(output: Output) -> ValueType | None:
         return RecordType(tuple(fields))
     if isinstance(output, TypedOutput):
         return InputType(output.form.dtype, tuple(size or None for size in output.form.shape))
-    if not output:  # a long text of which nothing is kept
+    if not output:  # no part of a long text is kept
         return None
     if is_long(output):
         marks, count, kinds = bytearray(), 0, set[type]()
@@ -371,7 +375,7 @@ def learn_type(output: Output) -> ValueType | None:
     else:
         try:
             flat, shape = _flat(_decode(output))
-        except (msgspec.DecodeError, UnicodeError, RecursionError):  # a number that no float64 is
+        except (msgspec.DecodeError, UnicodeError, RecursionError):  # a number beyond float64
             return None
         kinds = set(map(type, flat))
         if any(type(value) is int and not -(2**63) <= value < 2**63 for value in flat):
@@ -386,9 +390,10 @@ def learn_type(output: Output) -> ValueType | None:
 
 
 def common_conversion(conversions: Sequence[Conversion]) -> Conversion | None:
-    """Return what converts the outputs of several models, at least one, to one type: their own if all have the same;
-    if all have numbers of as many dimensions, one with lengths open where they differ, of float64 unless all have the
-    same. None if no type covers all.
+    """Return a conversion of several models' outputs, at least one's, to a common type; None if no type covers all.
+
+    It is their own type if all have the same. If all have numbers with the same number of dimensions, it has open
+    lengths where theirs differ, and float64 unless all have the same type of numbers.
     """
     first = conversions[0]
     types = [each.type for each in conversions]

@@ -1,4 +1,4 @@
-"""What is known of the type of a version's outputs: it is declared, or learned from the first answer."""
+"""Finds the type of a version's outputs: it is declared, or learned from the first answer."""
 
 from clipper.control.snapshot import VersionSnapshot
 from clipper.model.protocol.messages import Welcome
@@ -8,8 +8,7 @@ from clipper.values.records import ValueType, parse_type
 
 
 class OutputTyping:
-    """The type of one version's outputs. A declared type, once known, stays; so does a learned one, unless a type is
-    declared later.
+    """The type of a version's outputs. A declared type stays, and so does a learned type unless one is declared later.
 
     Attributes:
         declared: converts every output to the declared type; None if none is declared.
@@ -22,7 +21,7 @@ class OutputTyping:
             self._take(parse_type(snapshot.output_type), is_declared=snapshot.output_is_declared)
 
     def take(self, welcome: Welcome) -> None:
-        """Take what a container says. The snapshot's word goes before it."""
+        """Take the type that a container says. The snapshot's type comes first."""
         if welcome.output_type is not None:
             self._take(welcome.output_type, is_declared=welcome.output_is_declared)
 
@@ -34,18 +33,19 @@ class OutputTyping:
 
     @property
     def type(self) -> ValueType | None:
-        """The type, as far as it was told; None if it is not known."""
+        """The type that was told; None if none was."""
         known = self.declared or self._learned
         return None if known is None else known.type
 
     def conversion(self, recent: Output | None) -> Conversion | None:
-        """Return what converts outputs to their type for clients that need one type for all; None as long as no output
-        has come, or if no type has all that the first one was.
+        """Return a conversion of outputs to their type, for clients that need the same type for all.
+
+        It is None as long as no output has come, or if no type fits the first output.
 
         Args:
             recent: an output, from which the type is learned if nothing has told it.
         """
-        # Of a long text nothing is kept.
+        # No part of a long text is kept.
         if self.declared is None and self._learned is None and recent is not None and recent != b"":
             learned = learn_type(recent)
             self._learned = None if learned is None else Conversion(learned, is_declared=False)

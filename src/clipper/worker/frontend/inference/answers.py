@@ -27,7 +27,7 @@ Column = OutputColumn | UntypedColumn
 # So many bytes are written in one step, and so many short rows are converted.
 _BYTES_PER_STEP, _ROWS_PER_STEP = 16_384, 100
 _LENGTH = struct.Struct("<I")
-# What packs the only number of the usual answer.
+# Packs the only number of the usual answer.
 _PACK = {DType.FLOAT64: struct.Struct("<d").pack, DType.INT64: struct.Struct("<q").pack}
 _INT64 = range(-(2**63), 2**63)
 # Integers that float64 has exactly.
@@ -37,14 +37,14 @@ _encode = msgspec.json.encode
 
 
 class Answer(NamedTuple):
-    """The answer to one row.
+    """The answer to a row.
 
     Attributes:
-        query_id: names the query in feedback.
+        query_id: the id by which feedback names the query.
         output: JSON text, an array, or several of them with names.
         confidence: 0 to 1.
         reason: the error code behind a default output; None if the output is not the default.
-        source: the versions that gave it.
+        source: the versions that gave the answer.
     """
 
     query_id: int
@@ -55,7 +55,7 @@ class Answer(NamedTuple):
 
 
 def answer_bytes(answer: Answer, form: AnswerForm) -> int:
-    """Return a bound of what an answer's output takes, as it is sent."""
+    """Return a bound on the size of an answer's output in the form in which it is sent."""
     output = answer.output
     is_binary = form.is_binary if not form.outputs else all(is_binary for _, is_binary in form.outputs)
     if isinstance(output, TypedOutput) and is_binary:
@@ -74,8 +74,8 @@ class Usual(NamedTuple):
     """The only output of an answer that needs no further fields: numbers.
 
     Attributes:
-        data: as a binary tensor has them.
-        text: as JSON has the only one of them; empty if it is wanted as binary.
+        data: the numbers in the form of a binary tensor.
+        text: the only number as JSON; empty if it is requested as binary.
     """
 
     datatype: str
@@ -172,7 +172,7 @@ def encode(
             is_any_binary = True
         else:
             pieces = yield from all_pieces(found.json_pieces())
-            # Not copied once more: the pieces may have a hundred megabytes together.
+            # The pieces are not copied again: together they may have a hundred megabytes.
             parts.append(_encode(head)[:-1] + b',"data":[' + b"".join(pieces[:1])[1:])
             parts += pieces[1:]
             parts.append(b"]}")
@@ -180,7 +180,7 @@ def encode(
     return Encoded(parts + blocks, sum(map(len, parts)) if is_any_binary else None)
 
 
-# Said of tensors of bytes where JSON has them.
+# The parameters of tensors of bytes in JSON.
 BASE64 = {"content_type": "base64"}
 
 
@@ -244,7 +244,7 @@ def all_pieces(pieces: Iterator[bytes]) -> Generator[None, None, list[bytes]]:
 
 
 def binary_pieces(of: Column) -> Iterator[bytes]:
-    """Elements one after another, little-endian; each of BYTES has its length before it."""
+    """Yield elements one after another, little-endian; an element of BYTES has its length before it."""
     for chunk in of.chunks():
         if isinstance(chunk, list):
             yield b"".join([part for element in chunk for part in (_LENGTH.pack(len(element)), element)])
@@ -253,7 +253,7 @@ def binary_pieces(of: Column) -> Iterator[bytes]:
 
 
 def _common_source(answers: Sequence[Answer]) -> Source:
-    """Return the source of all rows but defaults; none if they differ."""
+    """Return the source of all rows that are no defaults; none if they have several."""
     sources = {answer.source.text: answer.source for answer in answers if answer.reason is None}
     return sources.popitem()[1] if len(sources) == 1 else NO_SOURCE
 

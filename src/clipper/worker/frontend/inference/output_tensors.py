@@ -1,8 +1,8 @@
-"""Output tensors: which ones an application answers with, by the type of its models' outputs, and their elements.
+"""Makes an application's output tensors: the tensors and their elements, by the type of its models' outputs.
 
-The type does not depend on a request: rows that are not of it fail. Scalars and texts form a column, ``[n,1]``, as
-Triton and MLServer answer them. Rows of an open length that differ are padded at their ends: floats with NaN, other
-numbers with 0, truth values with false, texts with nothing.
+The type does not depend on a request: rows of another type fail. Scalars and texts form a column, ``[n,1]``, as in
+Triton and MLServer. Rows of different lengths are padded at their ends: floats with NaN, other numbers with 0, booleans
+with false, texts with nothing.
 """
 
 import base64
@@ -33,10 +33,10 @@ _encode = msgspec.json.encode
 
 
 class OutputTensor(NamedTuple):
-    """One tensor of a model's outputs.
+    """A tensor of a model's outputs.
 
     Attributes:
-        shape: of one row; -1 is any length.
+        shape: the shape of a row; -1 is any length.
         field: the values; None if each element is the JSON of a whole output.
     """
 
@@ -46,7 +46,7 @@ class OutputTensor(NamedTuple):
     field: Field | None
 
 
-# What any output fits into: the text of its JSON.
+# The tensor that fits any output: the text of its JSON.
 ANY = OutputTensor(OUTPUT, "BYTES", (1,), None)
 # Converting this many elements takes a tenth of a millisecond.
 _PIECE = 2000
@@ -57,11 +57,11 @@ class OutputTensors:
 
     Args:
         conversion: converts outputs to their type; None if they have no type, or it is not known yet.
-        recent: an output that shows what outputs without a type are; None if there is none.
+        recent: an output that shows the form of outputs without a type; None if there is none.
 
     Attributes:
-        conversion: as above.
-        tensors: those that a request gets that asks for none by name.
+        conversion: see above.
+        tensors: the tensors for a request that asks for none by name.
         plain: the only tensor, if it has numbers and no field's name; else None.
     """
 
@@ -78,7 +78,7 @@ class OutputTensors:
             for field in fields
         ) or (_shown(recent),)
         self._by_name = {tensor.name: tensor for tensor in self.tensors}
-        # By this name a record is also there as a whole.
+        # This name also gives a whole record.
         self._by_name.setdefault(OUTPUT, ANY)
         self.plain = self.tensors[0] if isinstance(of_type, InputType) and of_type.dtype.is_numeric else None
 
@@ -89,8 +89,10 @@ class OutputTensors:
             raise WrongInput(f"request asks for output {name[:100]!r}: expected one of {known[:1000]}")
 
     def asked(self, form: AnswerForm) -> list[tuple[str, bool, OutputTensor | None]]:
-        """Return the name of each output that a request gets, whether it is binary, and its tensor; None for what is
-        told about the answer itself."""
+        """Return the name of each output for a request, whether it is binary, and its tensor.
+
+        The tensor is None for an output about the answer itself.
+        """
         if not form.outputs:
             return [(tensor.name, form.is_binary, tensor) for tensor in self.tensors]
         found = []
@@ -102,7 +104,7 @@ class OutputTensors:
         return found
 
     def converted(self, output: Output, *, is_default: bool) -> Generator[None, None, Output]:
-        """Return the output as one of the type, in steps. Raises ModelFailed if the type cannot hold it."""
+        """Return the output in the type, in steps. Raises ModelFailed if the type cannot hold it."""
         conversion = self.conversion
         if conversion is None or (isinstance(output, TypedOutput) and conversion.keeps(output.form)):
             return output
@@ -118,12 +120,12 @@ class OutputTensors:
 
 
 class OutputColumn(NamedTuple):
-    """One output tensor over all rows.
+    """An output tensor over all rows.
 
     Attributes:
-        shape: of the whole.
-        dtype: of the elements. An element of bytes is base64 in JSON.
-        rows: of each row the numbers, of any shape that fits into the tensor's, or the JSON of a text.
+        shape: the shape of the whole tensor.
+        dtype: the type of the elements. An element of bytes is base64 in JSON.
+        rows: the numbers of each row, of any shape that fits into the tensor's, or the JSON of a text.
     """
 
     datatype: str
@@ -166,7 +168,7 @@ class OutputColumn(NamedTuple):
 
 
 def _shown(recent: Output | None) -> OutputTensor:
-    """Return the tensor of outputs without a type, by one of them: of a long one nothing is kept."""
+    """Return the tensor of outputs without a type, by the form of an output, of which no long part is kept."""
     if not isinstance(recent, bytes) or not 0 < len(recent) <= SHORT_TEXT_BYTES:
         return ANY
     datatype, shape = type_of(recent)
@@ -174,7 +176,7 @@ def _shown(recent: Output | None) -> OutputTensor:
 
 
 def about(values: Sequence[Any], dtype: DType) -> OutputColumn:
-    """Return a tensor of one value for each row, which is told about its answer."""
+    """Return a tensor with a value about the answer of each row."""
     shape = (len(values),)
     if dtype is DType.STRING:
         return OutputColumn("BYTES", shape, dtype, [_encode(value) for value in values])
@@ -197,7 +199,7 @@ def column(tensor: OutputTensor, outputs: Sequence[Output]) -> OutputColumn:
     parts: list[Part] = []
     for output in outputs:
         part = output.part(tensor.name) if isinstance(output, RecordOutput) else output
-        assert part is not None  # it was converted to the type
+        assert part is not None  # the part was converted to the type
         parts.append(part)
     dtype = field.type.dtype
     if not dtype.is_numeric:
