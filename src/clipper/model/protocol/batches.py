@@ -5,14 +5,12 @@ from typing import Protocol
 
 from clipper.model.protocol import messages
 from clipper.model.protocol.columns import column_head, predict_columns_frame
-from clipper.model.protocol.frames import OLDEST_VERSION
+from clipper.model.protocol.frames import OLDEST_VERSION, RECORDS_VERSION
 from clipper.model.protocol.messages import Buffer
 from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.records import RecordType, ValueType
 from clipper.values.types import InputType
 
-# The first version with PREDICT_COLUMNS.
-RECORDS_VERSION = 4
 # The lengths of a batch matter only by their remainder: all buffers are padded to so many bytes.
 _ALIGNED_BYTES = 8
 _PADDING = [bytes(size) for size in range(_ALIGNED_BYTES)]

@@ -19,6 +19,7 @@ from clipper.errors import ProtocolViolation
 # COLUMN_RESULTS. Callers and containers speak each version from the oldest to this one.
 PROTOCOL_VERSION = 4
 OLDEST_VERSION = 1
+# The first version with records.
 RECORDS_VERSION = 4
 MAGIC = b"CLPR"
 
