@@ -1,8 +1,8 @@
-"""Which models of an application can answer a query in time: what selection gets beside the learned state.
+"""Finds out which models of an application can answer a query in time, for the policy's selection.
 
-Mostly all of them surely can. That is found out once for many queries: until as many have been queued as the fullest
-model has room for, or a moment has passed. So a query pays two comparisons for it. Only while a model is not sure are
-the queues asked for each query.
+Mostly all of them surely can. A look at the queues finds that out for many queries: it holds until as many queries have
+come as the fullest model has room for, or a moment has passed. So a query costs two comparisons. The queues are asked
+for each query only while a model is not sure.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,29 +15,29 @@ from clipper.worker.selection.feedback.promises import Tries
 from clipper.worker.selection.terms import Terms
 from clipper.worker.telemetry.trace_context import SpanContext
 
-# Shares of the SLO for which a look holds: if all models are sure, so that one that begins to hang is noticed by then;
-# and if some have no chance at all.
+# The shares of the SLO for which a look holds: the first if all models are sure, so that a model that begins to hang is
+# noticed by then; the second if some have no chance at all.
 SURE_SHARE, NO_CHANCE_SHARE = 0.1, 0.01
-# Share of the room of the fullest model that may be queued until the next look.
+# The share of the fullest model's room that may be queued until the next look.
 ROOM_SHARE = 0.5
-# A chance below this is none, and one above its opposite is certain.
+# A chance below this counts as 0, and a chance above 1 minus this as 1.
 NO_CHANCE = 0.01
 
 
 class Availability:
-    """The chances of the models under one set of terms.
+    """The chances of the models under a set of terms.
 
     Attributes:
-        chances: by model, from the last look; None if all are sure.
-        raw: the same as the queues gave them, before they were corrected by what came of earlier ones.
+        chances: the chances by model, from the last look; None if all are sure.
+        raw: the queues' chances, before they were corrected by the outcomes of earlier queries.
         holds_until_s, holds_below: the last look holds until then, on the loop's clock, and while fewer queries than
             this have been queued in the worker.
     """
 
     def __init__(self, terms: Terms, outcomes: Outcomes, flow: Flow) -> None:
-        """``flow``: the worker's, which counts the queries that are queued."""
+        """Begin without a look. ``flow``: the worker's flow, which counts the queries that are queued."""
         self._outcomes = outcomes
-        # A joint answer already waits only for those that are mostly in time, and goes on asking the others.
+        # A joint answer already waits only for models that are mostly in time, and keeps asking the others.
         self._corrects = terms.selector.policy.feedback == "selected"
         self._models = [
             (name, queue, terms.arms.key(name)) for name in terms.models if (queue := terms.targets[name]) is not None
@@ -101,7 +101,7 @@ class Availability:
 
 
 class Try:
-    """Takes the output of a model that is only tried. No answer waits for it."""
+    """Takes the output of a model that is only tried, for which no answer waits."""
 
     __slots__ = ("_key", "_now_s", "_outcomes", "deadline_s", "done", "may_wait", "span")
 

@@ -73,7 +73,7 @@ class Stages:
 
     Attributes:
         latencies: how long models take in later stages.
-        watch_timer: of ``watch``; None while no query is watched.
+        watch_timer: the timer of ``watch``; None while no query is watched.
     """
 
     _availability: Availability
@@ -92,7 +92,7 @@ class Stages:
         self.watch_timer: asyncio.TimerHandle | None = None
 
     def follow(self, availability: Availability) -> None:
-        """Go by these chances, and by the answering's terms."""
+        """Use these chances, and the answering's terms, from now on."""
         terms = self._answering.terms
         self._availability = availability
         self.latencies.follow([terms.arms.key(name) for name in terms.targets])
@@ -194,7 +194,7 @@ class Stages:
         view = QueryView(view.context, view.packed_features, view.row, view.input_type, chances)
         models = selector.candidates(models, totals, view, answering.outcomes.default_loss, 0.0)
         model = selector.select(models, totals, view, self._random).models[0]
-        # A step, so that nobody takes the shares for probabilities of a choice of one model.
+        # A step shows that the shares are no probabilities of the choice of a single model.
         steps = (*choice.steps, Step(len(choice.models), 0.0, 1.0))
         return Choice((*choice.models, model), (*(0.0 for _ in choice.models), 1.0), steps=steps)
 
@@ -262,7 +262,7 @@ class Stages:
         self._timer = self._loop.call_at(calls[0][0], self._call) if calls else None
 
     def _look(self, deadlines: Deadlines) -> None:
-        """Ask another model beside those that will be late otherwise; look again when the next ones would be."""
+        """Ask another model beside each that is nearly late; look again when the next will be."""
         now_s = self._loop.time()
         self.watch_timer, next_s = None, math.inf
         called = 0
@@ -286,7 +286,7 @@ class Stages:
             self.watch_timer = self._loop.call_at(next_s, self._look, deadlines)
 
     def _needed_s(self, besides: str) -> float:
-        """Return the time that another model is given to answer beside one that is late."""
+        """Return the time that another model gets to answer beside a late model."""
         slo_s = self._answering.terms.slo_s
         return max(LAST_CALL_TIMES * self._availability.needs_s(besides), LEAST_CALL_SHARE * slo_s)
 

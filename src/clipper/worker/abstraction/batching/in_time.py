@@ -1,7 +1,7 @@
-"""The probability that a query put into a version's queue now is answered by its deadline.
+"""Computes the probability that a query put into a version's queue now is answered by its deadline.
 
-It is the decision "which model can still answer?" that selection needs before it asks, made from what the scheduler
-knows already: the learned service times, the batches in flight, and what waits. Two numbers of time are compared:
+Selection needs it before it asks a model. It follows from the scheduler's state: the learned service times, the batches
+in flight, and the waiting rows. Two times are compared:
 
     left   = deadline - now - the time that answers take to leave
     needed = (time until the rows ahead are done) + (time of a batch of one row)
@@ -14,7 +14,7 @@ matter: a batch that takes later rows along still meets the deadline of its most
 observed over fitted times, by the five quantiles of ``ServiceTimes``, drawn towards its mean by the root of the number
 of batches, since their deviations are independent.
 
-If more waits than can be met, the scheduler gives some of it up, and a later query may profit from that. It is not
+If more rows wait than can be met, the scheduler gives up some of them, from which a later query may profit. That is not
 counted: such a model is full, and P near 0 says so.
 """
 
@@ -32,16 +32,17 @@ OVERDUE_SHARE = 0.5
 
 
 class InTime:
-    """Answers for one version, from its scheduler. A call takes some microseconds, and changes nothing."""
+    """Computes a version's probabilities from its scheduler. A call takes some microseconds, and changes nothing."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
     def outlook(self, now_s: float, due_s: float) -> tuple[float, float]:
-        """Return the probability that a query put in now is answered by ``due_s``, and how many queries more, this one
-        included, would surely be: below 1 if this one is not sure.
+        """Return the probability that a query put in now is answered by ``due_s``, and how many surely would be.
 
-        A version without a replica answers nothing in time; one whose replicas have not answered yet is believed to.
+        The number includes this query: it is below 1 if this query is not sure.
+
+        A version without a replica answers nothing in time. Replicas that have not answered yet are believed to.
         """
         scheduler = self._scheduler
         if due_s <= now_s:
@@ -72,7 +73,7 @@ class InTime:
         margin_s = first.margin_s(slo_s)
         left_s, head_left_s = due_s - now_s - margin_s, head_due_s - now_s - margin_s
         needed_s = max(start_s + times.mean_s(1), LEAST_S)
-        # All that waits goes in the next batch, which the first in the queue has to get in time.
+        # All waiting rows go in the next batch, which the first query in the queue has to get in time.
         together = min(ahead // len(rests) + 1, first.limit) if ahead else 1
         together_s = max(first_rest_s + times.mean_s(together), LEAST_S)
         ratios = times.ratios(together)
@@ -86,19 +87,21 @@ class InTime:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has a replica, and nothing waits or is in flight."""
+        """Whether the version has a replica, and no query waits or is in flight."""
         scheduler = self._scheduler
         has_batches = any(replica.in_flight for replica in scheduler.replicas.values())
         return bool(scheduler.replicas) and not has_batches and not scheduler.has_work
 
     def alone_s(self) -> float:
-        """Return the time within which a query that finds nothing ahead of it is answered; infinite if not known."""
+        """Return the time within which a query with nothing ahead of it is answered; infinite if not known."""
         known = [each.times for each in self._scheduler.replicas.values() if each.times.is_known]
         return min((times.slow_s(1) for times in known), default=inf)
 
     def _ahead(self, due_s: float) -> tuple[int, float]:
-        """Return how many rows are served before one with this deadline, with those that are kept apart, and the first
-        deadline among them all."""
+        """Return how many rows are served before a row with this deadline, and the first deadline among them all.
+
+        The rows include those that are kept apart.
+        """
         queue, suspects = self._scheduler.queue, self._scheduler.suspects
         ahead = suspects.length if suspects.by_name else 0
         if not queue.length:

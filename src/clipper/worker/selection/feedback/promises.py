@@ -1,8 +1,8 @@
-"""How far a version keeps the chances that its queue gives: what makes them wrong is corrected by what came of them.
+"""Corrects the chances that a version's queue gives, by the outcomes of earlier queries.
 
 A queue does not know that a version fails, that its times vary with the input, or which queries its scheduler gives up
-once more have come than can be met. So for each of five ranges of chances the mean chance that was told is kept, and
-the share of queries that were in time. If the two clearly differ, further chances of that range are corrected by the
+if too many have come. So this module keeps, for each of five ranges of chances, the mean chance that was told and the
+share of queries that were in time. If the two clearly differ, it corrects further chances of that range by the
 difference.
 """
 
@@ -11,17 +11,17 @@ from math import sqrt
 import msgspec
 
 RANGES = 5
-# Queries that a mean is over: old ones say little of how a version is now.
+# The queries in a mean: old queries say little about a version's present state.
 QUERIES = 64
 # A chance is corrected to no less than this share of it: a worker that had no processor for a moment missed all that
 # was in flight, and a model that is believed to have no chance at all could not even stand in for another one.
 LEAST_SHARE = 0.1
-# How much of a correction that keeps queries away fades with each query that asks for it: without that, a version that
-# is passed over would never be known to be well again.
+# The share by which a correction that keeps queries away fades with each query that asks for it. Otherwise a version
+# that is passed over would never be known to be well again.
 FADES = 1.0 / 256.0
-# So many queries pass a model over until it is tried; twice as many each time, up to the largest number.
+# The queries that pass a model over until it is tried; twice as many each time, up to the second number.
 FIRST_TRY, MOST_TRY = 20, 1280
-# So many standard deviations are no chance; the least variance is that of 19 in time of 20.
+# A difference of this many standard deviations is no chance; the least variance is that of 19 queries in time of 20.
 CLEARLY, LEAST_VARIANCE = 2.5, 0.05
 
 
@@ -34,7 +34,7 @@ class _Range(msgspec.Struct, gc=False):
 
 
 class Promises:
-    """One version's, in one application and worker."""
+    """The promises of a version, in an application and a worker."""
 
     __slots__ = ("_ranges",)
 
@@ -50,7 +50,7 @@ class Promises:
         found.in_time += (float(was_in_time) - found.in_time) / found.queries
 
     def believed(self, chance: float) -> float:
-        """Return the corrected chance for a chance of the queue's. Corrections to less fade by being asked for."""
+        """Return the corrected chance for a chance of the queue's. Each call lets a correction to less fade."""
         found = self._range(chance)
         if not found.queries:
             return chance
@@ -67,22 +67,23 @@ class Promises:
 
 
 class Tries:
-    """Says when a model that idles and is passed over all the same gets a query as well, for which nobody waits.
+    """Decides when an idle model that is still passed over gets a query as well, for which no answer waits.
 
-    Such a model is slow, or has not kept its promises. Without that it would not be known that it has become quick.
+    Such a model is slow, or has not kept its promises. Without a try, nothing would show that it has become quick.
     """
 
     def __init__(self) -> None:
-        # By model: how many queries have passed it over since the last try, and after how many it is tried.
+        # For each model, the queries that have passed it over since the last try, and the number after which it is
+        # tried.
         self._passed: dict[str, tuple[int, int]] = {}
 
     def is_due(self, model: str) -> bool:
-        """Count a query that passed the model over. Return whether it gets this one as well."""
+        """Count a query that passed the model over. Return whether the model gets this query as well."""
         passed, after = self._passed.get(model, (0, FIRST_TRY))
         is_due = passed + 1 >= after
         self._passed[model] = (0, min(2 * after, MOST_TRY)) if is_due else (passed + 1, after)
         return is_due
 
     def forget(self, model: str) -> None:
-        """The model may be asked again."""
+        """Forget the queries that passed a model over, since it may be asked again."""
         self._passed.pop(model, None)
