@@ -30,8 +30,7 @@ from tests.worker.frontend.fake_transport import Peer, run
     ],
 )
 def test_what_a_batch_can_need_may_be_sent(input_type: str, expected: int) -> None:
-    terms = SimpleNamespace(input_type=InputType.parse(input_type), max_batch=2)
-    assert most_body_bytes(cast(Any, terms), 50_000) == expected
+    assert most_body_bytes(InputType.parse(input_type).elements, 2, 50_000) == expected
 
 
 def test_bound_of_bodies_is_the_workers_or_the_applications() -> None:

@@ -21,7 +21,6 @@ from clipper.worker.frontend.predict_body import BodyReader
 from clipper.worker.frontend.predict_request import Request
 from clipper.worker.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
 from clipper.worker.selection.application import Application
-from clipper.worker.selection.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,9 @@ class Predict:
     error_json = staticmethod(responses.error_json)
 
     def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
-        self.max_body_bytes = most_body_bytes(application.terms, max_body_bytes)
+        self.max_body_bytes = most_body_bytes(
+            application.terms.input_type.elements, application.terms.max_batch, max_body_bytes
+        )
         self._application = application
         self._refused = refused
         self._work = work
@@ -162,7 +163,9 @@ class Observe:
         work: LongWork,
         max_body_bytes: int,
     ) -> None:
-        self.max_body_bytes = most_body_bytes(application.terms, max_body_bytes)
+        self.max_body_bytes = most_body_bytes(
+            application.terms.input_type.elements, application.terms.max_batch, max_body_bytes
+        )
         self._application = application
         self._taker = taker
         self._refused = refused
@@ -277,9 +280,10 @@ class Health:
         exchange.answer(200, b'{"status":"live"}')
 
 
-def most_body_bytes(terms: Terms, otherwise: int) -> int:
-    """Return the bound of an application's bodies: ``otherwise``, or more if a batch of its models needs more."""
-    needed = terms.max_batch * terms.input_type.elements * limits.BODY_BYTES_PER_NUMBER
+def most_body_bytes(elements: int, max_batch: int, otherwise: int) -> int:
+    """Return the bound of an application's bodies: ``otherwise``, or more if its models' largest batch, of inputs with
+    so many elements, needs more."""
+    needed = max_batch * elements * limits.BODY_BYTES_PER_NUMBER
     return max(otherwise, min(needed, limits.MAX_TYPED_BODY_BYTES))
 
 

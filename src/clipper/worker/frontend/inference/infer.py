@@ -87,7 +87,7 @@ class Infer:
         self, application: Application, work: LongWork, max_body_bytes: int, codec: Codec | None = None
     ) -> None:
         terms = application.terms
-        self.max_body_bytes = most_body_bytes(terms, max_body_bytes)
+        self.max_body_bytes = most_body_bytes(terms.input_type.elements, terms.max_batch, max_body_bytes)
         self.application = application
         self.work = work
         self.reader = RequestReader(

@@ -91,7 +91,7 @@ class Serving:
     def config(self, application: Application, version: str | None) -> metadata.Json:
         """Return the configuration of an application, or of a running version."""
         terms = application.terms
-        most_bytes = most_body_bytes(terms, self.max_body_bytes)
+        most_bytes = most_body_bytes(terms.input_type.elements, terms.max_batch, self.max_body_bytes)
         most_rows = metadata.most_rows(terms.input_type, terms.features_size, most_bytes)
         return metadata.config(model_metadata(application, version), most_rows)
 
