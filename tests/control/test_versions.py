@@ -54,8 +54,13 @@ def breaks(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _understood(before: Any, now: Any) -> bool:
     """Whether they are alike. A choice may have more values: one that is added goes only to who is told to use it."""
-    if isinstance(before, dict) and isinstance(now, dict) and {*before} == {*now} == {"enum"}:
-        return {*before["enum"]} <= {*now["enum"]}
+    if isinstance(before, dict) and isinstance(now, dict):
+        if {*before} == {*now} == {"enum"}:
+            return {*before["enum"]} <= {*now["enum"]}
+        if {*before} == {*now} == {"anyOf"} and len(before["anyOf"]) == len(now["anyOf"]):
+            return all(map(_understood, before["anyOf"], now["anyOf"]))
+        if {*before} == {"enum"} and now == {"type": "string"}:
+            return all(isinstance(value, str) for value in before["enum"])
     return bool(before == now)
 
 
@@ -74,6 +79,11 @@ def test_messages_of_adjacent_versions_are_understood(version: int) -> None:
 def test_what_breaks_is_found() -> None:
     now = {"A": {"properties": {"x": {"type": "integer"}, "y": {"type": "string"}}, "required": ["x", "y"]}}
     assert breaks(now, now) == []
+    choice, text = (
+        {"A": {"properties": {"x": {"anyOf": [{"type": "null"}, shape]}}}}
+        for shape in ({"enum": ["a"]}, {"type": "string"})
+    )
+    assert (breaks(choice, text), len(breaks(text, choice))) == ([], 1)
     few, more = ({"A": {"properties": {"x": {"enum": values}}}} for values in (["a"], ["a", "b"]))
     assert (breaks(few, more), len(breaks(more, few))) == ([], 1)
     assert breaks(

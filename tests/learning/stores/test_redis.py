@@ -131,7 +131,7 @@ def test_a_redis_that_removes_keys_is_told_of_once(tmp_path: Path, caplog: pytes
     with RedisServer(tmp_path) as server:
         server.start("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
         run(lambda: RedisStore(server.url), [observation("a", x=1.0)], [observation("b", x=1.0)])
-    assert caplog.text.count("forgets what is learned") == 1 and "allkeys-lru" in caplog.text
+    assert caplog.text.count("forgets learned state") == 1 and "allkeys-lru" in caplog.text
 
 
 def test_what_somebody_else_has_put_in_place_of_a_sum_costs_no_other(redis_server: RedisServer) -> None:

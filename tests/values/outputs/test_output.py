@@ -120,3 +120,11 @@ def test_labels_are_compared_with_one_value_of_a_record(
     output: Output, names: tuple[str, ...], is_named: bool, judged: bytes
 ) -> None:
     assert judged_text(output, names, is_named=is_named) == judged
+
+
+@pytest.mark.parametrize(("kept_with", "is_whole"), [((), False), (("score",), False), (("score", "confidence"), True)])
+def test_a_label_is_kept_with_how_sure_it_is(kept_with: tuple[str, ...], is_whole: bool) -> None:
+    output = record(label=b"2", confidence=b"0.6")
+    judged = judged_text(output, ("label",), is_named=False, kept_with=kept_with)
+    assert judged == (b'{"label":2,"confidence":0.6}' if is_whole else b"2")
+    assert judged_text(output, ("label",), is_named=True) == b"2"

@@ -24,8 +24,8 @@ SUM_TOLERANCE = 0.01
 _ROUNDING = 1e-6
 
 _LABEL = "label"
-_OF_LABEL = ("probability", "confidence", "score")
-_OF_ALL = "probabilities"
+OF_LABEL = ("probability", "confidence", "score")
+OF_ALL = "probabilities"
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -64,11 +64,11 @@ def read_claim(output: bytes) -> Claim | None:
 
 
 def _of_label(value: dict[str, Any]) -> Claim | None:
-    for name in _OF_LABEL:
+    for name in OF_LABEL:
         probability: Any = value.get(name)
         if _is_probability(probability):
             return Claim(value[_LABEL], min(float(probability), 1.0), "value")
-    likeliest = _likeliest(value.get(_OF_ALL))
+    likeliest = _likeliest(value.get(OF_ALL))
     return None if likeliest is None else Claim(value[_LABEL], likeliest.probability, "value")
 
 

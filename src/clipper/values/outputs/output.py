@@ -231,7 +231,7 @@ def is_readable(output: Output) -> bool:
     return not output.is_long or text_bytes(output) <= MAX_READ_BYTES
 
 
-def judged_text(output: Output, names: Sequence[str], *, is_named: bool) -> bytes:
+def judged_text(output: Output, names: Sequence[str], *, is_named: bool, kept_with: Sequence[str] = ()) -> bytes:
     """Return the text that policies combine, and that labels are compared with: the whole output's, or the one of a
     value with a name.
 
@@ -239,11 +239,13 @@ def judged_text(output: Output, names: Sequence[str], *, is_named: bool) -> byte
         names: of that value; the first that there is.
         is_named: whether the application's settings name it, so that it is also taken from a text that is an object.
             Otherwise the only number or text among the values is taken, if no name is there.
+        kept_with: with one of these beside it, a label is not taken alone: they say how sure the model is of it.
     """
     if isinstance(output, RecordOutput):
         for name in names:
             if (part := output.part(name)) is not None:
-                return bytes(part)
+                is_kept = name == "label" and any(each in output.of.names for each in kept_with)
+                return bytes(output if is_kept else part)
         single = [part for part in output.parts if _is_single(part)]
         return bytes(single[0]) if len(single) == 1 and not is_named else bytes(output)
     text = bytes(output)

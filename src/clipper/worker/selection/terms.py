@@ -11,6 +11,7 @@ from clipper.learning.decisions.log import DecisionLog
 from clipper.learning.decisions.records import Setting
 from clipper.learning.mathematics.arms import Arms
 from clipper.learning.mathematics.losses import Log
+from clipper.learning.mathematics.probabilities import OF_ALL, OF_LABEL
 from clipper.learning.policies.policy import Choice, as_features
 from clipper.settings.version import MAX_BATCH
 from clipper.values.inputs.reader import Reader
@@ -116,7 +117,11 @@ class Terms:
         named = selection.label_field
         usual = _LOG_FIELDS if isinstance(selector.loss, Log) else _LABEL_FIELDS
         looked_at = usual if named is None else (named,)
-        self.judged = partial(judged_text, names=looked_at, is_named=named is not None)
+        # What reads how sure an output is needs that beside the label.
+        kept_with = (
+            () if named else (*OF_LABEL, OF_ALL) if selector.goes_on else OF_LABEL if usual is _LOG_FIELDS else ()
+        )
+        self.judged = partial(judged_text, names=looked_at, is_named=named is not None, kept_with=kept_with)
         self.judged_default = None if default is None else self.judged(default)
         self.feedback_ttl_s = selection.feedback_ttl_s
         wanted = selection.features
