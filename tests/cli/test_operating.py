@@ -90,7 +90,7 @@ def test_a_backup_and_its_return_say_what_they_did(bare: Run, tmp_path: Path) ->
     assert (
         written.status == 0
         and f"{home} is in {file}: 0 artifacts" in written.out
-        and "without what was learned" in written.out
+        and "without the learned state" in written.out
     )
     again = bare("backup", str(file), "--home", str(home))
     assert again.status == 1 and "exists already" in again.err
