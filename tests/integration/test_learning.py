@@ -81,8 +81,10 @@ def test_a_model_that_is_right_but_late_is_left(system: Serving, policy: str, to
     selection = system.worker.application(name).selection
     assert selection is not None
     if told == "all":
-        assert selection.models["slow"].loss > 0.9 * selection.models["slow"].scored
-        assert selection.answer_loss_by_reason["timeout"] > 0 and selection.answer_loss_by_reason["wrong"] > 0
+        # That it has no time is known from its times, and not learned as a loss of its answers.
+        slow = selection.models.get("slow")
+        assert slow is None or (slow.selected <= 0.1 * QUERIES and slow.loss == 0)
+        assert selection.answer_loss_by_reason["wrong"] > 0
 
 
 def test_the_window_of_feedback_is_so_many_queries_and_says_what_it_lacks(system: Serving) -> None:
