@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from scripts.real_models import environment
 from tests.waiting import TIMEOUT_S
 
-EIGHT_SUMS = [6.0, 22.0, 38.0, 54.0, 70.0, 86.0, 102.0, 118.0]
+EIGHT_SUMS = [[6.0], [22.0], [38.0], [54.0], [70.0], [86.0], [102.0], [118.0]]
 # perf_analyzer's options for all protocols.
 PERF_OPTIONS = ("-m app -b 1", "-m app -b 8", "-m text -b 8 --string-length 5", "-m app -x 2 -b 8")
 
@@ -76,9 +76,9 @@ def assert_tritonclient_found(
     assert (taken["name"], taken["datatype"], [int(size) for size in taken["shape"]]) == ("input", "FP32", [-1, 4])
     assert (configured["data_type"], [int(size) for size in configured["dims"]]) == ("TYPE_FP32", [4])
     assert [(each["name"], each["version"]) for each in found["index"]][:2] == [("app", "1"), ("app", "2")]
-    assert {name: found[name] for name in alike} == {name: [10.0] for name in alike}
+    assert {name: found[name] for name in alike} == {name: [[10.0]] for name in alike}
     assert found["batch"] == found["gzip"] == EIGHT_SUMS
-    assert (found["version"], found["id"], found["columns"]) == ([110.0], "mine", 8)
+    assert (found["version"], found["id"], found["columns"]) == ([[110.0]], "mine", 8)
     assert found["texts"] == ["GRÜN", "A" * 300]
     expected = {
         name: (status, refusal.told)

@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 
-from clipper.values.inputs.numbers import FLOATS
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType
 
@@ -13,7 +12,13 @@ from clipper.values.types import DType
 MAX_EXAMPLE_ELEMENTS = 1000
 # The length of open dimensions; any would do.
 _OPEN_LENGTH = 3
-_ELEMENTS = {DType.STRING: "text", DType.BYTES: "Ynl0ZXM=", DType.BOOL: True}
+_ELEMENTS = {
+    DType.STRING: "text",
+    DType.BYTES: "Ynl0ZXM=",
+    DType.BOOL: True,
+    DType.FLOAT32: 0.5,
+    DType.FLOAT64: 0.5,
+}
 
 
 def example_input(input_type: ValueType) -> tuple[Any] | None:
@@ -21,7 +26,7 @@ def example_input(input_type: ValueType) -> tuple[Any] | None:
     if isinstance(input_type, RecordType):
         values = {field.name: _of_field(field) for field in input_type.fields}
         return None if None in values.values() else ({name: value[0] for name, value in values.items() if value},)
-    value: Any = _ELEMENTS.get(input_type.dtype, 0.5 if input_type.dtype in FLOATS else 1)
+    value: Any = _ELEMENTS.get(input_type.dtype, 1)
     shape = [length or _OPEN_LENGTH for length in input_type.shape]
     if prod(shape) > MAX_EXAMPLE_ELEMENTS:
         return None

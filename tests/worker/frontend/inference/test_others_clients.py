@@ -64,8 +64,8 @@ def test_kserves_client(address: str) -> None:
 
 def test_clients_made_from_the_description(address: str) -> None:
     found = told_by(CLIENTS / "openapi_client.py", address)
-    assert (found["server"], found["versions"], found["sums"]) == ("clipper", ["1", "2"], [10.0, 26.0])
-    assert found["answer"]["outputs"] == [{"name": "output", "shape": [1], "datatype": "FP64", "data": [10.0]}]
+    assert (found["server"], found["versions"], found["sums"]) == ("clipper", ["1", "2"], [[10.0], [26.0]])
+    assert found["answer"]["outputs"] == [{"name": "output", "shape": [1, 1], "datatype": "FP64", "data": [10.0]}]
 
 
 @pytest.mark.parametrize("options", PERF_OPTIONS)

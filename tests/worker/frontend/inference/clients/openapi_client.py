@@ -13,7 +13,7 @@ class Rows(pydantic_client.InputsBaseModel):
 
 
 class Sums(pydantic_client.OutputsBaseModel):
-    output: list[float]
+    output: list[tuple[float]]
 
 
 def main(url: str) -> None:

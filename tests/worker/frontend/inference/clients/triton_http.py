@@ -67,10 +67,10 @@ def main(url: str) -> None:
         ).get_response()["parameters"]["default"],
     }
     texts = np.array([["grün"], ["a" * 300]], np.object_)
-    found["texts"] = [text.decode() for text in infer(tensor(texts, "BYTES"), model="text").as_numpy("output")]
+    found["texts"] = [text.decode() for text in infer(tensor(texts, "BYTES"), model="text").as_numpy("output").flat]
     found["json_texts"] = [
         text.decode() if isinstance(text, bytes) else text
-        for text in infer(tensor(texts, "BYTES", binary=False), model="text", outputs=asked[:1]).as_numpy("output")
+        for text in infer(tensor(texts, "BYTES", binary=False), model="text", outputs=asked[:1]).as_numpy("output").flat
     ]
     found["async"] = client.async_infer("app", [tensor(ROW, "FP32")]).get_result().as_numpy("output").tolist()
     short, long, surplus = tensor(ROW, "FP32"), tensor(ROW, "FP32"), tensor(ROW, "FP32")

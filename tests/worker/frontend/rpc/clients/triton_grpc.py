@@ -73,7 +73,7 @@ def main(url: str) -> None:
     }
     found["statistics"] = client.get_inference_statistics("app", as_json=True)["model_stats"][0]
     texts = np.array([["grün"], ["a" * 300]], np.object_)
-    found["texts"] = [text.decode() for text in infer(tensor(texts, "BYTES"), model="text").as_numpy("output")]
+    found["texts"] = [text.decode() for text in infer(tensor(texts, "BYTES"), model="text").as_numpy("output").flat]
 
     typed = service_pb2.ModelInferRequest(model_name="app", id="typed")
     own = typed.inputs.add(name="input", datatype="FP32", shape=[2, 4])
@@ -101,7 +101,7 @@ def main(url: str) -> None:
         if answer.parameters["triton_final_response"].bool_param:
             waiting.remove(answer.id)
     client.stop_stream()
-    found["streamed"] = sorted(int(name) * 4 == values[0] for name, values in sums.items())
+    found["streamed"] = sorted([int(name) * 4] == values[0] for name, values in sums.items())
     region = triton.InferInput("input", [1, 4], "FP32")
     region.set_shared_memory("region", 16)
 
