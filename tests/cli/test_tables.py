@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipper.cli.commands.predict import _read
+from clipper.cli.commands.predict import _input_type, _read
 from clipper.cli.output import shown_type
 from clipper.cli.tables import read_table, record_of_texts
 from clipper.errors import InvalidArgument
@@ -75,6 +75,12 @@ def test_what_predict_is_given(tmp_path: Path) -> None:
         assert found == expected
     with pytest.raises(InvalidArgument, match="'job' is no field: expected NAME=VALUE"):
         _read(["age=1", "job"], None)
+
+
+def test_an_unknown_application_is_named_before_its_fields_are_read() -> None:
+    assert _input_type(str(PERSON), "people") == PERSON
+    with pytest.raises(InvalidArgument, match="does not tell the input type of 'peple': check the name"):
+        _input_type("", "peple")
 
 
 def test_a_long_type_is_cut_between_fields() -> None:

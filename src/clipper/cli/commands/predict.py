@@ -49,18 +49,27 @@ def predict(
     numbers = None if features is None else parse_json(features)
     clipper = server.connect(api_key, query_url)
     if path is not None and path.suffix in TABLES:
-        inputs = _rows_of(path, parse_type(clipper.input_type(app)))
+        inputs = _rows_of(path, _input_type(clipper.input_type(app), app))
         found = clipper.predict_batch(app, inputs, version=version, context=context, features=numbers)
         texts = [f"error: {each}" if isinstance(each, ClipperError) else _shown(each.output) for each in found]
         server.out.done([_told(each) for each in found], "\n".join(texts))
         return
     if _FIELD.match(value[0]):
-        record = parse_type(clipper.input_type(app))
+        record = _input_type(clipper.input_type(app), app)
         if not isinstance(record, RecordType):
             raise InvalidArgument(f"{app} takes {record}, and no fields: give the input as JSON")
         given = record_of_texts(given, record)
     prediction = clipper.predict(app, given, version=version, context=context, features=numbers)
     server.out.done(prediction, _shown(prediction.output), _remark(prediction))
+
+
+def _input_type(text: str, app: str) -> ValueType:
+    if not text:
+        raise InvalidArgument(
+            f"the server does not tell the input type of {app!r}: check the name with clipper app list, "
+            "and the API key if the application requires one"
+        )
+    return parse_type(text)
 
 
 def _read(value: list[str], path: Path | None) -> Any:
