@@ -19,8 +19,11 @@ ONES, TWOS = (answering(value) for value in (1, 2))
 RAISES = "def predict(inputs):\n    raise ValueError('no weights')\n"
 APP = {"name": "app", "slo_ms": 20_000, "links": [{"model": "m"}], "default_output": 0}
 # A test stops a version that always fails after 27 queries, and after 44 at most in 100 runs. While the supervisor
-# decides, which takes as long as the machine is slow, a worker asks it with 2 % of the queries.
+# decides, which takes as long as the machine is slow, a worker asks a watched version with 2 % of the queries, and a
+# ramped one with its share: of that, a test waits until the supervisor has counted what was asked.
 MOST_FAILURES, MOST_MEANWHILE = 60, 0.05
+# Some steps of the supervisor's sampler.
+COUNTED_S = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +58,19 @@ def model(server: Server) -> Any:
 def ask_until_stopped(server: Server) -> Counter[int]:
     """Ask without feedback until version 1 is current again; return the answers, 0 for the default."""
     answers: Counter[int] = Counter()
+    asked_s: list[float] = []
+
+    def is_decided() -> bool:
+        # The first queries are not counted if a former application had the name.
+        asked = sum(at_s > time.monotonic() - COUNTED_S for at_s in asked_s)
+        shown = server.call("GET", "/applications/app")
+        return not shown["newcomers"] or shown["last_minute"]["queries"] >= asked
 
     def is_stopped() -> bool:
-        answers.update(server.predict("app", ROW)["output"] for _ in range(10))
+        for _ in range(10):
+            asked_s.append(time.monotonic())
+            answers[server.predict("app", ROW)["output"]] += 1
+        until(is_decided)
         return bool(model(server)["current"] == "1")
 
     until(is_stopped)
