@@ -1,4 +1,4 @@
-"""Converts outputs to the type of a version's outputs if that loses nothing.
+"""Converts outputs to a type if that loses nothing: to that of a version's outputs, or of the inputs that they become.
 
 - A whole number becomes a float, and a float a whole number, a float64 a float32 and an int64 an int32, if its value is
   kept. In a text, a number may also be the shortest number that rounds to a float32. Booleans are no numbers.
@@ -49,10 +49,11 @@ class Conversion:
     Args:
         to: the type.
         is_declared: whether it was declared, or learned from the version's first answer: messages say which.
+        is_input: whether it is the type of inputs that are made of outputs, which messages then say instead.
     """
 
-    def __init__(self, to: ValueType, *, is_declared: bool = True) -> None:
-        self.type, self.is_declared = to, is_declared
+    def __init__(self, to: ValueType, *, is_declared: bool = True, is_input: bool = False) -> None:
+        self.type, self.is_declared, self._is_input = to, is_declared, is_input
         fields = to.fields if isinstance(to, RecordType) else (Field("", to),)
         self._parts = [_Part(field) for field in fields]
         self._names = names_of(to.names) if isinstance(to, RecordType) else None
@@ -86,6 +87,8 @@ class Conversion:
             return (yield from self._converted(output))
         except _Unfit as error:
             name = f" as {error.name!r}" if error.name else ""
+            if self._is_input:
+                raise ModelFailed(f"its input has {error}{name}: expected {error.expected}") from None
             origin, advice = "learned from the version's first answer", "deploy it with --output-type"
             if self.is_declared:
                 origin, advice = "declared", "have it answer that, or deploy it with another --output-type"
