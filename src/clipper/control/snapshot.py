@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from clipper.control.address import ControlAddress, parse_address
 from clipper.settings.application import Link, Selection
+from clipper.settings.pipeline import Step, Wiring
 from clipper.settings.version import Batching
 
 
@@ -121,6 +122,7 @@ class ApplicationSnapshot(Struct, frozen=True):
         waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
         show_model: whether its answers say which versions gave them.
         null_is_nan, ignore_unknown_fields: how inputs are read.
+        steps, output: the steps of a pipeline, and what it answers; see ``settings/pipeline.py``.
     """
 
     name: str
@@ -139,6 +141,8 @@ class ApplicationSnapshot(Struct, frozen=True):
     watched: tuple[Newcomer, ...] = ()
     null_is_nan: bool = False
     ignore_unknown_fields: bool = False
+    steps: dict[str, Step] = {}
+    output: Wiring | None = None
 
 
 class KeySnapshot(Struct, frozen=True):

@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, changes_of
+from clipper.settings.pipeline import Step, Wiring
 from clipper.settings.texts import INPUT_TYPE_HELP, number_or_none, read_cost, read_features, read_json
 from clipper.values.types import MAX_FEATURES
 
@@ -251,6 +252,8 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
         code: SHA-256 of the artifact with the modules of the user's own policy or loss.
         waking_slo_ms: the SLO while none of its models has a replica and a sleeping model wakes; None means ``slo_ms``.
         max_in_flight, max_per_second: limits on its queries, over all workers; None means no limit.
+        steps: the steps of a pipeline, by name; without steps, an application asks the models that it links.
+        output: the values that a pipeline's answer is made of; None means the output of the last step.
     """
 
     slo_ms: Annotated[
@@ -300,6 +303,19 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     ignore_unknown_fields: Annotated[
         bool, Setting("Ignore fields of a record that its type does not have, instead of refusing it.")
     ] = False
+    # Litestar's schema does not accept a dict as a default.
+    steps: Annotated[
+        dict[str, Step],
+        Setting("The steps of a pipeline by name: each asks an application. See docs/pipelines.md.", option=""),
+    ] = msgspec.field(default_factory=dict)
+    output: Annotated[
+        Wiring | None,
+        Setting(
+            "What a pipeline answers: a value such as rank.label, or a value for each name.",
+            default="the last step's output",
+            option="",
+        ),
+    ] = None
 
 
 class NewApplication(ApplicationSettings, frozen=True, forbid_unknown_fields=True):
@@ -353,3 +369,5 @@ class ApplicationOptions(TypedDict, total=False):
     max_per_second: float | None
     null_is_nan: bool
     ignore_unknown_fields: bool
+    steps: dict[str, Step]
+    output: Wiring | None

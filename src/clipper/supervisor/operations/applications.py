@@ -14,7 +14,9 @@ from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from clipper.learning.mathematics.parameters import check_number
 from clipper.settings.application import MAX_COST, ApplicationChange, Link, NewApplication, Selection
 from clipper.settings.fields import check_ranges, given, shared
+from clipper.settings.pipeline import read_graph
 from clipper.supervisor.operations.parts import OfParts
+from clipper.supervisor.operations.pipelines import check_is_no_step, check_pipeline, input_type_of
 from clipper.supervisor.operations.selections import changed_selection, check_features, names_code, new_selection
 from clipper.supervisor.operations.views import application_view, policy_view
 from clipper.supervisor.reconciler.reconciler import REACH_TIMEOUT_S
@@ -94,12 +96,16 @@ class ApplicationOperations(OfParts):
         except (Conflict, InvalidArgument):
             if new.input_type is not None:
                 raise
-            # The first link's model will decide it.
-            new, input_type = replace(new, links=()), str(UNKNOWN_TYPE)
-        self._reconciler.servable.check(await self._checked(_record(new, input_type)), self._catalog.applications)
+            # The first link's model, or a step's application, will decide it.
+            if new.steps:
+                read_graph(new.name, new.steps, new.output)
+            new, input_type = replace(new, links=(), steps={}, output=None), str(UNKNOWN_TYPE)
+        checked = await self._checked(_record(new, input_type), may_lack=True)
+        self._reconciler.servable.check(checked, self._catalog.applications)
 
-    async def _checked(self, record: ApplicationRecord) -> ApplicationRecord:
+    async def _checked(self, record: ApplicationRecord, *, may_lack: bool = False) -> ApplicationRecord:
         self._check_links(record)
+        check_pipeline(record, self._catalog, may_lack=may_lack)
         return await self._checked_selection(record)
 
     async def change_application(self, name: str, change: ApplicationChange) -> Application:
@@ -115,6 +121,7 @@ class ApplicationOperations(OfParts):
 
     async def delete_application(self, name: str) -> None:
         record = self._catalog.application(name)
+        check_is_no_step(name, self._catalog)
         self._catalog.commit(Delete(ApplicationRecord, name), ForgetLater(record.state_id), by=CALLER.get())
         self._recent.applications.forget(name)
         try:
@@ -154,6 +161,7 @@ class ApplicationOperations(OfParts):
 
     async def _store(self, record: ApplicationRecord) -> Application:
         self._check_links(record)
+        check_pipeline(record, self._catalog)
         self._reconciler.servable.check(record, self._catalog.applications)
         self._catalog.commit(Put(record), by=CALLER.get())
         await self._reach_workers(f"application {record.name!r}")
@@ -218,6 +226,13 @@ class ApplicationOperations(OfParts):
     def _input_type(self, new: NewApplication) -> str:
         if new.input_type is not None:
             return str(rules.checked_type(new.input_type))
+        if new.steps:
+            known = input_type_of(new, self._catalog)
+            if known is None:
+                raise InvalidArgument(
+                    "input_type: a pipeline needs it, e.g. string, unless the query is a step's input as it is"
+                )
+            return known
         if not new.links:
             raise InvalidArgument("an application that links no model yet needs its input_type, e.g. float64[784]")
         link = new.links[0]

@@ -7,6 +7,7 @@ from msgspec import Struct
 from clipper.control.descriptions import EndedRamp
 from clipper.control.snapshot import Newcomer
 from clipper.settings.application import Link, Selection
+from clipper.settings.pipeline import Step, Wiring
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec, VersionState
 from clipper.values.types import Caller, ModelId, Role
@@ -31,6 +32,7 @@ class ApplicationRecord(Struct, frozen=True):
         waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
         show_model: whether its answers say which versions gave them.
         null_is_nan, ignore_unknown_fields: how inputs are read.
+        steps, output: see ``ApplicationSettings``.
     """
 
     name: str
@@ -52,6 +54,8 @@ class ApplicationRecord(Struct, frozen=True):
     watched: tuple[Newcomer, ...] = ()
     null_is_nan: bool = False
     ignore_unknown_fields: bool = False
+    steps: dict[str, Step] = {}
+    output: Wiring | None = None
 
     @property
     def state_id(self) -> str:
