@@ -96,6 +96,7 @@ LAZY = {
     ("src/clipper/cli/commands/load.py", "clipper.cli.load.runner"),  # no other command pays for its libraries
     ("src/clipper/cli/commands/apply.py", "clipper.cli.commands.manifest_file"),  # as above
     ("src/clipper/cli/commands/server.py", "clipper.cli.commands.manifest_file"),
+    ("src/clipper/cli/commands/app.py", "clipper.cli.commands.manifest_file"),
 }
 
 PURE = (
@@ -146,6 +147,8 @@ PURE = (
     "clipper.supervisor.history.changes",
     "clipper.supervisor.history.event_log",
     "clipper.supervisor.history.story",
+    "clipper.worker.selection.pipeline.run",
+    "clipper.worker.selection.pipeline.times",
     "clipper.worker.telemetry.lines",
     "clipper.worker.telemetry.otlp",
     "clipper.worker.telemetry.request_note",

@@ -170,6 +170,7 @@ class Worker:
             make=self._own_code.made,
             decisions=self._decisions,
             watch=self._watch,
+            applications=self._applications,
         )
         self._router = FeedbackRouter(config.instance, self.turn, identity)
         self._synchronizer = Synchronizer(

@@ -55,6 +55,10 @@ class Predictor:
         """Have long work done in steps by ``do``, between the loop's other events."""
         self._turns.do = do
 
+    def do(self, steps: Steps) -> None:
+        """Do long work as ``do_by`` says."""
+        self._turns.do(steps)
+
     def apply(self, told: Snapshot | Difference) -> Difference:
         """Make queues, replicas and current versions match a snapshot, or that to which a difference leads.
 

@@ -43,11 +43,11 @@ class Readiness:
             raise NotFound(f"there is no application {unknown[0]!r:.100}: GET /v2/repository/index lists them")
         if self.is_stopping:
             return "not ready: the server is stopping; send queries to another"
-        if waiting := [name for name in names if not asked[name].terms.is_ready]:
+        if waiting := [name for name in names if not asked[name].is_ready]:
             return f"not ready: applications without a model that has a replica: {', '.join(waiting)}"
         if names:
             return None
-        count = sum(not application.terms.is_ready for application in self._applications)
+        count = sum(not application.is_ready for application in self._applications)
         if count and (self._needs_all or count == len(self._applications)):
             return f"not ready: applications without a model that has a replica: {count}; clipper status lists them"
         return None
@@ -55,7 +55,7 @@ class Readiness:
     def of_model(self, application: Application, version: str | None) -> bool:
         """Whether an application, or a running version of its models, can answer, and the server is not stopping."""
         terms = application.terms
-        return not self.is_stopping and (any(terms.versions()[version].values()) if version else terms.is_ready)
+        return not self.is_stopping and (any(terms.versions()[version].values()) if version else application.is_ready)
 
 
 def named(url: bytes) -> tuple[str, ...]:

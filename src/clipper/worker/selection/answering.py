@@ -222,6 +222,9 @@ class Answering:
         elif choice is self._usual_choice:
             query.output = output
             asker.on_prediction(query.id, output, 1.0, self._usual_source)
+        elif query.path is not None:
+            query.output = output
+            asker.on_prediction(query.id, output, 1.0, query.path.source or NO_SOURCE)
         elif self._believes_one and len(choice.models) == 1:
             query.output = output
             key = query.arms.key(choice.models[0])

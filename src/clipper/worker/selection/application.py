@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from clipper.control.snapshot import ApplicationSnapshot
@@ -27,6 +27,7 @@ from clipper.worker.selection.counts import ApplicationCounts
 from clipper.worker.selection.deadlines import Deadlines
 from clipper.worker.selection.feedback.join_table import JoinTable
 from clipper.worker.selection.feedback.outcomes import Outcomes
+from clipper.worker.selection.pipeline.pipeline import Pipeline, StepApplication
 from clipper.worker.selection.query import Asker, Named, Query, QueryIds, Shadow
 from clipper.worker.selection.selector import Selector
 from clipper.worker.selection.stages import Stages
@@ -48,6 +49,7 @@ class Surroundings:
         make: makes an application's policy and loss, without waiting for a user's code.
         decisions: the decision log; None if there is none.
         watch: is told of queries that are slow, or whose request has a note; None if there is no watch.
+        applications: the worker's applications by name, which pipelines ask.
     """
 
     predictor: Predictor
@@ -60,6 +62,7 @@ class Surroundings:
     make: Callable[[ApplicationSnapshot], Made] = make
     decisions: DecisionLog | None = None
     watch: Watch | None = None
+    applications: Mapping[str, StepApplication] = field(default_factory=dict)
 
 
 class Application:
@@ -73,6 +76,7 @@ class Application:
         terms: the terms that follow from the settings and the running versions.
         answering: answers queries after their models were asked.
         stages: lets a query ask further models, by its policy or in place of one that fails; None if there is no other.
+        pipeline: asks other applications for its queries; None if it has no steps.
         counts, outcomes, forecasts, trials, contexts: the state that queries and feedback have made.
     """
 
@@ -88,6 +92,7 @@ class Application:
         selection = snapshot.selection
         self.contexts = Contexts(snapshot.id, surroundings.store, selection.half_life, selection.prior_weight)
         self.stages: Stages | None = None
+        self.pipeline: Pipeline | None = None
         self.terms = self._terms(Selector(snapshot, self.counts, surroundings.make))
         self.answering = Answering(
             snapshot.name,
@@ -104,6 +109,7 @@ class Application:
         # itself.
         self._waking_deadlines = Deadlines(self.answering.finish)
         self._deadlines_now = self._deadlines
+        self._budget_s = self.terms.budget_s
         self._reads = ContextReads(self.load)
         self._is_store_down = False
         self._follow_terms()
@@ -142,7 +148,9 @@ class Application:
         answering.follow(terms)
         self.counts.follow_only(() if terms.only_choice is None else terms.only_choice.models)
         self._deadlines_now = self._waking_deadlines if terms.is_waking else self._deadlines
-        self._deadlines_now.bring_forward(terms.budget_s)
+        if terms.budget_s < self._budget_s:  # else it would cut the deadlines that pipelines have given
+            self._deadlines_now.bring_forward(terms.budget_s)
+        self._budget_s = terms.budget_s
         self.forecasts.keep(terms.arms.ramps.values())
         self.trials.follow(terms.tried, self.snapshot.selection.max_loss_increase)
         self.contexts.follow_arms(terms.arms)
@@ -160,6 +168,19 @@ class Application:
         elif self.stages is not None:
             self.stages.close()
             self.stages = None
+        if not self.snapshot.steps:
+            self.pipeline = None
+        elif self.pipeline is None:
+            surroundings = self.surroundings
+            self.pipeline = Pipeline(
+                self.snapshot,
+                surroundings.applications,
+                answering.finish,
+                surroundings.predictor.do,
+                surroundings.watch,
+            )
+        else:
+            self.pipeline.follow(self.snapshot)
 
     def predict(
         self,
@@ -171,6 +192,7 @@ class Application:
         features: bytes | None = None,
         timeout_s: float | None = None,
         request: RequestNote | None = None,
+        deadline_s: float | None = None,
     ) -> Query:
         """Answer an input: ``asker`` is called now or later, by the deadline.
 
@@ -183,6 +205,7 @@ class Application:
             features: raw buffer of float64 features for the policy; None if the input itself is the features.
             timeout_s: the client's timeout, if it is shorter than the SLO.
             request: the note on the request that asks; None if there is none.
+            deadline_s: the deadline that a pipeline gives its step, on the loop's clock; it replaces the SLO.
 
         Raises:
             NotFound: this version does not run.
@@ -195,7 +218,10 @@ class Application:
             choice, targets, arms = terms.pinned(version)
         if terms.features_are_input:
             features = terms.features_of(row)
-        deadline_s = arrival_s + (terms.budget_s if timeout_s is None else min(terms.budget_s, timeout_s))
+        if deadline_s is None:
+            deadline_s = arrival_s + (terms.budget_s if timeout_s is None else min(terms.budget_s, timeout_s))
+        else:
+            timeout_s = deadline_s - arrival_s
         # The same as take(), without a call for each query.
         ids = self._ids
         query_id = ids.next
@@ -220,6 +246,8 @@ class Application:
                 self._availability.holds_below = 0
                 self._select_and_ask(query, row, totals)
                 self._availability.holds_below = 0
+        elif self.pipeline is not None:
+            self.pipeline.start(query)
         else:
             query.failure = "no_replica", f"application {self.name} has no linked model"
             self.answering.finish(query)
@@ -252,6 +280,11 @@ class Application:
         """Answer the waiting queries soon, as if their deadlines had come."""
         for deadlines in (self._deadlines, self._waking_deadlines):
             deadlines.bring_forward(0.0)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can answer: a model can be asked, or every step of a pipeline."""
+        return self.terms.is_ready if self.pipeline is None else self.pipeline.is_ready
 
     @property
     def in_flight(self) -> int:

@@ -12,7 +12,7 @@ from clipper.values.outputs.output import Output
 from clipper.worker.abstraction.batching.flow import Flow
 from clipper.worker.selection.feedback.outcomes import Outcomes
 from clipper.worker.selection.feedback.promises import Tries
-from clipper.worker.selection.terms import Terms
+from clipper.worker.selection.terms import NO_CHANCE, Terms
 from clipper.worker.telemetry.trace_context import SpanContext
 
 # The shares of the SLO for which a look holds: the first if all models are sure, so that a model that begins to hang is
@@ -20,8 +20,6 @@ from clipper.worker.telemetry.trace_context import SpanContext
 SURE_SHARE, NO_CHANCE_SHARE = 0.1, 0.01
 # The share of the fullest model's room that may be queued until the next look.
 ROOM_SHARE = 0.5
-# A chance below this counts as 0, and a chance above 1 minus this as 1.
-NO_CHANCE = 0.01
 
 
 class Availability:

@@ -20,7 +20,7 @@ from clipper.worker.selection.application import Application
 from clipper.worker.selection.feedback.picking import weights_of
 from clipper.worker.selection.feedback.scoring import lesson, shown_of_newcomers
 from clipper.worker.selection.lessons import TOO_LARGE_TO_COMPARE, Joined, Scored, join, learn, missing_models
-from clipper.worker.selection.query import Query
+from clipper.worker.selection.query import Path, Query
 from clipper.worker.telemetry.trace_context import SpanContext
 
 # Feedback may wait this long for models that are asked to score it.
@@ -71,12 +71,12 @@ class Learner:
         query = self._find(feedback)
         context = feedback.context if query is None else query.context
         totals = application.contexts.totals(context)
-        if totals is None or not application.contexts.is_loaded:
+        if totals is None or not application.contexts.is_loaded or (query is not None and query.path is not None):
             return self._learn_later(feedback, query, context)
         joined = join(application, feedback, query, context, totals)
         if missing_models(application, joined, self._loop.time()):
             return self._learn_later(feedback, query, context)
-        return self._commit(joined)
+        return self._commit(joined)[0]
 
     async def _learn_later(self, feedback: Feedback, query: Query | None, context: str | None) -> bool:
         application = self._application
@@ -87,7 +87,23 @@ class Learner:
             await self._ask(missing, row, joined.outputs)
             # While models were asked, the context may have been evicted from memory.
             joined = replace(joined, totals=await self._loaded(context))
-        return await self._commit(joined)
+        committed, scored = self._commit(joined)
+        if query is not None and query.path is not None and query.output is not None:
+            await self._teach_steps(query.path, feedback, scored.answer_loss)
+        return await committed
+
+    async def _teach_steps(self, path: Path, feedback: Feedback, loss: float | None) -> None:
+        """Teach the steps of a pipeline the loss of its answer: a reward for the models that each step selected."""
+        if loss is None:
+            return
+        reward = 1.0 - min(max(loss, 0.0), 1.0)
+        for name, query_id in path.queries:
+            step = self._application.surroundings.applications.get(name)
+            # A step that was replaced, or whose query was evicted, has nothing to learn about; and a policy's own
+            # failure is counted there.
+            with suppress(NotFound, InvalidArgument, OutputTooLarge, PolicyFailed):
+                if isinstance(step, Application):
+                    await Learner(step).learn(Feedback(feedback.id, query_id=query_id, reward=reward))
 
     async def _loaded(self, context: str | None) -> Totals:
         contexts = self._application.contexts
@@ -135,8 +151,8 @@ class Learner:
             if output is not None:
                 asked.came(model, output)
 
-    def _commit(self, joined: Joined) -> "asyncio.Future[bool]":
-        """Commit the lessons, and add them to memory once the store has them."""
+    def _commit(self, joined: Joined) -> "tuple[asyncio.Future[bool], Scored]":
+        """Commit the lessons, and add them to memory once the store has them. The losses come with the result."""
         application, feedback = self._application, joined.feedback
         contexts, committer = application.contexts, application.surroundings.committer
         committer.check_room()
@@ -158,7 +174,7 @@ class Learner:
             commit.remember,
         )
         committed.add_done_callback(commit.acknowledge, context=self._no_variables)
-        return committed
+        return committed, scored
 
     def make_up(self) -> None:
         """Learn from misses without feedback, as far as similar misses have feedback: see ``Outcomes``.

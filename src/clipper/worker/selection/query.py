@@ -51,6 +51,18 @@ def _members(fields: Mapping[str, Any]) -> bytes:
     return b"," + msgspec.json.encode(fields)[1:-1]
 
 
+class Path(msgspec.Struct, gc=False, eq=False):
+    """The way of a query through a pipeline.
+
+    Attributes:
+        queries: the application and the query's id of each step that was asked once, in the order of asking.
+        source: the versions that the steps' answers came from; None if the answer does not say.
+    """
+
+    queries: tuple[tuple[str, int], ...]
+    source: Source | None
+
+
 class Asker(Protocol):
     """Asks a query. Exactly one of its methods is called, on the event loop."""
 
@@ -124,6 +136,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         note: the note on the query until it is answered; None if there is none.
         chance: how likely the first model was to answer in time when it was asked, by its queue.
         candidates: the models that the policy selected among, if some could not answer in time; None for all.
+        path: the way through a pipeline, once the query has ended; None if its application is no pipeline.
     """
 
     owner: Owner
@@ -157,6 +170,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
     note: QueryNote | None = None
     chance: float = 1.0
     candidates: tuple[str, ...] | None = None
+    path: Path | None = None
 
     @property
     def span(self) -> SpanContext | None:

@@ -16,10 +16,11 @@ from clipper.learning.mathematics.totals import Totals
 from clipper.learning.policies.policy import Choice, Outlook, QueryView, Step
 from clipper.values.outputs.output import Output
 from clipper.worker.selection.answering import NO_TIME, Answering
-from clipper.worker.selection.availability import NO_CHANCE, Availability
+from clipper.worker.selection.availability import Availability
 from clipper.worker.selection.deadlines import Deadlines
 from clipper.worker.selection.feedback.latencies import Latencies
 from clipper.worker.selection.query import Query
+from clipper.worker.selection.terms import NO_CHANCE
 from clipper.worker.telemetry.trace_context import SpanContext
 
 # A query may ask a further model as long as this many times the model's expected time is left.

@@ -34,6 +34,8 @@ MAX_MARGIN_S = 0.002
 # An answer of several models is sent earlier by this much more, 2 ms at most: it can be sent with the outputs so far,
 # which is better than late, and it is made while other models use the processors (16 forests on two cores: 2 ms).
 JOINT_MARGIN_SHARE = 0.1
+# A chance below this counts as 0, and a chance above 1 minus this as 1.
+NO_CHANCE = 0.01
 # Which of several outputs with names is compared with labels, unless the application says it.
 _LABEL_FIELDS, _LOG_FIELDS = ("label",), ("probabilities", "label")
 # A measured cost is used until it has changed by this share. Then all values derived from it are computed anew.
@@ -176,6 +178,18 @@ class Terms:
     def is_ready(self) -> bool:
         """Whether at least one model can be asked. A model that is asleep wakes then."""
         return any(target is not None and (target.is_linked or target.wakes) for target in self.targets.values())
+
+    def has_hope(self, now_s: float, due_s: float) -> bool:
+        """Whether a model may answer a query of now by ``due_s``, judged by its queue. One that idles, or that has no
+        replica, says nothing against it."""
+        targets = [self.targets[name] for name in self.models]
+        return not targets or any(
+            target is None
+            or not target.is_linked
+            or target.in_time.is_idle
+            or target.in_time.outlook(now_s, due_s)[0] > NO_CHANCE
+            for target in targets
+        )
 
     @property
     def costs_have_changed(self) -> bool:

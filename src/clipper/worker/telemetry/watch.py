@@ -156,6 +156,12 @@ class Watch:
         self.traced_until_s = max(self.traced_until_s, deadline_s)
         return QueryNote(request, self._tracer.child(request.span))
 
+    def begin_part(self, note: QueryNote) -> QueryNote | None:
+        """Make a note on a query of a pipeline's step. ``note``: of the pipeline's query. None if it is not traced."""
+        if note.span is None or self._tracer is None:
+            return None
+        return QueryNote(note.request, self._tracer.child(note.span))
+
     def ended(self, query: EndedQuery) -> None:
         """Log and trace a query that is slow, or whose request has a note."""
         is_slow = query.ended_s - query.arrival_s > self.slow_s

@@ -1,0 +1,1 @@
+"""Pipelines: applications whose answers are made from the answers of other applications."""

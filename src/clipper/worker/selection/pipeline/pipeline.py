@@ -1,0 +1,298 @@
+"""The shell of a pipeline: asks the applications of its steps, as its runs decide, and answers queries.
+
+It makes no task, future or timer: each answer of a step calls it, and each step answers by the deadline that it got.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from clipper.control.snapshot import ApplicationSnapshot
+from clipper.errors import DeadlineExceeded, InvalidArgument, ModelFailed, Unavailable
+from clipper.learning.policies.policy import Choice
+from clipper.settings.pipeline import read_graph
+from clipper.values.outputs.as_inputs import InputRows, output_of
+from clipper.values.outputs.output import Output, is_long
+from clipper.worker.abstraction.turns import Steps, at_once
+from clipper.worker.selection.pipeline.run import Ask, Decision, Done, Failed, Plan, Run, Skip
+from clipper.worker.selection.pipeline.times import ROOM_SHARE, StepTimes
+from clipper.worker.selection.query import Asker, Path, Query, Source, make_source
+from clipper.worker.selection.terms import Terms
+from clipper.worker.telemetry.watch import Watch
+
+# The rows of a list that are asked in one visit: a millisecond of work.
+MAX_AT_ONCE = 32
+# How long a look at the queues of all steps holds: some microseconds for each.
+LOOK_S = 0.001
+# Sources that are remembered: the versions of all steps, in most of their combinations while they change.
+MAX_SOURCES = 256
+
+
+class StepApplication(Protocol):
+    """An application as its pipeline sees it."""
+
+    @property
+    def terms(self) -> Terms: ...
+
+    def predict(
+        self,
+        row: bytes,
+        asker: Asker,
+        arrival_s: float,
+        *,
+        context: str | None,
+        features: bytes | None,
+        deadline_s: float,
+    ) -> Query: ...
+
+
+class Pipeline:
+    """Answers the queries of an application that has steps."""
+
+    def __init__(
+        self,
+        snapshot: ApplicationSnapshot,
+        applications: Mapping[str, StepApplication],
+        finish: Callable[[Query], None],
+        do: Callable[[Steps], None],
+        watch: Watch | None,
+    ) -> None:
+        """
+        Args:
+            applications: the worker's applications by name, as they are at each moment.
+            finish: answers a query with its output, or without one for its failure.
+            do: does long work in steps, between the loop's other events.
+        """
+        self.name = snapshot.name
+        self._applications, self._finish, self._do, self._watch = applications, finish, do, watch
+        self._now_s = asyncio.get_running_loop().time
+        self._choice = Choice((snapshot.name,), (1.0,))
+        self._rows: dict[str, InputRows] = {}
+        self._sources: dict[str, Source] = {}
+        self._wired: object = None
+        self.follow(snapshot)
+
+    def follow(self, snapshot: ApplicationSnapshot) -> None:
+        """Serve by these steps from the next query on. Queries under way keep the steps that they began with."""
+        self._shows_model = snapshot.show_model
+        self._sources.clear()
+        if (snapshot.steps, snapshot.output) == self._wired:  # what was learned of the steps stays
+            return
+        self._wired = snapshot.steps, snapshot.output
+        self._problem: tuple[str, str] | None = None
+        self._rows.clear()
+        try:
+            graph = read_graph(snapshot.name, snapshot.steps, snapshot.output)
+        except InvalidArgument as error:  # a newer supervisor allows more than this worker knows
+            self._problem = Unavailable.code, f"this worker cannot serve the pipeline: {error}"
+            return
+        self._full: frozenset[int] = frozenset()
+        self._look_again_s = 0.0
+        self._plan = Plan(graph)
+        self._times = StepTimes(self._plan.followers)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every step can be asked."""
+        if self._problem is not None:
+            return False
+        asked = [self._applications.get(node.application) for node in self._plan.nodes]
+        return all(step is not None and step.terms.is_ready for step in asked)
+
+    def start(self, query: Query) -> None:
+        """Ask the first steps for a query. ``finish`` is called with it, now or later, unless its deadline comes."""
+        query.choice = self._choice
+        query.missing = 1
+        if self._problem is not None:
+            query.failure = self._problem
+            self._finish(query)
+            return
+        # It stands if the deadline comes before the answers of the last steps, which should have come just before.
+        query.failure = DeadlineExceeded.code, "the steps did not answer within the SLO"
+        self._go_on(_Asked(query, self._plan, self._times))
+
+    def _go_on(self, asked: "_Asked") -> None:
+        """Act on the decisions of a run until it waits for answers. Answers that come meanwhile only add facts."""
+        if asked.is_busy:
+            return
+        asked.is_busy = True
+        query = asked.query
+        decision: Decision | None = None
+        while not query.done and (decision := asked.run.next()) is not None:
+            match decision:
+                case Ask():
+                    self._ask(asked, decision)
+                case Skip(place):
+                    step = self._applications.get(asked.plan.nodes[place].application)
+                    is_list = asked.plan.nodes[place].for_each is not None
+                    asked.run.skipped(place, None if step is None or is_list else step.terms.default)
+                case Done() | Failed():
+                    self._end(asked, decision)
+        if query.done:
+            asked.cancel()
+        asked.is_busy = False
+
+    def _ask(self, asked: "_Asked", ask: Ask) -> None:
+        node, run, now_s = asked.plan.nodes[ask.place], asked.run, self._now_s()
+        step = self._applications.get(node.application)
+        if step is None:
+            run.failed(ask.place, Unavailable.code, f"application {node.application} was removed")
+            return
+        deadline_s = asked.times.deadline_s(ask.place, now_s, asked.query.deadline_s, self._full_steps(asked, now_s))
+        if deadline_s is None:
+            left_ms = max(0.0, asked.query.deadline_s - now_s) * 1000
+            message = f"{left_ms:.1f} ms were left, too few for it and what follows"
+            for index in range(len(ask.inputs)):
+                self._without(asked, step, ask.place, index, DeadlineExceeded.code, message)
+            return
+        asked.left[ask.place] = len(ask.inputs)
+        steps = self._submit(asked, step, ask, now_s, deadline_s)
+        is_much = len(ask.inputs) > MAX_AT_ONCE or any(each is not None and is_long(each) for each in ask.inputs)
+        (self._do if is_much else at_once)(steps)
+
+    def _full_steps(self, asked: "_Asked", now_s: float) -> frozenset[int]:
+        """Return the places of the steps whose queues are full, by a look that may be a moment old."""
+        if asked.plan is not self._plan:  # it began before the steps were changed
+            return frozenset()
+        if now_s >= self._look_again_s:
+            self._look_again_s = now_s + LOOK_S
+            due_s = now_s + ROOM_SHARE * (asked.query.deadline_s - now_s)
+            self._full = frozenset(
+                place
+                for place, node in enumerate(asked.plan.nodes)
+                if (step := self._applications.get(node.application)) is not None
+                and not step.terms.has_hope(now_s, due_s)
+            )
+        return self._full
+
+    def _submit(self, asked: "_Asked", step: StepApplication, ask: Ask, now_s: float, deadline_s: float) -> Steps:
+        """Make the rows of a step's inputs, and ask its application for each."""
+        query, name = asked.query, asked.plan.nodes[ask.place].application
+        input_type = step.terms.input_type
+        rows = self._rows.get(name)
+        if rows is None or rows.type != input_type:
+            rows = self._rows[name] = InputRows(input_type)
+        features = query.features if step.terms.features_size is not None else None
+        for index, given in enumerate(ask.inputs):
+            if query.done or query.row is None:
+                return
+            row = query.row
+            if given is not None or not query.owner.input_type.suits(input_type):
+                try:
+                    row = yield from rows.row(asked.query_output() if given is None else given)
+                except ModelFailed as error:
+                    asked.left[ask.place] -= 1
+                    self._without(asked, step, ask.place, index, error.code, str(error))
+                    continue
+            part = _Part(self, asked, step, ask.place, index, now_s)
+            made = step.predict(row, part, now_s, context=query.context, features=features, deadline_s=deadline_s)
+            asked.add(ask.place, made)
+            if query.note is not None and self._watch is not None and not made.done:
+                made.note = self._watch.begin_part(query.note)
+            yield
+        self._go_on(asked)
+
+    def _without(self, asked: "_Asked", step: StepApplication, place: int, index: int, code: str, message: str) -> None:
+        """Take the default in place of an answer, if the step's application has one."""
+        if (default := step.terms.default) is not None:
+            asked.run.answered(place, index, default, 0.0)
+        else:
+            asked.run.failed(place, code, message)
+
+    def took(self, asked: "_Asked", place: int, asked_s: float) -> None:
+        """Learn the time of a step once all its rows have ended."""
+        asked.left[place] -= 1
+        if not asked.left[place]:
+            now_s = self._now_s()
+            asked.times.took(place, now_s, now_s - asked_s)
+
+    def go_on(self, asked: "_Asked") -> None:
+        """Go on after a fact, unless the query is over: then nothing else needs to be computed for it."""
+        if asked.query.done:
+            asked.cancel()
+        else:
+            self._go_on(asked)
+
+    def _end(self, asked: "_Asked", decision: Done | Failed) -> None:
+        query, text = asked.query, ",".join(asked.run.sources)
+        query.missing = 0
+        source = self._sources.get(text)
+        if source is None and text and self._shows_model:
+            if len(self._sources) >= MAX_SOURCES:
+                self._sources.clear()
+            source = self._sources[text] = make_source(tuple(asked.run.sources))
+        query.path = Path(tuple((asked.plan.nodes[place].application, id_) for place, id_ in asked.ids), source)
+        if isinstance(decision, Done):
+            query.first_model, query.first_output = self.name, decision.output
+        else:
+            query.failure = decision.code, decision.message
+        self._finish(query)
+
+
+class _Asked:
+    """A query, and the queries of steps that were asked for it.
+
+    Attributes:
+        ids: the queries of steps that were asked once, as place and id: feedback on the query teaches them, too.
+        left: by place, how many rows have not ended.
+        is_busy: whether decisions are being carried out.
+    """
+
+    __slots__ = ("_queries", "ids", "is_busy", "left", "plan", "query", "run", "times")
+
+    def __init__(self, query: Query, plan: Plan, times: StepTimes) -> None:
+        self.query, self.plan, self.times = query, plan, times
+        self.run = Run(plan, self.query_output)
+        self._queries: list[Query] = []
+        self.ids: list[tuple[int, int]] = []
+        self.left: dict[int, int] = {}
+        self.is_busy = False
+
+    def query_output(self) -> Output:
+        row = self.query.row
+        assert row is not None
+        return output_of(row, self.query.owner.input_type)
+
+    def add(self, place: int, query: Query) -> None:
+        if self.plan.nodes[place].for_each is None:
+            self.ids.append((place, query.id))
+        if not query.done:
+            self._queries.append(query)
+
+    def cancel(self) -> None:
+        """Drop work for steps that has not been sent: the query is over."""
+        queries, self._queries = self._queries, []
+        for query in queries:
+            if not query.done:
+                query.cancel()
+
+
+class _Part:
+    """Takes the answer of a step to one input."""
+
+    __slots__ = ("_asked", "_asked_s", "_index", "_pipeline", "_place", "_step")
+
+    def __init__(
+        self, pipeline: Pipeline, asked: _Asked, step: StepApplication, place: int, index: int, asked_s: float
+    ) -> None:
+        self._pipeline, self._asked, self._step = pipeline, asked, step
+        self._place, self._index, self._asked_s = place, index, asked_s
+
+    def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        self._take(output, confidence, source.text)
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self._take(output, 0.0, "")
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
+        self._take(output, confidence, "")
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self._pipeline.took(self._asked, self._place, self._asked_s)
+        self._asked.run.failed(self._place, reason, explanation)
+        self._pipeline.go_on(self._asked)
+
+    def _take(self, output: Output, confidence: float, source: str) -> None:
+        self._pipeline.took(self._asked, self._place, self._asked_s)
+        self._asked.run.answered(self._place, self._index, output, confidence, source)
+        self._pipeline.go_on(self._asked)

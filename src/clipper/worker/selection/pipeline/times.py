@@ -1,0 +1,131 @@
+"""Splits a query's deadline among the steps of a pipeline by what they have taken lately.
+
+When a step is asked, it gets the time that is left, less the time of the longest path of steps that follow::
+
+    deadline(step) = deadline - follow(step),  follow(step) = max over followers f of (slow(f) + follow(f))
+
+``slow`` is a high quantile of the times that the step's latest answers took. They include the wait in its queues, so it
+grows with the load there; and all that a step does not use goes to those after it, since each split begins anew. If the
+time is too short for that, what is left is shared in proportion, so that a step is never left without any because
+others are slow: what it then cannot meet, its own queue drops first (after InferLine, SoCC 2020, and Nexus, SOSP 2019,
+which split an SLO by profiles, before queries come). Of the first query, before anything is known, each step gets an
+equal part.
+
+A query of which even the fastest answers leave no hope is not asked any more. Nor is one that will need a step whose
+queues are full, so that they would hardly answer it even if it came now: the steps before would compute in vain. A step
+whose answers mostly come at once, because they are cached, is not judged by its queues.
+"""
+
+from collections import deque
+from collections.abc import Collection, Sequence
+
+# The latest answers of a step that count, and for how long: enough for a quantile, and forgotten soon after the load
+# has changed. The last few count however old they are, so that a step that is asked rarely is known, too.
+ANSWERS, LEAST_ANSWERS = 64, 8
+LATELY_S = 2.0
+# One answer in twenty takes longer than the slow time, half of them than the usual time, and one in ten is faster than
+# the quick time.
+SLOW, USUAL, QUICK = 0.95, 0.5, 0.1
+# A later step is full if it would need more than this share of the time that is left: more queries are on the way to
+# it. In the simulation of the tests, at twice the capacity, the first of two steps then computes 2 % in vain, and 20 %
+# if it may need all of the time; at 0.9 of the capacity 98 % are answered in both cases.
+ROOM_SHARE = 0.7
+# A step is not judged by its queues if it usually takes less than this share of the time that is left.
+AT_ONCE_SHARE = 0.1
+# The quantiles are computed anew after this time at the earliest: sorting a step's answers takes 3 us.
+FRESH_S = 0.01
+# Among this many queries without hope, one is asked nevertheless, so that a step that was slow once is tried again.
+TRY_EVERY = 20
+# A last step's deadline is before the query's by this share of its time, 1 ms at most: its answer, or its default, is
+# taken before the query is over.
+END_SHARE, MAX_END_S = 0.02, 0.001
+
+
+class _Times:
+    """The latest times of a step. They are 0 as long as nothing is known."""
+
+    def __init__(self) -> None:
+        self._taken: deque[tuple[float, float]] = deque(maxlen=ANSWERS)
+        self.slow_s = self.usual_s = self.quick_s = 0.0
+
+    def add(self, now_s: float, took_s: float) -> None:
+        self._taken.append((now_s, took_s))
+
+    def refresh(self, now_s: float) -> None:
+        taken = self._taken
+        while len(taken) > LEAST_ANSWERS and taken[0][0] < now_s - LATELY_S:
+            taken.popleft()
+        ranked = sorted(took_s for _, took_s in taken)
+        self.slow_s = ranked[int(SLOW * len(ranked))] if ranked else 0.0
+        self.usual_s = ranked[int(USUAL * len(ranked))] if ranked else 0.0
+        self.quick_s = ranked[int(QUICK * len(ranked))] if ranked else 0.0
+
+
+class StepTimes:
+    """The times of a pipeline's steps, by their places."""
+
+    def __init__(self, followers: Sequence[Sequence[int]]) -> None:
+        """``followers``: by place, the places of the steps that need its output, which are all after it."""
+        self._followers = followers
+        # By place, the places of all steps that come later.
+        self._later: list[frozenset[int]] = [frozenset() for _ in followers]
+        for place in reversed(range(len(followers))):
+            self._later[place] = frozenset().union(*({each} | self._later[each] for each in followers[place]))
+        self._times = [_Times() for _ in followers]
+        # By place, the slow and the quick time of the longest path that follows, and how many steps of a path have not
+        # answered yet.
+        self._after = [(0.0, 0.0, 0) for _ in followers]
+        self._fresh_until_s = 0.0
+        self._passed = 0
+
+    def took(self, place: int, now_s: float, took_s: float) -> None:
+        """Learn how long a step took to answer; also how long one took that was late, which is at least its time."""
+        self._times[place].add(now_s, took_s)
+
+    def slow_s(self, place: int) -> float:
+        return self._times[place].slow_s
+
+    def deadline_s(self, place: int, now_s: float, deadline_s: float, full: Collection[int] = ()) -> float | None:
+        """Return the deadline of a step that is asked now; None if the query cannot be answered by its deadline.
+
+        It is after ``now_s``, and before ``deadline_s``, the query's.
+
+        Args:
+            full: the places of the steps whose queues could not answer a query by ``ROOM_SHARE`` of that time.
+        """
+        if now_s >= self._fresh_until_s:
+            self._refresh(now_s)
+        left_s = deadline_s - now_s
+        left_s -= min(left_s * END_SHARE, MAX_END_S)
+        if left_s <= 0.0:
+            return None
+        own, (after_s, quick_after_s, unknown) = self._times[place], self._after[place]
+        is_late = own.quick_s + quick_after_s > left_s
+        if not is_late and full:
+            later = self._later[place]
+            is_late = any(each in later and self._times[each].usual_s > AT_ONCE_SHARE * left_s for each in full)
+        if is_late:
+            self._passed += 1
+            if self._passed % TRY_EVERY:
+                return None
+        needed_s = own.slow_s + after_s
+        if needed_s > left_s:
+            return now_s + left_s * (own.slow_s / needed_s if own.slow_s else 0.5)
+        return now_s + (left_s - after_s if own.slow_s else (left_s - after_s) / (1 + unknown))
+
+    def _refresh(self, now_s: float) -> None:
+        self._fresh_until_s = now_s + FRESH_S
+        times, after = self._times, self._after
+        for each in times:
+            each.refresh(now_s)
+        for place in reversed(range(len(times))):
+            paths = [
+                (
+                    times[each].slow_s + after[each][0],
+                    times[each].quick_s + after[each][1],
+                    after[each][2] + (not times[each].slow_s),
+                )
+                for each in self._followers[place]
+            ]
+            slow, quick, unknown = zip(*paths) if paths else ((0.0,), (0.0,), (0,))
+            after[place] = max(slow), max(quick), max(unknown)

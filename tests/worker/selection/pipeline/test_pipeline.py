@@ -1,0 +1,169 @@
+"""The shell of pipelines, over applications with models that a test speaks for, in the test's own time."""
+
+import gc
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clipper.settings.application import Selection
+from clipper.settings.pipeline import Step
+from clipper.worker.selection.application import Application
+from clipper.worker.selection.pipeline.pipeline import _Asked
+from tests.selection_desk import ROW, SLO_S, Desk, on_query, run
+
+SINGLE = Selection()
+VECTOR = b"[1.5,2.5]"
+
+
+async def pipeline(
+    desk: Desk,
+    steps: Mapping[str, Step],
+    output: Any = None,
+    *,
+    defaults: Mapping[str, str | None] | None = None,
+    **fields: Any,
+) -> dict[str, Application]:
+    """Applications for the steps, each of the model of its own name; and the pipeline ``app`` of them."""
+    applications: dict[str, Application] = {}
+    surroundings = replace(desk.surroundings, applications=applications)
+    desk.surroundings = surroundings
+    for name in desk.models.outputs:
+        own = (defaults or {}).get(name)
+        snapshot = desk.snapshot(SINGLE, linked=[name], default_output=own, id=f"{name}-id")
+        applications[name] = Application(replace_name(snapshot, name), surroundings)
+        await applications[name].load()
+    wired = {
+        name: each if each.application else Step(**{**as_dict(each), "application": name})
+        for name, each in steps.items()
+    }
+    applications["app"] = await desk.application(SINGLE, linked=[], steps=wired, output=output, **fields)
+    return applications
+
+
+def replace_name(snapshot: Any, name: str) -> Any:
+    return msgspec.structs.replace(snapshot, name=name)
+
+
+def as_dict(step: Step) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in step.__struct_fields__}
+
+
+def test_chain_asks_one_step_after_the_other_and_teaches_each(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        applications = await pipeline(desk, {"a": Step(), "b": Step(input="a")})
+        asking = await desk.answer(applications["app"])
+        assert asking.answer == ("prediction", b"7", 1.0)
+        assert asking.source.text == "a:1,b:1"
+        # What a answered as text is b's row of doubles.
+        assert desk.models.asked == {"a": [ROW], "b": [b"\0\0\0\0\0\0\xf8?\0\0\0\0\0\0\x04@"]}
+        assert await desk.observe(applications["app"], on_query(asking.query_id, b"7"))
+        assert [applications[name].counts.feedback["joined"] for name in ("app", "a", "b")] == [1, 1, 1]
+        assert not await desk.observe(applications["app"], on_query(asking.query_id, b"7"))
+        assert applications["a"].counts.feedback["duplicate"] == 1
+
+    run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
+
+
+def test_late_step_is_named_before_the_querys_deadline(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        applications = await pipeline(desk, {"a": Step(), "b": Step(input="a")})
+        desk.models.held = {"b"}
+        asking, query = desk.ask(applications["app"])
+        await desk.serve_until(lambda: applications["b"].in_flight)
+        desk.loop.advance(SLO_S)
+        await desk.serve_until(lambda: query.done)
+        kind, output, reason, explanation = asking.answer
+        assert (kind, output, reason) == ("default", b'"default"', "timeout")
+        assert explanation.startswith("step b: ")
+
+    run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
+
+
+def test_late_side_branch_with_a_default_costs_no_answer(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        steps = {"a": Step(), "b": Step()}
+        applications = await pipeline(desk, steps, {"a": "a", "b": "b"}, defaults={"b": "0"})
+        desk.models.held = {"b"}
+        asking, query = desk.ask(applications["app"])
+        await desk.serve_until(lambda: desk.models.asked["a"])
+        desk.loop.advance(SLO_S)
+        await desk.serve_until(lambda: query.done)
+        assert asking.answer[0] == "prediction"
+        assert bytes(asking.answer[1]) == b'{"a":[1.5,2.5],"b":0}'
+
+    run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
+
+
+def test_nothing_more_is_asked_for_a_query_that_is_over(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        applications = await pipeline(desk, {"a": Step(), "b": Step(input="a")})
+        desk.models.held = {"a"}
+        asking, query = desk.ask(applications["app"])
+        query.cancel()
+        desk.models.held = set()
+        await desk.serve_until(lambda: desk.models.asked["a"])
+        assert (asking.answer, desk.models.asked["b"]) == ((), [])
+        # A step that fails ends the query; what other steps have not been sent is dropped.
+        both = await pipeline(desk, {"a": Step(), "b": Step()}, {"a": "a.x", "b": "b"})
+        desk.models.held = {"b"}
+        del both["a"]
+        asking, query = desk.ask(both["app"])
+        assert asking.answer[:3] == ("default", b'"default"', "unavailable")
+        assert asking.answer[3] == "step a: application a was removed"
+        assert [each.done for each in [query]] == [True]
+
+    run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
+
+
+def test_every_element_of_a_long_list_is_asked(tmp_path: Path) -> None:
+    many = b"[%s]" % b",".join(b"[%d]" % place for place in range(100))
+
+    async def scenario(desk: Desk) -> None:
+        steps = {"a": Step(), "b": Step(for_each="a", input="item")}
+        applications = await pipeline(desk, steps)
+        asking = await desk.answer(applications["app"])
+        assert bytes(asking.answer[1]) == b"[%s]" % b",".join([b"7"] * 100)
+        assert len(desk.models.asked["b"]) == 100
+        # Feedback teaches the steps that were asked once.
+        assert await desk.observe(applications["app"], on_query(asking.query_id, b"7"))
+        assert [applications[name].counts.feedback["joined"] for name in "ab"] == [1, 0]
+        del asking
+        gc.collect()
+        assert [each for each in gc.get_objects() if isinstance(each, _Asked)] == []
+
+    run(tmp_path, {"a": many, "b": b"7"}, scenario)
+
+
+def test_changed_steps_serve_new_queries_alone(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        applications = await pipeline(desk, {"a": Step(), "b": Step(input="a")})
+        desk.models.held = {"a"}
+        asking, query = desk.ask(applications["app"])
+        changed = desk.snapshot(SINGLE, linked=[], steps={"c": Step(application="b")})
+        applications["app"].follow(changed)
+        later = await desk.answer(applications["app"])
+        assert later.source.text == "b:1"
+        desk.models.held = set()
+        await desk.serve_until(lambda: query.done)
+        assert asking.source.text == "a:1,b:1"
+
+    run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
+
+
+def test_pipeline_is_ready_once_each_step_is(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        applications = await pipeline(desk, {"a": Step(), "b": Step(input="a")})
+        assert applications["app"].is_ready
+        await desk.models.containers["b"].kill()
+        await desk.serve_until(lambda: not applications["b"].is_ready)
+        assert not applications["app"].is_ready
+        # A pipeline that a newer supervisor allows, and this worker does not know.
+        applications["app"].follow(desk.snapshot(SINGLE, linked=[], steps={"a": Step(input="what is this")}))
+        asking, _ = desk.ask(applications["app"])
+        assert asking.answer[2] == "unavailable"
+        assert not applications["app"].is_ready
+
+    run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)

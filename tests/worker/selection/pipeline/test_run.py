@@ -1,0 +1,181 @@
+"""One query on its way through a pipeline: which steps are asked, with what, and how it ends."""
+
+import json
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipper.settings.pipeline import Step, read_graph
+from clipper.values.output_arrays import OutputForm
+from clipper.values.outputs.output import Output, TypedOutput, make_array, make_record
+from clipper.values.outputs.record_columns import names_of
+from clipper.values.types import DType
+from clipper.worker.selection.pipeline.run import Ask, Done, Failed, Plan, Run, Skip
+from tests.example_counts import share_of
+
+
+def run_of(output: Any = None, /, *, query: Any = "q", **steps: Step) -> tuple[Plan, Run]:
+    plan = Plan(read_graph("p", steps, output))
+    return plan, Run(plan, lambda: json.dumps(query).encode())
+
+
+def array(*values: float) -> TypedOutput:
+    return make_array(OutputForm(DType.FLOAT64, (len(values),), DType.FLOAT64), json_floats(values))
+
+
+def json_floats(values: tuple[float, ...]) -> bytes:
+    return struct.pack(f"<{len(values)}d", *values)
+
+
+def shown(decision: Any) -> Any:
+    """A decision with its outputs as JSON, to compare."""
+    if isinstance(decision, Ask):
+        return decision.place, [None if each is None else json.loads(bytes(each)) for each in decision.inputs]
+    return json.loads(bytes(decision.output)) if isinstance(decision, Done) else decision
+
+
+def test_steps_are_asked_once_they_have_what_they_need() -> None:
+    plan, run = run_of(
+        {"a": "rank", "b": "left"}, left=Step(), right=Step(), rank=Step(input={"x": "left", "y": "right.z"})
+    )
+    assert [shown(run.next()), shown(run.next()), run.next()] == [(0, [None]), (1, [None]), None]
+    run.answered(0, 0, b"1", 0.5)
+    assert run.next() is None
+    run.answered(1, 0, make_record(names_of(("z", "w")), (array(1.0, 2.0), b'"t"')), 1.0)
+    assert shown(run.next()) == (2, [{"x": 1, "y": [1.0, 2.0]}])
+    run.answered(plan.places["rank"], 0, b'"end"', 1.0)
+    assert shown(run.next()) == {"a": "end", "b": 1}
+    assert run.next() is None
+
+
+@given(st.data())
+@settings(max_examples=share_of(300), deadline=None)
+def test_every_run_ends_once_and_keeps_the_order(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 7))
+    steps = {}
+    for place in range(count):
+        before = [f"s{other}" for other in range(place)]
+        needs = data.draw(st.lists(st.sampled_from(before), unique=True)) if before else []
+        when = data.draw(st.sampled_from([None, f"{needs[0]} > 3"])) if needs else None
+        for_each = data.draw(st.sampled_from([None, *needs]))
+        wired: Any = {name: name for name in needs} or "query"
+        steps[f"s{place}"] = Step(input="item" if for_each else wired, when=when, for_each=for_each, at_most=3)
+    try:
+        graph = read_graph("p", steps, {name: name for name in steps})
+    except ValueError:
+        return
+    plan = Plan(graph)
+    run = Run(plan, lambda: b'"q"')
+    asked: dict[tuple[int, int], None] = {}
+    settled: set[str] = set()
+    missing: dict[int, int] = {}
+    ends = []
+    for _ in range(1000):
+        while (decision := run.next()) is not None:
+            if isinstance(decision, Done | Failed):
+                ends.append(decision)
+                continue
+            node = plan.nodes[decision.place]
+            # A list without elements settles its step without a decision.
+            empty: set[str] = set()
+            for other in plan.nodes:
+                if other.for_each and plan.places[other.name] not in missing and other.after <= settled | empty:
+                    empty.add(other.name)
+            assert node.after <= settled | empty
+            assert node.name not in settled
+            if isinstance(decision, Skip):
+                run.skipped(decision.place, data.draw(st.sampled_from([None, b"7", b"null"])))
+                settled.add(node.name)
+                continue
+            missing[decision.place] = len(decision.inputs)
+            asked |= dict.fromkeys((decision.place, index) for index in range(len(decision.inputs)))
+            assert 1 <= len(decision.inputs) <= node.at_most
+        if not asked or ends:
+            break
+        (place, index), *_ = data.draw(st.permutations(list(asked)))
+        del asked[place, index]
+        if data.draw(st.integers(0, 20)) == 0:
+            run.failed(place, "timeout", "late")
+            continue
+        output: Output = data.draw(st.sampled_from([b"1", b"5", b"null", b"[]", b"[1,2]", b"[1,2,3,4]", array(4.0)]))
+        run.answered(place, index, output, 0.5, "m:1")
+        missing[place] -= 1
+        if not missing[place]:
+            settled.add(plan.nodes[place].name)
+    assert len(ends) == 1
+    assert run.next() is None
+    if isinstance(ends[0], Done):
+        assert set(json.loads(bytes(ends[0].output))) == set(steps)
+    else:
+        assert ends[0].message.startswith(("step s", "output: "))
+
+
+@pytest.mark.parametrize(
+    ("found", "decision"),
+    [
+        (b"[1,2,3]", (1, [1, 2, 3])),
+        (b'[{"x":1}]', (1, [{"x": 1}])),
+        (array(1.0, 2.0), (1, [1.0, 2.0])),
+        (b"[]", []),
+        (array(), []),
+        (b"null", Skip(1)),
+        (b"[1,2,3,4]", Failed("model_error", "step each: all has 4 elements: expected 3 at most (at_most)")),
+        (array(1, 2, 3, 4), Failed("model_error", "step each: all has 4 elements: expected 3 at most (at_most)")),
+        (b'"text"', Failed("model_error", "step each: all is no list: for_each needs an array, or a list as JSON")),
+    ],
+)
+def test_list_makes_a_row_of_each_element(found: Output, decision: Any) -> None:
+    _, run = run_of(all=Step(), each=Step(for_each="all", input="item", at_most=3))
+    run.next()
+    run.answered(0, 0, found, 1.0)
+    assert shown(run.next()) == decision
+
+
+def test_answers_of_a_list_keep_its_order() -> None:
+    _, run = run_of({"e": "each", "c": "each.confidence"}, all=Step(), each=Step(for_each="all", input="item"))
+    run.next()
+    run.answered(0, 0, b"[1,2,3]", 1.0)
+    run.next()
+    for index in (2, 0, 1):
+        assert run.next() is None
+        run.answered(1, index, array(float(index)), 0.5 + index / 10, f"m:{index}")
+    done = run.next()
+    assert shown(done) == {"e": [[0.0], [1.0], [2.0]], "c": 0.5}
+    assert list(run.sources) == ["m:2", "m:0", "m:1"]
+
+
+def test_missing_values_give_way_to_alternatives() -> None:
+    _, run = run_of("dear or cheap", cheap=Step(), dear=Step(when="cheap.confidence < 0.8"))
+    run.next()
+    run.answered(0, 0, b'"c"', 0.9)
+    assert run.next() == Skip(1)
+    run.skipped(1, None)
+    assert shown(run.next()) == "c"
+
+    _, run = run_of("b", a=Step(when="query == 1"), b=Step(input="a"), query=2)
+    assert run.next() == Skip(0)
+    run.skipped(0, None)
+    assert run.next() == Skip(1)
+    run.skipped(1, b"null")
+    assert shown(run.next()) is None
+
+
+def test_confidence_is_the_answers_unless_the_output_has_one() -> None:
+    for output, expected in ((b'{"confidence":0.25}', 0.25), (b'{"other":1}', 0.75), (b"1", 0.75)):
+        _, run = run_of("a.confidence", a=Step())
+        run.next()
+        run.answered(0, 0, output, 0.75)
+        assert shown(run.next()) == expected
+
+
+def test_first_failure_ends_the_run_and_names_its_step() -> None:
+    _, run = run_of({"a": "a", "b": "b"}, a=Step(), b=Step())
+    run.next(), run.next()
+    run.failed(1, "timeout", "it is late")
+    run.failed(0, "model_error", "it raised")
+    assert run.next() == Failed("timeout", "step b: it is late")
+    run.answered(0, 0, b"1", 1.0)
+    assert run.next() is None

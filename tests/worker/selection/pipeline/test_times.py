@@ -1,0 +1,136 @@
+"""The split of a query's deadline among steps, by what they have taken lately."""
+
+from heapq import heappop, heappush
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipper.worker.selection.pipeline.times import (
+    ANSWERS,
+    FRESH_S,
+    LATELY_S,
+    LEAST_ANSWERS,
+    ROOM_SHARE,
+    TRY_EVERY,
+    StepTimes,
+)
+from tests.example_counts import share_of
+
+CHAIN = [[1], [2], []]
+
+
+def known(followers: list[list[int]], took_s: list[float], now_s: float = 0.0) -> StepTimes:
+    times = StepTimes(followers)
+    for place, took in enumerate(took_s):
+        for _ in range(10):
+            times.took(place, now_s, took)
+    return times
+
+
+def test_without_knowledge_each_step_gets_an_equal_part() -> None:
+    times = StepTimes(CHAIN)
+    assert times.deadline_s(0, 10.0, 10.1) == pytest.approx(10.033)
+    # One that was late with its part gets all the next time: those after it may be quick.
+    times.took(0, 10.033, 0.033)
+    assert times.deadline_s(0, 11.0, 11.1) == pytest.approx(11.099)
+    assert times.deadline_s(2, 11.0, 11.1) == pytest.approx(11.099)
+
+
+def test_a_step_leaves_the_time_of_the_longest_path_that_follows() -> None:
+    times = known(CHAIN, [0.01, 0.02, 0.03])
+    assert times.deadline_s(0, 1.0, 1.1) == pytest.approx(1.1 - 0.001 - 0.05)
+    assert times.deadline_s(1, 1.0, 1.1) == pytest.approx(1.1 - 0.001 - 0.03)
+    assert times.deadline_s(2, 1.0, 1.1) == pytest.approx(1.1 - 0.001)
+    forked = known([[1, 2], [], []], [0.01, 0.02, 0.05])
+    assert forked.deadline_s(0, 1.0, 1.1) == pytest.approx(1.1 - 0.001 - 0.05)
+
+
+def test_too_little_time_is_shared_in_proportion() -> None:
+    times = StepTimes([[1], []])
+    for place, slow_s in ((0, 0.02), (1, 0.08)):
+        for number in range(ANSWERS):
+            times.took(place, 0.0, slow_s if number % 10 == 0 else slow_s / 10)
+    assert times.deadline_s(0, 0.0, 0.05) == pytest.approx(0.049 * 0.2)
+
+
+def test_query_without_hope_is_dropped_but_some_are_tried() -> None:
+    times = known(CHAIN, [0.01, 0.02, 0.03])
+    found = [times.deadline_s(0, 1.0, 1.05) for _ in range(2 * TRY_EVERY)]
+    assert sum(each is not None for each in found) == 2
+    assert times.deadline_s(0, 1.0, 0.9) is None
+
+
+def test_what_was_slow_long_ago_is_forgotten() -> None:
+    times = known([[1], []], [0.01, 5.0])
+    assert times.deadline_s(0, 1.0, 1.1) is None
+    now_s = 1.0 + LATELY_S
+    # One quick answer, of a query that was tried, shows that there is hope again.
+    times.took(1, now_s, 0.02)
+    assert times.deadline_s(0, now_s, now_s + 0.1) is not None
+    for _ in range(LEAST_ANSWERS):
+        times.took(1, now_s, 0.02)
+    assert times.deadline_s(0, now_s + FRESH_S, now_s + FRESH_S + 0.1) == pytest.approx(now_s + FRESH_S + 0.079)
+
+
+@given(st.integers(1, 6), st.integers(0, 2**32))
+@settings(max_examples=share_of(200))
+def test_deadlines_are_after_now_and_before_the_querys(count: int, seed: int) -> None:
+    random = Random(seed)
+    followers = [[other for other in range(place + 1, count) if random.random() < 0.6] for place in range(count)]
+    times, now_s = StepTimes(followers), 0.0
+    for _ in range(200):
+        now_s += random.random() * FRESH_S * 2
+        left_s, full = random.random() * 0.2, {place for place in range(count) if random.random() < 0.1}
+        found = times.deadline_s(random.randrange(count), now_s, now_s + left_s, full)
+        assert found is None or now_s < found < now_s + left_s
+        times.took(random.randrange(count), now_s, random.random() * random.choice([0.01, 0.1, 1.0]))
+        # Whatever was learned, some queries are asked.
+    assert any(times.deadline_s(0, now_s, now_s + 0.1, set(range(count))) for _ in range(TRY_EVERY))
+
+
+def test_query_that_needs_a_full_step_is_dropped() -> None:
+    assert [known(CHAIN, [0.01, 0.02, 0.03]).deadline_s(place, 1.0, 1.1, {2}) is None for place in range(3)] == [
+        True,
+        True,
+        False,
+    ]
+    assert known(CHAIN, [0.01, 0.02, 0.001]).deadline_s(0, 1.0, 1.1, {2}) is not None
+
+
+@pytest.mark.parametrize(("load", "most_in_vain"), [(0.5, 0.0), (0.9, 0.01), (1.5, 0.02), (2.0, 0.03)])
+def test_chain_of_queues_computes_little_in_vain(load: float, most_in_vain: float) -> None:
+    """Two steps with a queue each, which serve one query at a time: the first in 2 ms, the second in 4 ms.
+
+    Each queue drops a query whose deadline there it cannot meet.
+    """
+    random = Random(7)
+    slo_s, service_s = 0.05, (0.002, 0.004)
+    times, free_s = StepTimes([[1], []]), [0.0, 0.0]
+    events: list[tuple[float, int, float]] = []
+    now_s = 0.0
+    for _ in range(5_000):
+        now_s += random.expovariate(load / service_s[1])
+        heappush(events, (now_s, 0, now_s))
+    end_s, answered, computed, in_vain = now_s, 0, 0, 0
+    while events:
+        now_s, place, arrival_s = heappop(events)
+        deadline_s = arrival_s + slo_s
+        room_s = ROOM_SHARE * (deadline_s - now_s)
+        full = {1} if free_s[1] > now_s and free_s[1] + service_s[1] > now_s + room_s else ()
+        due_s = times.deadline_s(place, now_s, deadline_s, full)
+        done_s = max(now_s, free_s[place]) + service_s[place]
+        if due_s is None or done_s > due_s:
+            in_vain += place
+            continue
+        free_s[place] = done_s
+        times.took(place, now_s, done_s - now_s)
+        if place == 0:
+            computed += 1
+            heappush(events, (done_s, 1, arrival_s))
+        else:
+            answered += 1
+    capacity = min(5_000, end_s / service_s[1])
+    assert answered >= 0.97 * capacity
+    assert in_vain <= most_in_vain * computed
