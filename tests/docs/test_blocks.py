@@ -66,6 +66,7 @@ COMMANDS_RUN = {
     "docs/keys-and-tls.md": "tests/docs/test_tutorial.py",
     "docs/troubleshooting.md": "tests/docs/test_tutorial.py",
     **{f"docs/{page}.md": "tests/docs/test_followed_pages.py" for page in FOLLOWED},
+    "docs/pipelines.md": "tests/docs/test_pipelines_page.py",
     "docs/frameworks.md": "tests/docs/recipes.py",
     "docs/environments.md": "tests/docs/slow_pages.py",
 }

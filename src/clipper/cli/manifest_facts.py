@@ -8,7 +8,7 @@ from typing import Any
 
 from clipper.api.schemas import Model
 from clipper.cli.manifest.document import Fault
-from clipper.cli.manifest.manifest import Manifest, WantedApplication, WantedVersion
+from clipper.cli.manifest.manifest import Manifest, WantedApplication, WantedVersion, place_of
 from clipper.cli.manifest.plan import Packed
 from clipper.cli.manifest.steps import Actual, ActualModel, ActualVersion
 from clipper.client import Clipper
@@ -88,7 +88,7 @@ def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, 
                 with suppress(NotFound):  # as above
                     clipper.check_application(new_application(application, codes.get(application.name)))
         except ClipperError as error:
-            faults.append(Fault(application.place, application.path, str(error)))
+            faults.append(Fault(place_of(application, str(error)), application.path, str(error)))
     return Packed(versions, codes), faults
 
 

@@ -58,7 +58,9 @@ def options_of(
     return [
         _option(described, to_change, panel)
         for described in settings_of(kind)
-        if (not only or described.keyword in only) and described.keyword not in without
+        if (not only or described.keyword in only)
+        and described.keyword not in without
+        and described.setting.option != ""
     ]
 
 

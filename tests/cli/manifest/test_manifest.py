@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from clipper.cli.manifest.document import Place, lines_of
-from clipper.cli.manifest.manifest import Manifest, read_manifest
+from clipper.cli.manifest.manifest import Manifest, place_of, read_manifest, read_pipeline
 from clipper.settings.application import Link
+from clipper.settings.pipeline import Step
 from clipper.settings.replicas import ReplicaRange
 from clipper.values.records import parse_type
 
@@ -248,3 +249,69 @@ def test_a_secret_is_in_no_message_and_not_shown() -> None:
 )
 def test_the_store_of_a_relative_path_is_beside_the_file(store: str, expected: str) -> None:
     assert read(f"server: {{store: '{store}'}}").server == {"store": expected}
+
+
+STEPS = """
+applications:
+  desk:
+    input_type: string
+    slo_ms: 300
+    steps:
+      gate:
+        links: [gate]
+        policy: exp3
+      dear:
+        application: shared
+        input: {text: query, score: gate.score}
+        when: gate.confidence < 0.8
+        for_each: gate.items
+        at_most: 7
+    output: {answer: dear or gate, sure: gate.confidence}
+"""
+
+
+def test_steps_of_a_pipeline_have_applications_of_their_own() -> None:
+    own, pipeline = read(STEPS).applications or ()
+    assert (own.name, own.links, own.settings) == ("desk.gate", (Link("gate"),), {"policy": "exp3", "slo_ms": 300.0})
+    assert pipeline.name == "desk"
+    assert pipeline.steps == {
+        "gate": Step(),
+        "dear": Step("shared", {"text": "query", "score": "gate.score"}, "gate.confidence < 0.8", "gate.items", 7),
+    }
+    assert pipeline.settings["output"] == {"answer": "dear or gate", "sure": "gate.confidence"}
+    # A message of the server's about a step is put where the step is.
+    for message, line in (("steps.dear.when: it", 13), ("steps.dear.input.text: it", 12), ("output: it", 16)):
+        assert place_of(pipeline, message).line == line
+    assert place_of(pipeline, "anything else").line == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "told"),
+    [
+        ("gate.score}", "gat.score}", 12, "'gat.score' is not known"),
+        ("query, score", "dear, score", 12, "'dear' is not known"),
+        ("dear or gate", "deer or gate", 16, "'deer' is not known"),
+        ("< 0.8", "0.8", 13, "is not a comparison"),
+        ("at_most: 7", "at_most: 0", 15, "expected a number from 1 to 1000"),
+        ("at_most: 7", "most: 7", 15, "did you mean at_most?"),
+        ("application: shared", "application: shared\n        policy: exp3", 12, "it goes without application"),
+        ("gate:\n", "ga te:\n", 7, "is not a valid name"),
+        ("{text: query, score: gate.score}", "[1, 2]", 12, "expected a text or names with values"),
+        ("{text: query, score: gate.score}", "{text: 3, score: gate.score}", 10, "Expected `str`"),
+    ],
+)
+def test_faults_of_steps_have_their_place(old: str, new: str, line: int, told: str) -> None:
+    assert old in STEPS
+    faults = faults_of(STEPS.replace(old, new, 1))
+    assert any(fault.startswith(f"{line}:") and told in fault for fault in faults), faults
+
+
+def test_a_file_of_a_pipeline_alone() -> None:
+    text = "input_type: string\nsteps:\n  only: {links: [m]}\n"
+    wanted, faults = read_pipeline(text.encode(), FOLDER, {}, "p")
+    assert faults == []
+    assert [one.name for one in wanted.applications or ()] == ["p.only", "p"]
+    assert list(lines_of(read_pipeline(b"slo_ms: 3", FOLDER, {}, "p")[1])) == [
+        "1:1: applications.p: an application without links needs input_type, e.g. float64[784]"
+    ]
+    assert list(lines_of(read_pipeline(b"input_type: string", FOLDER, {}, "p")[1])) == ["1:1: expected steps"]

@@ -313,3 +313,52 @@ def test_a_file_that_is_applied_changes_nothing_the_second_time(files: list[Any]
         text = repr(file).replace("None", "null")
         assert world.apply(text, prune=prune).obstacles == ()
         assert nothing(world.plan(text, prune=prune))
+
+
+PIPELINE = """
+models:
+  m: {model: a}
+  n: {model: b}
+applications:
+  desk:
+    input_type: float64[4]
+    slo_ms: 300
+    steps:
+      first: {links: [m], default_output: [0]}
+      second: {links: [n], slo_ms: 50, input: first, when: first.confidence > 0.5}
+      third: {application: shared, input: second or first}
+  shared: {links: [m]}
+"""
+
+
+def test_steps_are_made_before_their_pipeline_and_deleted_after_it() -> None:
+    found = World("models: {}").plan(PIPELINE)
+    made = [step.subject for step in found.steps if isinstance(step, CreateApplication)]
+    assert made == [f"application {name}" for name in ("desk.first", "desk.second", "shared", "desk")]
+    world = World(PIPELINE)
+    assert nothing(world.plan(PIPELINE, prune=True))
+    assert world.server.actual.applications["desk.first"].slo_ms == 300
+    assert world.server.actual.applications["desk.second"].slo_ms == 50
+    gone = world.plan("applications: {}", prune=True)
+    assert next(step.subject for step in gone.steps) == "application desk"
+
+
+def test_a_changed_step_changes_the_pipeline_or_its_own_application() -> None:
+    found = World(PIPELINE).plan(PIPELINE.replace("> 0.5", "> 0.75"))
+    assert [step.subject for step in found.steps] == ["application desk"]
+    found = World(PIPELINE).plan(PIPELINE.replace("slo_ms: 50", "slo_ms: 60"))
+    assert [(step.subject, str(step.changes[0])) for step in found.steps] == [
+        ("application desk.second", "slo_ms: 50.0 → 60.0")
+    ]
+
+
+def test_a_step_that_nothing_can_answer_is_an_obstacle() -> None:
+    text = PIPELINE.replace("  shared: {links: [m]}\n", "")
+    found = World("models: {}").plan(text)
+    assert [one.reason for one in found.obstacles] == [
+        "a step asks application shared, which neither the file nor the server has"
+    ]
+    pruned = World(PIPELINE).plan(text, prune=True)
+    assert [one.reason for one in pruned.obstacles] == [
+        "a step asks application shared, which the file does not name and --prune removes"
+    ]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,8 +28,10 @@ from clipper.cli.output import shown_type
 from clipper.cli.server import Commands, Server
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.control.descriptions import EndedRamp, ModelDescription
+from clipper.errors import Conflict
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, NewApplication
 from clipper.settings.fields import settings_of
+from clipper.settings.pipeline import Step, Wiring
 from clipper.settings.texts import read_cost
 
 commands = Commands("Applications, which clients ask for predictions.")
@@ -70,11 +73,24 @@ def create(
             "in milliseconds of a replica. May be repeated."
         ),
     ] = None,
+    pipeline: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the steps and all settings of a pipeline, as an application of clipper.yaml has them.",
+            metavar="FILE",
+            readable=False,
+        ),
+    ] = None,
     settings: Given,
     policy_parameter: PolicyParameters = None,
     loss_parameter: LossParameters = None,
 ) -> None:
     """Create an application. It follows its models' current versions, or stays with --version of its only model."""
+    if pipeline is not None:
+        if model or version or shadow or cost:
+            raise typer.BadParameter("--pipeline has the models in its file: leave the others out")
+        _create_pipeline(server, name, pipeline)
+        return
     if version is not None and len(model or ()) != 1:
         raise typer.BadParameter("--version goes with one --model; with several models, write --model NAME:VERSION")
     costs = _costs(cost, (*(model or ()), *(shadow or ())))
@@ -95,6 +111,19 @@ def create(
     server.out.done(
         made, f"application {name} takes {shown_type(made.input_type)} and answers within {made.slo_ms:g} ms", step
     )
+
+
+def _create_pipeline(server: Server, name: str, file: Path) -> None:
+    # No other command pays for its libraries.
+    from clipper.cli.commands.manifest_file import ManifestFile
+
+    wanted = ManifestFile(file, name)
+    if any(app.name == name for app in server.clipper.applications()):
+        raise Conflict(f"application {name!r} exists already: change it with clipper apply, or delete it first")
+    result = wanted.apply(server.clipper, server.out)
+    server.out.done(result.as_json, result.text, f"next: clipper predict {name} INPUT" if result.is_done else "")
+    if not result.is_done:
+        raise typer.Exit(1)
 
 
 @commands.command("list")
@@ -225,7 +254,7 @@ def _row(app: Application) -> tuple[object, ...]:
 
 
 # Settings that ``_COLUMNS`` shows, or that are shown with their parameters.
-_IN_COLUMNS = frozenset({"slo_ms", "default_output", "policy", "loss"})
+_IN_COLUMNS = frozenset({"slo_ms", "default_output", "policy", "loss", "steps", "output"})
 
 
 def _details(app: Application) -> list[tuple[str, object]]:
@@ -234,6 +263,8 @@ def _details(app: Application) -> list[tuple[str, object]]:
     recent = app.last_minute
     return [
         *zip(_COLUMNS, _row(app)),
+        *((f"step {step}", _step_text(app.name, step, one)) for step, one in app.steps.items()),
+        *([("output", _wired(app.output or list(app.steps)[-1]))] if app.steps else []),
         ("loss", _configured(app.loss)),
         *((one.flag.lstrip("-").replace("-", " "), _setting_text(getattr(app, one.name))) for one in settings),
         ("test", None if app.test is None else of_test(app.test)),
@@ -244,6 +275,17 @@ def _details(app: Application) -> list[tuple[str, object]]:
         *((f"watched {one.model}:{one.version}", _watched_text(one)) for one in app.watched),
         *((f"ramp of {one.model}:{one.version}", _ended_text(one)) for one in app.ended_ramps),
     ]
+
+
+def _step_text(pipeline: str, name: str, step: Step) -> str:
+    text = f"asks {step.application or f'{pipeline}.{name}'} with {_wired(step.input)}"
+    if step.for_each is not None:
+        text += f", for each of {step.for_each} ({step.at_most} at most)"
+    return text if step.when is None else f"{text}, when {step.when}"
+
+
+def _wired(wiring: Wiring) -> str:
+    return wiring if isinstance(wiring, str) else ", ".join(f"{name}: {value}" for name, value in wiring.items())
 
 
 def _setting_text(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from clipper.cli.manifest.document import MAX_BYTES, Fault, lines_of
 from clipper.cli.manifest.export import exported
-from clipper.cli.manifest.manifest import Manifest, read_manifest
+from clipper.cli.manifest.manifest import Manifest, read_manifest, read_pipeline
 from clipper.cli.manifest.plan import plan
 from clipper.cli.manifest.schema import SCHEMA
 from clipper.cli.manifest.steps import Plan
@@ -31,9 +31,12 @@ class Result(NamedTuple):
 
 
 class ManifestFile:
-    """The file that was given to a command. ``-`` is standard input, whose paths are relative to the current folder."""
+    """The file that was given to a command. ``-`` is standard input, whose paths are relative to the current folder.
 
-    def __init__(self, path: Path) -> None:
+    With ``pipeline`` the file has only the keys of an application of that name, which has steps.
+    """
+
+    def __init__(self, path: Path, pipeline: str | None = None) -> None:
         """Raise InvalidArgument if the file cannot be read or is not valid; the message has each fault's place."""
         self._path = path
         self._folder = Path.cwd() if str(path) == "-" else path.absolute().parent
@@ -46,7 +49,10 @@ class ManifestFile:
                     content = source.read(MAX_BYTES + 1)
         except OSError as error:
             raise InvalidArgument(f"{path} cannot be read: {error.strerror or error}") from error
-        self._wanted, faults = read_manifest(content, self._folder, os.environ)
+        if pipeline is None:
+            self._wanted, faults = read_manifest(content, self._folder, os.environ)
+        else:
+            self._wanted, faults = read_pipeline(content, self._folder, os.environ, pipeline)
         self._check(faults)
 
     @property

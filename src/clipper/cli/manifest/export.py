@@ -104,6 +104,8 @@ def _application(application: Application) -> dict[str, Any]:
         value = values.get(keyword)
         if keyword in named or value != defaults.get(keyword):
             written[keyword] = _plain(value)
+    if application.steps:
+        written["steps"] = _plain(application.steps)
     return written
 
 

@@ -15,6 +15,7 @@ from clipper.api.schemas import NewKey
 from clipper.client.packaging.models import Language
 from clipper.settings.application import Link, NewApplication
 from clipper.settings.fields import Described, Setting, settings_of
+from clipper.settings.pipeline import Step
 from clipper.settings.server import ServerSettings
 from clipper.settings.version import Deployment
 from clipper.values.types import Framework, Loader
@@ -112,7 +113,8 @@ def _keys(*kinds: type[Struct], without: str = "") -> Keys:
 VERSION = _keys(SourceKeys, Deployment, without="make_current")
 SERVER = _keys(ServerSettings)
 ARTIFACT = _keys(ArtifactKeys)
-APPLICATION = _keys(NewApplication, ApplicationKeys)
+APPLICATION = _keys(NewApplication, ApplicationKeys, without="steps")
+STEP = _keys(Step)
 LINK = _keys(Link)
 KEY = _keys(KeyKeys, NewKey)
 
@@ -126,6 +128,7 @@ SECTIONS = {
 ARTIFACT_HELP = "The model as clipper export names it, instead of model."
 VERSIONS_HELP = "Several versions by name, each with the keys of a version, instead of those."
 CURRENT_HELP = "Which of versions is the current one."
+STEPS_HELP = "The steps of a pipeline by name. One with settings of an application gets an application, PIPELINE.STEP."
 LINKS_HELP = "The linked models: NAME follows the current version, NAME:VERSION stays with one."
 # Settings whose text may hold a secret: a variable of the environment may stand in them as ${NAME}.
 WITH_VARIABLES = frozenset({"store", "registry"})

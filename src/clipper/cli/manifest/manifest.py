@@ -3,9 +3,11 @@
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from clipper.cli.manifest import keys
 from clipper.cli.manifest.document import Entries, Fault, Items, Node, Place, Scalar, read_document
@@ -14,6 +16,7 @@ from clipper.cli.manifest.values import Values
 from clipper.errors import Conflict, InvalidArgument
 from clipper.settings.application import Link
 from clipper.settings.fields import settings_of
+from clipper.settings.pipeline import Step, Wiring, read_graph
 from clipper.settings.server import PATH_SCHEMES
 from clipper.values.records import parse_type
 from clipper.values.types import check_name
@@ -52,7 +55,10 @@ class WantedModel:
 
 @dataclass(frozen=True, slots=True)
 class WantedApplication:
-    """An application. ``settings`` are those that the file gives, as keywords of ``Clipper.create_application``."""
+    """An application. ``settings`` are those that the file gives, as keywords of ``Clipper.create_application``.
+
+    ``places`` are those of parts of a pipeline, by the paths with which messages about them begin.
+    """
 
     name: str
     links: tuple[Link, ...]
@@ -60,6 +66,12 @@ class WantedApplication:
     folder: Path
     place: Place
     path: str
+    places: Mapping[str, Place] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> Mapping[str, Step]:
+        steps: Mapping[str, Step] = self.settings.get("steps", {})
+        return steps
 
     @property
     def models(self) -> frozenset[str]:
@@ -101,6 +113,20 @@ def read_manifest(content: bytes, folder: Path, environment: Mapping[str, str]) 
     return reader.manifest(root), faults
 
 
+def read_pipeline(
+    content: bytes, folder: Path, environment: Mapping[str, str], name: str
+) -> tuple[Manifest, list[Fault]]:
+    """Read a file that has the keys of one application, a pipeline of this name. Otherwise as ``read_manifest``."""
+    root, faults = read_document(content)
+    if root is None:
+        return Manifest(), faults
+    reader = _Reader(folder, environment, faults)
+    applications = reader.applications(Scalar(name, True, root.place), root)
+    if not faults and not applications[-1].steps:
+        faults.append(Fault(root.place, "", "expected steps"))
+    return Manifest(applications=applications), faults
+
+
 class _Reader:
     def __init__(self, folder: Path, environment: Mapping[str, str], faults: list[Fault]) -> None:
         self._values = Values(folder, environment, faults)
@@ -111,10 +137,10 @@ class _Reader:
             self._values.fault(root.place, "", f"expected the sections {', '.join(keys.SECTIONS)}")
             return Manifest()
         sections: dict[str, Any] = {}
-        readers: dict[str, Callable[[Scalar, Node], Any]] = {
-            "models": self._model,
-            "applications": self._application,
-            "keys": self._key,
+        readers: dict[str, Callable[[Scalar, Node], tuple[Any, ...]]] = {
+            "models": lambda name, node: (self._model(name, node),),
+            "applications": self.applications,
+            "keys": lambda name, node: (self._key(name, node),),
         }
         for key, node in root.entries:
             section = key.text
@@ -124,10 +150,12 @@ class _Reader:
                 entries = self._values.entries(node, section, f"{section} by name")
                 names = [name.text for name, _ in entries]
                 sections[section] = tuple(
-                    read(name, body)
+                    one
                     for index, (name, body) in enumerate(entries)
                     if self._is_name(name, section[:-1], section, names[:index])
+                    for one in read(name, body)
                 )
+                self._check_once(sections[section], section)
             else:
                 self._values.unknown(key, "", tuple(keys.SECTIONS))
         return Manifest(**sections)
@@ -207,16 +235,76 @@ class _Reader:
             self._values.fault(node.place, f"{path}.sha256", "expected 64 of 0-9 and a-f")
         return found
 
-    def _application(self, name: Scalar, node: Node) -> WantedApplication:
+    def _check_once(self, found: Sequence[Any], section: str) -> None:
+        """Add a fault for an application that is named by itself and by a step of a pipeline."""
+        for index, one in enumerate(found):
+            if any(one.name == other.name for other in found[:index]):
+                self._values.fault(one.place, one.path, f"{section} has {one.name} already")
+
+    def applications(self, name: Scalar, node: Node) -> tuple[WantedApplication, ...]:
+        """Read an application; before it come those that the steps of a pipeline have of their own."""
         path = f"applications.{name.text}"
-        found = self._values.settings(node, path, keys.APPLICATION, ("links",))
+        steps = _entry(node, "steps")
+        if steps is None:
+            return (self._application(name, node, path),)
+        own: list[WantedApplication] = []
+        wired: dict[str, Step] = {}
+        places: dict[str, Place] = {"steps": steps.place}
+        slo = _entry(node, "slo_ms")
+        for step, body in self._values.entries(steps, f"{path}.steps", "steps by name"):
+            where, given = f"{path}.steps.{step.text:.100}", self._values.entries(body, path, "settings of a step")
+            places |= {f"steps.{step.text}": step.place}
+            places |= {f"steps.{step.text}.{key.text}": value.place for key, value in given}
+            wired[step.text], settings = self._step(step, given, where)
+            if settings:
+                if slo is not None and all(key.text != "slo_ms" for key, _ in settings):
+                    settings = (*settings, (Scalar("slo_ms", True, step.place), slo))
+                own_name = Scalar(f"{name.text}.{step.text}", True, step.place)
+                if self._is_name(own_name, "application", where):
+                    own.append(self._application(own_name, Entries(settings, body.place), where))
+        pipeline = self._application(name, node, path, is_pipeline=True)
+        if (output := _entry(node, "output")) is not None:
+            places["output"] = output.place
+            self._converted(pipeline.settings.get("output"), Wiring | None, output.place, f"{path}.output")
+        pipeline = replace(pipeline, settings={**pipeline.settings, "steps": wired}, places=places)
+        if not self._values.faults:
+            try:
+                read_graph(name.text, wired, pipeline.settings.get("output"))
+            except InvalidArgument as error:
+                self._values.fault(place_of(pipeline, str(error)), path, str(error))
+        return (*own, pipeline)
+
+    def _step(
+        self, name: Scalar, given: tuple[tuple[Scalar, Node], ...], path: str
+    ) -> tuple[Step, tuple[tuple[Scalar, Node], ...]]:
+        """Return a step, and the settings of an application of its own; none if it has no such application."""
+        known = (*keys.STEP, *keys.APPLICATION, "links")
+        for key, _ in given:
+            if key.text not in known:
+                self._values.unknown(key, path, known)
+        settings = tuple((key, value) for key, value in given if key.text in known and key.text not in keys.STEP)
+        wiring = tuple((key, value) for key, value in given if key.text in keys.STEP)
+        values = self._values.settings(Entries(wiring, name.place), path, keys.STEP)
+        if settings and "application" in values:
+            self._values.fault(settings[0][0].place, path, "it goes without application, which has its own")
+        return self._converted(values, Step, name.place, path) or Step(), settings
+
+    def _converted(self, values: Any, kind: Any, place: Place, path: str) -> Any:
+        try:
+            return msgspec.convert(values, kind)
+        except msgspec.ValidationError as error:
+            self._values.fault(place, path, str(error))
+            return None
+
+    def _application(self, name: Scalar, node: Node, path: str, *, is_pipeline: bool = False) -> WantedApplication:
+        found = self._values.settings(node, path, keys.APPLICATION, ("links", "steps"))
         self._check_type(found, node, path)
         links = _entry(node, "links")
         read = self._links(links, f"{path}.links") if links is not None else ()
         for kind in ("policy", "loss"):
             if f"{kind}_parameters" in found and kind not in found:
                 self._values.fault(node.place, f"{path}.{kind}_parameters", f"expected {kind} beside it")
-        if not read and found.get("input_type") is None:
+        if not read and not is_pipeline and found.get("input_type") is None:
             self._values.fault(name.place, path, "an application without links needs input_type, e.g. float64[784]")
         if (code := found.get("code")) is not None and not _DIGEST.fullmatch(code):
             self._values.fault(node.place, f"{path}.code", "expected 64 of 0-9 and a-f")
@@ -284,6 +372,12 @@ class _Reader:
             parse_type(text)
         except InvalidArgument as error:
             self._values.fault((_entry(node, "input_type") or node).place, f"{path}.input_type", str(error))
+
+
+def place_of(application: WantedApplication, message: str) -> Place:
+    """Return the place of a message about an application: that of the longest path with which it begins."""
+    begins = [path for path in application.places if message.startswith((f"{path}:", f"{path}.", f"{path} "))]
+    return application.places[max(begins, key=len)] if begins else application.place
 
 
 def _entry(node: Node, name: str) -> Node | None:

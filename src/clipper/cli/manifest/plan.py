@@ -64,8 +64,11 @@ def plan(wanted: Manifest, packed: Packed, actual: Actual, *, prune: bool = Fals
     }
     deletions = _deletions(wanted, actual)
     creations, changes = [], []
-    for application in wanted.applications or ():
-        lacking = _lacking_models(application, wanted, actual, prune)
+    # A pipeline needs the applications of its steps to exist.
+    for application in sorted(wanted.applications or (), key=lambda one: bool(one.steps)):
+        lacking = _lacking_models(application, wanted, actual, prune) or _lacking_steps(
+            application, wanted, actual, prune
+        )
         if lacking:
             obstacles.append(Obstacle(f"application {application.name}", lacking))
             continue
@@ -205,6 +208,18 @@ def _lacking_models(application: WantedApplication, wanted: Manifest, actual: Ac
     return ""
 
 
+def _lacking_steps(application: WantedApplication, wanted: Manifest, actual: Actual, prune: bool) -> str:
+    """Return why a step of a pipeline cannot be asked; empty if all can be."""
+    named = {one.name for one in wanted.applications or ()}
+    asked = {step.application or f"{application.name}.{name}" for name, step in application.steps.items()}
+    for name in sorted(asked - named):
+        if name not in actual.applications:
+            return f"a step asks application {name}, which neither the file nor the server has"
+        if prune:
+            return f"a step asks application {name}, which the file does not name and --prune removes"
+    return ""
+
+
 def _change(
     wanted: WantedApplication, code: str | None, actual: Application, obstacles: list[Obstacle]
 ) -> ChangeApplication | None:
@@ -274,10 +289,12 @@ def _key_step(wanted: WantedKey, actual: Actual) -> PutKey | None:
 
 
 def _deletions(wanted: Manifest, actual: Actual) -> tuple[Delete, ...]:
-    """Return the deletions of what the file does not name: applications before the models that they link."""
+    """Return the deletions of what the file does not name: pipelines before the applications that they ask, and
+    applications before the models that they link."""
+    applications = _others("application", actual.applications, wanted.applications)
     return (
         *_others("key", actual.keys, wanted.keys, does="revokes it"),
-        *_others("application", actual.applications, wanted.applications),
+        *sorted(applications, key=lambda step: not actual.applications[step.name].steps),
         *(step for model in wanted.models or () for step in _version_deletions(model, actual)),
         *_others("model", actual.models, wanted.models),
     )

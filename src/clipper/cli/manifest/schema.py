@@ -30,13 +30,9 @@ def make_schema() -> dict[str, Any]:
             "versions": _named({"$ref": "#/$defs/version"}, keys.VERSIONS_HELP) | {"minProperties": 1},
         },
     }
-    application = _object(keys.APPLICATION)
-    application["type"] = ["object", "null"]
-    application["properties"]["links"] = {
-        "description": keys.LINKS_HELP,
-        "type": ["array", "null"],
-        "items": {"anyOf": [_TEXT, _object(keys.LINK, ("model",))]},
-    }
+    application, step = _application(), _application()
+    step["properties"] |= _object(keys.STEP)["properties"]
+    application["properties"]["steps"] = _named(step, keys.STEPS_HELP)
     model = {"if": {"required": ["versions"]}, "then": several, "else": {"$ref": "#/$defs/version"}}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -51,6 +47,16 @@ def make_schema() -> dict[str, Any]:
         },
         "$defs": {"version": version},
     }
+
+
+def _application() -> dict[str, Any]:
+    application = _object(keys.APPLICATION) | {"type": ["object", "null"]}
+    application["properties"]["links"] = {
+        "description": keys.LINKS_HELP,
+        "type": ["array", "null"],
+        "items": {"anyOf": [_TEXT, _object(keys.LINK, ("model",))]},
+    }
+    return application
 
 
 def _named(body: dict[str, Any], help_: str) -> dict[str, Any]:
@@ -94,7 +100,11 @@ def _form(kind: Any, key: Described) -> dict[str, Any]:
     if get_origin(kind) is tuple:
         return {"type": "array", "items": _TEXT}
     if get_origin(kind) is dict:
-        return {"type": "object"} | ({"additionalProperties": {"type": "number"}} if get_args(kind)[1] is float else {})
+        return (
+            {"type": "object"}
+            | ({"additionalProperties": _TEXT} if get_args(kind)[1] is str else {})
+            | ({"additionalProperties": {"type": "number"}} if get_args(kind)[1] is float else {})
+        )
     if kind in (int, float):
         low = "exclusiveMinimum" if key.setting.above else "minimum"
         bounds = {low: key.setting.least, "maximum": key.setting.most}
