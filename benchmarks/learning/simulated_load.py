@@ -6,6 +6,7 @@ beside what is possible if each model's capacity and quality were known.
 """
 
 import argparse
+import functools
 import heapq
 import itertools
 import random
@@ -20,6 +21,7 @@ from clipper.learning.policies.policy import Choice, JudgedQuery, Outlook, Polic
 from clipper.values.outputs.output import Output
 from clipper.worker.abstraction.batching.flow import Flow
 from clipper.worker.abstraction.batching.in_time import InTime
+from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.scheduler import Scheduler
 from clipper.worker.abstraction.work import Work
 from clipper.worker.selection.feedback.outcomes import Outcomes
@@ -34,7 +36,13 @@ LAST_CALL_TIMES = 1.2
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model whose batches take ``fixed_s + per_row_s * rows``, times what is given by the time."""
+    """A model whose batches take ``fixed_s + per_row_s * rows``, times what is given by the time.
+
+    Attributes:
+        replicas: the names of its replicas, with the times from and until which each is dead.
+        device: the accelerator that it shares with all models of that name, which computes one batch after another in
+            the order of their arrival; none if it has its own.
+    """
 
     name: str
     per_row_s: float
@@ -42,6 +50,8 @@ class Model:
     fixed_s: float = 0.0
     noise: float = 0.05
     slowness: Callable[[float], float] = lambda at_s: 1.0
+    replicas: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=lambda: {"r": ()})
+    device: str = ""
 
     @property
     def per_s(self) -> float:
@@ -126,14 +136,33 @@ class Application:
         self.schedulers = {name: Scheduler(16_384, 1 << 28, 0.0, flow) for name in self.names}
         for scheduler in self.schedulers.values():
             scheduler.set_slo(slo_s)
-            scheduler.add_replica("r", 4096)
         self.in_time = {name: InTime(scheduler) for name, scheduler in self.schedulers.items()}
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
-        self._free_s = dict.fromkeys(self.names, 0.0)
+        # When each replica, or the accelerator that it shares, has computed all that it was sent.
+        self._free_s: dict[str, float] = {}
         # Works with their query and its part of the run. They are kept, so that no other object gets their ids.
         self._works: list[Work] = []
         self._asked: dict[int, tuple[Query, Counted]] = {}
+        for model in models:
+            for replica, deaths in model.replicas.items():
+                self._revive(model.name, replica, 0.0)
+                for from_s, until_s in deaths:
+                    self._at(from_s, functools.partial(self._kill, model.name, replica))
+                    self._at(until_s, functools.partial(self._revive, model.name, replica))
+
+    def _revive(self, name: str, replica: str, now_s: float) -> None:
+        self.schedulers[name].add_replica(replica, 4096)
+
+    def _kill(self, name: str, replica: str, now_s: float) -> None:
+        """A replica dies. What it was computing goes to the others, if there are any, and else fails at once."""
+        scheduler = self.schedulers[name]
+        lost = scheduler.lose_replica(replica)
+        if scheduler.replicas:
+            scheduler.push_back(lost)
+            return
+        waiting = scheduler.queue.take(0, scheduler.queue.length, scheduler.queue.lanes()).batch
+        self._lose(name, [*lost, *waiting], now_s)
 
     def run(self, rate: Callable[[float], float], end_s: float, parts: int = 3) -> list[Counted]:
         """Return what users got in each part of the run."""
@@ -216,20 +245,26 @@ class Application:
         for replica, batch in decision.batches:
             took_s = model.fixed_s + model.per_row_s * len(batch.works)
             took_s *= model.slowness(now_s) * self.noise.lognormvariate(0.0, model.noise)
-            self._free_s[name] = max(self._free_s[name], now_s) + took_s
-            self._at(self._free_s[name], self._come_back(name, replica.id, batch.id))
+            device = model.device or f"{name}/{replica.id}"
+            self._free_s[device] = max(self._free_s.get(device, 0.0), now_s) + took_s
+            self._at(self._free_s[device], self._come_back(name, replica, batch.id))
         if decision.wake_s is not None:
             self._at(max(decision.wake_s, now_s), lambda at_s: None)
-        for work in decision.late + decision.shed:
+        self._lose(name, decision.late + decision.shed, now_s)
+
+    def _lose(self, name: str, works: Sequence[Work], now_s: float) -> None:
+        for work in works:
             query, part = self._asked[id(work)]
             query.lost.add(name)
             if not query.is_try and not query.done and len(query.lost) == len(query.choice.models):
                 self._go_on(query, now_s, part)
 
-    def _come_back(self, name: str, replica_id: str, batch_id: int) -> Callable[[float], None]:
+    def _come_back(self, name: str, replica: ReplicaState, batch_id: int) -> Callable[[float], None]:
         def come_back(now_s: float) -> None:
             scheduler = self.schedulers[name]
-            finished = scheduler.finished(scheduler.replicas[replica_id], batch_id, now_s)
+            if scheduler.replicas.get(replica.id) is not replica:  # it died meanwhile
+                return
+            finished = scheduler.finished(replica, batch_id, now_s)
             assert finished is not None
             for work in finished[0].works:
                 query, part = self._asked[id(work)]

@@ -1,22 +1,18 @@
 """What users get of policies over models that can be full, in virtual time, beside what is possible."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from benchmarks.learning.simulated_load import GOOD, QUICK, Application, Counted, Model, possible
+from benchmarks.learning.load_cells import FIVE, LABELS, POLICIES, SHAPES, SHARED, TWO, Cell, best_share, cells, play
+from benchmarks.learning.simulated_load import Application, Counted, Model, possible
 
-TWO = (GOOD, QUICK)
-FIVE = tuple(
-    Model(name, row_s, quality)
-    for name, row_s, quality in (
-        ("a", 0.02, 0.97),
-        ("b", 0.01, 0.93),
-        ("c", 0.005, 0.88),
-        ("d", 0.002, 0.8),
-        ("e", 0.0005, 0.7),
-    )
-)
-POLICIES = ("single", "adaptive", "thompson", "exp3", "epsilon_greedy", "ucb1", "exp4", "cascade")
+ALL_POLICIES = ("single", "adaptive", "thompson", "exp3", "epsilon_greedy", "ucb1", "exp4", "cascade")
 END_S = 12.0
+
+
+def named(cell: Cell) -> str:
+    return f"{cell.models}, {cell.shape}, labels {cell.labels:g}, {cell.policy}"
 
 
 def late(application: Application, per_s: float) -> Counted:
@@ -31,7 +27,7 @@ def test_what_is_possible_fills_the_best_models_first() -> None:
 
 
 @pytest.mark.parametrize("per_s", [25, 90, 200, 400])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ALL_POLICIES)
 def test_users_get_nearly_all_that_is_possible(policy: str, per_s: float) -> None:
     counted = late(Application(policy, TWO), per_s)
     # Four standard deviations of chance beside what is lost.
@@ -46,21 +42,41 @@ def test_by_losses_alone_they_got_far_less(policy: str) -> None:
     assert counted.share < 0.94 * possible(TWO, 200) and counted.default_share > 0.05
 
 
-@pytest.mark.parametrize("label_share", [0.1, 0.0])
-@pytest.mark.parametrize("policy", ["single", "adaptive"])
-def test_few_labels_or_none_are_enough_to_use_each_model(policy: str, label_share: float) -> None:
-    assert late(Application(policy, TWO, label_share=label_share), 200).share >= 0.95 * possible(TWO, 200)
+# Of each kind of load, one that the suite can afford; all of them take minutes.
+QUICK_CELLS = (
+    Cell("two", "0.5x", 0.0, "adaptive", 2000),
+    Cell("two", "2x", 0.1, "adaptive", 3000),
+    Cell("two", "bursts", 1.0, "adaptive", 3000),
+    Cell("two", "one dies", 1.0, "adaptive", 3000),
+    Cell("two", "slow", 0.0, "single", 3000),
+    Cell("five", "4x", 0.0, "single", 3000),
+    Cell("five", "4x", 1.0, "adaptive", 2000),
+    Cell("five", "step", 1.0, "adaptive", 3000),
+    Cell("five", "all die", 0.0, "single", 3000),
+)
 
 
-@pytest.mark.parametrize("policy", ["single", "adaptive", "thompson"])
-def test_a_model_that_is_slow_for_a_while_is_passed_over_and_found_again(policy: str) -> None:
-    slow = Model("a", 0.010, 0.98, slowness=lambda at_s: 10.0 if 4 <= at_s < 8 else 1.0)
-    counted = Application(policy, (slow, QUICK)).run(lambda at_s: 90.0, END_S)
-    assert sum(counted, Counted()).default_share < 0.02
-    assert counted[1].share >= 0.85 * 0.8 and counted[2].share >= 0.93
+@pytest.mark.parametrize("cell", QUICK_CELLS, ids=named)
+def test_users_get_what_is_wanted_in_each_kind_of_load(cell: Cell) -> None:
+    found = play(cell)
+    assert found.is_as_wanted, found
 
 
-@pytest.mark.parametrize("per_s", [25, 100, 400])
-def test_of_five_models_each_gets_what_it_can_answer(per_s: float) -> None:
-    counted = late(Application("adaptive", FIVE), per_s)
-    assert counted.share >= 0.93 * possible(FIVE, per_s) and counted.default_share < 0.02
+@pytest.mark.long
+@pytest.mark.parametrize("cell", cells(("two", "five"), tuple(SHAPES), LABELS, POLICIES), ids=named)
+def test_users_get_what_is_wanted_in_all_loads(cell: Cell) -> None:
+    found = play(cell)
+    assert found.is_as_wanted, found
+
+
+def test_the_program_mixes_models_that_share_an_accelerator() -> None:
+    # At 100/s there are 10 ms for each: b, which needs just that. With 7.5 ms half of b and half of c.
+    assert best_share(100, supply(SHARED)) == pytest.approx(0.93)
+    assert best_share(1 / 0.0075, supply(SHARED)) == pytest.approx((0.93 + 0.88) / 2)
+    # Those with accelerators of their own: the best first.
+    assert best_share(100, supply(FIVE)) == pytest.approx((0.97 + 0.93) / 2)
+    assert best_share(200, supply(TWO)) == pytest.approx(possible(TWO, 200))
+
+
+def supply(models: Sequence[Model]) -> tuple[tuple[str, float, float, int], ...]:
+    return tuple((model.device or model.name, model.per_row_s, model.quality, 1) for model in models)

@@ -84,8 +84,13 @@ def test_shares_are_the_probabilities_of_the_draw() -> None:
         assert all(choice.shares == (pytest.approx(share),) for choice in drawn if choice.models == (model,))
 
 
+def test_without_feedback_the_first_link_is_asked() -> None:
+    assert Adaptive().probabilities(MODELS, Totals()) == [1.0, 0.0, 0.0, 0.0, 0.0]
+
+
 def test_models_that_nothing_is_known_of_are_asked_alike() -> None:
-    assert Adaptive().probabilities(MODELS, Totals()) == pytest.approx([0.2] * 5)
+    shares = Adaptive().probabilities(MODELS, learned([1.0, 0.0] * 30).totals())
+    assert shares[1:] == pytest.approx([shares[1]] * 4) and shares[1] > 0.15
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-9, 1.0, 1e12])

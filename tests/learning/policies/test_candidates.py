@@ -52,9 +52,11 @@ def test_a_default_that_is_often_right_is_worth_waiting_for() -> None:
     assert "good" in left("adaptive", 0.1, 1.0, 1.0, default_loss=0.1)
 
 
-def test_where_nothing_is_known_the_likeliest_is_asked() -> None:
-    assert left("weighted", 0.2, 0.94, 0.1, totals=Totals()) == ("middling",)
-    assert left("weighted", 0.2, 1.0, 1.0, totals=Totals()) == ("middling", "bad")
+@pytest.mark.parametrize("policy", ["single", "weighted", "adaptive", "thompson"])
+def test_where_nothing_is_known_the_order_of_the_links_counts(policy: str) -> None:
+    assert left(policy, 0.2, 0.94, 0.1, totals=Totals()) == ("middling",)
+    assert left(policy, 0.2, 1.0, 1.0, totals=Totals()) == ("middling", "bad")
+    assert left(policy, 0.6, 1.0, 1.0, totals=Totals()) == ("good", "middling", "bad")
 
 
 def test_a_single_model_has_the_links_behind_it_as_fallbacks_in_order() -> None:

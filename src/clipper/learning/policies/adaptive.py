@@ -58,6 +58,8 @@ class Adaptive(Policy):
     Learns New Tricks: Randomized UCB for Bandit Problems", 2020). Drawing it spreads queries while feedback is on its
     way. With eight points, the probability of each choice is known exactly, and is its share.
 
+    As long as there is no feedback, the model that was linked first is asked, as by ``single``.
+
     The state's own half-life plays no part in this; it only affects what is displayed.
 
     Args:
@@ -80,7 +82,9 @@ class Adaptive(Policy):
         known_of = [evidence(model, totals) for model in models]
         counts, losses = [count for count, _ in known_of], [loss for _, loss in known_of]
         known = sum(counts)
-        usual = sum(losses) / known if known > _LEAST_COUNT else 0.5
+        if known <= _LEAST_COUNT:
+            return [1.0, *(0.0 for _ in models[1:])]
+        usual = sum(losses) / known
         means = [
             min(max(loss / count, 0.0), 1.0) if count > _LEAST_COUNT else usual for loss, count in zip(losses, counts)
         ]

@@ -48,6 +48,9 @@ SURE = 0.95
 LEAST_CHANCE = 0.5
 # Below this chance a query does not go on to a further model. It is lower, since the query has an answer already.
 LEAST_FURTHER = 0.1
+# Without feedback, how much worse than the first link the second is assumed to be, in loss: so the first one is asked
+# down to a chance of about a third. Each of those behind it is a little worse, which keeps their order.
+LATER_LOSS, NEXT_LOSS = 0.1, 0.02
 
 FEATURE = np.dtype("<f8")
 _DTYPES: Mapping[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.numpy_code) for dtype in DType if dtype.is_numeric}
@@ -193,6 +196,11 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     steps: tuple[Step, ...] = ()
 
 
+def in_order_of_links(models: int) -> list[float]:
+    """Return losses for so many models of which nothing but the order of their links is known."""
+    return [0.0, *(LATER_LOSS + NEXT_LOSS * place for place in range(models - 1))]
+
+
 class Policy(Protocol):
     """Subclass this and write ``select``; the rest is for policies that need it.
 
@@ -234,7 +242,8 @@ class Policy(Protocol):
     def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
         """Return each model's expected loss on this query if it answers in time, (models,).
 
-        By default that is its mean loss, smoothed by one average loss, for all queries alike.
+        By default that is its mean loss, smoothed by one average loss, for all queries alike; and as long as there is
+        no feedback, a loss in the order of the links.
 
         Args:
             models, totals, query: as in ``select``.
@@ -242,8 +251,12 @@ class Policy(Protocol):
         losses: Sequence[float] | None = totals.memo.get((self, "expected losses", models))
         if losses is None:
             scored = [totals.number(model, SCORED) for model in models]
-            usual = totals.mean_loss if sum(scored) > 0 else 0.5
-            losses = [(totals.number(model, LOSS) + usual) / (times + 1.0) for model, times in zip(models, scored)]
+            usual = totals.mean_loss
+            losses = (
+                [(totals.number(model, LOSS) + usual) / (times + 1.0) for model, times in zip(models, scored)]
+                if sum(scored) > 0
+                else in_order_of_links(len(models))
+            )
             totals.memo[self, "expected losses", models] = losses
         return losses
 

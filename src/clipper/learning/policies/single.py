@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from clipper.learning.policies.policy import Choice, Policy, QueryView, Totals
-
-# How much worse than the first link the second is assumed to be, in loss: so the first one is asked down to a chance of
-# about a fifth. Of those behind it each is a little worse, which keeps their order.
-LATER_LOSS, NEXT_LOSS = 0.2, 0.01
+from clipper.learning.policies.policy import Choice, Policy, QueryView, Totals, in_order_of_links
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,4 +25,4 @@ class Single(Policy):
 
     def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
         """Return losses in the order of the links, of which nothing else is known."""
-        return [0.0, *(LATER_LOSS + NEXT_LOSS * place for place in range(len(models) - 1))]
+        return in_order_of_links(len(models))

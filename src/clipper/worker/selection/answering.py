@@ -46,6 +46,11 @@ TOO_LARGE_TO_COMBINE = (
 MAX_SOURCES = 1024
 
 
+def has_none(query: Query) -> bool:
+    """Return False: the application has no model beside those that a query asks."""
+    return False
+
+
 class Answering:
     """Answers an application's queries.
 
@@ -54,6 +59,7 @@ class Answering:
         complete: called once all models of a query have answered or failed: ``finish``, or ``Stages.go_on`` if the
             policy may ask further models.
         rescue: called instead if none of them has answered: ``finish``, or ``Stages.go_on`` if there are other models.
+        has_others: whether other models can answer a query: ``has_none``, or ``Stages.has_others``.
         now_s: the loop's clock.
         goes_on, feedback_ttl_s, input_type: copies from the terms, which are read for each query.
     """
@@ -79,6 +85,7 @@ class Answering:
         self.now_s = asyncio.get_running_loop().time
         self.complete: Callable[[Query], None] = self.finish
         self.rescue: Callable[[Query], None] = self.finish
+        self.has_others: Callable[[Query], bool] = has_none
         self._sources: dict[str, Source] = {}
         self.follow(terms)
 

@@ -18,7 +18,7 @@ from clipper.learning.policies.trials import Trials
 from clipper.learning.stores.store import Store
 from clipper.worker.abstraction.model_queue import ModelQueue
 from clipper.worker.abstraction.predictor import Predictor
-from clipper.worker.selection.answering import Answering
+from clipper.worker.selection.answering import Answering, has_none
 from clipper.worker.selection.availability import Availability, Try
 from clipper.worker.selection.committer import Committer
 from clipper.worker.selection.context_reads import ContextReads
@@ -159,10 +159,11 @@ class Application:
             Availability(terms, self.outcomes, self.surroundings.predictor.flow) if has_several else None
         )
         answering.complete = answering.rescue = answering.finish
+        answering.has_others = has_none
         if self._availability is not None and (terms.selector.goes_on or terms.selector.has_stand_ins):
             self.stages = self.stages or Stages(answering, self.surroundings.random)
             self.stages.follow(self._availability)
-            answering.rescue = self.stages.go_on
+            answering.rescue, answering.has_others = self.stages.go_on, self.stages.has_others
             if terms.selector.goes_on:
                 answering.complete = self.stages.go_on
         elif self.stages is not None:

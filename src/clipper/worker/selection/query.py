@@ -83,13 +83,11 @@ class Owner(Protocol):
     """The object that a query tells of its outputs and failures: ``Answering``, which decides when it is answered.
 
     Attributes:
-        goes_on: whether its policy may ask further models for a query.
         feedback_ttl_s: how long its queries are kept for feedback.
         judged: see ``Terms.judged``.
     """
 
     name: str
-    goes_on: bool
     feedback_ttl_s: float
     input_type: ValueType
 
@@ -99,6 +97,10 @@ class Owner(Protocol):
     @property
     def complete(self) -> Callable[["Query"], None]:
         """Take a query whose models have all answered or failed."""
+
+    @property
+    def has_others(self) -> Callable[["Query"], bool]:
+        """Whether other models can answer a query than those that it has asked."""
 
     def consider_leaving(self, query: "Query") -> None: ...
 
@@ -179,9 +181,9 @@ class Query(msgspec.Struct, gc=False, eq=False):
 
     @property
     def may_wait(self) -> bool:
-        """Whether the query waits for a replica that is starting, since no other model may answer it."""
+        """Whether the query waits for a replica that is starting, since no other model can answer it."""
         is_alone = self.choice is not None and len(self.choice.models) == 1
-        return is_alone and (self.pinned is not None or not self.owner.goes_on)
+        return is_alone and (self.pinned is not None or not self.owner.has_others(self))
 
     @property
     def raw_confidence(self) -> float | None:

@@ -147,6 +147,16 @@ class Stages:
                 return
         self._answering.finish(query)
 
+    def has_others(self, query: Query) -> bool:
+        """Whether another model can answer a query in the place of those that it has asked."""
+        choice = query.choice
+        if choice is None or not self._has_more(query, choice):
+            return False
+        if self._answering.goes_on:
+            return True
+        chances = self._availability.of(self._left(choice), self._loop.time(), query.deadline_s)
+        return max(chances.values()) > NO_CHANCE
+
     def _has_more(self, query: Query, choice: Choice) -> bool:
         """Whether a query may ask more models. A ramped newcomer's query may not: the newcomer answers alone."""
         is_newcomers = choice.models[0] in query.arms.ramps
