@@ -131,9 +131,9 @@ class Version(Struct, frozen=True):
             know the field.
         current: whether it is the model's current version.
         input_type: None until a container has stated it.
-        output_type: the type of its outputs, as it was declared, or learned from its first answer; None if it is not
-            known.
-        output_is_declared: whether it was declared. Outputs are then converted to it, or fail.
+        output_type: the type of its outputs, as it was declared, or that of its first answer; None if it is not known.
+        output_is_declared: whether it was declared. Outputs are then converted to it, or fail. If not, its lengths are
+            open: those of the first answer bind no other.
         progress: the step before its containers can start, such as ``installing 12 packages``.
         warning: a mismatch between the model and the packages that it runs with, or that it is not known to answer any
             input.

@@ -156,6 +156,14 @@ def parse_type(text: str) -> ValueType:
     return RecordType.parse(text) if ":" in text else InputType.parse(text)
 
 
+def with_open_lengths(of: ValueType) -> ValueType:
+    """Return the type with any length in place of each length: the type that is learned from an output."""
+    if isinstance(of, InputType):
+        return InputType(of.dtype, (None,) * len(of.shape))
+    opened = [InputType(field.type.dtype, (None,) * len(field.type.shape)) for field in of.fields]
+    return RecordType(tuple(replace(field, type=own) for field, own in zip(of.fields, opened)))
+
+
 def _split(text: str) -> Iterator[str]:
     """Split at the commas that are outside of quotes and brackets."""
     depth, start, is_quoted, is_escaped = 0, 0, False, False

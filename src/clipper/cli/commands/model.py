@@ -10,6 +10,7 @@ from clipper.cli.names import ModelName, ReplicaId
 from clipper.cli.options import OfVersion, confirm, parse_scale
 from clipper.cli.output import Output, shown_type
 from clipper.cli.server import Commands, Server
+from clipper.values.records import parse_type, with_open_lengths
 
 commands = Commands("Models and their versions.")
 replicas = Commands("Replicas: the processes that run models.")
@@ -39,8 +40,7 @@ def show(server: Server, name: ModelName) -> None:
     out.table(found, _COLUMNS, [_row(version) for version in found.versions], f"{name} has no versions")
     for version in found.versions:
         if version.output_type:
-            learned = "" if version.output_is_declared else " (learned from its first answer)"
-            out.note(f"version {version.version} answers {version.output_type}{learned}")
+            out.note(f"version {version.version} answers {_outputs(version)}")
         if version.description:
             out.note(f"version {version.version}: {version.description}")
         if version.warning:
@@ -145,6 +145,17 @@ def _row(version: Version) -> tuple[object, ...]:
         None if version.input_type is None else shown_type(version.input_type),
         version.runtime,
     )
+
+
+def _outputs(version: Version) -> str:
+    """Describe the type of a version's outputs; a learned type has open lengths, whatever the first answer's were."""
+    first = version.output_type or ""
+    if version.output_is_declared:
+        return first
+    learned = str(with_open_lengths(parse_type(first)))
+    if learned == first:
+        return f"{learned} (learned from its first answer)"
+    return f"{learned} (learned from its first answer, of {first}; --output-type promises such lengths)"
 
 
 @replicas.command("list")

@@ -100,8 +100,8 @@ class VersionRecord(Struct, frozen=True):
             bound.
         unanswered: the model's message on the row that Clipper made to warm it up, while the version is not known to
             have answered any input; else empty.
-        output_type: the type of its outputs, as it was declared, or learned from its first answer; None if it is not
-            known. What was learned first stays.
+        output_type: the type of its outputs, as it was declared, or that of its first answer, whose lengths bind no
+            other; None if it is not known. What was learned first stays.
         output_is_declared: whether it was declared, at deployment or by the container.
     """
 

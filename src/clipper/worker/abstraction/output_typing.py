@@ -1,10 +1,14 @@
-"""Finds the type of a version's outputs: it is declared, or learned from the first answer."""
+"""Finds the type of a version's outputs: it is declared, or learned from the first answer.
+
+A learned type has open lengths, whatever the first answer's were: the next answer may have others, and only a
+declaration promises that it has not.
+"""
 
 from clipper.control.snapshot import VersionSnapshot
 from clipper.model.protocol.messages import Welcome
 from clipper.values.outputs.conversion import Conversion, learn_type
 from clipper.values.outputs.output import Output
-from clipper.values.records import ValueType, parse_type
+from clipper.values.records import ValueType, parse_type, with_open_lengths
 
 
 class OutputTyping:
@@ -29,7 +33,7 @@ class OutputTyping:
         if is_declared and self.declared is None:
             self.declared = Conversion(output_type)
         elif not is_declared and self._learned is None:
-            self._learned = Conversion(output_type, is_declared=False)
+            self._learned = Conversion(with_open_lengths(output_type), is_declared=False)
 
     @property
     def type(self) -> ValueType | None:
@@ -48,5 +52,6 @@ class OutputTyping:
         # No part of a long text is kept.
         if self.declared is None and self._learned is None and recent is not None and recent != b"":
             learned = learn_type(recent)
-            self._learned = None if learned is None else Conversion(learned, is_declared=False)
+            if learned is not None:
+                self._take(learned, is_declared=False)
         return self.declared or self._learned

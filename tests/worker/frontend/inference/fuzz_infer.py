@@ -15,7 +15,7 @@ from clipper.values.inputs.reader import Reader
 from clipper.values.inputs.record_reader import reader_of
 from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.outputs.conversion import Conversion, learn_type
-from clipper.values.records import RecordType, ValueType, parse_type
+from clipper.values.records import RecordType, ValueType, parse_type, with_open_lengths
 from clipper.values.types import InputType
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.clients import Clients
@@ -58,7 +58,7 @@ class Terms:
 
     def outputs(self, version: str | None) -> tuple[Conversion | None, bytes | None]:
         learned = None if self.output is None else learn_type(self.output)
-        return None if learned is None else Conversion(learned, is_declared=False), self.output
+        return None if learned is None else Conversion(with_open_lengths(learned), is_declared=False), self.output
 
 
 class Answering:

@@ -47,6 +47,8 @@ def system() -> Iterator[Serving]:
     with serving() as started:
         started.start_worker()
         models = []
+        container = started.start_container(RAGGED, "learned", "1", TYPE)
+        models.append(model(version(container, input_type=TYPE, output_type="float32[3,2]"), name="learned"))
         for name, weight, bias in (("a", 1, 0), ("b", 2, 4)):
             container = started.start_container(CLASSIFIER.format(weight=weight, bias=bias), name, "1", TYPE)
             models.append(model(version(container, input_type=TYPE), name=name))
@@ -68,6 +70,7 @@ def system() -> Iterator[Serving]:
             application("mean", "a", "b", input_type=TYPE, selection=mean),
             application("ragged", "ragged", input_type=TYPE, default_output="[]"),
             application("strict", "ragged", input_type=TYPE),
+            application("learned", "learned", input_type=TYPE),
             application("number", "number", input_type=TYPE, default_output="0"),
             application("bytes", "bytes", input_type=TYPE),
             application("long", "long", input_type=TYPE),
@@ -115,12 +118,12 @@ def test_json_has_an_object_and_the_protocol_a_tensor_for_each_name(client: Clie
     told = get(client, "/v2/models/one")["outputs"]
     assert told == [
         {"name": "label", "datatype": "BYTES", "shape": [-1, 1]},
-        {"name": "scores", "datatype": "FP32", "shape": [-1, 2]},
+        {"name": "scores", "datatype": "FP32", "shape": [-1, -1]},  # learned, so its length is open
     ]
     config = get(client, "/v2/models/one/config")["output"]
     assert [(each["name"], each["data_type"], each["dims"]) for each in config] == [
         ("label", "TYPE_STRING", [1]),
-        ("scores", "TYPE_FP32", [2]),
+        ("scores", "TYPE_FP32", [-1]),
     ]
 
 
@@ -171,6 +174,20 @@ def test_rows_of_an_open_length_are_padded_and_keep_their_type(client: Client) -
         part["output"]
         for part in client.ask("/ragged/predict", {"input_batch": [[1, 5], [0, 5]]}).json["batch_predictions"]
     ] == [[[5.0, 5.0]], []]
+
+
+def test_a_learned_type_refuses_no_length(client: Client) -> None:
+    """The version's first answer had three pairs; each other number failed, with the advice to declare a type."""
+    shape = [{"name": "output", "datatype": "FP32", "shape": [-1, -1, -1]}]
+    assert get(client, "/v2/models/learned")["outputs"] == shape
+    for pairs in (1, 3, 5):
+        whole = [5.0] * 2 * pairs
+        assert tensors(infer(client, "learned", [[pairs, 5]])) == [("output", "FP32", [1, pairs, 2], whole)]
+    padded = [5.0, 5.0, None, None, 6.0, 6.0, 6.0, 6.0]
+    assert tensors(infer(client, "learned", [[1, 5], [2, 6]])) == [("output", "FP32", [2, 2, 2], padded)]
+    assert get(client, "/v2/models/learned")["outputs"] == shape
+    wrong = infer(client, "learned", [[-1, 5]])
+    assert wrong.status == 502 and "float32[*,*]: deploy it with --output-type" in wrong.json["error"]
 
 
 def test_a_default_takes_the_type_and_changes_no_other_row(client: Client) -> None:

@@ -114,7 +114,8 @@ def test_numbers_are_the_same_in_every_form_of_an_answer(client: Client, name: s
         assert np.array_equal(np.array(head["data"], rows.dtype).reshape(head["shape"]), rows)
     client.send(b"GET /v2/models/%b HTTP/1.1\r\nHost: x\r\n\r\n" % name.encode())
     told = client.read("GET").json["outputs"]
-    assert told == [{"name": "output", "datatype": datatype, "shape": [-1, *input_type.shape]}]
+    # Nothing has declared the lengths.
+    assert told == [{"name": "output", "datatype": datatype, "shape": [-1] * rows.ndim}]
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
