@@ -123,6 +123,7 @@ class ApplicationSnapshot(Struct, frozen=True):
         show_model: whether its answers say which versions gave them.
         null_is_nan, ignore_unknown_fields: how inputs are read.
         steps, output: the steps of a pipeline, and what it answers; see ``settings/pipeline.py``.
+        nan_as_text: whether NaN and infinity are texts in answers in JSON, and not null.
     """
 
     name: str
@@ -143,6 +144,7 @@ class ApplicationSnapshot(Struct, frozen=True):
     ignore_unknown_fields: bool = False
     steps: dict[str, Step] = {}
     output: Wiring | None = None
+    nan_as_text: bool = False
 
 
 class KeySnapshot(Struct, frozen=True):

@@ -316,6 +316,9 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
             option="",
         ),
     ] = None
+    nan_as_text: Annotated[
+        bool, Setting('Answer NaN and infinity in JSON as "NaN", "Infinity" and "-Infinity", instead of null.')
+    ] = False
 
 
 class NewApplication(ApplicationSettings, frozen=True, forbid_unknown_fields=True):
@@ -371,3 +374,4 @@ class ApplicationOptions(TypedDict, total=False):
     ignore_unknown_fields: bool
     steps: dict[str, Step]
     output: Wiring | None
+    nan_as_text: bool

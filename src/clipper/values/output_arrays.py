@@ -17,11 +17,14 @@ class OutputForm:
         shape: the shape of an output; ``()`` for a number. A length is 0 only where the output's type has it open.
         written_as: the type of the elements' JSON texts: ``dtype``, or float64 for float32. So 1.1 as a float32 is the
             text 1.1, or 1.100000023841858, which is the same number as a float64.
+        nan_as_text: whether NaN and infinities are ``"NaN"``, ``"Infinity"`` and ``"-Infinity"`` in the JSON text, and
+            not ``null``.
     """
 
     dtype: DType
     shape: tuple[int, ...]
     written_as: DType
+    nan_as_text: bool = False
 
     @property
     def elements(self) -> int:

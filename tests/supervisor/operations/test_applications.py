@@ -53,6 +53,7 @@ SET: dict[str, Any] = {
     "max_per_second": 9.5,
     "null_is_nan": True,
     "ignore_unknown_fields": True,
+    "nan_as_text": True,
     "wait": "all",
     "features": "input",
     "prior_weight": 3.0,

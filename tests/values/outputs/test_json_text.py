@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clipper.values.inputs.numbers import NUMPY
 from clipper.values.output_arrays import OutputForm
 from clipper.values.outputs import json_text as module
-from clipper.values.outputs.json_text import json_pieces, json_text, json_values, most_text_bytes
+from clipper.values.outputs.json_text import json_elements, json_pieces, json_text, most_text_bytes
 from clipper.values.types import DType
 
 
@@ -57,25 +57,41 @@ def test_the_text_is_the_one_of_python(array: "np.ndarray[Any, Any]") -> None:
     assert len(text) <= most_text_bytes(form)
 
 
-@given(arrays(least=1), st.integers(1, 5), st.booleans())
-def test_pieces_and_values_are_those_of_the_text(
-    array: "np.ndarray[Any, np.dtype[Any]]", most: int, is_wide: bool
+@given(arrays(least=1), st.integers(1, 5), st.booleans(), st.booleans())
+def test_pieces_and_elements_are_those_of_the_text(
+    array: "np.ndarray[Any, np.dtype[Any]]", most: int, is_wide: bool, nan_as_text: bool
 ) -> None:
     dtype = dtype_of(array)
-    form = OutputForm(dtype, array.shape, DType.FLOAT64 if dtype is DType.FLOAT32 and is_wide else dtype)
+    written_as = DType.FLOAT64 if dtype is DType.FLOAT32 and is_wide else dtype
+    form = OutputForm(dtype, array.shape, written_as, nan_as_text)
     before, module.PIECE_ELEMENTS = module.PIECE_ELEMENTS, most
     try:
         pieces = list(json_pieces(form, array.tobytes()))
+        elements = list(json_elements(form, array.tobytes()))
     finally:
         module.PIECE_ELEMENTS = before
     text = json_text(form, array.tobytes())
     assert b"".join(pieces) == text
     assert len(pieces) >= array.size / most
     flat = text.translate(None, b"[]") if array.shape else text
-    values = as_json([value for part in json_values(form, array.tobytes(), most) for value in part])
-    assert values == json.loads(b"[%b]" % flat) and all(
-        map(lambda a, b: type(a) is type(b), values, json.loads(b"[%b]" % flat))
-    )
+    assert b",".join(elements) == flat
+
+
+@given(arrays(), st.booleans())
+def test_nan_and_infinity_may_be_texts(array: "np.ndarray[Any, Any]", is_wide: bool) -> None:
+    """Each at its place, and all else as without."""
+    dtype = dtype_of(array)
+    written_as = DType.FLOAT64 if dtype is DType.FLOAT32 and is_wide else dtype
+    plain = json_text(OutputForm(dtype, array.shape, written_as), array.tobytes())
+    form = OutputForm(dtype, array.shape, written_as, nan_as_text=True)
+    named = json_text(form, array.tobytes())
+    assert len(named) <= most_text_bytes(form)
+    for name in (b'"NaN"', b'"-Infinity"', b'"Infinity"'):
+        named = named.replace(name, b"null")
+    assert named == plain
+    if array.dtype.kind == "f":
+        read = json.loads(json_text(form, array.tobytes()))
+        assert np.array_equal(np.array(read, array.dtype).reshape(array.shape), array, equal_nan=True)
 
 
 @given(arrays())

@@ -74,5 +74,7 @@ def test_a_declared_length_stays() -> None:
     assert str(typing.type) == "float64[3]"
     typing = OutputTyping(snapshot("float64[3]"))
     assert str(typing.type) == "float64[*]"
-    typing.take(Welcome("m", "1", parse_type("float64[2]"), output_type=parse_type("float64[4]"), output_is_declared=True))
+    typing.take(
+        Welcome("m", "1", parse_type("float64[2]"), output_type=parse_type("float64[4]"), output_is_declared=True)
+    )
     assert str(typing.type) == "float64[4]"

@@ -251,6 +251,8 @@ def _served(model: Any, source: ModelSource) -> tuple[Callable[[Inputs], object]
     quick = quick_predict_of(model) if is_plain or names_of(model) is None else None
     methods = (own, quick, getattr(model, "predict", None), model)
     predict = next((method for method in methods if callable(method)), None)
+    if predict is not None:
+        _check_answers_at_once(predict, source)
     if predict is not None and is_plain:
         return predict, _output_type_of(model, source)
     answers = scikit_learn.answers_of(model, predict)
@@ -262,6 +264,20 @@ def _served(model: Any, source: ModelSource) -> tuple[Callable[[Inputs], object]
     given = FrameworkSource(Path(source.target), output=source.output)
     names, answer = chosen_answer(given, answers)
     return answer, scikit_learn.output_type_of(model, names)
+
+
+def _check_answers_at_once(predict: Callable[..., object], source: ModelSource) -> None:
+    """Refuse functions that answer in parts, or later."""
+    code = predict if inspect.isroutine(predict) else type(predict).__call__
+    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+        raise ContainerFailed(
+            f"{source.target} yields its outputs in parts, as decoupled models of Triton do, and a query has one "
+            "answer: collect the parts, and return a sequence with an output for each input"
+        )
+    if inspect.iscoroutinefunction(code):
+        raise ContainerFailed(
+            f"{source.target} is a coroutine: expected a function that returns the outputs; call asyncio.run in it"
+        )
 
 
 def _taken(

@@ -33,6 +33,7 @@ class ApplicationRecord(Struct, frozen=True):
         show_model: whether its answers say which versions gave them.
         null_is_nan, ignore_unknown_fields: how inputs are read.
         steps, output: see ``ApplicationSettings``.
+        nan_as_text: whether NaN and infinity are texts in answers in JSON, and not null.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ApplicationRecord(Struct, frozen=True):
     ignore_unknown_fields: bool = False
     steps: dict[str, Step] = {}
     output: Wiring | None = None
+    nan_as_text: bool = False
 
     @property
     def state_id(self) -> str:

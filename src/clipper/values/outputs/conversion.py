@@ -92,6 +92,8 @@ class Conversion:
             origin, advice = "learned from the version's first answer", "deploy it with --output-type"
             if self.is_declared:
                 origin, advice = "declared", "have it answer that, or deploy it with another --output-type"
+            if isinstance(error, _Uneven):
+                advice = "lists of different lengths in one output are no tensor, so have the model pad them"
             raise ModelFailed(
                 f"the model answered {error}{name}, and its output type, {origin}, is {error.expected}: {advice}"
             ) from None
@@ -135,6 +137,10 @@ class _Unfit(Exception):
         if isinstance(expected, Field):
             expected = str(replace(expected, name="a")).removeprefix("a: ") if self.name else str(expected.type)
         self.expected = expected
+
+
+class _Uneven(_Unfit):
+    """Nested lists of different lengths, which no type of numbers can hold."""
 
 
 class _Part:
@@ -234,7 +240,7 @@ class _Part:
         if not is_long(text):
             flat, shape = _flat(_decode(text))
             if shape is None:
-                raise _Unfit(f"{_shown(text)}, whose lists differ in length", self.field)
+                raise _Uneven(_shown(text), self.field)
             return shape, self._pack(flat, text)
         marks, pieces, count = bytearray(), [], 0
         try:
@@ -244,7 +250,7 @@ class _Part:
                 yield
             return shape_of(bytes(marks), count), b"".join(pieces)
         except Ragged:
-            raise _Unfit(f"{_shown(text)}, whose lists differ in length", self.field) from None
+            raise _Uneven(_shown(text), self.field) from None
 
     def _pack(self, values: Sequence[Any], text: bytes) -> bytes:
         kinds = set(map(type, values))

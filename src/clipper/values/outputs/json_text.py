@@ -1,6 +1,6 @@
 """Makes the JSON text of raw numbers: for float64 the same as Python's ``repr``, in a tenth of the time.
 
-JSON has no NaN and no infinities: their text is ``null``.
+JSON has no NaN and no infinities: their text is ``null``, or a name in quotes if the form says so.
 
 msgspec finds the same shortest digits as ``repr``, which read back as the same number, but writes some very small and
 very large numbers in another notation: ``1e-7`` for ``1e-07``. Equal outputs have to be equal texts, whether a
@@ -43,7 +43,6 @@ _MOST_ELEMENT_BYTES = {
 # The elements that become text in half a millisecond.
 PIECE_ELEMENTS = 2048
 _encode = msgspec.json.encode
-_decode = msgspec.json.decode
 
 _Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -57,42 +56,38 @@ def most_text_bytes(form: OutputForm) -> int:
 
 def json_text(form: OutputForm, data: bytes) -> bytes:
     """Return the JSON text of an output: nested lists of its shape."""
-    return _text(_array(form, data), form.written_as)
+    return _text(_array(form, data), form)
 
 
 def json_pieces(form: OutputForm, data: bytes) -> Iterator[bytes]:
     """Yield the text of ``json_text`` in pieces of up to ``PIECE_ELEMENTS`` elements, each made when it is needed."""
-    return _pieces(_array(form, data), form.written_as)
+    return _pieces(_array(form, data), form)
 
 
-def json_values(form: OutputForm, data: bytes, most: int) -> Iterator[list[Any]]:
-    """Yield the elements with the values that a reader of the text gets, ``most`` at a time, without their lists."""
+def json_elements(form: OutputForm, data: bytes) -> Iterator[bytes]:
+    """Yield the text of the elements without their lists, in pieces of up to ``PIECE_ELEMENTS`` elements."""
     array = _array(form, data).ravel()
-    for start in range(0, array.size, most):
-        part = array[start : start + most]
-        if form.written_as is DType.FLOAT32:
-            yield _decode(_text(part, form.written_as))
-        else:
-            yield _cast(part, form.written_as).tolist()
+    for start in range(0, array.size, PIECE_ELEMENTS):
+        yield _text(array[start : start + PIECE_ELEMENTS], form)[1:-1]
 
 
 def _array(form: OutputForm, data: bytes) -> _Array:
     return np.frombuffer(data, NUMPY[form.dtype]).reshape(form.shape)
 
 
-def _pieces(array: _Array, written_as: DType) -> Iterator[bytes]:
+def _pieces(array: _Array, form: OutputForm) -> Iterator[bytes]:
     if array.size <= PIECE_ELEMENTS:
-        yield _text(array, written_as)
+        yield _text(array, form)
         return
     each = array.size // len(array)
     step = max(1, PIECE_ELEMENTS // each)
     opening = b"["
     for start in range(0, len(array), step):
         if each <= PIECE_ELEMENTS:
-            yield opening + _text(array[start : start + step], written_as)[1:-1]
+            yield opening + _text(array[start : start + step], form)[1:-1]
         else:
             yield opening
-            yield from _pieces(array[start], written_as)
+            yield from _pieces(array[start], form)
         opening = b","
     yield b"]"
 
@@ -102,7 +97,23 @@ def _cast(array: _Array, written_as: DType) -> _Array:
         return array.astype(NUMPY[written_as], copy=False)
 
 
-def _text(array: _Array, written_as: DType) -> bytes:
+def _text(array: _Array, form: OutputForm) -> bytes:
+    text = _with_nulls(array, form.written_as)
+    if not form.nan_as_text or b"null" not in text:
+        return text
+    names = [
+        b'"NaN"' if number != number else b'"Infinity"' if number > 0 else b'"-Infinity"' for number in _odd(array)
+    ]
+    return b"".join([part for pair in zip(text.split(b"null"), [*names, b""]) for part in pair])
+
+
+def _odd(array: _Array) -> list[float]:
+    """Return NaN and infinities of an array, in their order."""
+    odd: list[float] = array[~np.isfinite(array)].tolist()
+    return odd
+
+
+def _with_nulls(array: _Array, written_as: DType) -> bytes:
     if written_as is DType.FLOAT32:
         with np.errstate(invalid="ignore"):
             return _float32_text(array.ravel(), array.shape)

@@ -9,6 +9,7 @@ An array may have NaN and infinities. Its JSON text has ``null`` for them.
 
 import io
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -181,6 +182,19 @@ def make_array(form: OutputForm, data: bytes) -> TypedOutput:
     return TypedOutput(form, data, most_bytes, is_long)
 
 
+def with_nan_as_text(output: Output) -> Output:
+    """Return the output with names of NaN and infinity in the JSON of its floats, in place of null."""
+    if isinstance(output, RecordOutput):
+        return make_record(output.of, tuple(_with_nan_as_text(part) for part in output.parts))
+    return _with_nan_as_text(output)
+
+
+def _with_nan_as_text(part: Part) -> Part:
+    if isinstance(part, bytes) or part.form.dtype not in (DType.FLOAT32, DType.FLOAT64):
+        return part
+    return make_array(replace(part.form, nan_as_text=True), part.data)
+
+
 def shown(output: Output) -> Output:
     """Return a sample that shows the type of an output, and does not keep a long output in memory."""
     if not is_long(output):
@@ -231,6 +245,27 @@ def is_readable(output: Output) -> bool:
     return not output.is_long or text_bytes(output) <= MAX_READ_BYTES
 
 
+def judged_names(label_field: str | None, *, is_log: bool) -> tuple[str, ...]:
+    """Return the names of which ``judged_text`` takes the first that there is.
+
+    Args:
+        label_field: the one that the application names; None if it names none.
+        is_log: whether outputs are judged by the loss ``log``, which is about probabilities.
+    """
+    if label_field is not None:
+        return (label_field,)
+    return ("probabilities", "label") if is_log else ("label",)
+
+
+def read_record(text: bytes) -> Output:
+    """Return a JSON object as a record of its values; any other text, and one that was cut, unchanged."""
+    try:
+        values = _decode_object(text) if text.startswith(b"{") else {}
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text
+    return make_record(OutputNames(tuple(values)), tuple(map(bytes, values.values()))) if values else text
+
+
 def judged_text(output: Output, names: Sequence[str], *, is_named: bool, kept_with: Sequence[str] = ()) -> bytes:
     """Return the text that policies combine, and that labels are compared with: the whole output's, or the one of a
     value with a name.
@@ -249,13 +284,8 @@ def judged_text(output: Output, names: Sequence[str], *, is_named: bool, kept_wi
         single = [part for part in output.parts if _is_single(part)]
         return bytes(single[0]) if len(single) == 1 and not is_named else bytes(output)
     text = bytes(output)
-    if is_named and text.startswith(b"{"):
-        try:
-            values = _decode_object(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return text
-        return next((bytes(values[name]) for name in names if name in values), text)
-    return text
+    record = read_record(text) if is_named else text
+    return judged_text(record, names, is_named=True) if isinstance(record, RecordOutput) else text
 
 
 def _is_single(part: Part) -> bool:

@@ -20,6 +20,7 @@ from clipper.values.outputs.output import (
     Output,
     RecordOutput,
     is_readable,
+    with_nan_as_text,
 )
 from clipper.worker.selection.combined_records import combined_record
 from clipper.worker.selection.contexts import Contexts
@@ -98,7 +99,7 @@ class Answering:
         selector = terms.selector
         self._slo_s = terms.slo_s
         self._may_keep_inputs = selector.may_need_input
-        self._believes_one = selector.believes_one
+        self._believes_one, self._nan_as_text = selector.believes_one, terms.nan_as_text
         self._tries = bool(terms.tried)
         self._sources.clear()
         # The choice of most queries, if it is the only one and the single output is the answer; and the answer's
@@ -228,14 +229,17 @@ class Answering:
                 self.counts.slo_misses += 1
         elif choice is self._usual_choice:
             query.output = output
-            asker.on_prediction(query.id, output, 1.0, self._usual_source)
+            shown = with_nan_as_text(output) if self._nan_as_text else output
+            asker.on_prediction(query.id, shown, 1.0, self._usual_source)
         elif query.path is not None:
             query.output = output
-            asker.on_prediction(query.id, output, 1.0, query.path.source or NO_SOURCE)
+            shown = with_nan_as_text(output) if self._nan_as_text else output
+            asker.on_prediction(query.id, shown, 1.0, query.path.source or NO_SOURCE)
         elif self._believes_one and len(choice.models) == 1:
             query.output = output
             key = query.arms.key(choice.models[0])
-            asker.on_prediction(query.id, output, 1.0, self._sources.get(key) or self._new_source(key, (key,)))
+            shown = with_nan_as_text(output) if self._nan_as_text else output
+            asker.on_prediction(query.id, shown, 1.0, self._sources.get(key) or self._new_source(key, (key,)))
         else:
             self._answer_combined(query, choice, row, asker)
         if self._is_recorded:
@@ -317,12 +321,14 @@ class Answering:
         if confidence < terms.threshold:
             query.reason = "low_confidence"
             self.counts.defaults[query.reason] += 1
-            asker.on_unsure(query.id, terms.default or b"null", answer, confidence)
+            shown = with_nan_as_text(answer) if self._nan_as_text else answer
+            asker.on_unsure(query.id, terms.default or b"null", shown, confidence)
             return
         query.output = answer
         keys = [query.arms.key(model) for model in choice.models if model in outputs]
         text = ",".join(keys)
-        asker.on_prediction(query.id, answer, confidence, self._sources.get(text) or self._new_source(text, keys))
+        shown = with_nan_as_text(answer) if self._nan_as_text else answer
+        asker.on_prediction(query.id, shown, confidence, self._sources.get(text) or self._new_source(text, keys))
 
     def _new_source(self, text: str, keys: Sequence[str]) -> Source:
         """Make and remember the source of answers by these versions."""

@@ -1,6 +1,6 @@
 """The terms by which an application answers: its settings, and the versions of its links."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 
@@ -18,7 +18,7 @@ from clipper.values.inputs.reader import Reader
 from clipper.values.inputs.record_features import RecordFeatures
 from clipper.values.inputs.record_reader import reader_of
 from clipper.values.outputs.conversion import Conversion, common_conversion
-from clipper.values.outputs.output import Output, judged_text
+from clipper.values.outputs.output import Output, judged_names, judged_text
 from clipper.values.records import RecordType, ValueType, parse_type
 from clipper.values.types import InputType
 from clipper.worker.abstraction.model_queue import ModelQueue
@@ -36,8 +36,6 @@ MAX_MARGIN_S = 0.002
 JOINT_MARGIN_SHARE = 0.1
 # A chance below this counts as 0, and a chance above 1 minus this as 1.
 NO_CHANCE = 0.01
-# Which of several outputs with names is compared with labels, unless the application says it.
-_LABEL_FIELDS, _LOG_FIELDS = ("label",), ("probabilities", "label")
 # A measured cost is used until it has changed by this share. Then all values derived from it are computed anew.
 COST_CHANGE = 0.1
 
@@ -114,16 +112,16 @@ class Terms:
         default = None if snapshot.default_output is None else self._typed(snapshot.default_output.encode())
         self.default = None if default is None else bytes(default)
         self.shows_model = snapshot.show_model
+        self.nan_as_text = snapshot.nan_as_text
         self.wait = selection.wait
         self.threshold = selection.confidence_threshold or 0.0
         named = selection.label_field
-        usual = _LOG_FIELDS if isinstance(selector.loss, Log) else _LABEL_FIELDS
-        looked_at = usual if named is None else (named,)
+        is_log = isinstance(selector.loss, Log)
         # What reads how sure an output is needs that beside the label.
-        kept_with = (
-            () if named else (*OF_LABEL, OF_ALL) if selector.goes_on else OF_LABEL if usual is _LOG_FIELDS else ()
+        kept_with = () if named else (*OF_LABEL, OF_ALL) if selector.goes_on else OF_LABEL if is_log else ()
+        self.judged = partial(
+            judged_text, names=judged_names(named, is_log=is_log), is_named=named is not None, kept_with=kept_with
         )
-        self.judged = partial(judged_text, names=looked_at, is_named=named is not None, kept_with=kept_with)
         self.judged_default = None if default is None else self.judged(default)
         self.feedback_ttl_s = selection.feedback_ttl_s
         wanted = selection.features
@@ -203,22 +201,23 @@ class Terms:
             for name, cost in now.items()
         )
 
-    def outputs(self, version: str | None) -> tuple[Conversion | None, Output | None]:
+    def outputs(self, version: str | None) -> Conversion | None:
         """Return what converts the answers to queries (or to those that name this version) to their type, for clients
-        that need one type for all; None if it is not known, or the models have types that no other one covers. And an
-        output, which shows what they are then; None if there is none.
+        that need one type for all; None if it is not known, or the models have types that no other one covers.
 
         Raises NotFound or WrongInput, as ``pinned``.
         """
         names: Mapping[str, ModelQueue | None] = self.targets if version is None else self.pinned(version)[1]
         silent = (*self.shadows, *self._compared)
         asked = [target for name, target in names.items() if target is not None and name not in silent]
-        recent = next((target.recent_output for target in asked if target.recent_output is not None), None)
         # A model that has not answered yet, and tells no type, says nothing.
         told = [target for target in asked if target.output_typing.type or target.recent_output is not None]
-        found = [target.output_typing.conversion(target.recent_output) for target in told]
-        known = [each for each in found if each is not None]
-        return common_conversion(known) if known and len(known) == len(found) else None, recent
+        return _common([target.output_typing.conversion(target.recent_output) for target in told])
+
+    def declared_outputs(self) -> Conversion | None:
+        """Return a conversion to the type that all models declare; None if one declares none, or none covers all."""
+        targets = [self.targets[name] for name in self.models]
+        return _common([None if target is None else target.output_typing.declared for target in targets])
 
     def versions(self) -> dict[str, dict[str, bool]]:
         """Return the versions that a query may name: for each, the models that have it, and whether each is there."""
@@ -242,10 +241,7 @@ class Terms:
 
     def _typed(self, default: bytes) -> Output:
         """Return the default output as one of the type that the models declare; as it is if it is none of that."""
-        targets = [self.targets[name] for name in self.models]
-        declared = [None if target is None else target.output_typing.declared for target in targets]
-        known = [each for each in declared if each is not None]
-        common = common_conversion(known) if known and len(known) == len(declared) else None
+        common = self.declared_outputs()
         if common is None:
             return default
         try:
@@ -275,3 +271,9 @@ class Terms:
         """Return the queue of a version that runs and takes this application's rows as they are."""
         target = self._predictor.find(model, version)
         return target if target is not None and self.input_type.suits(target.input_type) else None
+
+
+def _common(conversions: Sequence[Conversion | None]) -> Conversion | None:
+    """Return a conversion to a type that covers all; None if there is none, or if one is not known."""
+    known = [each for each in conversions if each is not None]
+    return common_conversion(known) if known and len(known) == len(conversions) else None

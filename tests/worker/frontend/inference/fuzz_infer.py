@@ -44,7 +44,7 @@ PATHS += ["/v2/models/other/infer", "/v2/models/app/observe", "/v2/repository/in
 class Terms:
     slo_s = 1.0
     is_ready = True
-    features_are_input = null_is_nan = ignores_unknown_fields = False
+    features_are_input = null_is_nan = ignores_unknown_fields = nan_as_text = False
     max_batch = 1
 
     def __init__(self, input_type: ValueType, features_size: int | None, output: bytes | None = None) -> None:
@@ -56,9 +56,9 @@ class Terms:
     def versions(self) -> dict[str, dict[str, bool]]:
         return {"1": {"m": True}}
 
-    def outputs(self, version: str | None) -> tuple[Conversion | None, bytes | None]:
+    def outputs(self, version: str | None) -> Conversion | None:
         learned = None if self.output is None else learn_type(self.output)
-        return None if learned is None else Conversion(with_open_lengths(learned), is_declared=False), self.output
+        return None if learned is None else Conversion(with_open_lengths(learned), is_declared=False)
 
 
 class Answering:

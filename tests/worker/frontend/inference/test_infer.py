@@ -231,7 +231,8 @@ def test_a_length_of_the_json_that_lies(client: Client, length: str) -> None:
     [
         ("/v2/models/nobody/infer", 404, "clipper app list"),
         ("/v2/models/fails/versions/9/infer", 404, "no running version '9'"),
-        ("/v2/models/fails/generate", 404, "nothing at '/v2/models/fails/generate': expected /v2/models/MODEL"),
+        ("/v2/models/fails/generate_stream", 501, "a query has one answer, and not several parts"),
+        ("/v2/models/fails/generated", 404, "nothing at '/v2/models/fails/generated': expected /v2/models/MODEL"),
         ("/v2/", 405, "use GET"),
         ("/v2/anything", 404, "expected /v2/models/MODEL"),
         ("/v2/models/fails", 405, "use GET"),

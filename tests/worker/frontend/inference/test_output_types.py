@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from clipper.values.inputs.numbers import NUMPY
 from clipper.values.output_arrays import OutputForm
 from clipper.values.outputs.conversion import Conversion
-from clipper.values.outputs.output import Output, make_array, make_record
+from clipper.values.outputs.output import Output, make_array, make_record, with_nan_as_text
 from clipper.values.outputs.record_columns import names_of
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
@@ -128,13 +128,19 @@ def as_bytes(tensor: Any) -> bytes:
     return b"".join(struct.pack("<I", len(element)) + element for element in tensor)
 
 
-@given(batches())
-def test_a_declared_type_is_kept_in_each_protocol(batch: tuple[ValueType, list[list[Value]], list[Output]]) -> None:
+@given(batches(), st.booleans(), st.sets(st.integers(0, 3)))
+def test_a_declared_type_is_kept_in_each_protocol(
+    batch: tuple[ValueType, list[list[Value]], list[Output]], nan_as_text: bool, defaults: set[int]
+) -> None:
     of_type, rows, came = batch
     fields = of_type.fields if isinstance(of_type, RecordType) else (Field("output", of_type),)
     wanted = {field.name: expected(field.type, column) for field, column in zip(fields, zip(*rows))}
-    answers = [Answer(number, output, 1.0) for number, output in enumerate(came)]
-    tensors = OutputTensors(Conversion(of_type))
+    came = [with_nan_as_text(output) for output in came] if nan_as_text else came
+    # Whether a row is the default does not matter either.
+    answers = [
+        Answer(number, output, 1.0, "timeout" if number in defaults else None) for number, output in enumerate(came)
+    ]
+    tensors = OutputTensors(Conversion(of_type), nan_as_text=nan_as_text)
 
     for is_binary in (False, True):
         encoded = finish(encode("m", None, answers, AnswerForm(is_binary=is_binary), tensors))
@@ -151,7 +157,9 @@ def test_a_declared_type_is_kept_in_each_protocol(batch: tuple[ValueType, list[l
                 at += size
             elif isinstance(tensor, np.ndarray):
                 flat = [np.nan if value is None else value for value in output["data"]]
-                finite = np.where(np.isfinite(tensor), tensor, np.nan) if tensor.dtype.kind == "f" else tensor
+                is_odd = tensor.dtype.kind == "f" and not nan_as_text
+                finite = np.where(np.isfinite(tensor), tensor, np.nan) if is_odd else tensor
+                assert None not in output["data"] or not nan_as_text
                 assert np.array_equal(np.array(flat, tensor.dtype), finite.ravel(), equal_nan=tensor.dtype.kind == "f")
             else:
                 is_base64 = output.get("parameters") == {"content_type": "base64"}

@@ -55,6 +55,7 @@ def system() -> Iterator[Serving]:
         failing = started.start_container(FAILS, "f", "1", FLOATS)
         models.append(model(version(failing, input_type=FLOATS), name="f"))
         applications.append(application("fails", "f", input_type=FLOATS))
+        applications.append(application("texts", "f", input_type=FLOATS, nan_as_text=True))
         for name, source in (("named", NAMED), ("raw", RAW)):
             container = started.start_container(source, name, "1", FLOATS)
             models.append(model(version(container, input_type=FLOATS), name=name))
@@ -127,6 +128,29 @@ def test_nan_is_a_number_in_bytes_and_null_in_json(client: Client, is_binary: bo
         assert data == np.array([[1, 2, 3], [np.nan] * 3], np.float32).tobytes()
     else:
         assert head["data"] == [1.0, 2.0, 3.0, None, None, None]
+
+
+def test_nan_is_a_text_in_json_if_the_application_says_so(client: Client) -> None:
+    rows = np.array([[-1.0, 2.0, 3.0], [np.inf, -np.inf, 3.0]], np.float32)
+    for_infinity = {"name": "x", "shape": [2, 3], "datatype": "FP32", "parameters": {"binary_data_size": rows.nbytes}}
+    names = [["NaN"] * 3, ["Infinity", "-Infinity", 3.0]]
+    for path, found in (("infer", [*names[0], *names[1]]), ("predict", names)):
+        head = json.dumps({"inputs": [for_infinity]}).encode()
+        client.send(
+            b"POST /v2/models/texts/%b HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: %d\r\n"
+            b"Content-Length: %d\r\n\r\n%b%b"
+            % (path.encode(), len(head), len(head) + rows.nbytes, head, rows.tobytes())
+        )
+        answer = client.read().json
+        if path == "infer":
+            assert answer["outputs"][0]["datatype"] == "FP32" and answer["outputs"][0]["data"] == found
+        else:
+            assert [part["output"] for part in answer["batch_predictions"]] == found
+    assert client.ask("/texts/predict", {"input": [-1, 2, 3]}).json["output"] == names[0]
+    instances = {"instances": [[-1, 2, 3]]}
+    assert client.ask("/texts/invocations", instances).json == {"predictions": [names[0]]}
+    _, data = infer(client, "texts", rows[:1], "FP32", is_binary=True)
+    assert data == np.array([np.nan] * 3, np.float32).tobytes()
 
 
 def test_a_failed_row_fails_alone(client: Client) -> None:

@@ -1,5 +1,6 @@
 """Typed contents as raw ones, for each datatype."""
 
+import json
 import struct
 from typing import Any
 
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.errors import ClipperError, MalformedRequest, TooLarge, WrongInput
+from clipper.values.outputs.conversion import Conversion
+from clipper.values.records import parse_type
+from clipper.worker.frontend.inference.output_tensors import OutputTensors, column
 from clipper.worker.frontend.inference.tensors import DATATYPES, PIECE_BYTES
-from clipper.worker.frontend.inference.untyped import UntypedColumn
 from clipper.worker.frontend.long_work import done
 from clipper.worker.frontend.rpc.contents import FIELD_OF, as_binary, typed_pieces
 from clipper.worker.frontend.rpc.wire import delimited, varint
@@ -96,15 +99,17 @@ def test_what_nothing_can_be_made_of_is_told_by_who_looks_at_the_tensor(datatype
 
 
 @pytest.mark.parametrize(
-    ("datatype", "values", "field"),
+    ("of_type", "values", "field"),
     [
-        ("FP64", [1.5, -2.0], "fp64_contents"),
-        ("INT64", [-1, 2**62], "int64_contents"),
-        ("BOOL", [True, False], "bool_contents"),
-        ("BYTES", ["a", "ü"], "bytes_contents"),
+        ("float64[]", [1.5, -2.0], "fp64_contents"),
+        ("int64[]", [-1, 2**62], "int64_contents"),
+        ("bool[]", [True, False], "bool_contents"),
+        ("string", ["a", "ü"], "bytes_contents"),
     ],
 )
-def test_outputs_are_typed(datatype: str, values: list[Any], field: str) -> None:
-    joined = b"".join(typed_pieces(UntypedColumn(datatype, (len(values), 1), [values[:1], values[1:]])))
+def test_outputs_are_typed(of_type: str, values: list[Any], field: str) -> None:
+    conversion = Conversion(parse_type(of_type))
+    outputs = [conversion.convert(json.dumps(value).encode()) for value in values]
+    joined = b"".join(typed_pieces(column(OutputTensors(conversion).tensors[0], outputs)))
     found = list(getattr(Contents.FromString(joined), field))
     assert [each.decode() if isinstance(each, bytes) else each for each in found] == values

@@ -26,7 +26,7 @@ WIDE = {SettingsFrame.INITIAL_WINDOW_SIZE: 2**31 - 1}
 @pytest.fixture(autouse=True)
 def one_step_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     floats = Conversion(InputType(DType.FLOAT32))
-    monkeypatch.setattr("tests.worker.frontend.inference.fuzz_infer.Terms.outputs", lambda *_: (floats, None))
+    monkeypatch.setattr("tests.worker.frontend.inference.fuzz_infer.Terms.outputs", lambda *_: floats)
     monkeypatch.setattr("clipper.base.turn_budget.VISIT_S", 0.0)
 
 

@@ -9,21 +9,17 @@ import msgspec
 from clipper.errors import ModelFailed
 from clipper.values.outputs.output import Output, TypedOutput, text_bytes
 from clipper.values.types import DType
-from clipper.worker.frontend.inference import untyped
 from clipper.worker.frontend.inference.output_tensors import (
     OutputColumn,
     OutputTensor,
     OutputTensors,
     about,
-    arrays_of,
     column,
 )
 from clipper.worker.frontend.inference.requests import OUTPUT, AnswerForm
-from clipper.worker.frontend.inference.untyped import UntypedColumn
 from clipper.worker.frontend.limits import DIRECT_BODY_BYTES
 from clipper.worker.selection.query import NO_SOURCE, Source
 
-Column = OutputColumn | UntypedColumn
 # So many bytes are written in one step, and so many short rows are converted.
 _BYTES_PER_STEP, _ROWS_PER_STEP = 16_384, 100
 _LENGTH = struct.Struct("<I")
@@ -186,7 +182,7 @@ BASE64 = {"content_type": "base64"}
 
 def columns(
     answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors
-) -> Generator[None, None, list[tuple[str, bool, Column]]]:
+) -> Generator[None, None, list[tuple[str, bool, OutputColumn]]]:
     """Return the name of each output tensor, whether it is binary, and the tensor over all rows, in steps.
 
     Raises ModelFailed if an output is not of the type, WrongInput if the request asks for an output that is not there,
@@ -203,21 +199,18 @@ def columns(
             outputs.append(output)
             if row % _ROWS_PER_STEP == _ROWS_PER_STEP - 1:
                 yield
-    found: list[tuple[str, bool, Column]] = []
-    for name, is_binary, tensor in asked:
-        if tensor is not None and tensor.field is None and tensors.conversion is None:
-            arrays = arrays_of(outputs)
-            found.append((name, is_binary, arrays or (yield from untyped.column(outputs))))
-        else:
-            found.append((name, is_binary, _column(name, tensor, answers, outputs)))
-    return found
+    return [(name, is_binary, _column(name, tensor, answers, outputs, tensors)) for name, is_binary, tensor in asked]
 
 
 def _column(
-    name: str, tensor: OutputTensor | None, answers: Sequence[Answer], outputs: Sequence[Output]
+    name: str,
+    tensor: OutputTensor | None,
+    answers: Sequence[Answer],
+    outputs: Sequence[Output],
+    tensors: OutputTensors,
 ) -> OutputColumn:
     if tensor is not None:
-        return column(tensor, outputs)
+        return column(tensor, outputs, nan_as_text=tensors.nan_as_text)
     match name:
         case "query_id":
             return about([answer.query_id for answer in answers], DType.INT64)
@@ -243,7 +236,7 @@ def all_pieces(pieces: Iterator[bytes]) -> Generator[None, None, list[bytes]]:
     return found
 
 
-def binary_pieces(of: Column) -> Iterator[bytes]:
+def binary_pieces(of: OutputColumn) -> Iterator[bytes]:
     """Yield elements one after another, little-endian; an element of BYTES has its length before it."""
     for chunk in of.chunks():
         if isinstance(chunk, list):

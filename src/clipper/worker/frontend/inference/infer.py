@@ -235,7 +235,8 @@ class Infer:
         """
         found = self._tensors.get(version)
         if found is None:
-            found = OutputTensors(*self.application.terms.outputs(version))
+            terms = self.application.terms
+            found = OutputTensors(terms.outputs(version), nan_as_text=terms.nan_as_text)
             if found.conversion is not None:  # only running versions get here, so few are remembered
                 self._tensors[version] = found
         return found

@@ -1,12 +1,13 @@
 """Makes an application's output tensors: the tensors and their elements, by the type of its models' outputs.
 
-The type does not depend on a request: rows of another type fail. Scalars and texts form a column, ``[n,1]``, as in
-Triton and MLServer. Rows of different lengths are padded at their ends: floats with NaN, other numbers with 0, booleans
-with false, texts with nothing.
+The type does not depend on a request: rows of another type fail, and outputs without a type are texts of their JSON.
+Scalars and texts form a column, ``[n,1]``, as in Triton and MLServer. Rows of different lengths are padded at their
+ends: floats with NaN, other numbers with 0, booleans with false, texts with nothing.
 """
 
 import base64
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -14,11 +15,10 @@ import msgspec
 import numpy as np
 
 from clipper.errors import ModelFailed, TooLarge, WrongInput
-from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.numbers import FLOATS, NUMPY
 from clipper.values.output_arrays import OutputForm
 from clipper.values.outputs.conversion import Conversion
-from clipper.values.outputs.json_text import json_values
+from clipper.values.outputs.json_text import json_elements
 from clipper.values.outputs.output import Output, Part, RecordOutput, TypedOutput, make_array
 from clipper.values.records import Field, RecordType
 from clipper.values.types import DType, InputType
@@ -26,7 +26,6 @@ from clipper.worker.frontend import limits
 from clipper.worker.frontend.http.responses import too_long
 from clipper.worker.frontend.inference.requests import COLUMNS, OUTPUT, AnswerForm
 from clipper.worker.frontend.inference.tensors import batch_shape, datatype_of
-from clipper.worker.frontend.inference.untyped import type_of
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
@@ -48,8 +47,6 @@ class OutputTensor(NamedTuple):
 
 # The tensor that fits any output: the text of its JSON.
 ANY = OutputTensor(OUTPUT, "BYTES", (1,), None)
-# Converting this many elements takes a tenth of a millisecond.
-_PIECE = 2000
 
 
 class OutputTensors:
@@ -57,16 +54,16 @@ class OutputTensors:
 
     Args:
         conversion: converts outputs to their type; None if they have no type, or it is not known yet.
-        recent: an output that shows the form of outputs without a type; None if there is none.
+        nan_as_text: whether NaN and infinity are texts in JSON, and not null.
 
     Attributes:
-        conversion: see above.
+        conversion, nan_as_text: see above.
         tensors: the tensors for a request that asks for none by name.
         plain: the only tensor, if it has numbers and no field's name; else None.
     """
 
-    def __init__(self, conversion: Conversion | None, recent: Output | None = None) -> None:
-        self.conversion = conversion
+    def __init__(self, conversion: Conversion | None, *, nan_as_text: bool = False) -> None:
+        self.conversion, self.nan_as_text = conversion, nan_as_text
         of_type = None if conversion is None else conversion.type
         fields: Sequence[Field] = ()
         if isinstance(of_type, RecordType):
@@ -76,7 +73,7 @@ class OutputTensors:
         self.tensors = tuple(
             OutputTensor(field.name, datatype_of(field.type.dtype).name, tuple(batch_shape(field.type)[1:]), field)
             for field in fields
-        ) or (_shown(recent),)
+        ) or (ANY,)
         self._by_name = {tensor.name: tensor for tensor in self.tensors}
         # This name also gives a whole record.
         self._by_name.setdefault(OUTPUT, ANY)
@@ -125,13 +122,17 @@ class OutputColumn(NamedTuple):
     Attributes:
         shape: the shape of the whole tensor.
         dtype: the type of the elements. An element of bytes is base64 in JSON.
-        rows: the numbers of each row, of any shape that fits into the tensor's, or the JSON of a text.
+        rows: the numbers of each row, of any shape that fits into the tensor's; the JSON of a text; or whole outputs.
+        has_outputs: whether each element is the JSON of a whole output.
+        nan_as_text: whether NaN and infinity are texts in JSON, and not null.
     """
 
     datatype: str
     shape: tuple[int, ...]
     dtype: DType
-    rows: Sequence[Part]
+    rows: Sequence[Output]
+    has_outputs: bool = False
+    nan_as_text: bool = False
 
     @property
     def is_base64(self) -> bool:
@@ -142,10 +143,11 @@ class OutputColumn(NamedTuple):
         """Return the numbers of each row, padded to the shape of all."""
         of_row = self.shape[1:]
         for row in self.rows:
-            if isinstance(row, TypedOutput) and of_row in (row.form.shape, row.form.shape or (1,)):
-                yield row
+            array = row if isinstance(row, TypedOutput) else None
+            if array is not None and of_row in (array.form.shape, array.form.shape or (1,)):
+                yield array
             else:
-                yield _padded(row, self.dtype, of_row)
+                yield _padded(array, self.dtype, of_row)
 
     def chunks(self) -> "Iterator[np.ndarray[Any, Any] | list[bytes]]":
         """Return the elements in pieces: numbers, or texts."""
@@ -153,26 +155,25 @@ class OutputColumn(NamedTuple):
             yield from (np.frombuffer(array.data, NUMPY[self.dtype]) for array in self._arrays())
             return
         for row in self.rows:
+            if self.has_outputs:
+                yield [bytes(row)]
+                continue
             text = _decode(bytes(row)) or ""
             yield [base64.b64decode(text) if self.is_base64 else text.encode()]
 
     def json_pieces(self) -> Iterator[bytes]:
         """Return the elements as JSON, with a comma before each."""
+        if self.has_outputs:
+            yield from (b"," + _encode(str(bytes(row), "utf-8")) for row in self.rows)
+            return
         if not self.dtype.is_numeric:
             yield from (b',""' if row == b"null" else b"," + bytes(row) for row in self.rows)
             return
         for array in self._arrays():
-            for values in json_values(array.form, array.data, _PIECE):
-                if values:
-                    yield b"," + _encode(values)[1:-1]
-
-
-def _shown(recent: Output | None) -> OutputTensor:
-    """Return the tensor of outputs without a type, by the form of an output, of which no long part is kept."""
-    if not isinstance(recent, bytes) or not 0 < len(recent) <= SHORT_TEXT_BYTES:
-        return ANY
-    datatype, shape = type_of(recent)
-    return OutputTensor(OUTPUT, datatype, shape, None)
+            form = array.form
+            if form.nan_as_text is not self.nan_as_text:
+                form = replace(form, nan_as_text=self.nan_as_text)
+            yield from (b"," + text for text in json_elements(form, array.data))
 
 
 def about(values: Sequence[Any], dtype: DType) -> OutputColumn:
@@ -185,7 +186,7 @@ def about(values: Sequence[Any], dtype: DType) -> OutputColumn:
     return OutputColumn(datatype_of(dtype).name, shape, dtype, rows)
 
 
-def column(tensor: OutputTensor, outputs: Sequence[Output]) -> OutputColumn:
+def column(tensor: OutputTensor, outputs: Sequence[Output], *, nan_as_text: bool = False) -> OutputColumn:
     """Make a tensor of outputs of the type, or of the JSON of whole outputs.
 
     Raises ModelFailed if a whole number or a truth value is missing, and TooLarge if rows of different lengths take too
@@ -193,9 +194,7 @@ def column(tensor: OutputTensor, outputs: Sequence[Output]) -> OutputColumn:
     """
     field, rows = tensor.field, len(outputs)
     if field is None:
-        return OutputColumn(
-            tensor.datatype, (rows, 1), DType.STRING, [_encode(str(bytes(each), "utf-8")) for each in outputs]
-        )
+        return OutputColumn(tensor.datatype, (rows, 1), DType.STRING, outputs, has_outputs=True)
     parts: list[Part] = []
     for output in outputs:
         part = output.part(tensor.name) if isinstance(output, RecordOutput) else output
@@ -213,23 +212,13 @@ def column(tensor: OutputTensor, outputs: Sequence[Output]) -> OutputColumn:
         shape = tuple(length if size < 0 else size for size, length in zip(shape, lengths))
         if (size_bytes := rows * prod(shape) * dtype.size_bytes) > limits.MAX_ANSWER_BYTES:
             raise TooLarge(f"rows of different lengths are padded to the longest: {too_long(size_bytes)}")
-    return OutputColumn(tensor.datatype, (rows, *shape), dtype, parts)
+    return OutputColumn(tensor.datatype, (rows, *shape), dtype, parts, nan_as_text=nan_as_text)
 
 
-def arrays_of(outputs: Sequence[Output]) -> OutputColumn | None:
-    """Make a tensor of outputs without a type, if they are arrays of one type and shape; else None."""
-    arrays = [output for output in outputs if isinstance(output, TypedOutput)]
-    forms = {(array.form.dtype, array.form.shape) for array in arrays}
-    if len(arrays) < len(outputs) or len(forms) != 1:
-        return None
-    dtype, shape = forms.pop()
-    return OutputColumn(datatype_of(dtype).name, (len(arrays), *(shape or (1,))), dtype, arrays)
-
-
-def _padded(row: Part, dtype: DType, shape: tuple[int, ...]) -> TypedOutput:
+def _padded(row: TypedOutput | None, dtype: DType, shape: tuple[int, ...]) -> TypedOutput:
     whole = np.full(shape, np.nan if dtype in FLOATS else 0, NUMPY[dtype])
     written_as = dtype
-    if isinstance(row, TypedOutput):
+    if row is not None:
         written_as = row.form.written_as
         own = np.frombuffer(row.data, NUMPY[dtype]).reshape(row.form.shape)
         whole[tuple(slice(length) for length in row.form.shape)] = own

@@ -11,6 +11,9 @@ _OF_MODEL = {
     "infer": "infer",
     "predict": "predict",
     "observe": "observe",
+    "generate": "parts",
+    "generate_stream": "parts",
+    "infer_stream": "parts",
 }
 _OF_SERVER = {
     "": "server",

@@ -41,6 +41,7 @@ UNSUPPORTED = {
     "shared_memory": "shared memory is not supported: send tensors in the request",
     "trace": "trace settings are not supported",
     "logging": "log settings are not supported",
+    "parts": "a query has one answer, and not several parts: call infer, for which the model returns all of its output",
 }
 UNKNOWN_PATH = (
     "nothing at {!r}: expected /v2/models/MODEL or, behind it, /infer, /ready, /config, /stats, /predict or /observe; "
@@ -217,7 +218,7 @@ def model_metadata(application: Application, version: str | None) -> metadata.Js
         [version] if version else list(terms.versions()),
         terms.input_type,
         terms.features_size,
-        OutputTensors(*terms.outputs(version)),
+        OutputTensors(terms.outputs(version)),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from clipper.errors import MalformedRequest, TooLarge, WrongInput
 from clipper.worker.frontend import limits
-from clipper.worker.frontend.inference.answers import Column
+from clipper.worker.frontend.inference.output_tensors import OutputColumn
 from clipper.worker.frontend.inference.tensors import DATATYPES, PIECE_BYTES, PIECE_ROWS, Datatype, check_range
 from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
 from clipper.worker.frontend.rpc.wire import delimited, fields, varint
@@ -162,7 +162,7 @@ def _narrowed(name: str, field: str, datatype: Datatype, numbers: np.ndarray[Any
     return numbers
 
 
-def typed_pieces(of: Column) -> Iterator[bytes]:
+def typed_pieces(of: OutputColumn) -> Iterator[bytes]:
     """Yield an output's elements as parts of ``InferTensorContents``, which may be joined."""
     field = _NUMBERS[FIELD_OF[of.datatype]]
     for chunk in of.chunks():
