@@ -10,7 +10,7 @@ from clipper.learning.mathematics.calibration import lesson
 from clipper.settings.application import Selection
 from clipper.worker.selection.application import Application
 from clipper.worker.selection.feedback.join_table import SAID_BYTES
-from tests.selection_desk import Desk, on_input, on_query, own_policy, run
+from tests.selection_desk import ROW, Desk, on_input, on_query, own_policy, run
 
 OWN = {"confidence_from": "probabilities"}
 CALIBRATED = OWN | {"calibrate": True}
@@ -180,6 +180,21 @@ def test_feedback_on_inputs_calibrates_and_duplicates_do_not(tmp_path: Path) -> 
         assert only(application).raw == once != before
 
     run(tmp_path, {"a": SURE}, scenario)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_feedback_on_inputs_reads_the_probability_beside_the_label(tmp_path: Path, cache: bool) -> None:
+    """As a query's answer does, though the label is compared with one of the values alone."""
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection(label_field="label", **CALIBRATED))
+        assert (await answered(desk, application))[-1] == 0.98
+        for _ in range(20):
+            await desk.observe(application, on_input(ROW, b"0"))
+        assert only(application).basis == "probability"
+        assert (await answered(desk, application))[-1] < 0.5
+
+    run(tmp_path, {"a": b'{"label":1,"probabilities":[0.02,0.98]}'}, scenario, cache=cache)
 
 
 def test_calibration_covers_all_contexts_and_outlives_a_restart(tmp_path: Path) -> None:

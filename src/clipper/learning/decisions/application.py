@@ -183,13 +183,19 @@ class ApplicationDecisions:
             self._add_judgement(query_id, label, reward, dict(losses), answer_loss)
 
     def judge_late(
-        self, query_id: int, label: bytes | None, reward: float | None, loss: str, loss_parameters: Mapping[str, Any]
+        self,
+        query_id: int,
+        label: bytes | None,
+        reward: float | None,
+        loss: str,
+        loss_parameters: Mapping[str, Any],
+        label_field: str | None = None,
     ) -> bool:
         """Log feedback on a query that is no longer known. Return whether it was written to the log."""
         is_possible = 0 <= query_id < QUERY_IDS and (reward is None or 0.0 <= reward <= 1.0)
         if not is_possible or not self.takes(query_id):
             return False
-        self._add_judgement(query_id, label, reward, None, None, loss, dict(loss_parameters))
+        self._add_judgement(query_id, label, reward, None, None, loss, dict(loss_parameters), label_field)
         return True
 
     def _add_judgement(self, query_id: int, label: bytes | None, *how: Any) -> None:

@@ -119,6 +119,7 @@ class Judgement(Struct, frozen=True, array_like=True, tag=2, gc=False):
             nothing was learned from it.
         answer_loss: loss of the answer, even if that was the default; None if it is not known.
         loss, loss_parameters: the loss that compares the label with the outputs, if ``losses`` is None.
+        label_field: which of an output's values it compares, if the application names it and ``losses`` is None.
     """
 
     application: str
@@ -130,6 +131,7 @@ class Judgement(Struct, frozen=True, array_like=True, tag=2, gc=False):
     answer_loss: float | None = None
     loss: str | None = None
     loss_parameters: dict[str, float] | None = None
+    label_field: str | None = None
 
 
 Record = Setting | Decision | Judgement

@@ -84,7 +84,7 @@ class Learner:
         row = feedback.row if query is None else query.row
         missing = missing_models(application, joined, self._loop.time())
         if missing and row is not None:
-            await self._ask(missing, row, joined.outputs)
+            await self._ask(missing, row, joined)
             # While models were asked, the context may have been evicted from memory.
             joined = replace(joined, totals=await self._loaded(context))
         committed, scored = self._commit(joined)
@@ -119,7 +119,7 @@ class Learner:
             raise
         return totals
 
-    async def _ask(self, models: Sequence[str], row: bytes, outputs: dict[str, bytes]) -> None:
+    async def _ask(self, models: Sequence[str], row: bytes, joined: Joined) -> None:
         asking = self._application.surroundings.asking
         end_s = self._loop.time() + ASK_TIMEOUT_S
         try:
@@ -131,7 +131,7 @@ class Learner:
                 f"{MAX_ASKING} pieces of feedback wait for models to be asked: try again in a moment"
             ) from error
         try:
-            asked = _Outputs(outputs, len(models), end_s, self._application.terms.judged)
+            asked = _Outputs(joined, len(models), end_s, self._application.terms.judged)
             self._send(models, row, asked)
             await asyncio.wait([asked.all_in], timeout=max(end_s - self._loop.time(), 0.0))
             asked.done = True
@@ -240,7 +240,12 @@ class Learner:
                 decisions is not None
                 and query is None
                 and decisions.judge_late(
-                    feedback.query_id, feedback.label, feedback.reward, selection.loss, selection.loss_parameters
+                    feedback.query_id,
+                    feedback.label,
+                    feedback.reward,
+                    selection.loss,
+                    selection.loss_parameters,
+                    selection.label_field,
                 )
             ):
                 why += "; it was not learned from, and is in the decision log"
@@ -284,17 +289,15 @@ class _Outputs:
     large to be compared with a label.
     """
 
-    def __init__(
-        self, texts: dict[str, bytes], missing: int, deadline_s: float, judged: Callable[[Output], bytes]
-    ) -> None:
-        self.texts, self.missing, self.deadline_s, self._judged = texts, missing, deadline_s, judged
+    def __init__(self, joined: Joined, missing: int, deadline_s: float, judged: Callable[[Output], bytes]) -> None:
+        self._joined, self.missing, self.deadline_s, self._judged = joined, missing, deadline_s, judged
         self.done = self.has_large = False
         self.all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def came(self, model: str, output: Output | None) -> None:
         """Take a model's output; None if it failed. Scoring decides what a missing output means."""
         if output is not None and is_readable(output):
-            self.texts[model] = self._judged(output)
+            self._joined.outputs[model], self._joined.wholes[model] = self._judged(output), output
         elif output is not None:
             self.has_large = True
         self.missing -= 1

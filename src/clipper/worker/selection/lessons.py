@@ -10,7 +10,7 @@ from clipper.learning.mathematics.basis import tells_picked
 from clipper.learning.mathematics.totals import TELLS_PICKED, Keyed
 from clipper.learning.mathematics.weighing import has_begun, weighed
 from clipper.learning.policies.policy import Choice, Combined, JudgedQuery, Totals
-from clipper.values.outputs.output import MAX_READ_BYTES, is_readable
+from clipper.values.outputs.output import MAX_READ_BYTES, Output, is_readable
 from clipper.worker.selection.application import Application
 from clipper.worker.selection.feedback.outcomes import mixed
 from clipper.worker.selection.feedback.picking import Picked, how_picked, least_loss_increase, weights_of
@@ -35,6 +35,8 @@ class Joined:
         totals: the totals that the policy uses in that context.
         choice: the selection. For feedback on an input, or on a query whose selection failed, the selection of now.
         outputs: the known outputs by model, as JSON texts; more come while further models are asked.
+        wholes: for feedback on an input, the same outputs, of which ``outputs`` has the values that labels are compared
+            with.
     """
 
     feedback: Feedback
@@ -43,6 +45,12 @@ class Joined:
     totals: Totals
     choice: Choice
     outputs: dict[str, bytes]
+    wholes: dict[str, Output]
+
+    def whole(self, text: bytes) -> bytes | None:
+        """Return all of the output of which this is the value that labels are compared with; None if it is unknown."""
+        found = (self.wholes.get(model) for model in self.choice.models if self.outputs.get(model) == text)
+        return next((bytes(whole) for whole in found if whole is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ def join(
     failed to select, and OutputTooLarge if a model's output is too large to be compared with a label.
     """
     terms = application.terms
+    wholes: dict[str, Output] = {}
     if query is not None and query.choice is not None:
         choice = query.choice
     elif terms.models:
@@ -94,8 +103,8 @@ def join(
             target = terms.targets.get(model)
             output = None if target is None or feedback.row is None else target.peek(feedback.row)
             if output is not None and is_readable(output):  # if it is not and is needed, the model is asked
-                outputs[model] = terms.judged(output)
-    return Joined(feedback, query, context, totals, choice, outputs)
+                outputs[model], wholes[model] = terms.judged(output), output
+    return Joined(feedback, query, context, totals, choice, outputs, wholes)
 
 
 def missing_models(application: Application, joined: Joined, now_s: float) -> Sequence[str]:
@@ -136,7 +145,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
         answer = None if combined is None else combined.output
         losses = score(feedback, loss, choice, joined.outputs, no_answer, answer=answer)
         if combined is not None and confidences is not None:
-            said = confidences.say(choice, combined)
+            said = confidences.say(choice, combined, joined.whole(combined.output))
         missed = {model: outcomes.missed_share(arms.key(model)) for model in losses}
         if not terms.selector.weighs_time and policy.feedback == "selected":
             losses = mixed(losses, missed, no_answer)

@@ -10,6 +10,7 @@ from clipper.learning.decisions.joining import Joined
 from clipper.learning.decisions.records import candidates_of
 from clipper.learning.mathematics.losses import LOSSES, loss_of_reward
 from clipper.learning.policies.by_name import make_loss
+from clipper.values.outputs.output import judged_names, judged_text, read_record
 
 # A sample takes some 300 bytes. The latest samples are kept.
 MAX_SAMPLES = 500_000
@@ -126,7 +127,12 @@ def _loss(joined: Joined, model: str) -> float | None:
         return None
     if judgement.loss not in LOSSES:  # a user's own loss runs only in workers
         return None
+    is_named = judgement.label_field is not None
+    names = judged_names(judgement.label_field, is_log=judgement.loss == "log")
+    # The log does not say whether an object was a record. A label that is an object is about all of it.
+    compared = output if not is_named and judgement.label.startswith(b"{") else read_record(output)
     try:
-        return make_loss(judgement.loss, judgement.loss_parameters)(output, judgement.label)
+        loss = make_loss(judgement.loss, judgement.loss_parameters)
+        return loss(judged_text(compared, names, is_named=is_named), judgement.label)
     except InvalidArgument:
         return None
