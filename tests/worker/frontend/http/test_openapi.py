@@ -6,15 +6,17 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from msgspec.structs import replace
 
 from clipper.control.feedback import Outcome
 from clipper.control.snapshot import KeySnapshot, Snapshot
+from clipper.settings.application import Selection
 from clipper.values.types import InputType
 from clipper.worker.frontend.http import openapi, responses
 from clipper.worker.frontend.observe_body import ObserveBody
 from clipper.worker.frontend.predict_request import PredictBody
 from clipper.worker.selection.query import make_source
-from tests.serving import Client, application, serving
+from tests.serving import Client, application, model, serving, version
 
 TYPES = ["float64[*]", "float32[2,3]", "int32[]", "int64[2]", "uint8[4]", "bool[2]", "string", "bytes", "float64[2000]"]
 
@@ -85,6 +87,67 @@ def test_the_server_takes_what_it_gives_as_examples() -> None:
                     answer = client.ask(path, example)
                     assert (answer.status, answer.json["error"]) == (503, "no_replica"), answer.body
             assert client.ask("/openapi.json", {}).status == 405
+
+
+# Answers a record, of which the scores may be NaN and the note may be missing.
+NAMED = """
+import numpy as np
+
+class predict:
+    input_type = "float64[2]"
+    output_type = 'label: string{"low","high"}, scores: float32[2], raw: bytes, note: string?'
+
+    def __init__(self, data):
+        pass
+
+    def predict_batch(self, inputs):
+        if inputs[0, 1] < 0:
+            raise ValueError("below 0")
+        scores = np.where(inputs > 5, np.nan, inputs).astype(np.float32)
+        return [
+            {"label": "high" if row[0] > 1 else "low", "scores": each, "raw": b"\\0", "note": "n" if row[0] else None}
+            for row, each in zip(inputs, scores)
+        ]
+"""
+
+
+def test_answers_are_of_the_schema_that_names_their_fields() -> None:
+    """Also NaN, a value that is missing, a default, and an input that fails."""
+    with serving() as system:
+        worker = system.start_worker()
+        container = system.start_container(NAMED, "m", "1", "float64[2]")
+        of_model = version(container, input_type="float64[2]")
+        declared = NAMED.split("output_type = '")[1].split("'")[0]
+        of_model = replace(of_model, output_type=declared, output_is_declared=True)
+        typed = {"input_type": "float64[2]"}
+        applications = [application("plain", **typed), application("texts", **typed, nan_as_text=True)]
+        applications.append(application("defaults", **typed, default_output="null"))
+        mean = Selection("ensemble", {"answer": "mean"}, loss="absolute")
+        applications.append(application("combined", **typed, selection=mean))
+        system.apply(applications, [model(of_model)])
+        with worker.connect() as client:
+            description = get(client, "/openapi.json").json
+            for name in ("plain", "texts", "defaults"):
+                answers = description["paths"][f"/{name}/predict"]["post"]["responses"]["200"]
+                schema = answers["content"]["application/json"]["schema"]
+                output = schema["anyOf"][0]["properties"]["output"]
+                fields = (output["anyOf"][0] if name == "defaults" else output)["properties"]
+                assert list(fields) == ["label", "scores", "raw", "note"]
+                assert fields["raw"] == {"type": "string", "contentEncoding": "base64"}
+                schema["components"] = description["components"]
+                for inputs in ([0, 1], [2, 9], [0, -1]):
+                    one = client.ask(f"/{name}/predict", {"input": inputs})
+                    if one.status == 200:
+                        jsonschema_rs.validate(schema["anyOf"][0] | {"components": description["components"]}, one.json)
+                        wrong = one.json | {"output": {"label": "low"}}
+                        assert not jsonschema_rs.is_valid(schema, wrong)
+                several = client.ask(f"/{name}/predict", {"input_batch": [[0, 1], [2, 9], [0, -1]]})
+                jsonschema_rs.validate(schema, several.json)
+            assert client.ask("/texts/predict", {"input": [2, 9]}).json["output"]["scores"] == [2.0, "NaN"]
+            answers = description["paths"]["/combined/predict"]["post"]["responses"]["200"]
+            assert answers["content"]["application/json"]["schema"]["anyOf"][0] == {
+                "$ref": "#/components/schemas/Prediction"
+            }
 
 
 def test_who_may_not_ask_an_application_does_not_see_it() -> None:

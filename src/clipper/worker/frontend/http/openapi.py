@@ -24,6 +24,7 @@ _TIMEOUT: Json = {
     "exclusiveMinimum": 0,
     "description": "Shortens the latency objective of this call, in milliseconds.",
 }
+_NUMBER: Json = {"type": "number"}
 _JSON: Json = {"description": "Any JSON."}
 
 
@@ -132,8 +133,15 @@ _SCHEMAS: Json = {
 
 
 class Described(NamedTuple):
-    """An application to describe. ``features_size``: the number of features for each query; None if it takes none.
-    ``ignores_unknown_fields``: a record may have other fields than its type."""
+    """An application to describe.
+
+    Attributes:
+        features_size: the number of features for each query; None if it takes none.
+        ignores_unknown_fields: whether a record may have other fields than its type.
+        output_type: the type of its answers; None if they may be any JSON.
+        default: JSON of its default output; None if it has none.
+        nan_as_text: whether NaN and infinity are texts in its answers, and not null.
+    """
 
     name: str
     input_type: ValueType
@@ -141,6 +149,9 @@ class Described(NamedTuple):
     features_size: int | None
     needs_key: bool
     ignores_unknown_fields: bool = False
+    output_type: ValueType | None = None
+    default: bytes | None = None
+    nan_as_text: bool = False
 
 
 def frame() -> Json:
@@ -166,7 +177,7 @@ def frame() -> Json:
                         }
                     ],
                     "responses": _ok(None)
-                    | {"503": {"description": "It should not.", "content": _content(("Error",))}},
+                    | {"503": {"description": "It should not.", "content": _content((_reference("Error"),))}},
                 }
             },
             "/v2": {"get": {"summary": "Server metadata of the Open Inference Protocol.", "responses": _ok(None)}},
@@ -216,10 +227,12 @@ def paths_of(application: Described) -> Json:
             "maxItems": MAX_OBSERVATIONS,
         }
     }
-    about = f"{name} takes {input_type}, and answers within {application.slo_s * 1000:g} ms."
+    answers = "answers" if application.output_type is None else f"answers {application.output_type}"
+    about = f"{name} takes {input_type}, and {answers} within {application.slo_s * 1000:g} ms."
+    predictions = _predictions(application)
     security: list[Json] = [{"key": []}] if application.needs_key else []
 
-    def operation(summary: str, schema: Json, answers: tuple[str, ...], error: str, example: Json | None) -> Json:
+    def operation(summary: str, schema: Json, answers: tuple[Json, ...], error: Json, example: Json | None) -> Json:
         media: Json = {"schema": schema}
         if example is not None:
             media["example"] = example
@@ -242,36 +255,36 @@ def paths_of(application: Described) -> Json:
         f"/{name}/predict": operation(
             "Ask for one prediction or several.",
             {"type": "object", "properties": predict},
-            ("Prediction", "Batch"),
-            "Error",
+            predictions,
+            _reference("Error"),
             one,
         ),
         f"/{name}/observe": operation(
             "Send feedback: labels or rewards.",
             {"type": "object", "properties": observe},
-            ("Observed", "ObservedAll"),
-            "Error",
+            (_reference("Observed"), _reference("ObservedAll")),
+            _reference("Error"),
             {"query_id": 1, "label": 1},
         ),
         f"/v2/models/{name}/infer": operation(
             "Ask for predictions in the Open Inference Protocol.",
             _reference("InferRequest"),
-            ("InferAnswer",),
-            "InferError",
+            (_reference("InferAnswer"),),
+            _reference("InferError"),
             None,
         ),
         f"/v2/models/{name}/predict": operation(
             "Ask for predictions with tensors; each row has an answer or an error of its own.",
             _reference("InferRequest"),
-            ("Prediction", "Batch"),
-            "InferError",
+            predictions,
+            _reference("InferError"),
             None,
         ),
         f"/v2/models/{name}/observe": operation(
             "Send feedback: labels or rewards, with tensors or as to the path without /v2.",
             {"anyOf": [_reference("InferRequest"), {"type": "object", "properties": observe}]},
-            ("Observed", "ObservedAll"),
-            "InferError",
+            (_reference("Observed"), _reference("ObservedAll")),
+            _reference("InferError"),
             {
                 "inputs": [
                     {"name": "query_id", "shape": [2], "datatype": "INT64", "data": [1, 2]},
@@ -282,12 +295,36 @@ def paths_of(application: Described) -> Json:
     }
 
 
-def input_schema(input_type: ValueType) -> Json:
-    """Return the JSON schema of an input."""
+def _predictions(application: Described) -> tuple[Json, ...]:
+    """Return the schemas of an answer to one input and to several, with the type of the application's outputs."""
+    of_type = application.output_type
+    if of_type is None:
+        return _reference("Prediction"), _reference("Batch")
+    number: Json = {"type": ["number", "null"], "description": "NaN and infinity are null."}
+    if application.nan_as_text:
+        number = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity", None]}]}
+    output = input_schema(of_type, number)
+    if isinstance(of_type, RecordType):
+        output |= {"required": list(of_type.names), "additionalProperties": False}
+    own: Json = _SCHEMAS["Prediction"]["properties"]
+    shown = own["output"] | output
+    if application.default is not None and application.default[:1] == b"n":
+        shown = own["output"] | {"anyOf": [output, {"type": "null"}]}
+    prediction: Json = _SCHEMAS["Prediction"] | {
+        "title": f"Prediction of {application.name}",
+        "properties": own | {"output": shown, "low_confidence_output": own["low_confidence_output"] | output},
+    }
+    parts: Json = {"type": "array", "items": {"anyOf": [prediction, _reference("Error")]}}
+    batch = _SCHEMAS["Batch"] | {"title": f"Batch of {application.name}", "properties": {"batch_predictions": parts}}
+    return prediction, batch
+
+
+def input_schema(input_type: ValueType, number: Json = _NUMBER) -> Json:
+    """Return the JSON schema of an input, or of an output. ``number``: the schema of a float."""
     if isinstance(input_type, RecordType):
         return {
             "type": "object",
-            "properties": {field.name: _field_schema(field) for field in input_type.fields},
+            "properties": {field.name: _field_schema(field, number) for field in input_type.fields},
             "required": [field.name for field in input_type.fields if field.is_required],
         }
     match input_type.dtype:
@@ -298,7 +335,7 @@ def input_schema(input_type: ValueType) -> Json:
         case DType.BOOL:
             schema: Json = {"type": "boolean"}
         case dtype if dtype in FLOATS:
-            schema = {"type": "number"}
+            schema = number
         case _:
             schema = {"type": "integer"}
     for length in reversed(input_type.shape):
@@ -316,8 +353,8 @@ def _columns_schema(input_type: ValueType, schema: Json) -> Json:
     return {"input_columns": schema | {"properties": columns}}
 
 
-def _field_schema(field: Field) -> Json:
-    schema = input_schema(field.type)
+def _field_schema(field: Field, number: Json) -> Json:
+    schema = input_schema(field.type, number)
     if field.categories:
         schema = {"enum": list(field.categories)}
     if field.is_nullable:
@@ -325,11 +362,10 @@ def _field_schema(field: Field) -> Json:
     return schema if field.default is None else schema | {"default": msgspec.json.decode(field.default)}
 
 
-def _ok(schemas: tuple[str, ...] | None) -> Json:
+def _ok(schemas: tuple[Json, ...] | None) -> Json:
     found: Json = {"description": "The answer."}
     return {"200": found if schemas is None else found | {"content": _content(schemas)}}
 
 
-def _content(schemas: tuple[str, ...]) -> Json:
-    references = [_reference(schema) for schema in schemas]
-    return {"application/json": {"schema": references[0] if len(references) == 1 else {"anyOf": references}}}
+def _content(schemas: tuple[Json, ...]) -> Json:
+    return {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}}}

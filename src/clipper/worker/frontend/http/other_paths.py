@@ -50,13 +50,19 @@ class OtherPaths:
         return self._inference.why_not_found(path)
 
     def _described(self, application: Application) -> openapi.Described:
+        terms = application.terms
+        declared = terms.declared_outputs()
         return openapi.Described(
             application.name,
-            application.terms.input_type,
-            application.terms.slo_s,
-            application.terms.features_size,
+            terms.input_type,
+            terms.slo_s,
+            terms.features_size,
             self._clients.needs_key(application),
-            application.terms.ignores_unknown_fields,
+            terms.ignores_unknown_fields,
+            # What a policy makes of several outputs, such as a mean of whole numbers, need not be of their type.
+            declared.type if declared is not None and terms.selector.believes_one else None,
+            terms.default,
+            terms.nan_as_text,
         )
 
 
