@@ -67,6 +67,24 @@ def test_shares_of_the_last_minute_are_of_its_queries(screen: Screen) -> None:
     assert set(call(screen, "pages/recent.js", "sharesOf", None).values()) == {None}
 
 
+@pytest.mark.parametrize(
+    ("output", "label_field", "label"),
+    [
+        ([1, 2], None, [1, 2]),
+        ({"label": "a", "scores": [1]}, None, "a"),
+        ({"label": "a", "scores": [1]}, "scores", [1]),
+        ({"kind": "a", "scores": [1]}, None, "a"),
+        ({"kind": "a", "name": "b"}, None, {"kind": "a", "name": "b"}),
+        ({"kind": "a"}, "name", {"kind": "a"}),
+        (None, "name", None),
+    ],
+)
+def test_a_label_is_of_the_value_that_it_is_compared_with(
+    screen: Screen, output: Any, label_field: str | None, label: Any
+) -> None:
+    assert call(screen, "pages/try.js", "labelOf", output, label_field) == label
+
+
 def test_an_empty_chart_says_why(screen: Screen) -> None:
     def why(left_out: bool, **series: list[float | None]) -> Any:
         given = {"series": series, "left_out": left_out}

@@ -67,6 +67,7 @@ function Facts({ application: one }) {
     ["SLO", milliseconds(one.slo_ms)],
     ["policy", one.policy.name + parameters],
     ["loss", one.loss.name],
+    ...(one.label_field ? [["label field", one.label_field]] : []),
     ["default output", "default_output" in one ? JSON.stringify(one.default_output) : "none: such queries get an error"],
     ...(one.links.length ? [] : [["models", "none: every query gets the default or an error"]]),
   ];

@@ -107,7 +107,7 @@ export function samples({ url, application, type, input, context, hasKey }) {
     `client = http.InferenceServerClient("${url.replace(/^https?:\/\//, "")}"${url.startsWith("https") ? ", ssl=True" : ""})`,
     `tensor = http.InferInput("input", ${shape}, "${datatype}")`,
     `tensor.set_data_from_numpy(np.array([${value}], ${kind}))`,
-    `print(client.infer(${JSON.stringify(application)}, [tensor]${parameters}${headers}).as_numpy("output"))`,
+    `print(client.infer(${JSON.stringify(application)}, [tensor]${parameters}${headers}).get_response())`,
   ];
   return [
     { name: "curl", code: `curl${key} ${quoted(`${url}/${encodeURIComponent(application)}/predict`)} -d ${quoted(body)}` },

@@ -58,7 +58,7 @@ function Query({ api, mayAct, url, application }) {
       ${problem && html`<p class="notice bad">${problem}</p>`}
       ${answer && html`<${Answer} answer=${answer} />`}
     </div>
-    ${answer && html`<${Feedback} key=${answer.query_id} api=${api} name=${name} headers=${headers} answer=${answer} />`}
+    ${answer && html`<${Feedback} key=${answer.query_id} api=${api} name=${name} headers=${headers} label=${labelOf(answer.output, application.label_field)} queryId=${answer.query_id} />`}
     <section>
       <h2>The same from elsewhere</h2>
       ${!input.problem &&
@@ -79,14 +79,27 @@ function Answer({ answer }) {
   </section>`;
 }
 
-function Feedback({ api, name, headers, answer }) {
-  const [label, setLabel] = useState(() => JSON.stringify(answer.output));
+/**
+ * The value of an output that labels are compared with.
+ * @param {any} output
+ * @param {string?} [labelField] the name that the application says
+ */
+export function labelOf(output, labelField) {
+  if (output === null || typeof output !== "object" || Array.isArray(output)) return output;
+  const name = labelField || "label";
+  if (name in output) return output[name];
+  const single = Object.values(output).filter((value) => typeof value !== "object");
+  return !labelField && single.length === 1 ? single[0] : output;
+}
+
+function Feedback({ api, name, headers, label: given, queryId }) {
+  const [label, setLabel] = useState(() => JSON.stringify(given));
   const [said, setSaid] = useState("");
   const read = readJson(label);
   const send = async (event) => {
     event.preventDefault();
     try {
-      const body = { query_id: answer.query_id, label: read.value };
+      const body = { query_id: queryId, label: read.value };
       const { duplicate } = await api.call("POST", path("applications", name, "observe"), { body, headers });
       setSaid(duplicate ? "There was feedback on this query before: it counts once." : "The feedback is kept, and the policy learns from it.");
     } catch (error) {
