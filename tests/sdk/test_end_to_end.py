@@ -1,19 +1,23 @@
 """Programs of both SDKs behind a real server: deployed as a user does, asked as an application does."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
 from tests.sdk.programs import Programs
 from tests.supervisor.live_server import Server, processes_of
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
 
@@ -77,6 +81,66 @@ def test_outputs_with_names_are_objects(programs: Programs, server: Server, clip
     second = {"label": "", "scores": [1.5], "note": 2.5, "raw": "", "n": 8}
     answers = server.predict_batch("app", [[60], [61], [20], [1]])
     assert [answer.get("output") for answer in answers] == [first, second, 20.0, None]
+
+
+# Of each declared type: its default, the inputs of a request, and the tensors of the answer. 1 and 62 fail.
+TYPED: dict[str, tuple[Any, list[int], dict[str, tuple[str, list[int], bytes]]]] = {
+    "float64[*]": (
+        [0.5],
+        [20, 17, 1, 6],
+        {
+            "output": (
+                "FP64",
+                [4, 5],
+                np.array(
+                    [
+                        [20, *[np.nan] * 4],
+                        [np.nan] * 5,
+                        [0.5, *[np.nan] * 4],
+                        [0.1, 1e22, 5e-324, -1.7976931348623157e308, 1 / 3],
+                    ]
+                ).tobytes(),
+            )
+        },
+    ),
+    "float64[2]": ([0, 0], [3], {"output": ("FP64", [1, 2], np.array([1, -np.inf]).tobytes())}),
+    "int64[2]": (
+        [7, 8],
+        [18, 1, 15],
+        {"output": ("INT64", [3, 2], np.array([-1, 1 << 62, 7, 8, -1, 32767]).tobytes())},
+    ),
+    "float64[]": (-1, [20, 1, 2], {"output": ("FP64", [3, 1], np.array([20, -1, np.nan]).tobytes())}),
+    "label: string, scores: float32[*], note: float64?, raw: bytes, n: int64": (
+        {"label": "d", "scores": [], "note": None, "raw": "", "n": 0},
+        [60, 62, 61],
+        {
+            "label": ("BYTES", [3, 1], b'\3\0\0\0\xc3\xa9"\1\0\0\0d\0\0\0\0'),
+            "scores": ("FP32", [3, 2], np.array([0.5, *[np.nan] * 3, 1.5, np.nan], np.float32).tobytes()),
+            "note": ("FP64", [3, 1], np.array([np.nan, np.nan, 2.5]).tobytes()),
+            "raw": ("BYTES", [3, 1], b"\2\0\0\0\0\xff" + bytes(8)),
+            "n": ("INT64", [3, 1], np.array([7, 0, 8]).tobytes()),
+        },
+    ),
+}
+
+
+def test_declared_types_are_kept_bit_for_bit(programs: Programs, server: Server, clipper: Clipper) -> None:
+    """Whatever else is in the batch: other lengths, missing values, rows that fail and get the default."""
+    for number, (of_type, (default, inputs, wanted)) in enumerate(TYPED.items()):
+        name = f"typed-{number}"
+        clipper.deploy(name, programs.acting, language="binary", input_type="float64[1]", output_type=of_type)
+        clipper.create_application(name, model=name, slo_ms=20_000, default_output=default)
+        tensor = {"name": "x", "shape": [len(inputs), 1], "datatype": "FP64", "data": inputs}
+        body = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+        answer = httpx.post(f"{server.place.query_url}/v2/models/{name}/infer", json=body, timeout=TIMEOUT_S)
+        assert answer.status_code == 200, answer.text
+        at = int(answer.headers["inference-header-content-length"])
+        for each in json.loads(answer.content[:at])["outputs"]:
+            datatype, shape, data = wanted[each["name"]]
+            assert (each["datatype"], each["shape"]) == (datatype, shape)
+            assert answer.content[at : at + len(data)] == data, each["name"]
+            at += each["parameters"]["binary_data_size"]
+        assert at == len(answer.content)
 
 
 def test_texts_and_data(programs: Programs, server: Server, clipper: Clipper, tmp_path: Path) -> None:

@@ -227,3 +227,41 @@ def test_another_policys_loss_is_answered_from_a_servers_log(server: Server) -> 
     ):
         failed = CliRunner().invoke(cli, ["app", "whatif", "app", "--home", str(server.home), *options])
         assert failed.exit_code == 1 and why in str(failed.exception), options
+
+
+@pytest.mark.long
+def test_the_named_value_of_outputs_is_judged_everywhere(server: Server) -> None:
+    """In what is learned at once, in feedback that comes too late for that, and in what another policy would lose."""
+    server.start()
+    for name in ("left", "right"):
+        code = answering({"size": 1.5, "kind": name})
+        assert server.deploy(name, code, input_type="float64[2]")["state"] == "ready"
+    policy = {"name": "epsilon_greedy", "parameters": {"epsilon": 1.0}}
+    links = [{"model": "left"}, {"model": "right"}]
+    app = {
+        "name": "app",
+        "slo_ms": 20_000,
+        "links": links,
+        "policy": policy,
+        "label_field": "kind",
+        "log_decisions": 1.0,
+    }
+    server.call("POST", "/applications", app)
+    answers = [server.predict("app", ROW) for _ in range(60)]
+    for answer in answers[:30]:
+        assert server.observe("app", query_id=answer["query_id"], label="left").status_code == 200
+    server.call("PATCH", "/applications/app", {"feedback_ttl_s": 0.001})
+    for answer in answers[30:]:
+        assert server.observe("app", query_id=answer["query_id"], label="left").status_code == 404
+    assert server.stop() == 0
+    rows = {row["query_id"]: row for row in exported(server)}
+    for number, answer in enumerate(answers):
+        row, (model,) = rows[answer["query_id"]], rows[answer["query_id"]]["models"]
+        assert row["output"] == answer["output"] == {"size": 1.5, "kind": model}
+        assert (row["label"], row["learned"]) == ("left", number < 30)
+        assert not row["learned"] or row["losses"][model] == float(model != "left")
+    result = CliRunner().invoke(cli, ["app", "whatif", "app", "--home", str(server.home), "--json"])
+    report = json.loads(result.stdout)
+    assert (report["queries"], report["left_out"]) == (60, {})
+    values = {each["target"]: each["snips"]["value"] for each in report["answers"]}
+    assert values == {"always left": 0.0, "always right": 1.0}
