@@ -303,6 +303,9 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     ignore_unknown_fields: Annotated[
         bool, Setting("Ignore fields of a record that its type does not have, instead of refusing it.")
     ] = False
+    nan_as_text: Annotated[
+        bool, Setting('Answer NaN and infinity in JSON as "NaN", "Infinity" and "-Infinity", instead of null.')
+    ] = False
     # Litestar's schema does not accept a dict as a default.
     steps: Annotated[
         dict[str, Step],
@@ -316,9 +319,6 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
             option="",
         ),
     ] = None
-    nan_as_text: Annotated[
-        bool, Setting('Answer NaN and infinity in JSON as "NaN", "Infinity" and "-Infinity", instead of null.')
-    ] = False
 
 
 class NewApplication(ApplicationSettings, frozen=True, forbid_unknown_fields=True):
@@ -372,6 +372,6 @@ class ApplicationOptions(TypedDict, total=False):
     max_per_second: float | None
     null_is_nan: bool
     ignore_unknown_fields: bool
+    nan_as_text: bool
     steps: dict[str, Step]
     output: Wiring | None
-    nan_as_text: bool
