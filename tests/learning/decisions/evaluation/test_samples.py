@@ -25,7 +25,7 @@ LABELLED = b'{"label":"a","scores":[0.9,0.1]}'
         (b'{"label":"a","probabilities":{"a":1,"b":0}}', b'"a"', {"loss": "log"}, 0.0),
     ],
 )
-def test_late_feedback_is_compared_with_the_value_that_the_application_looks_at(
+def test_late_feedback_is_compared_with_the_judged_value(
     output: bytes, label: bytes, fields: dict[str, Any], loss: float
 ) -> None:
     """It was compared with all of the output, which no label equals."""
