@@ -33,7 +33,7 @@ READS = {
         "model/frameworks/spark.py",
         "_class_name",
     ): "the model's own process reads it, and fails as on any of its files",
-    ("settings/texts.py", "read_json_or_file"): "a file of the command's own user",
+    ("settings/texts.py", "text_of"): "a file of the command's own user",
     ("supervisor/config.py", "_store_address"): "a file of the operator's",
     ("supervisor/folders.py", "make_id"): "the server's own, in its home, where nobody else may write",
 }

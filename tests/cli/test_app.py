@@ -1,5 +1,7 @@
 """``clipper app``: applications, what they learned, and reports on their models."""
 
+import io
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,10 +26,36 @@ def test_applications(run: Run, api: Api) -> None:
     assert run("app", "show", "digits", "--json").json["default_output"] == 0
     assert run("app", "update", "digits", "--default", '{"a": 1}', "--json").json["default_output"] == {"a": 1}
     assert run("app", "update", "digits", "--slo-ms", "30", "--json").json["slo_ms"] == 30
+    told = run("app", "update", "digits", "--slo-ms", "40", "--calibrate").out.splitlines()
+    assert [line.split() for line in told] == [
+        ["what", "was", "is"],
+        ["slo", "ms", "30", "40"],
+        ["calibrate", "no", "yes"],
+    ]
+    assert "nothing is changed" in run("app", "update", "digits", "--slo-ms", "40").out
     assert "digits asks other:2" in run("app", "link", "digits", "other", "--version", "2").out
     assert run("app", "unlink", "digits", "other", "--json").json["links"] == []
     assert run("app", "delete", "digits", "--yes").status == 0
     assert "next: clipper app create" in run("app", "list").out
+
+
+def test_a_long_value_comes_from_a_file_or_standard_input(
+    run: Run, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "default.json").write_text('{"label": "none"}\n')
+    (tmp_path / "type.txt").write_text("age: float64, job: string?\n")
+    run("app", "create", "a", "--input-type", f"@{tmp_path / 'type.txt'}", "--default", f"@{tmp_path / 'default.json'}")
+    made = api.operations.applications["a"]
+    assert (made.input_type, made.default_output) == ("age: float64, job: string?", {"label": "none"})
+    monkeypatch.setattr("sys.stdin", io.StringIO("[1, 2]"))
+    assert run("app", "update", "a", "--default", "-", "--json").json["default_output"] == [1, 2]
+    absent = run("app", "update", "a", "--default", "@absent.json")
+    assert absent.status == 2 and "absent.json cannot be read" in absent.err
+
+
+def test_an_error_is_json_if_the_result_would_be(run: Run) -> None:
+    refused = run("app", "show", "absent", "--json")
+    assert (refused.status, refused.out, json.loads(refused.err)["error"]) == (1, "", "not_found")
 
 
 def test_an_application_is_deleted_only_if_that_is_meant(run: Run, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +109,7 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
     assert (app.confidence_from, app.calibrate) == ("probabilities", True)
     shown = run("app", "show", "app").out
     assert "svm, net:2, forest (shadow)" in shown and "absolute range=10" in shown
-    rows = dict(line.split("  ", 1) for line in shown.splitlines())
+    rows = dict(line.split("  ", 1) for line in shown.splitlines() if "  " in line)
     assert rows["confidence from"].strip() == "probabilities" and rows["calibrate"].strip() == "yes"
 
     learned = run("app", "policy", "app", "--context", "u").out

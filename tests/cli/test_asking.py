@@ -65,6 +65,12 @@ def test_models_and_replicas(run: Run, model: str) -> None:
     assert "goes back to 2" in rolled.out
     assert run("model", "rollback", "digits", "--version", "2", "--json").json["current"] == "2"
     assert run("model", "rollback", "digits", "--to", "2", "--json").json["current"] == "2"
+    # As lists show it.
+    assert run("model", "rollback", "digits:2", "--json").json["current"] == "2"
+    assert run("model", "show", "digits:1", "--json").json["version"] == "1"
+    assert run("model", "scale", "digits:1", "2", "--json").json["version"] == "1"
+    twice = run("model", "delete", "digits:1", "--version", "2")
+    assert twice.status == 2 and "names a version already" in twice.err
     ranged = run("model", "scale", "digits", "1..4").out
     assert "digits:2 has 1 replicas ready; its load decides, within 1..4" in ranged
     shown = run("model", "show", "digits", "--json").json["versions"][1]
@@ -76,6 +82,7 @@ def test_models_and_replicas(run: Run, model: str) -> None:
     assert "digits:2#3" in run("replica", "list").out
     assert run("replica", "show", "digits:2#3", "--json").json["version"] == "2"
     assert "ModuleNotFoundError" in run("logs", "digits", "--replica", "digits:2#3", "-n", "1").out
+    assert run("logs", "digits:2#3", "--json").json == run("logs", "digits", "--replica", "digits:2#3", "--json").json
     assert "==> supervisor <==" in run("logs").out
     assert run("logs", "--log", "worker-0", "--json").json["lines"].keys() == {"worker-0"}
     assert run("logs", "digits", "--log", "worker-0").status == 2

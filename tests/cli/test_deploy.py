@@ -1,5 +1,6 @@
 """``clipper deploy``."""
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -125,8 +126,12 @@ def test_a_version_that_is_not_current_says_how_to_make_it_so(run: Run, model: s
 def test_a_container_that_cannot_start_shows_its_last_lines(run: Run, model: str) -> None:
     result = run("deploy", "broken", model, "--json")
     assert (result.status, result.out) == (1, "")
-    assert "error: broken:1 cannot start: its process exited with 1" in result.err
-    assert all(line in result.err for line in LOG_TAIL)
+    told = json.loads(result.err)
+    assert told["error"] == "container_failed" and told["log_tail"] == list(LOG_TAIL)
+    assert told["message"] == "broken:1 cannot start: its process exited with 1"
+    shown = run("deploy", "broken", model).err
+    assert "error: broken:2 cannot start: its process exited with 1" in shown
+    assert all(line in shown for line in LOG_TAIL)
 
 
 def test_what_a_container_or_code_of_a_user_writes_steers_no_terminal(

@@ -53,7 +53,7 @@ def test_misspelt_names_are_answered_with_those_that_there_are(run: Run, argumen
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("deploy digits", "model"),
+        ("deploy digits", "MODEL"),
         ("deploy digits m.pkl --batching clever", "aimd"),
         ("deploy digits m.pkl --replicas 0", "'0'"),
         ("deploy digits m.pkl --replicas 4..1", "4..1"),

@@ -9,7 +9,7 @@ import pytest
 
 from clipper.errors import InvalidArgument
 from clipper.settings.sample_files import MAX_SAMPLE_ROWS, read_sample_table
-from clipper.settings.texts import read_json_or_file
+from clipper.settings.texts import read_sample
 from clipper.values.inputs.sample_types import sample_rows, sample_type
 
 ROWS = [{"age": 31, "job": "baker", "new": True}, {"age": None, "job": None, "new": False}]
@@ -20,9 +20,9 @@ def test_tables_of_each_form_are_the_same_rows(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, ROWS)) + "\n\n")
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     for name in ("a.csv", "a.jsonl", "a.parquet"):
-        assert read_json_or_file(f"@{tmp_path / name}") == ROWS
+        assert read_sample(f"@{tmp_path / name}") == ROWS
     (tmp_path / "a.json").write_text(json.dumps(ROWS))
-    assert read_json_or_file(f"@{tmp_path / 'a.json'}") == ROWS
+    assert read_sample(f"@{tmp_path / 'a.json'}") == ROWS
 
 
 def test_a_long_table_gives_its_first_rows(tmp_path: Path) -> None:
@@ -46,9 +46,9 @@ def test_a_long_table_gives_its_first_rows(tmp_path: Path) -> None:
 def test_what_is_no_table_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InvalidArgument, match=r"is not a \w+ file of a row or more|has no row"):
-        read_json_or_file(f"@{tmp_path / name}")
+        read_sample(f"@{tmp_path / name}")
     with pytest.raises(InvalidArgument, match="cannot be read"):
-        read_json_or_file(f"@{tmp_path / 'absent.csv'}")
+        read_sample(f"@{tmp_path / 'absent.csv'}")
 
 
 def test_type_of_a_sample() -> None:

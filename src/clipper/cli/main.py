@@ -5,7 +5,7 @@ Exit status: 0 for success, 1 for a failure, whose cause is printed, 2 for wrong
 
 import gc
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,38 +49,23 @@ def _root(
     pass
 
 
-_COMMANDS = (
-    serve,
-    start,
-    restart,
-    stop,
-    status,
-    dashboard,
-    events,
-    apply,
-    export,
-    backup,
-    restore,
-    deploy,
-    predict,
-    observe,
-    load,
-    logs,
-)
-for _command in _COMMANDS:
-    cli.command()(_command)
 app.commands.command()(whatif)
 app.commands.command()(report)
-for _noun, _commands in (
-    ("app", app.commands),
-    ("model", model.commands),
-    ("replica", model.replicas),
-    ("token", access.tokens),
-    ("log", log.commands),
-    ("key", access.keys),
-    ("cluster", cluster.commands),
-):
-    cli.add_typer(_commands, name=_noun)
+# By task, in the order in which a newcomer meets them.
+_COMMANDS: dict[str, tuple[Any, ...]] = {
+    "Serve a model": (serve, deploy, ("model", model.commands), ("replica", model.replicas)),
+    "Ask, and learn from answers": (("app", app.commands), predict, observe, load),
+    "Run a server": (start, status, restart, stop, ("cluster", cluster.commands)),
+    "See what happens": (dashboard, events, logs, ("log", log.commands)),
+    "Let others in": (("key", access.keys), ("token", access.tokens)),
+    "Keep it in files": (apply, export, backup, restore),
+}
+for _task, _commands in _COMMANDS.items():
+    for _command in _commands:
+        if isinstance(_command, tuple):
+            cli.add_typer(_command[1], name=_command[0], rich_help_panel=_task)
+        else:
+            cli.command(rich_help_panel=_task)(_command)
 
 
 def main() -> None:

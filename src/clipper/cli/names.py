@@ -1,8 +1,8 @@
-"""Arguments that name a server's models, applications and replicas. A shell completes them from the server."""
+"""Names of a server's models, versions, applications and replicas. A shell completes them from the server."""
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +13,13 @@ from clipper.errors import ClipperError
 ANSWER_WITHIN_S = 2.0
 
 
-def _completion(names_of: Callable[[Clipper], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
-    """Complete a name from the server that the command line names so far. Without a server there are no names."""
+def _completion(
+    names_of: Callable[[Clipper, Mapping[str, Any]], Iterable[str]],
+) -> Callable[[typer.Context, str], list[str]]:
+    """Complete a name from the server that the command line names so far. Without a server there are no names.
+
+    ``names_of`` gets the command's arguments and options so far, too.
+    """
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         found: list[str] = []
@@ -22,7 +27,7 @@ def _completion(names_of: Callable[[Clipper], Iterable[str]]) -> Callable[[typer
         def ask() -> None:
             try:
                 with Clipper.connect(context.params.get("url"), context.params.get("home")) as clipper:
-                    found.extend(name for name in names_of(clipper) if name.startswith(incomplete))
+                    found.extend(name for name in names_of(clipper, context.params) if name.startswith(incomplete))
             except (ClipperError, OSError):
                 pass  # a shell has no place for errors
 
@@ -34,13 +39,37 @@ def _completion(names_of: Callable[[Clipper], Iterable[str]]) -> Callable[[typer
     return complete
 
 
-complete_models = _completion(lambda clipper: [model.name for model in clipper.models()])
-complete_applications = _completion(lambda clipper: [application.name for application in clipper.applications()])
-_complete_replicas = _completion(lambda clipper: [replica.id for replica in clipper.replicas()])
+def _versions(clipper: Clipper, given: Mapping[str, Any]) -> Iterable[str]:
+    model = given.get("model") or given.get("name") or ""
+    name = model if isinstance(model, str) else model[0]
+    return [version.version for version in clipper.model(name.partition(":")[0]).versions]
+
+
+complete_models = _completion(lambda clipper, _: [model.name for model in clipper.models()])
+complete_applications = _completion(lambda clipper, _: [application.name for application in clipper.applications()])
+_complete_replicas = _completion(lambda clipper, _: [replica.id for replica in clipper.replicas()])
 
 ApplicationName = Annotated[str, typer.Argument(help="The application's name.", autocompletion=complete_applications)]
 ModelName = Annotated[str, typer.Argument(help="The model's name.", autocompletion=complete_models)]
+NameAndVersion = Annotated[
+    str, typer.Argument(help="The model's name, or NAME:VERSION.", metavar="NAME", autocompletion=complete_models)
+]
+OfVersion = Annotated[
+    str | None, typer.Option("--version", help="A version of the model.", autocompletion=_completion(_versions))
+]
 ReplicaId = Annotated[
     str,
     typer.Argument(help="The replica's id, e.g. digits:2#1.", metavar="ID", autocompletion=_complete_replicas),
 ]
+
+
+def model_and_version(name: str, version: str | None, option: str = "--version") -> tuple[str, str | None]:
+    """Return the model and the version of a name as lists show it, e.g. ``digits:2``, or of a name and an option.
+
+    Raises:
+        typer.BadParameter: there are two versions.
+    """
+    model, _, named = name.partition(":")
+    if named and version not in (None, named):
+        raise typer.BadParameter(f"{name} names a version already: leave out {option}", param_hint=option)
+    return model, named or version

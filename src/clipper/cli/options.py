@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -15,9 +15,14 @@ from clipper.base.tls.expiry import day, duration
 from clipper.errors import Conflict, InvalidArgument
 from clipper.settings.fields import check_range, range_text
 from clipper.settings.replicas import read_scale
-from clipper.settings.texts import number_of, read_json
+from clipper.settings.texts import number_of, read_json_or_file
 
 T = TypeVar("T")
+
+# The help of 80 columns would break longer ones in the middle of a word.
+MAX_METAVAR = 16
+# The heading, in a command's help, of the options that nearly all commands have.
+_OF_ALL = "Options of all commands"
 
 
 def parser(read: Callable[[str], T]) -> Callable[[str], T]:
@@ -32,7 +37,8 @@ def parser(read: Callable[[str], T]) -> Callable[[str], T]:
     return parse
 
 
-parse_json = parser(read_json)
+# A text, @FILE, or - for standard input.
+parse_json = parser(read_json_or_file)
 parse_scale = parser(read_scale)
 
 
@@ -50,6 +56,11 @@ def parse_parameters(texts: list[str] | None) -> dict[str, Any]:
     return found
 
 
+def names_starting(names: Sequence[str]) -> Callable[[str], list[str]]:
+    """Make a completion for a shell."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
 def one_of(kind: Any, *names: str, **settings: Any) -> Any:
     """Make an option with the values of a ``Literal``. Typer's own message about a wrong value is pydantic's."""
     values = get_args(kind)
@@ -59,10 +70,11 @@ def one_of(kind: Any, *names: str, **settings: Any) -> Any:
             raise typer.BadParameter(f"{text!r} is not valid: expected {', '.join(values)}")
         return text
 
-    def complete(incomplete: str) -> list[str]:
-        return [value for value in values if value.startswith(incomplete)]
-
-    return typer.Option(*names, parser=parse, autocompletion=complete, metavar="|".join(values), **settings)
+    metavar = "|".join(values)
+    if len(metavar) > MAX_METAVAR:
+        metavar = "NAME"
+        settings["help"] = f"{settings['help']} One of {', '.join(values[:-1])} or {values[-1]}."
+    return typer.Option(*names, parser=parse, autocompletion=names_starting(values), metavar=metavar, **settings)
 
 
 def number(
@@ -115,6 +127,8 @@ Home = Annotated[
     Path | None,
     typer.Option(
         help="The server's directory.",
+        metavar="FOLDER",
+        rich_help_panel=_OF_ALL,
         envvar="CLIPPER_HOME",
         show_default="~/.clipper",
         readable=False,
@@ -122,14 +136,25 @@ Home = Annotated[
     ),
 ]
 Url = Annotated[
-    str | None, typer.Option(help="The server's management address, e.g. http://host:1338, instead of --home.")
+    str | None,
+    typer.Option(
+        help="The server's management address, e.g. http://host:1338, instead of --home.",
+        metavar="URL",
+        rich_help_panel=_OF_ALL,
+    ),
 ]
 QueryUrl = Annotated[
     str | None,
     typer.Option(help="The query port's address, e.g. http://host:1337, instead of --home or --url: needs no token."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Write only the result, as JSON, to standard output.")]
-OfVersion = Annotated[str | None, typer.Option("--version", help="A version of the model.")]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Write only the result, as JSON, to standard output, and an error as JSON to standard error.",
+        rich_help_panel=_OF_ALL,
+    ),
+]
 
 HtmlFile = Annotated[
     Path | None,

@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,6 +63,21 @@ class Output:
             table = Table(*heads, box=None, pad_edge=False, header_style="bold")
             for row in rows:
                 table.add_row(*("-" if cell is None or cell == "" else printable(str(cell)) for cell in row))
+            self._console.print(table)
+
+    def sections(self, result: object, sections: Mapping[str, Sequence[tuple[str, object]]]) -> None:
+        """Print names and values under headings; sections without a row are left out."""
+        if self.as_json:
+            self._write_json(result)
+            return
+        shown = {title: rows for title, rows in sections.items() if rows}
+        width = max(len(name) for rows in shown.values() for name, _ in rows)
+        for title, rows in shown.items():
+            if title:
+                self._console.print(f"\n{title}", style="bold")
+            table = Table(Column(width=width), Column(overflow="fold"), box=None, pad_edge=False, show_header=False)
+            for name, value in rows:
+                table.add_row(name, "-" if value in (None, "") else printable(str(value)))
             self._console.print(table)
 
     def page(self, file: Path, html: str) -> None:
@@ -128,11 +143,18 @@ def printable(text: str) -> str:
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def write_error(error: ClipperError) -> None:
+def write_error(error: ClipperError, *, as_json: bool = False) -> None:
     """Print the cause, and the last lines of a container that could not start or of the installer.
 
-    The lines are left out if the container itself said why it ended, because that is the cause.
+    The lines are left out if the container itself said why it ended, because that is the cause. JSON is an object as
+    the management port answers it, on a line of standard error.
     """
+    if as_json:
+        told: dict[str, object] = {"error": error.code, "message": str(error)}
+        if isinstance(error, ContainerFailed):
+            told["log_tail"] = error.log_tail
+        sys.stderr.write(msgspec.json.encode(told).decode() + "\n")
+        return
     console = _console_of_errors()
     console.print(printable(f"error: {error}"), style="red", soft_wrap=True)
     if not isinstance(error, ContainerFailed) or not error.log_tail:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from clipper.cli.examples import EXAMPLES
 from clipper.cli.options import AsJson, Home, Url
-from clipper.cli.output import Output
+from clipper.cli.output import Output, write_error
 from clipper.client import Clipper
+from clipper.errors import ClipperError
 
 
 class Server:
@@ -30,14 +33,43 @@ class Server:
         return self._closing.enter_context(Clipper.connect(self.url, self.home, api_key=api_key, query_url=query_url))
 
 
+class _Helpful:
+    """Names the kinds of values in a command's help as people do; typer writes <str>, <list[str]> and <bool>."""
+
+    def get_params(self, ctx: Any) -> Any:
+        parameters = super().get_params(ctx)  # type: ignore[misc]  # of the command that this is mixed into
+        for each in parameters:
+            if isinstance(each, TyperArgument):
+                each.metavar = each.metavar or (each.name or "").upper()
+                each.display_type = lambda ctx: ""  # type: ignore[method-assign]
+            elif isinstance(each, TyperOption) and each.metavar is None:
+                each.metavar = "" if each.is_flag else "TEXT"
+        return parameters
+
+
+class _Command(_Helpful, TyperCommand):
+    """A command whose help ends with examples."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        if lines := EXAMPLES.get(ctx.command_path.partition(" ")[2]):
+            self.epilog = "\n\n".join(("Examples:", *(f"$ {line}" for line in lines)))
+        super().format_help(ctx, formatter)
+
+
+class _Group(_Helpful, TyperGroup):
+    pass
+
+
 class Commands(typer.Typer):
     """The commands of a noun. A command's parameter ``server`` stands for the options --home, --url and --json."""
 
     def __init__(self, help: str, **looks: Any) -> None:  # noqa: A002
-        super().__init__(help=help, no_args_is_help=True, **looks)
+        # Click hands the names of the option for help on to the commands below.
+        names = {"help_option_names": ["-h", "--help"]}
+        super().__init__(cls=_Group, help=help, no_args_is_help=True, context_settings=names, **looks)
 
     def command(self, name: str | None = None, **looks: Any) -> Callable[[Any], Any]:
-        add = super().command(name, **looks)
+        add = super().command(name, cls=_Command, **looks)
 
         def decorate(command: Any) -> Any:
             add(_with_options(command) if "server" in inspect.signature(command).parameters else command)
@@ -56,7 +88,11 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(*, home: Path | None, url: str | None, as_json: bool, **values: Any) -> None:
         with ExitStack() as closing:
-            command(server=Server(home, url, as_json, closing), **values)
+            try:
+                command(server=Server(home, url, as_json, closing), **values)
+            except ClipperError as error:
+                write_error(error, as_json=as_json)
+                raise typer.Exit(1) from error
 
     own = [each for each in inspect.signature(command).parameters.values() if each.name != "server"]
     parameters = [*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own), *_OPTIONS]

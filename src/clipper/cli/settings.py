@@ -10,17 +10,51 @@ takes them::
 import inspect
 from collections.abc import Callable, Collection
 from functools import wraps
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import typer
 from msgspec import NODEFAULT, UNSET, Struct
 
-from clipper.cli.options import number, one_of
+from clipper.cli.options import names_starting, number, one_of
 from clipper.errors import InvalidArgument
+from clipper.settings.application import LOSS_NAMES, POLICY_NAMES
 from clipper.settings.fields import Described, Setting, settings_of
+from clipper.settings.texts import text_of
 
 Given = dict[str, Any]
+
+# The subjects of settings, as headings in help and in what commands show, and the keywords of each.
+_SUBJECTS = {
+    "Inputs and outputs": (
+        "input_type output_type output sample null_is_nan nan_as_text ignore_unknown_fields default_output show_model"
+    ),
+    "Deadlines and clients": "slo_ms waking_slo_ms wait require_key max_in_flight max_per_second",
+    "Batches and cache": "batching max_batch batch_delay_ms cache",
+    "Replicas and what they may use": ("replicas start_timeout_s memory_bytes cpus gpus resources placement manager"),
+    "Files and packages": "data language framework requirements python",
+    "Selection of models": (
+        "policy features prior_weight inherit half_life cost_weight confidence_threshold confidence_from calibrate"
+    ),
+    "New versions": "ramp max_loss_increase make_current",
+    "Feedback": "loss label_field feedback_ttl_s log_decisions",
+    "Ports and TLS": (
+        "host management_host allowed_host insecure open_metrics api_keys allowed_origin tls_cert tls_key "
+        "tls_client_ca query_port grpc_port management_port"
+    ),
+    "Processes": "workers workers_per_node run_as start_method idle_after_s ready_when drain_delay_s",
+    "Bounds": (
+        "cache_bytes max_body_bytes max_output_bytes max_contexts feedback_queries keep_versions decision_log_bytes"
+    ),
+    "Where state is kept": "store registry",
+    "Docker and Ray": "docker_base_image docker_network docker_transport ray_address ray_ports ray_python",
+    "Logs and traces": "log_format log_level access_log slow_query_ms otlp_endpoint trace_share",
+}
+# Settings whose texts may be long: @FILE and - read them.
+_LONG = frozenset({"input_type", "output_type", "description"})
+_NAMES = {"policy": POLICY_NAMES, "loss": LOSS_NAMES}
+SUBJECT_OF = {keyword: subject for subject, keywords in _SUBJECTS.items() for keyword in keywords.split()}
 
 
 class Option(NamedTuple):
@@ -53,10 +87,10 @@ def options_of(
     Args:
         only, without: keywords of the settings to take, or to leave out.
         to_change: whether the options change something, so that they have no default: settings that are left out stay.
-        panel: the heading of these options in a command's help.
+        panel: the heading of these options in a command's help; None gives each the heading of its subject.
     """
     return [
-        _option(described, to_change, panel)
+        _option(described, to_change, panel or SUBJECT_OF.get(described.keyword))
         for described in settings_of(kind)
         if (not only or described.keyword in only)
         and described.keyword not in without
@@ -114,7 +148,9 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
         "rich_help_panel": panel,
         "show_default": not to_change and (setting.default or True),
     }
-    read: Callable[[Any], Any] | None = None
+    if described.keyword in _NAMES:
+        looks["autocompletion"] = names_starting(_NAMES[described.keyword])
+    read: Callable[[Any], Any] | None = text_of if described.keyword in _LONG else None
     if get_origin(kind) is tuple:
         read_one = setting.read or str
         kind, begins, read = list[str], None, lambda values: tuple(map(read_one, values))
@@ -135,7 +171,8 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
         option = number(kind, flag, least=setting.least, most=setting.most, above=setting.above, **looks)
     else:
         # The code that opens the file reports what is wrong with it.
-        option = typer.Option(flag, metavar=setting.metavar, readable=False, **looks)
+        metavar = setting.metavar or ("FILE" if kind is Path else None)
+        option = typer.Option(flag, metavar=metavar, readable=False, **looks)
     parameter = inspect.Parameter(
         described.keyword, inspect.Parameter.KEYWORD_ONLY, default=begins, annotation=Annotated[kind | None, option]
     )

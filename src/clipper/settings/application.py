@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, changes_of
 from clipper.settings.pipeline import Step, Wiring
-from clipper.settings.texts import INPUT_TYPE_HELP, number_or_none, read_cost, read_features, read_json
+from clipper.settings.texts import INPUT_TYPE_HELP, number_or_none, read_cost, read_features, read_json_or_file
 from clipper.values.types import MAX_FEATURES
 
 Wait = Literal["all", "decided", "expected"]
@@ -55,6 +55,13 @@ MaxPerSecond = Annotated[
         default="none",
     ),
 ]
+
+# Clipper's own, as learning/ finds them by name. They are here for commands, which do not load what learns.
+POLICY_NAMES = (
+    "single", "weighted", "adaptive", "best_arm", "epsilon_greedy", "ucb1", "thompson", "exp3", "exp4", "ensemble",
+    "stacking", "linucb", "linear_thompson", "cascade",
+)  # fmt: skip
+LOSS_NAMES = ("zero_one", "absolute", "squared", "log")
 
 
 class Link(Struct, frozen=True):
@@ -275,21 +282,27 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     default_output: Annotated[
         Any | UnsetType,
         Setting(
-            "JSON that is the answer if no model has answered in time.",
+            "The answer if no model has answered in time, as JSON, @FILE, or - for standard input.",
             option="default",
             metavar="JSON",
-            read=read_json,
+            read=read_json_or_file,
         ),
     ] = UNSET
     policy: Annotated[
         str | Configured,
         Setting(
-            "Which models are asked, and how their outputs become one answer: a name, or module:Class.", metavar="NAME"
+            f"Which models are asked, and how their outputs become one answer: {', '.join(POLICY_NAMES)}, the name of "
+            "a package's own, or module:Class.",
+            metavar="NAME",
         ),
     ] = Selection().policy
     loss: Annotated[
         str | Configured,
-        Setting("How wrong an answer is, given the right one: a name, or module:function.", metavar="NAME"),
+        Setting(
+            f"How wrong an answer is, given the right one: {', '.join(LOSS_NAMES)}, the name of a package's own, or "
+            "module:function.",
+            metavar="NAME",
+        ),
     ] = Selection().loss
     half_life: Annotated[int | UnsetType | None, _HALF_LIFE] = UNSET
     code: str | None = None

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -118,13 +119,30 @@ def _finite(text: str) -> float:
     return number
 
 
-def read_json_or_file(text: str) -> Any:
-    """Read JSON, or ``@`` and the path of a file that holds it, or a table's first rows as records."""
+def text_of(text: str) -> str:
+    """Return a text; that of a file for ``@`` and its path, and that of standard input for ``-``."""
+    if text == "-":
+        return sys.stdin.read().strip()
     if not text.startswith("@"):
-        return read_json(text)
-    path = Path(text[1:])
+        return text
     try:
-        return read_sample_table(path) if path.suffix in TABLES else read_json(path.read_text())
+        return Path(text[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"{text[1:]} cannot be read: {error}") from error
+
+
+def read_json_or_file(text: str) -> Any:
+    """Read JSON of a text, a file or standard input, as ``text_of`` does."""
+    return read_json(text_of(text))
+
+
+def read_sample(text: str) -> Any:
+    """Read JSON as ``read_json_or_file`` does, or a table's first rows as records."""
+    path = Path(text[1:])
+    if not text.startswith("@") or path.suffix not in TABLES:
+        return read_json_or_file(text)
+    try:
+        return read_sample_table(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{path} cannot be read: {error}") from error
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 from clipper.model.protocol.messages import MAX_ROWS
 from clipper.settings.fields import Setting
 from clipper.settings.replicas import ReplicaRange, read_replicas
-from clipper.settings.texts import INPUT_TYPE_HELP, read_json_or_file, read_resources, size
+from clipper.settings.texts import INPUT_TYPE_HELP, read_resources, read_sample, size
 from clipper.values.types import Framework, Loader
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -162,7 +162,7 @@ class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
             "An input, as JSON or @FILE, that the model must answer before it is ready. A CSV, JSON lines or Parquet "
             "file may have several rows. It also shows types of columns that the model does not say.",
             metavar="JSON",
-            read=read_json_or_file,
+            read=read_sample,
         ),
     ] = None
     # None lets the server decide. A spec has the decision.

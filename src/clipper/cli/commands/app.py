@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,9 @@ from clipper.api.learned import Newcomer, Watched
 from clipper.api.schemas import Application
 from clipper.cli.commands import calibration
 from clipper.cli.commands.report_summary import explanations, of_last_minute, of_test, shown_context
-from clipper.cli.names import ApplicationName, complete_models
+from clipper.cli.names import ApplicationName, OfVersion, complete_models
 from clipper.cli.options import (
     LossParameters,
-    OfVersion,
     PolicyParameters,
     Yes,
     confirm,
@@ -26,7 +26,7 @@ from clipper.cli.options import (
 )
 from clipper.cli.output import shown_type
 from clipper.cli.server import Commands, Server
-from clipper.cli.settings import Given, options_of, with_settings
+from clipper.cli.settings import SUBJECT_OF, Given, options_of, with_settings
 from clipper.control.descriptions import EndedRamp, ModelDescription
 from clipper.errors import Conflict
 from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, NewApplication
@@ -60,17 +60,28 @@ def create(
     name: ApplicationName,
     *,
     model: Annotated[
-        list[str] | None, typer.Option(help="A model to link; NAME:VERSION stays with a version. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="A model to link; NAME:VERSION stays with a version. May be repeated.",
+            metavar="NAME",
+            autocompletion=complete_models,
+        ),
     ] = None,
     version: OfVersion = None,
     shadow: Annotated[
-        list[str] | None, typer.Option(help="A model that is asked and scored but never answers. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="A model that is asked and scored but never answers. May be repeated.",
+            metavar="NAME",
+            autocompletion=complete_models,
+        ),
     ] = None,
     cost: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME=COST",
             help="Cost of asking a model once, in any unit, e.g. forest=5; or auto, which measures that of the rest "
-            "in milliseconds of a replica. May be repeated."
+            "in milliseconds of a replica. May be repeated.",
         ),
     ] = None,
     pipeline: Annotated[
@@ -140,7 +151,9 @@ def list_all(server: Server) -> None:
 def show(server: Server, name: ApplicationName) -> None:
     """Show an application: its models, how it selects among them, and its policy's last problem."""
     found = server.clipper.application(name)
-    server.out.table(found, ("what", "value"), _details(found), "")
+    server.out.sections(
+        found, {"": list(zip(_COLUMNS, _row(found))), "Now": _state(found), "Steps": _steps(found), **_settings(found)}
+    )
 
 
 @commands.command()
@@ -196,8 +209,13 @@ def update(
             settings[f"{kind}_parameters"] = parse_parameters(texts)
     if not settings:
         raise typer.BadParameter("nothing to change: give --slo-ms, --default, --policy or another option")
+    before = server.clipper.application(name)
     changed = server.clipper.change_application(name, **settings)
-    server.out.table(changed, ("what", "value"), _details(changed), "")
+    was, now = (
+        {**dict(zip(_COLUMNS, _row(one))), **dict(chain(*_settings(one).values()))} for one in (before, changed)
+    )
+    rows = [(what, was[what], value) for what, value in now.items() if value != was[what]]
+    server.out.table(changed, ("what", "was", "is"), rows, f"{name} has these settings already: nothing is changed")
 
 
 @commands.command()
@@ -253,28 +271,37 @@ def _row(app: Application) -> tuple[object, ...]:
     return (app.name, shown_type(app.input_type), f"{app.slo_ms:g}", _configured(app.policy), links, default)
 
 
-# Settings that ``_COLUMNS`` shows, or that are shown with their parameters.
-_IN_COLUMNS = frozenset({"slo_ms", "default_output", "policy", "loss", "steps", "output"})
+_IN_COLUMNS = frozenset({"slo_ms", "default_output", "policy", "steps", "output"})
 
 
-def _details(app: Application) -> list[tuple[str, object]]:
-    """Return the rows of ``show``: each setting by the name of its option, then the application's state."""
-    settings = [one for one in settings_of(ApplicationSettings) if one.name not in _IN_COLUMNS]
+def _settings(app: Application) -> dict[str, list[tuple[str, object]]]:
+    """Return the settings that ``_COLUMNS`` lacks by their subjects, each by the name of its option."""
+    found: dict[str, list[tuple[str, object]]] = {}
+    for one in settings_of(ApplicationSettings):
+        if one.name not in _IN_COLUMNS:
+            value = getattr(app, one.name)
+            text = _configured(value) if isinstance(value, Configured) else _setting_text(value)
+            found.setdefault(SUBJECT_OF[one.keyword], []).append((one.flag.lstrip("-").replace("-", " "), text))
+    return found
+
+
+def _state(app: Application) -> list[tuple[str, object]]:
     recent = app.last_minute
-    return [
-        *zip(_COLUMNS, _row(app)),
-        *((f"step {step}", _step_text(app.name, step, one)) for step, one in app.steps.items()),
-        *([("output", _wired(app.output or list(app.steps)[-1]))] if app.steps else []),
-        ("loss", _configured(app.loss)),
-        *((one.flag.lstrip("-").replace("-", " "), _setting_text(getattr(app, one.name))) for one in settings),
+    rows: list[tuple[str, object]] = [
+        ("last minute", None if recent is None else of_last_minute(recent)),
+        *(() if recent is None else (("", text) for text in explanations(recent))),
         ("test", None if app.test is None else of_test(app.test)),
         ("policy problem", app.problem),
-        *(() if recent is None else (("last minute", of_last_minute(recent)),)),
-        *(() if recent is None else (("", text) for text in explanations(recent))),
         *((f"newcomer {one.model}:{one.version}", _newcomer_text(one)) for one in app.newcomers),
         *((f"watched {one.model}:{one.version}", _watched_text(one)) for one in app.watched),
         *((f"ramp of {one.model}:{one.version}", _ended_text(one)) for one in app.ended_ramps),
     ]
+    return [row for row in rows if row[1] is not None]
+
+
+def _steps(app: Application) -> list[tuple[str, object]]:
+    output = [("output", _wired(app.output or list(app.steps)[-1]))] if app.steps else []
+    return [*((name, _step_text(app.name, name, step)) for name, step in app.steps.items()), *output]
 
 
 def _step_text(pipeline: str, name: str, step: Step) -> str:

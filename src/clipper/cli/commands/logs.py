@@ -9,8 +9,8 @@ import msgspec
 import typer
 
 from clipper.api.schemas import MAX_LOG_LINES, Logs
-from clipper.cli.names import complete_models
-from clipper.cli.options import OfVersion, number
+from clipper.cli.names import OfVersion, complete_models, model_and_version
+from clipper.cli.options import number
 from clipper.cli.output import printable
 from clipper.cli.server import Server
 
@@ -23,7 +23,7 @@ def logs(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="The model's name. Without it: the server's own logs and its workers'.",
+            help="The model's name, NAME:VERSION or a replica's id; without it, the server's own logs are shown.",
             autocompletion=complete_models,
         ),
     ] = None,
@@ -42,6 +42,11 @@ def logs(
         raise typer.BadParameter("is one of the server's logs, not of a model's: leave out one", param_hint="--log")
     if model is None and (version is not None or replica is not None):
         raise typer.BadParameter("are a model's: give its name, too", param_hint="--version, --replica")
+
+    if model is not None and "#" in model:  # a replica's id
+        model, replica = model.partition("#")[0], model
+    if model is not None:
+        model, version = model_and_version(model, version)
 
     def read(after: Logs | None = None) -> Logs:
         if model is None:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from clipper.api.schemas import Model, Replica, Version
-from clipper.cli.names import ModelName, ReplicaId
-from clipper.cli.options import OfVersion, confirm, parse_scale
+from clipper.cli.names import NameAndVersion, OfVersion, ReplicaId, model_and_version
+from clipper.cli.options import confirm, parse_scale
 from clipper.cli.output import Output, shown_type
 from clipper.cli.server import Commands, Server
 from clipper.values.records import parse_type, with_open_lengths
@@ -33,12 +33,13 @@ def list_all(server: Server) -> None:
 
 
 @commands.command()
-def show(server: Server, name: ModelName) -> None:
-    """Show a model's versions, with their replicas' states, batch limits and last errors."""
-    found = server.clipper.model(name)
-    out = server.out
-    out.table(found, _COLUMNS, [_row(version) for version in found.versions], f"{name} has no versions")
-    for version in found.versions:
+def show(server: Server, name: NameAndVersion) -> None:
+    """Show a model's versions, or the named version, with their replicas' states, batch limits and last errors."""
+    out, (model, wanted) = server.out, model_and_version(name, None)
+    found: Model | Version = server.clipper.version(model, wanted) if wanted else server.clipper.model(model)
+    versions = found.versions if isinstance(found, Model) else [found]
+    out.table(found, _COLUMNS, [_row(version) for version in versions], f"{name} has no versions")
+    for version in versions:
         if version.output_type:
             out.note(f"version {version.version} answers {_outputs(version)}")
         if version.description:
@@ -56,12 +57,12 @@ def show(server: Server, name: ModelName) -> None:
 @commands.command()
 def rollback(
     server: Server,
-    name: ModelName,
+    name: NameAndVersion,
     to: Annotated[str | None, typer.Option("--to", "--version", help="The version to make current.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, even if the version was stopped.")] = False,
 ) -> None:
     """Make the previous version, or --to, current. Asks first if a guardrail stopped that version."""
-    out = server.out
+    out, (name, to) = server.out, model_and_version(name, to, "--to")
     allow_stopped = to is not None and _confirms(server.clipper.version(name, to), out, yes=yes)
     with out.progress(f"rolling {name} back"):
         now = server.clipper.rollback(name, to, allow_stopped=allow_stopped)
@@ -72,7 +73,7 @@ def rollback(
 @commands.command()
 def scale(
     server: Server,
-    name: ModelName,
+    name: NameAndVersion,
     replicas: Annotated[
         str, typer.Argument(help="How many processes run it; a range, e.g. 1..4, lets the load decide; 0 unloads it.")
     ],
@@ -83,6 +84,7 @@ def scale(
     An unloaded version answers no queries until it is scaled again.
     """
     out, wanted = server.out, parse_scale(replicas)
+    name, version = model_and_version(name, version)
     with out.progress(f"scaling {name}") as progress:
         told = server.clipper.scale(name, wanted, version)
         now = server.clipper.wait_until_ready(name, told.version, _SCALE_TIMEOUT_S, progress)
@@ -96,9 +98,9 @@ def scale(
 
 
 @commands.command()
-def delete(server: Server, name: ModelName, version: OfVersion = None) -> None:
+def delete(server: Server, name: NameAndVersion, version: OfVersion = None) -> None:
     """Remove a model with all its versions, or only --version."""
-    out = server.out
+    out, (name, version) = server.out, model_and_version(name, version)
     what = f"{name}:{version}" if version else name
     with out.progress(f"removing {what}"):
         server.clipper.delete_model(name, version)

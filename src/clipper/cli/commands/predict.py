@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from clipper.cli.names import ApplicationName
-from clipper.cli.options import ApiKey, OfVersion, QueryUrl, number, parse_json
+from clipper.cli.options import ApiKey, QueryUrl, number, parse_json
 from clipper.cli.server import Server
 from clipper.cli.tables import TABLES, read_table, record_of_texts
 from clipper.client import Prediction
@@ -34,7 +33,7 @@ def predict(
             metavar="INPUT...",
         ),
     ],
-    version: OfVersion = None,
+    version: Annotated[str | None, typer.Option(help="Ask this version of a linked model, without the policy.")] = None,
     context: Annotated[str | None, typer.Option(help="The query's context, e.g. a user's id.")] = None,
     features: Annotated[
         str | None, typer.Option(help="Numbers for the policy, as a JSON list.", metavar="JSON")
@@ -75,14 +74,9 @@ def _input_type(text: str, app: str) -> ValueType:
 def _read(value: list[str], path: Path | None) -> Any:
     """Return the input; of fields on the command line, their texts; None for a table."""
     if path is not None:
-        if path.suffix in TABLES:
-            return None
-        try:
-            return parse_json(path.read_text(errors="replace"))
-        except OSError as error:
-            raise InvalidArgument(f"{path} cannot be read: {error}") from error
+        return None if path.suffix in TABLES else parse_json(value[0])
     if len(value) == 1 and not _FIELD.match(value[0]):
-        return parse_json(sys.stdin.read() if value[0] == "-" else value[0])
+        return parse_json(value[0])
     parts = [each.partition("=") for each in value]
     wrong = next((each for each, (name, equals, _) in zip(value, parts) if not equals or not name), None)
     if wrong is not None:
@@ -112,14 +106,14 @@ def _told(answer: Prediction | ClipperError) -> Any:
 def observe(
     server: Server,
     app: ApplicationName,
-    label: Annotated[str | None, typer.Option(help="The right output, as JSON.", metavar="JSON")] = None,
+    label: Annotated[str | None, typer.Option(help="The right output, as JSON, @FILE or -.", metavar="JSON")] = None,
     reward: Annotated[
         float | None,
         number(float, help="How good the answer was, from 0 to 1, instead of a label.", least=0, most=1),
     ] = None,
     query_id: Annotated[int | None, number(int, help="The query that the feedback is about.")] = None,
     value: Annotated[
-        str | None, typer.Option("--input", help="The input, as JSON, instead of a query.", metavar="JSON")
+        str | None, typer.Option("--input", help="The input, as JSON, @FILE or -, instead of a query.", metavar="JSON")
     ] = None,
     context: Annotated[str | None, typer.Option(help="The input's context, e.g. a user's id.")] = None,
     features: Annotated[

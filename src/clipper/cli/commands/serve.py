@@ -42,7 +42,7 @@ _WATCH_S = 0.2
     application=options_of(ApplicationSettings, only=("slo_ms", "default_output")),
     deployment=options_of(Deployment, without=("version", "make_current", "manager")),  # the server's is taken
     source=options_of(SourceKeys, only=("requirements", "data", "framework")),
-    server=options_of(ServerSettings, panel="The server"),
+    server=options_of(ServerSettings),
 )
 def serve(
     context: typer.Context,
