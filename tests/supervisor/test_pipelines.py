@@ -9,15 +9,16 @@ import pytest
 from tests.supervisor.live_server import Server, answering
 from tests.waiting import until
 
-# The slow step sleeps for longer than any test waits; its replica is replaced once the batch counts as hung.
-UPPER = """
+UPPER = "def predict(inputs): return [text.upper() for text in inputs]\n"
+# Sleeps for longer than any test waits.
+WEAK = """
 import os, time
 def predict(inputs):
     if "die" in inputs:
         os._exit(1)
     if "hang" in inputs:
         time.sleep(3600)
-    return [text.upper() for text in inputs]
+    return inputs
 """
 ENCODE = """
 import numpy as np
@@ -133,8 +134,10 @@ def test_each_element_of_a_list_is_a_row(server: Server) -> None:
 
 @pytest.mark.parametrize("text", ["hang", "die"])
 def test_step_without_an_answer_is_named_or_takes_its_default(server: Server, text: str) -> None:
-    for name, fields in (("bare", {}), ("safe", {"default_output": "NONE"}), ("absent", {"default_output": None})):
-        own = {"name": f"{text}-{name}-step", "slo_ms": 4000, "links": [{"model": "upper"}], **fields}
+    weak = f"weak-{text}"
+    assert server.deploy(weak, WEAK, input_type="string", sample="fine")["state"] == "ready"
+    for name, fields in (("bare", {}), ("safe", {"default_output": "AAA"}), ("absent", {"default_output": None})):
+        own = {"name": f"{text}-{name}-step", "slo_ms": 4000, "links": [{"model": weak}], **fields}
         server.call("POST", "/applications", own)
         steps = {"first": {"application": own["name"]}, "encode": {"input": "first or query"}}
         pipeline(server, f"{text}-{name}", steps, slo_ms=4000, default_output="all late")
@@ -142,10 +145,9 @@ def test_step_without_an_answer_is_named_or_takes_its_default(server: Server, te
     assert (answer["output"], answer["default"]) == ("all late", True)
     assert answer["default_reason"] in ("timeout", "no_replica", "model_error", "overloaded")
     assert "step first: " in answer["default_explanation"]
-    assert server.predict(f"{text}-safe", text)["output"] == [4.0, 1.0]
+    assert server.predict(f"{text}-safe", text)["output"] == [3.0, 3.0]
     # A default of null is an output that is missing.
     assert server.predict(f"{text}-absent", text)["output"] == [4.0, 0.0]
-    until(lambda: len(server.ready_pids("upper")) == 1)
 
 
 def test_answer_of_another_type_is_told_with_both_steps(server: Server) -> None:
@@ -165,6 +167,8 @@ def test_steps_change_and_go_while_it_serves(server: Server) -> None:
     assert server.predict("changing", "abc")["output"] == "a"
     steps = {"upper": {"application": "upper"}}
     server.call("PATCH", "/applications/changing", {"steps": steps, "output": "upper"})
+    shown = server.call("GET", "/applications/changing")
+    assert (shown["steps"], shown["output"]) == (steps, "upper")
     until(lambda: server.predict("changing", "abc")["output"] == "ABC")
     # An application that a pipeline asks stays, and its model may go: queries are then told which step lacks it.
     assert "step 'upper' of 'ch" in server.call("DELETE", "/applications/upper", status=409)["cause"]

@@ -87,7 +87,7 @@ def test_what_a_change_leaves_out_stays(names: set[str]) -> None:
 
 def test_every_field_of_a_change_is_of_the_selection_or_known_not_to_be() -> None:
     others = {"slo_ms", "waking_slo_ms", "default_output", "code", "require_key", "max_in_flight", "max_per_second"}
-    others |= {"show_model", "null_is_nan", "ignore_unknown_fields", "nan_as_text"}
+    others |= {"show_model", "null_is_nan", "ignore_unknown_fields", "nan_as_text", "steps", "output"}
     assert {field.name for field in fields(ApplicationChange)} == NEW.keys() | others
     assert all(field.default is UNSET for field in fields(ApplicationChange))
 

@@ -13,8 +13,8 @@ from clipper.worker.selection.application import Application
 def application(name: str = "app", **replicas: bool) -> Application:
     """An application over versions, each with one replica that is linked or not."""
     versions = {version: {f"m:{version}#1": is_linked} for version, is_linked in replicas.items()}
-    terms = SimpleNamespace(is_ready=any(replicas.values()), versions=lambda: versions)
-    return cast(Any, SimpleNamespace(name=name, terms=terms))
+    terms = SimpleNamespace(versions=lambda: versions)
+    return cast(Any, SimpleNamespace(name=name, terms=terms, is_ready=any(replicas.values())))
 
 
 @pytest.mark.parametrize(
