@@ -31,3 +31,4 @@ def test_commands_of_the_page_answer_what_it_shows(tmp_path: Path) -> None:
     assert re.search(r'"good",\s*"bad"', moods)
     assert "asks desk.translate with query, when language.label == " in shown
     assert "words: words, tone: tone" in shown
+    assert re.search(r"asks desk.topic with .*; in the last minute", shown)

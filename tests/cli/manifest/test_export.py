@@ -13,7 +13,7 @@ from clipper.cli.manifest.export import Exported, exported
 from clipper.cli.manifest.manifest import Manifest, read_manifest
 from clipper.cli.manifest.plan import Packed, plan
 from clipper.cli.manifest.steps import Actual
-from tests.cli.manifest.test_plan import FILES, World, pack, read
+from tests.cli.manifest.test_plan import FILES, PIPELINE, World, pack, read
 
 
 def read_back(text: str) -> Manifest:
@@ -51,6 +51,16 @@ def test_an_export_changes_nothing(file: Any, prune: bool) -> None:
     wanted = read_back(exported(actual).text("schema.json"))
     found = plan(wanted, packed_by_server(wanted), actual, prune=prune)
     assert (found.steps, found.obstacles, wanted.keys) == ((), (), None)
+
+
+def test_a_pipeline_is_written_with_the_applications_of_its_steps_beside_it() -> None:
+    actual = with_digests(PIPELINE).server.actual
+    document = exported(actual).document["applications"]
+    assert set(document) == {"desk", "desk.first", "desk.second", "shared"}
+    assert document["desk"]["steps"]["second"] == {"input": "first", "when": "first.confidence > 0.5"}
+    wanted = read_back(exported(actual).text("schema.json"))
+    found = plan(wanted, packed_by_server(wanted), actual, prune=True)
+    assert (found.steps, found.obstacles) == ((), ())
 
 
 def test_only_what_differs_from_the_default_is_written() -> None:

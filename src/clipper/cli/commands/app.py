@@ -1,7 +1,7 @@
 """``clipper app``: applications and their links to models."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,7 @@ import typer
 from msgspec import UNSET
 
 from clipper.api.learned import Newcomer, Watched
+from clipper.api.recent import LastMinute
 from clipper.api.schemas import Application
 from clipper.cli.commands import calibration
 from clipper.cli.commands.report_summary import explanations, of_last_minute, of_test, shown_context
@@ -151,8 +152,10 @@ def list_all(server: Server) -> None:
 def show(server: Server, name: ApplicationName) -> None:
     """Show an application: its models, how it selects among them, and its policy's last problem."""
     found = server.clipper.application(name)
+    recent = {app.name: app.last_minute for app in server.clipper.applications()} if found.steps else {}
+    steps = _steps(found, recent)
     server.out.sections(
-        found, {"": list(zip(_COLUMNS, _row(found))), "Now": _state(found), "Steps": _steps(found), **_settings(found)}
+        found, {"": list(zip(_COLUMNS, _row(found))), "Now": _state(found), "Steps": steps, **_settings(found)}
     )
 
 
@@ -229,7 +232,11 @@ def delete(server: Server, name: ApplicationName, yes: Yes = False) -> None:
         yes=yes,
     )
     server.clipper.delete_application(name)
-    server.out.done({"deleted": name}, f"application {name} is removed; its models stay", "next: clipper model list")
+    server.out.done(
+        {"deleted": name},
+        f"application {name} is removed; its models stay, and so do the applications of a pipeline's steps",
+        "next: clipper model list",
+    )
 
 
 @commands.command()
@@ -299,16 +306,20 @@ def _state(app: Application) -> list[tuple[str, object]]:
     return [row for row in rows if row[1] is not None]
 
 
-def _steps(app: Application) -> list[tuple[str, object]]:
+def _steps(app: Application, recent: Mapping[str, LastMinute | None]) -> list[tuple[str, object]]:
+    """Return a row for each step of a pipeline. ``recent``: what applications have answered in the last minute."""
     output = [("output", _wired(app.output or list(app.steps)[-1]))] if app.steps else []
-    return [*((name, _step_text(app.name, name, step)) for name, step in app.steps.items()), *output]
+    return [*((name, _step_text(app.name, name, step, recent)) for name, step in app.steps.items()), *output]
 
 
-def _step_text(pipeline: str, name: str, step: Step) -> str:
-    text = f"asks {step.application or f'{pipeline}.{name}'} with {_wired(step.input)}"
+def _step_text(pipeline: str, name: str, step: Step, recent: Mapping[str, LastMinute | None]) -> str:
+    asked = step.application or f"{pipeline}.{name}"
+    text = f"asks {asked} with {_wired(step.input)}"
     if step.for_each is not None:
         text += f", for each of {step.for_each} ({step.at_most} at most)"
-    return text if step.when is None else f"{text}, when {step.when}"
+    text += "" if step.when is None else f", when {step.when}"
+    last_minute = recent.get(asked)
+    return text if last_minute is None else f"{text}; in the last minute {of_last_minute(last_minute)}"
 
 
 def _wired(wiring: Wiring) -> str:
