@@ -184,7 +184,7 @@ class Pipeline:
                     asked.left[ask.place] -= 1
                     self._without(asked, step, ask.place, index, error.code, str(error))
                     continue
-            part = _Part(self, asked, step, ask.place, index, now_s)
+            part = _Part(self, asked, ask.place, index, now_s)
             made = step.predict(row, part, now_s, context=query.context, features=features, deadline_s=deadline_s)
             asked.add(ask.place, made)
             if query.note is not None and self._watch is not None and not made.done:
@@ -199,10 +199,10 @@ class Pipeline:
         else:
             asked.run.failed(place, code, message)
 
-    def took(self, asked: "_Asked", place: int, asked_s: float) -> None:
-        """Learn the time of a step once all its rows have ended."""
+    def ended(self, asked: "_Asked", place: int, asked_s: float, reason: str = DeadlineExceeded.code) -> None:
+        """Learn the time of a step once all its rows have ended; what was refused or failed at once tells no time."""
         asked.left[place] -= 1
-        if not asked.left[place]:
+        if not asked.left[place] and reason == DeadlineExceeded.code:
             now_s = self._now_s()
             asked.times.took(place, now_s, now_s - asked_s)
 
@@ -270,29 +270,29 @@ class _Asked:
 class _Part:
     """Takes the answer of a step to one input."""
 
-    __slots__ = ("_asked", "_asked_s", "_index", "_pipeline", "_place", "_step")
+    __slots__ = ("_asked", "_asked_s", "_index", "_pipeline", "_place")
 
-    def __init__(
-        self, pipeline: Pipeline, asked: _Asked, step: StepApplication, place: int, index: int, asked_s: float
-    ) -> None:
-        self._pipeline, self._asked, self._step = pipeline, asked, step
+    def __init__(self, pipeline: Pipeline, asked: _Asked, place: int, index: int, asked_s: float) -> None:
+        self._pipeline, self._asked = pipeline, asked
         self._place, self._index, self._asked_s = place, index, asked_s
 
     def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
+        self._pipeline.ended(self._asked, self._place, self._asked_s)
         self._take(output, confidence, source.text)
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self._pipeline.ended(self._asked, self._place, self._asked_s, reason)
         self._take(output, 0.0, "")
 
     def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
+        self._pipeline.ended(self._asked, self._place, self._asked_s)
         self._take(output, confidence, "")
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
-        self._pipeline.took(self._asked, self._place, self._asked_s)
+        self._pipeline.ended(self._asked, self._place, self._asked_s, reason)
         self._asked.run.failed(self._place, reason, explanation)
         self._pipeline.go_on(self._asked)
 
     def _take(self, output: Output, confidence: float, source: str) -> None:
-        self._pipeline.took(self._asked, self._place, self._asked_s)
         self._asked.run.answered(self._place, self._index, output, confidence, source)
         self._pipeline.go_on(self._asked)
