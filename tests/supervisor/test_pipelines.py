@@ -147,7 +147,7 @@ def test_step_without_an_answer_is_named_or_takes_its_default(server: Server, te
     assert "step first: " in answer["default_explanation"]
     assert server.predict(f"{text}-safe", text)["output"] == [3.0, 3.0]
     # A default of null is an output that is missing.
-    assert server.predict(f"{text}-absent", text)["output"] == [4.0, 0.0]
+    assert server.predict(f"{text}-absent", text)["output"] == [float(len(text)), 0.0]
 
 
 def test_answer_of_another_type_is_told_with_both_steps(server: Server) -> None:
@@ -212,7 +212,7 @@ def test_what_does_not_fit_is_refused_with_its_place(server: Server) -> None:
 def test_label_of_the_end_teaches_each_step(server: Server) -> None:
     links = [{"model": "wrong"}, {"model": "right"}]
     fields = {"slo_ms": SLO_MS, "links": links, "policy": {"name": "epsilon_greedy", "parameters": {"epsilon": 0.2}}}
-    server.call("POST", "/applications", {"name": "choosing", "ramp": None, **fields})
+    server.call("POST", "/applications", {"name": "choosing", "ramp": None, "half_life": None, **fields})
     pipeline(server, "taught", {"choosing": {}, "upper": {"input": "choosing"}})
     for place in range(40):
         query_id = server.predict("taught", f"text {place}")["query_id"]

@@ -53,12 +53,14 @@ class QueryNote(msgspec.Struct, gc=False, eq=False):
         span: the query's span; None if it is not traced.
         selected_s: when a policy had selected its models; 0 if there was nothing to select.
         cache_hits: the number of outputs that were in the cache.
+        parent_id: the id of the span of the pipeline's query, if it is one of a step; 0 if its request asked it.
     """
 
     request: RequestNote
     span: SpanContext | None = None
     selected_s: float = 0.0
     cache_hits: int = 0
+    parent_id: int = 0
 
 
 class EndedQuery(msgspec.Struct, frozen=True, gc=False):

@@ -103,7 +103,7 @@ class Tracer:
         }
         if query.reason:
             attributes["clipper.reason"] = query.reason
-        context, parent_id = note.span, note.request.span.span_id
+        context, parent_id = note.span, note.parent_id or note.request.span.span_id
         name = f"query {query.application}"
         spans = [
             Span(name, context, parent_id, "internal", query.arrival_s, query.ended_s, attributes, (), query.reason)

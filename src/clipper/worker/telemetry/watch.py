@@ -160,7 +160,7 @@ class Watch:
         """Make a note on a query of a pipeline's step. ``note``: of the pipeline's query. None if it is not traced."""
         if note.span is None or self._tracer is None:
             return None
-        return QueryNote(note.request, self._tracer.child(note.span))
+        return QueryNote(note.request, self._tracer.child(note.span), parent_id=note.span.span_id)
 
     def ended(self, query: EndedQuery) -> None:
         """Log and trace a query that is slow, or whose request has a note."""

@@ -4,15 +4,20 @@ import gc
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
 from clipper.settings.application import Selection
 from clipper.settings.pipeline import Step
+from clipper.settings.server import TelemetrySettings
 from clipper.worker.selection.application import Application
 from clipper.worker.selection.pipeline.pipeline import _Asked
-from tests.selection_desk import ROW, SLO_S, Desk, on_query, run
+from clipper.worker.telemetry.spans import Span
+from clipper.worker.telemetry.watch import Watch
+from tests.selection_desk import ROW, SLO_S, Asking, Desk, on_query, run
 
 SINGLE = Selection()
 VECTOR = b"[1.5,2.5]"
@@ -165,5 +170,26 @@ def test_pipeline_is_ready_once_each_step_is(tmp_path: Path) -> None:
         asking, _ = desk.ask(applications["app"])
         assert asking.answer[2] == "unavailable"
         assert not applications["app"].is_ready
+
+    run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
+
+
+def test_a_trace_has_a_span_for_each_step_below_the_querys(tmp_path: Path) -> None:
+    spans: list[Span] = []
+    exporter: Any = SimpleNamespace(add=spans.append)
+    watch = Watch(TelemetrySettings(trace_share=1.0), tmp_path, 0, exporter, Random(1))
+
+    async def scenario(desk: Desk) -> None:
+        desk.surroundings = replace(desk.surroundings, watch=watch)
+        applications = await pipeline(desk, {"a": Step(), "b": Step(input="a")})
+        note = watch.note(0.0, 0.0, "", (), (), lambda: ("POST", "/app/predict", "client"))
+        query = applications["app"].predict(ROW, Asking(), desk.loop.time(), request=note)
+        await desk.serve_until(lambda: query.done)
+        by_name = {span.name: span for span in spans}
+        assert set(by_name) == {"query app", "query a", "query b"}
+        assert note is not None and note.span is not None
+        assert by_name["query app"].parent_id == note.span.span_id
+        assert {by_name[f"query {name}"].parent_id for name in "ab"} == {by_name["query app"].context.span_id}
+        assert note.queries == 1
 
     run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
