@@ -132,7 +132,7 @@ def test_each_element_of_a_list_is_a_row(server: Server) -> None:
     assert server.predict("many", "1000")["output"]["sums"] == [place + 1.0 for place in range(1000)]
 
 
-@pytest.mark.parametrize("text", ["hang", "die"])
+@pytest.mark.parametrize("text", [pytest.param("hang", marks=pytest.mark.long), "die"])
 def test_step_without_an_answer_is_named_or_takes_its_default(server: Server, text: str) -> None:
     weak = f"weak-{text}"
     assert server.deploy(weak, WEAK, input_type="string", sample="fine")["state"] == "ready"
