@@ -53,7 +53,7 @@ def test_an_export_changes_nothing(file: Any, prune: bool) -> None:
     assert (found.steps, found.obstacles, wanted.keys) == ((), (), None)
 
 
-def test_a_pipeline_is_written_with_the_applications_of_its_steps_beside_it() -> None:
+def test_a_pipeline_is_written_with_its_steps_beside_it() -> None:
     actual = with_digests(PIPELINE).server.actual
     document = exported(actual).document["applications"]
     assert set(document) == {"desk", "desk.first", "desk.second", "shared"}
