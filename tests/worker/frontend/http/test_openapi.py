@@ -143,6 +143,13 @@ def test_answers_are_of_the_schema_that_names_their_fields() -> None:
                         assert not jsonschema_rs.is_valid(schema, wrong)
                 several = client.ask(f"/{name}/predict", {"input_batch": [[0, 1], [2, 9], [0, -1]]})
                 jsonschema_rs.validate(schema, several.json)
+            told = get(client, "/v2/models/plain").json["outputs"]
+            assert [each.get("parameters") for each in told] == [
+                {"categories": '["low","high"]'},
+                None,
+                {"content_type": "base64"},
+                None,
+            ]
             assert client.ask("/texts/predict", {"input": [2, 9]}).json["output"]["scores"] == [2.0, "NaN"]
             answers = description["paths"]["/combined/predict"]["post"]["responses"]["200"]
             assert answers["content"]["application/json"]["schema"]["anyOf"][0] == {
