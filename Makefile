@@ -5,7 +5,7 @@ PY := .venv/bin/python
 # Else each process of the tests would compile Clipper again, and pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup check format test test-all test-scale compiled wheel lowest mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
+.PHONY: help setup check format test test-all test-scale compiled wheel release lowest mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test what takes minutes in all; PYTEST=\"tests/worker/frontend -x\" picks tests"
@@ -35,6 +35,7 @@ help:
 	@echo "make flood   send a running server the most feedback that it takes at once, and look at its memory and at others' waits"
 	@echo "make rollout  throw EXAMPLES=5000 times everything at what decides what runs, in any order"
 	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=supervisor/rollout SEED=7"
+	@echo "make release build and check all that a release uploads, in dist/: wheels, source, site, bill of materials, notes"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
 	@echo "make scale   what changes take beside 10 to 1,000 models with 64 workers, and what the supervisor takes; SIZES=\"10 100\", SAVE=1 writes docs/scale.md"
 	@echo "make docs    build the site of docs/ into build/site, and refuse links that lead nowhere"
@@ -100,6 +101,9 @@ compiled: setup
 
 wheel:
 	@sh scripts/wheel.sh
+
+release: setup
+	@sh scripts/release.sh
 
 lowest: setup
 	@sh scripts/lowest.sh

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Builds a wheel with the query path compiled into dist/, for each of Python 3.11, 3.12 and 3.13 that is there; with PYTHON, for
+# Builds a wheel with the query path compiled into the folder $1, dist/ if it is left out, for each of Python 3.11, 3.12 and 3.13 that is there; with PYTHON, for
 # that one. A wheel without compiled modules is what `pip wheel .` builds.
 set -eu
 cd "$(dirname "$0")/.."
+folder=${1:-dist}
 built=
 for name in ${PYTHON:-python3.11 python3.12 python3.13}; do
     version=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
@@ -15,7 +16,7 @@ for name in ${PYTHON:-python3.11 python3.12 python3.13}; do
             hatchling mypy setuptools .
         touch "$build/complete"
     fi
-    HATCH_BUILD_HOOKS_ENABLE=1 "$build/bin/python" -m hatchling build -t wheel -d dist
+    HATCH_BUILD_HOOKS_ENABLE=1 "$build/bin/python" -m hatchling build -t wheel -d "$folder"
     built="$built $version"
 done
 if [ -z "$built" ]; then

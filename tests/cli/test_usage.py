@@ -87,4 +87,4 @@ def test_wrong_usage(bare: Run, line: str, says: str) -> None:
 
 
 def test_version(bare: Run) -> None:
-    assert bare("--version").out == f"clipper 0.1.0 ({form()})\n"
+    assert bare("--version").out.startswith(f"clipper 0.1.0 ({form()}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from clipper import __version__
-from clipper.base.build import form
+from clipper.base.build import commit, form
 from clipper.cli.commands import access, app, cluster, log, model
 from clipper.cli.commands.apply import apply, export
 from clipper.cli.commands.backup import backup, restore
@@ -36,7 +36,7 @@ cli = Commands(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"clipper {__version__} ({form()})")
+        typer.echo(f"clipper {__version__} ({', '.join(filter(None, (form(), commit())))})")
         raise typer.Exit
 
 

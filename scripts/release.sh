@@ -1,0 +1,56 @@
+#!/bin/sh
+# Builds into dist/ everything of a release that a maintainer uploads, and checks it: the source, a pure wheel made from it, a
+# compiled wheel for each of Python 3.11 to 3.13 that is there, the site, a bill of materials (CycloneDX), notes and checksums.
+# Each wheel is installed into an environment of its own, in which it serves a model.
+set -eu
+cd "$(dirname "$0")/.."
+if [ -n "$(git status --porcelain)" ]; then
+    echo "There are changes that are not committed: commit them, since a release is one commit." >&2
+    exit 1
+fi
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+rm -rf dist
+mkdir dist
+
+tool=$(sh scripts/environment.sh release requirements/release.txt)/bin
+
+"$tool/python" -m hatchling build -t sdist -d dist
+mkdir "$work/source"
+tar -xzf dist/*.tar.gz -C "$work/source" --strip-components 1
+(cd "$work/source" && "$tool/python" -m hatchling build -t wheel -d "$OLDPWD/dist")
+sh scripts/wheel.sh "$work/compiled"
+for wheel in "$work"/compiled/*.whl; do
+    # It takes the oldest system on which the compiled code runs from the symbols that the code uses.
+    PATH="$tool:$PATH" auditwheel repair --wheel-dir dist "$wheel"
+done
+
+for wheel in dist/*.whl; do
+    case $wheel in
+    *-none-any.whl) python=.venv/bin/python ;;
+    *-cp311-*) python=python3.11 ;;
+    *-cp312-*) python=python3.12 ;;
+    *) python=python3.13 ;;
+    esac
+    "$python" -m venv "$work/check"
+    "$work/check/bin/python" -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt "$wheel"
+    case $wheel in *-none-any.whl) form="pure Python" ;; *) form=compiled ;; esac
+    "$work/check/bin/clipper" --version | grep -q "^clipper $version ($form)$"
+    sh scripts/serve_once.sh "$work/check/bin"
+    if [ "$form" = "pure Python" ]; then
+        "$tool/cyclonedx-py" environment "$work/check/bin/python" --output-file "dist/clipper-serving-$version.cdx.json"
+        # Where the service that lists weaknesses cannot be reached, it says so of each package.
+        "$tool/pip-audit" --path "$("$work/check/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    fi
+    rm -rf "$work/check"
+    echo "$wheel serves a model"
+done
+
+make --no-print-directory docs
+tar -czf "dist/clipper-serving-$version-docs.tar.gz" -C build site
+awk -v version="$version" '/^## \[/ {if (printing) exit; printing = ($0 ~ "\\[" version "\\]" || $0 ~ /\[Unreleased\]/); next} printing' \
+    CHANGELOG.md >dist/notes.md
+(cd dist && sha256sum -- * >"$work/sums" && mv "$work/sums" SHA256SUMS)
+grep -q "^## \[$version\]" CHANGELOG.md || echo "Before the upload, name the section of CHANGELOG.md: ## [$version] - DATE." >&2
+echo "dist/ is complete: 'git tag -s v$version', then 'twine upload dist/*.whl dist/clipper_serving-$version.tar.gz'"
