@@ -8,12 +8,12 @@ built=
 for name in ${PYTHON:-python3.11 python3.12 python3.13}; do
     version=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
     # What it is compiled with, and what it is compiled against, at the versions of constraints.txt.
-    build=${XDG_CACHE_HOME:-$HOME/.cache}/clipper/wheels/$version-$(cat requirements/constraints.txt pyproject.toml | sha256sum | cut -c1-12)
+    build=${XDG_CACHE_HOME:-$HOME/.cache}/clipper/wheels/$version-$(cat requirements/constraints.txt pyproject.toml scripts/wheel.sh | sha256sum | cut -c1-12)
     if [ ! -f "$build/complete" ]; then
         rm -rf "$build"
         "$name" -m venv "$build"
         "$build/bin/python" -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt \
-            hatchling mypy setuptools .
+            hatchling mypy setuptools ".[grpc,otel,redis]" # with the types of what it imports
         touch "$build/complete"
     fi
     HATCH_BUILD_HOOKS_ENABLE=1 "$build/bin/python" -m hatchling build -t wheel -d "$folder"
