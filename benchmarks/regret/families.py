@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -127,7 +128,12 @@ def families() -> list[Family]:
             "exp3",
             _ours("exp3", ours.Exp3),
             [
-                Candidate("discounted", ours.Exp3, _grid(eta=ETAS, gamma=GAMMAS, half_life=HALF_LIVES[2:])),
+                Candidate("other settings", ours.Exp3, _grid(eta=ETAS, gamma=GAMMAS, half_life=HALF_LIVES[2:])),
+                Candidate(
+                    "discounted",
+                    partial(ours.Exp3, caution=0.0),
+                    _grid(eta=ETAS, gamma=GAMMAS, half_life=HALF_LIVES[2:]),
+                ),
                 Candidate("Exp3.S", textbook.Exp3S, _grid(alpha=ALPHAS, gamma=(0.05, 0.07, 0.1, 0.2))),
             ],
         ),

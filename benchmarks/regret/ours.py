@@ -9,12 +9,16 @@ from benchmarks.regret.simulation import Integers
 from benchmarks.regret.streams import Floats
 from benchmarks.regret.textbook import drawn, first_of_chance
 from clipper.learning.policies.adaptive import HALF_LIVES, RECORD_HALF_LIFE, WIDTHS
+from clipper.learning.policies.exp3 import CAUTION
 
 
 class Exp3:
-    """``exp3``."""
+    """``exp3``; without ``caution`` the textbook's, with forgetting."""
 
-    def __init__(self, games: int, models: int, eta: Floats, gamma: Floats, half_life: Floats) -> None:
+    def __init__(
+        self, games: int, models: int, eta: Floats, gamma: Floats, half_life: Floats, caution: Floats | float = CAUTION
+    ) -> None:
+        self._caution = caution
         self._rows, self._models = np.arange(games), models
         self._eta, self._gamma, self._kept = eta[:, None], gamma[:, None], 2 ** (-1 / half_life)
         self._excess, self._scored, self._lost = np.zeros((games, models)), np.zeros(games), np.zeros(games)
@@ -29,7 +33,7 @@ class Exp3:
     def learn(self, asked: Integers, losses: Floats) -> None:
         usual = self._lost / np.maximum(self._scored, 1e-12)
         self._excess *= self._kept[:, None]
-        self._excess[self._rows, asked] += (losses - usual) / self.probabilities[self._rows, asked]
+        self._excess[self._rows, asked] += (losses - usual) / (self.probabilities[self._rows, asked] + self._caution)
         self._scored = self._scored * self._kept + 1
         self._lost = self._lost * self._kept + losses
 
@@ -62,6 +66,7 @@ class Adaptive:
         step = np.minimum(np.searchsorted(self._bounds, random.random(len(self._rows))), len(self._widths) - 1)
         bounds = self.lower_bounds(self._widths[step])
         least = bounds == bounds.min(axis=1, keepdims=True)
+        least[self._scored.sum(axis=(1, 2)) <= 1e-6, 1:] = False
         return first_of_chance(least, random)
 
     def learn(self, asked: Integers, losses: Floats) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from clipper.learning.mathematics.ledger import Ledger
 from clipper.learning.mathematics.totals import Totals
-from clipper.learning.policies.exp3 import EXCESS_LOSS, Exp3
+from clipper.learning.policies.exp3 import CAUTION, EXCESS_LOSS, Exp3
 from clipper.learning.policies.policy import Choice, JudgedQuery, QueryView
 from tests.learning.policies.bandits import MODELS, bernoulli, failing, learned, play
 
@@ -22,10 +22,10 @@ def test_probabilities_are_exponential_weights_over_a_floor() -> None:
     assert found == pytest.approx([0.9 * weight + 0.05, 0.9 * (1 - weight) + 0.05])
 
 
-def test_a_loss_is_weighed_by_how_unlikely_it_was_to_be_seen() -> None:
+def test_a_loss_is_weighed_by_how_unlikely_it_was_to_be_seen_but_for_caution() -> None:
     totals = learned({"a": (3, 1), "b": (1, 0)})
     increments = Exp3().observe(Choice(("b",), (0.2,)), {"b": 1.0, "shadow": 0.0}, totals, JudgedQuery())
-    assert increments == {("b", EXCESS_LOSS): pytest.approx((1.0 - 0.25) / 0.2)}
+    assert increments == {("b", EXCESS_LOSS): pytest.approx((1.0 - 0.25) / (0.2 + CAUTION))}
 
 
 def test_models_that_another_policy_asked_were_seen_for_certain() -> None:
