@@ -1,6 +1,6 @@
 """``python -m benchmarks.learning.served_load``: policies over models that can be full, through a running server.
 
-Model ``a`` takes 10 ms a row and is right in 98 %, model ``b`` 0.2 ms and 80 %. Queries come by chance and wait for
+Of two models, ``a`` takes 10 ms a row and is right in 98 %, ``b`` 0.2 ms and 80 %. Queries come by chance and wait for
 nobody, and each gets its label half a second after its answer. What is counted is the share of right answers in time,
 over the last two thirds of each round, beside what is possible by the models' capacities and qualities.
 """
@@ -19,11 +19,14 @@ from tempfile import TemporaryDirectory
 from benchmarks.harness import servers
 from benchmarks.harness.load import post
 from benchmarks.harness.termination import end_in_order_at_sigterm
+from benchmarks.learning.load_cells import SETS
 from benchmarks.learning.open_feedback import Clients
-from benchmarks.learning.simulated_load import GOOD, QUICK, Model, possible
+from benchmarks.learning.simulated_load import Model, possible
 
 MODELS = Path(__file__).parents[1] / "models"
 SLO_MS = 100
+# The numbers of an input that decide by chance which models are right about it.
+CHANCES = 3
 # A client that has no answer by then has lost it: longer than any answer takes.
 PATIENCE_S = 5.0
 JUDGED_AFTER_S = 0.5
@@ -63,7 +66,7 @@ class Round:
         return self.counted
 
     async def _ask(self, *, is_counted: bool) -> None:
-        row = [float(self._random.randint(0, 999_999)), *(self._random.random() for _ in range(3))]
+        row = [float(self._random.randint(0, 999_999)), *(self._random.random() for _ in range(CHANCES))]
         try:
             status, body = await self._clients.ask(
                 post(f"/{self._application}/predict", json.dumps({"input": row}).encode())
@@ -91,9 +94,9 @@ class Round:
 
 def deploy(server: servers.ClipperServer, folder: Path, models: tuple[Model, ...]) -> None:
     """Deploy models that err and take as long as those of the simulation."""
-    for place, model in enumerate(models, 1):
+    for number, model in enumerate(models):
         told = folder / f"{model.name}.json"
-        told.write_text(json.dumps({"row_s": model.per_row_s, "quality": model.quality, "place": place}))
+        told.write_text(json.dumps({"row_s": model.per_row_s, "quality": model.quality, "place": 1 + number % CHANCES}))
         server.run("deploy", model.name, "erring:Erring", "--data", str(told), "--no-cache", folder=MODELS)
 
 
@@ -101,6 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning.served_load", description=__doc__)
     policies = ["single", "adaptive", "thompson", "exp3", "exp4", "cascade"]
     parser.add_argument("--policies", nargs="+", default=policies)
+    parser.add_argument("--models", choices=["two", "five"], default="two")
     parser.add_argument("--rates", nargs="+", type=float, default=[90, 200, 400])
     parser.add_argument("--seconds", type=float, default=10.0, help="of one round")
     parser.add_argument("--slower", type=int, default=1, help="all times are so many times as long, for a busy machine")
@@ -108,7 +112,7 @@ def main() -> int:
     arguments = parser.parse_args()
     end_in_order_at_sigterm()
     slower = arguments.slower
-    models = tuple(replace(model, per_row_s=slower * model.per_row_s) for model in (GOOD, QUICK))
+    models = tuple(replace(model, per_row_s=slower * model.per_row_s) for model in SETS[arguments.models])
     with TemporaryDirectory(prefix="clipper-served-load-") as folder:
         server = servers.ClipperServer(Path(folder) / "home")
         server.start()

@@ -13,6 +13,7 @@ from benchmarks.paper import (
     network,
     personalization,
     replicas,
+    right_in_time,
     stragglers,
 )
 
@@ -30,4 +31,5 @@ FIGURES = (
     feedback_cache.FIGURE,
     coupling.FIGURE,
     decoupling.FIGURE,
+    right_in_time.FIGURE,
 )

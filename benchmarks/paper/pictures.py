@@ -236,6 +236,26 @@ def decoupling(numbers: Numbers) -> Picture:
     return picture
 
 
+def right_in_time(numbers: Numbers) -> Picture:
+    rates = numbers["rates_per_s"]
+    picture = Picture(figsize=(10, 3.8), layout="tight")
+    right, defaults = picture.subplots(1, 2)
+    right.plot(rates, numbers["possible"], "0.6", linewidth=5, label="possible")
+    for number, (name, rows) in enumerate(numbers["served"].items()):
+        style = f"C{number}{':' if name.endswith(' alone') else '-o'}"
+        right.plot(rates, [row["right_share"] for row in rows], style, markersize=4, label=name)
+        defaults.plot(rates, [100 * row["default_share"] for row in rows], style, markersize=4, label=name)
+    right.set_ylim(0, 1)
+    right.set_ylabel("right answers in time, share of the queries")
+    defaults.set_ylabel("defaults, %")
+    for axes in (right, defaults):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.set_xlabel("queries a second")
+    right.legend(fontsize=7)
+    return picture
+
+
 PICTURES: Mapping[str, Callable[[Numbers], Picture]] = {
     "latency_profiles": latency_profiles,
     "batching_gain": batching_gain,
@@ -249,4 +269,5 @@ PICTURES: Mapping[str, Callable[[Numbers], Picture]] = {
     "decoupling": decoupling,
     "network": network,
     "coupling": coupling,
+    "right_in_time": right_in_time,
 }
