@@ -343,6 +343,10 @@ class Answering:
         is_answered = query.output is not None
         if is_answered:
             outcomes.answers += 1
+            # Most queries ask one model, which answers.
+            if query.first_model == choice.models[0] and len(choice.models) == 1:
+                outcomes.came(arms.key(choice.models[0]), query.chance)
+                return
         # If the policy learns from all outputs, an output in time counts even if the query got no answer.
         counts_outputs = is_answered or self.terms.selector.policy.feedback == "all"
         chance = query.chance if len(choice.models) == 1 or query.stage > 1 else None
