@@ -22,7 +22,7 @@ def test_probabilities_are_exponential_weights_over_a_floor() -> None:
     assert found == pytest.approx([0.9 * weight + 0.05, 0.9 * (1 - weight) + 0.05])
 
 
-def test_a_loss_is_weighed_by_how_unlikely_it_was_to_be_seen_but_for_caution() -> None:
+def test_a_loss_is_weighed_by_how_unlikely_it_was_to_be_seen() -> None:
     totals = learned({"a": (3, 1), "b": (1, 0)})
     increments = Exp3().observe(Choice(("b",), (0.2,)), {"b": 1.0, "shadow": 0.0}, totals, JudgedQuery())
     assert increments == {("b", EXCESS_LOSS): pytest.approx((1.0 - 0.25) / (0.2 + CAUTION))}
