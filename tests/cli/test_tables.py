@@ -9,8 +9,9 @@ import pytest
 
 from clipper.cli.commands.predict import _input_type, _read
 from clipper.cli.output import shown_type
-from clipper.cli.tables import read_table, record_of_texts
+from clipper.cli.tables import read_table
 from clipper.errors import InvalidArgument
+from clipper.values.inputs.cells import record_of_texts
 from clipper.values.inputs.record_reader import RecordReader
 from clipper.values.records import RecordType, parse_type
 

@@ -1,15 +1,14 @@
-"""Inputs from texts, such as ``age=31``, and from tables: CSV, and Parquet with the extra ``clipper-serving[log]``."""
+"""Inputs from tables in files: CSV, and Parquet with the extra ``clipper-serving[log]``."""
 
 import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from clipper.errors import InvalidArgument
 from clipper.settings.server import MOST_MAX_BODY_BYTES
-from clipper.values.records import Field, RecordType, ValueType
-from clipper.values.types import DType
+from clipper.values.inputs.cells import input_of_texts, list_of
+from clipper.values.records import RecordType, ValueType
 
 TABLES = (".csv", ".parquet")
 # The rows of a Parquet file that are in memory at once.
@@ -40,7 +39,7 @@ def _of_csv(path: Path, input_type: ValueType | None) -> Iterator[Any]:
             if len(line) != len(names):
                 raise InvalidArgument(f"line {lines.line_num} of {path} has {len(line)} values: expected {len(names)}")
             try:
-                yield _input_of({names[index]: line[index] for index in kept}, input_type)
+                yield input_of_texts({names[index]: line[index] for index in kept}, input_type)
             except InvalidArgument as error:
                 raise InvalidArgument(f"line {lines.line_num} of {path}: {error}") from error
 
@@ -55,7 +54,7 @@ def _of_parquet(path: Path, input_type: ValueType | None) -> Iterator[Any]:
         columns = [names[index] for index in _kept(names, input_type, path)]
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
             for row in batch.to_pylist():
-                yield row if isinstance(input_type, RecordType) else _list_of(list(row.values()), input_type)
+                yield row if isinstance(input_type, RecordType) else list_of(list(row.values()), input_type)
 
 
 def _kept(names: Sequence[str], input_type: ValueType | None, path: Path) -> Sequence[int]:
@@ -73,58 +72,3 @@ def _kept(names: Sequence[str], input_type: ValueType | None, path: Path) -> Seq
     if missing:
         raise InvalidArgument(f"{path} has no column {missing[0]!r:.100}: expected those of {str(input_type)[:300]}")
     return [index for index, name in enumerate(names) if name in input_type.names]
-
-
-def _input_of(texts: Mapping[str, str], input_type: ValueType | None) -> Any:
-    if isinstance(input_type, RecordType):
-        return record_of_texts(texts, input_type)
-    return _list_of([_number(text) for text in texts.values()], input_type)
-
-
-def _list_of(values: list[Any], input_type: ValueType | None) -> Any:
-    is_text = not isinstance(input_type, RecordType) and input_type is not None and not input_type.shape
-    return values[0] if is_text and len(values) == 1 else values
-
-
-def _number(text: str) -> Any:
-    """Return a text of JSON, such as a number, as it is in JSON; any other text as it is."""
-    try:
-        return json.loads(text) if text else None
-    except (ValueError, RecursionError):
-        return text
-
-
-def record_of_texts(texts: Mapping[str, str], record: RecordType) -> dict[str, Any]:
-    """Return the record that people mean by these texts. An empty one is a missing value, or that of the default.
-
-    Raises:
-        InvalidArgument: a text is no value of its field.
-    """
-    by_name = {field.name: field for field in record.fields}
-    found = {}
-    for name, text in texts.items():
-        field = by_name.get(name)
-        if field is None:
-            found[name] = _number(text)  # the server says what it thinks of it
-        elif text or field.is_required:
-            found[name] = _value_of(text, field)
-    return found
-
-
-def _value_of(text: str, field: Field) -> Any:
-    dtype = field.type.dtype
-    if dtype in (DType.STRING, DType.BYTES):
-        return text
-    if dtype is DType.BOOL and not field.type.shape and text.lower() in _BOOLEANS:
-        return _BOOLEANS[text.lower()]
-    if field.is_nullable and text.lower() in _MISSING:
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{field.name}={text[:100]} is not valid: expected {field}") from error
-
-
-_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-# As tables write what is missing.
-_MISSING = frozenset({"nan", "na", "null", "none"})

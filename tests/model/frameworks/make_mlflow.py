@@ -106,16 +106,23 @@ every = Schema(
         ColSpec(Object([Property("x", DataType.long)]), "object"),
     ]
 )
-parameters = ParamSchema([ParamSpec("alpha", DataType.double, 0.5), ParamSpec("names", DataType.long, [1, 2], (-1,))])
+parameters = ParamSchema(
+    [
+        ParamSpec("alpha", DataType.double, 0.5),
+        ParamSpec("names", DataType.long, [1, 2], (-1,)),
+        ParamSpec("since", DataType.datetime, "2024-02-29T12:00:00"),
+    ]
+)
 function = save("every", Seen(), ModelSignature(every, params=parameters))
 row = {
     **{"b": True, "i": 1, "l": 2**53 + 1, "f": 0.5, "d": 3, "s": "x", "raw": "AAE=", "at": "2026-11-30T12:00:00"},
     **{"maybe": 7, "note": "n", "list": [1, 2], "object": '{"x": 1}'},
 }
 asked = [row, {**row, "maybe": None, "note": None}, {**row, "alpha": 2.0}, {**row, "l": 5, "names": [3]}]
+asked.append({**row, "since": "2026-01-02"})
 expected = []
 for each in asked:
-    given = {name: value for name, value in each.items() if name in ("alpha", "names")}
+    given = {name: value for name, value in each.items() if name in ("alpha", "names", "since")}
     frame = pandas.DataFrame({name: [value] for name, value in each.items() if name not in given})
     frame = frame.astype({"i": "int32", "f": "float32", "d": "float64", "note": "str"})
     # A column is optional only as a whole: a frame has no whole number that is missing.

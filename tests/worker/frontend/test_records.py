@@ -88,6 +88,20 @@ def test_a_long_record_is_read_in_pieces(client: Client) -> None:
     assert answer["output"] == {"points": [[float(index), 0.5] for index in range(20_000)], "id": 7}
 
 
+def test_of_equal_keys_the_last_counts(client: Client) -> None:
+    """However long the body is, and whatever the values before were."""
+    pairs = b'"age":"old","job":"cook","age":4.5,"job":null,"colour":"green"'
+    assert client.ask("/people/predict", b'{"input":{%b}}' % pairs).json["output"] == BOB_TOLD
+    assert client.ask("/people/predict", b'{"input":7,"input":{%b}}' % pairs).json["output"] == BOB_TOLD
+    assert outputs(client.ask("/people/predict", b'{"input_batch":[{%b}]}' % pairs)) == [BOB_TOLD]
+    columns = b'{"age":[1],"colour":["red"],"age":[4.5],"colour":["green"]}'
+    assert outputs(client.ask("/people/predict", b'{"input_columns":%b}' % columns)) == [BOB_TOLD]
+    assert invoke(client, "people", b'{"instances":[{%b}]}' % pairs).json == {"predictions": [BOB_TOLD]}
+    points = b'"id":7,"points":[[1,2]],"points":[%b[3,4]]' % (b"[0,0]," * 20_000)
+    answer = client.ask("/points/predict", b'{"input":{"id":"x",%b}}' % points).json["output"]
+    assert (answer["id"], len(answer["points"]), answer["points"][-1]) == (7, 20_001, [3.0, 4.0])
+
+
 @pytest.mark.parametrize(
     ("body", "error", "says"),
     [
@@ -277,6 +291,64 @@ def test_what_mlflows_forms_lack_is_told_as_mlflow_does(client: Client, body: An
     response = invoke(client, "people", body)
     assert response.status == 400
     assert says in response.json["message"] and response.json["error_code"]
+
+
+def test_mlflows_params_are_for_all_rows_and_what_the_model_lacks_is_ignored(client: Client) -> None:
+    for form in ({"instances": [ANNA, BOB]}, {"inputs": {"age": [31, 4.5], "colour": ["red", "green"]}}):
+        body = form | {"params": {"visits": 7, "job": "cook", "colour": "green", "unknown": [1]}}
+        found = invoke(client, "people", body).json["predictions"]
+        assert [(each["visits"], each["job"], each["colour"]) for each in found] == [
+            (7, "cook", "red"),
+            (7, "cook", "green"),
+        ]
+    # As MLflow's server does with columns that the signature does not have.
+    split = {"columns": ["extra", *BOB], "data": [["x", *BOB.values()]]}
+    assert invoke(client, "people", {"dataframe_split": split, "params": None}).json == {"predictions": [BOB_TOLD]}
+    for params, says in (({"visits": "many"}, "field 'visits' is"), ([1], "params is no object"), ("", "no object")):
+        refused = invoke(client, "people", {"instances": [BOB], "params": params})
+        assert (refused.status, says in refused.json["message"]) == (400, True), refused.json
+    refused = invoke(client, "people", {"instances": [BOB], "params": {"x": "y" * 20_000}})
+    assert refused.status == 400 and "expected at most 16384" in refused.json["message"]
+
+
+def invoke_csv(client: Client, application: str, text: str | bytes) -> Response:
+    body = text.encode() if isinstance(text, str) else text
+    return client.ask(f"/{application}/invocations", body, Content_Type="text/csv; charset=utf-8")
+
+
+def test_csv_is_answered_as_mlflow_does(client: Client) -> None:
+    rows = '\ufeffcolour,label,age,job,visits,\r\nred,1,31,"a, ""b""\n",2,0\r\n\r\ngreen,1,4.5,,,1\r\n'
+    found = invoke_csv(client, "people", rows).json["predictions"]
+    assert [(each["colour"], each["age"], each["job"], each["visits"]) for each in found] == [
+        ("red", 31.0, 'a, "b"\n', 2),
+        ("green", 4.5, None, 1),
+    ]
+    assert invoke_csv(client, "people", "age,colour\nNaN,red").status == 400
+    many = "age,colour\n" + "1,red\n" * 3000
+    assert len(invoke_csv(client, "people", many).json["predictions"]) == 3000
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "the CSV has no rows"),
+        ("age,colour\n", "the CSV has no rows"),
+        ("age,age\n1,2\n", "line 1 of the CSV: the first line has a name twice"),
+        ("age,colour\n1\n", "line 2 of the CSV: it has 1 values: expected 2"),
+        ("age,colour\n1,red\nold,red\n", "line 3 of the CSV: age=old is not valid"),
+        ("age,colour\n1,blue\n", "line 2 of the CSV: field 'colour' is"),
+        ("age\n1\n", "line 2 of the CSV: input lacks colour"),
+        (b"age,colour\n1,\xff\n", "of the CSV: 'utf-8' codec"),
+        ("age,colour\n" + "," * 70_000, "it has over 65536 bytes: send such rows as JSON"),
+        ('age,colour\n1,"red\n' + "x\n" * 100_000, "field larger than field limit"),
+        ('age,colour\n1,"red\n', "of the CSV: unexpected end of data"),
+        ("age,colour\n" + "1,red\n" * 10_001, "over 10000 rows"),
+    ],
+)
+def test_csv_that_is_wrong_is_refused_with_its_line(client: Client, text: str | bytes, says: str) -> None:
+    response = invoke_csv(client, "people", text)
+    assert response.status == 400
+    assert says in response.json["message"]
 
 
 @pytest.mark.parametrize("piece_bytes", [3, 7, 50])

@@ -11,9 +11,10 @@ import typer
 from clipper.cli.names import ApplicationName
 from clipper.cli.options import ApiKey, QueryUrl, number, parse_json
 from clipper.cli.server import Server
-from clipper.cli.tables import TABLES, read_table, record_of_texts
+from clipper.cli.tables import TABLES, read_table
 from clipper.client import Prediction
 from clipper.errors import ClipperError, InvalidArgument
+from clipper.values.inputs.cells import record_of_texts
 from clipper.values.records import RecordType, ValueType, parse_type
 
 # The most rows of a table that are asked: more are no try, but a job for a program.

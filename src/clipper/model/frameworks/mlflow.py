@@ -169,11 +169,15 @@ def _parameters(schema: Any, input_type: ValueType | None) -> dict[str, Field]:
     taken = set(input_type.names) if isinstance(input_type, RecordType) else set()
     fields = {}
     for spec in schema.params if schema is not None else ():
-        wire = _WIRE.get(_name_of(spec.dtype))
+        kind = _name_of(spec.dtype)
+        is_date = kind.startswith("datetime64")
+        wire = DType.STRING if is_date else _WIRE.get(kind)
         if wire is None or not (wire.is_numeric or spec.shape is None):
             continue  # the function uses its default
         name = f"params.{spec.name}" if spec.name in taken else spec.name
         default = spec.default.tolist() if isinstance(spec.default, np.ndarray) else spec.default
+        if is_date and default is not None:
+            default = str(default).replace(" ", "T")  # the function takes a date as text, too
         of_type = InputType(wire, () if spec.shape is None else (None,))
         text = None if default is None else json.dumps(default, separators=(",", ":"))
         fields[spec.name] = Field(name, of_type, default is None, text)

@@ -151,9 +151,9 @@ class Terms:
             setting = Setting(snapshot.name, selection.policy, models, versions, self.default, names)
             self.decisions = ApplicationDecisions(log, setting, selection.log_decisions)
 
-    def make_reader(self) -> Reader:
-        """Return a reader of inputs."""
-        return reader_of(self.input_type, self.null_is_nan, self.ignores_unknown_fields)
+    def make_reader(self, ignores_unknown: bool = False) -> Reader:
+        """Return a reader of inputs. ``ignores_unknown``: it ignores unknown fields whatever the application says."""
+        return reader_of(self.input_type, self.null_is_nan, ignores_unknown or self.ignores_unknown_fields)
 
     def pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:
         """Return the choice, target and versions for a query that names a version of one of the models. Raises NotFound

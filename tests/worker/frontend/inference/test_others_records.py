@@ -59,4 +59,6 @@ def test_mlflow(address: str) -> None:
     assert [
         each | {"height": each["height"] if index == 0 else None} for index, each in enumerate(found["frame"])
     ] == TOLD
+    assert [each["visits"] for each in found["given"]] == [5, 5]
+    assert found["csv"] == TOLD
     assert "BAD_REQUEST" in found["refused"] or "field 'colour' is" in found["refused"]

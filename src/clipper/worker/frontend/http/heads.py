@@ -59,6 +59,7 @@ class Head:
         content_length: 0 if the head has none.
         expectation: in lower case.
         content_encoding: in lower case; empty if the head has none.
+        is_csv: whether the head says that the body is CSV.
         inference_header_length: for the Open Inference Protocol; None if the head has none.
         origin: the origin of the web page that sends it; empty if the head has none.
         is_cross_site: whether a browser says that a page of another site sends it.
@@ -75,6 +76,7 @@ class Head:
         "expectation",
         "inference_header_length",
         "is_cross_site",
+        "is_csv",
         "is_plain",
         "origin",
         "requested_headers",
@@ -91,7 +93,7 @@ class Head:
         self.expectation = self.content_encoding = b""
         self.origin = self.requested_method = self.requested_headers = b""
         self.inference_header_length: bytes | None = None
-        self.is_cross_site = False
+        self.is_cross_site = self.is_csv = False
         self.is_plain = True
         self.varying: Headers = []
         self._kept: list[tuple[bytes, bytes]] = []
@@ -111,6 +113,9 @@ class Head:
                 self._kept.append((name, value))
             case b"content-encoding":
                 self.content_encoding = value.strip().lower()
+                self._kept.append((name, value))
+            case b"content-type":
+                self.is_csv = value.partition(b";")[0].strip().lower() == b"text/csv"
                 self._kept.append((name, value))
             case b"inference-header-content-length":
                 # If there are several values, none can be trusted: joined by commas they are no number.

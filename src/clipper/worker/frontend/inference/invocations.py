@@ -1,16 +1,26 @@
-"""Answers ``POST /{app}/invocations``: predict calls in the forms of MLflow's scoring server, for its clients."""
+"""Answers ``POST /{app}/invocations``: predict calls in the forms of MLflow's scoring server, for its clients.
 
-from collections.abc import Generator, Sequence
+As there, columns and ``params`` that the model does not have are ignored. The model's ``params`` are fields of its
+record, each with a default.
+"""
+
+import copy
+import csv
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import msgspec
 
-from clipper.errors import ClipperError, MalformedRequest, WrongInput
+from clipper.errors import ClipperError, InvalidArgument, MalformedRequest, WrongInput
+from clipper.values.inputs.cells import input_of_texts
 from clipper.values.inputs.json_marks import outside_strings
 from clipper.values.inputs.json_parts import Extent, find_fields, find_items
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, strip
 from clipper.values.inputs.reader import Reader
 from clipper.values.inputs.record_reader import RecordReader, Rows, check_rows_bytes
 from clipper.values.outputs.output import text_pieces
+from clipper.values.records import ValueType
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http import responses
 from clipper.worker.frontend.http.responses import Parts
@@ -19,7 +29,7 @@ from clipper.worker.frontend.inference.infer import Infer
 from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.requests import AnswerForm, InferRequest, Plan
 from clipper.worker.frontend.long_work import LongWork, Steps
-from clipper.worker.frontend.predict_body import MAX_CLIENT_BATCH, read_input
+from clipper.worker.frontend.predict_body import MAX_CLIENT_BATCH, MAX_FIELD_BYTES, read_input
 from clipper.worker.selection.application import Application
 
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -28,6 +38,9 @@ _EXPECTED = f"expected one of {', '.join(_FORMS)}"
 _NAN = b"NaN"
 # Replacing in this many bytes takes a millisecond or two if they have nothing else.
 _PIECE_BYTES = 32 * 1024
+# To split a line of this size takes a millisecond or two if it has nothing but commas. JSON may have longer rows.
+_MAX_LINE_BYTES = 64 * 1024
+_BOM = b"\xef\xbb\xbf"
 
 
 def error_json(code: str, cause: str) -> bytes:
@@ -43,10 +56,18 @@ class Invocations:
 
     def __init__(self, application: Application, work: LongWork, max_body_bytes: int) -> None:
         self._infer = Infer(application, work, max_body_bytes, PredictionsCodec())
-        self._reader = application.terms.make_reader()
+        self._reader = application.terms.make_reader(ignores_unknown=True)
+        self._input_type = application.terms.input_type
+        self._read: Callable[[Reader, bytes | bytearray], Rows] = read_invocation
         self._takes_features = application.terms.features_size is not None
         self.max_body_bytes = self._infer.max_body_bytes
         self.slo_s = application.terms.slo_s
+
+    def of_csv(self) -> "Invocations":
+        """Return the endpoint for bodies in CSV."""
+        endpoint = copy.copy(self)
+        endpoint._read = partial(read_csv, self._input_type)
+        return endpoint
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.error_json = error_json
@@ -56,7 +77,7 @@ class Invocations:
         try:
             if self._takes_features:
                 raise WrongInput("the application takes features, which MLflow's forms have no place for: use /predict")
-            rows = yield from read_invocation(self._reader, body)
+            rows = yield from self._read(self._reader, body)
             plan = Plan(len(rows), (), AnswerForm())
             if len(rows) == 1:
                 self._infer.ask_one(exchange, rows[0], None, plan, None, arrived_s)
@@ -103,14 +124,105 @@ def read_invocation(reader: Reader, body: bytes | bytearray) -> Rows:
     given = [form for form in _FORMS if form in fields]
     if len(given) != 1:
         raise MalformedRequest(f"body has {' and '.join(given) or 'no inputs'}: {_EXPECTED}")
-    start, stop = strip(text, *fields[given[0]])
-    if given[0] == "dataframe_split":
+    parameters = _parameters(reader, text, fields.get("params"))
+    rows = yield from _rows(reader, text, given[0], fields[given[0]])
+    return (yield from _with_parameters(reader, rows, parameters)) if parameters else rows
+
+
+def _parameters(reader: Reader, text: bytearray, extent: Extent | None) -> dict[int, Any]:
+    """Return the values of the fields that ``params`` of a body gives for all rows, by their places."""
+    if extent is None or not isinstance(reader, RecordReader):
+        return {}
+    start, stop = extent
+    if stop - start > MAX_FIELD_BYTES:
+        raise MalformedRequest(f"params takes {stop - start} bytes: expected at most {MAX_FIELD_BYTES}")
+    try:
+        given = msgspec.json.decode(text[start:stop], type=dict[str, Any] | None) or {}
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise MalformedRequest(f"params is no object: {error}") from error
+    found = {}
+    names = set(reader.record.names)
+    for place, field in enumerate(reader.fields):
+        # A parameter named like a column has a field of another name.
+        own = field.field.name.removeprefix("params.")
+        is_given = own in given and (field.field.name != own or f"params.{own}" not in names)
+        if is_given and not field.field.is_required:
+            found[place] = field.take(given[own])
+    return found
+
+
+def _with_parameters(reader: Reader, rows: list[bytes], parameters: dict[int, Any]) -> Rows:
+    assert isinstance(reader, RecordReader)
+    made: list[bytes] = []
+    size_bytes = 0
+    for row in rows:
+        values = reader.rows.values(row)
+        for place, value in parameters.items():
+            values[place] = value
+        made.append(reader.rows.row(values))
+        check_rows_bytes(size_bytes := size_bytes + len(made[-1]))
+        yield
+    return made
+
+
+def read_csv(input_type: ValueType, reader: Reader, body: bytes | bytearray) -> Rows:
+    """Return the rows of a body in CSV, whose first line has the columns' names, in steps of a few milliseconds.
+
+    Raises MalformedRequest, WrongInput or TooLarge.
+    """
+    lines = csv.reader(_lines(body), strict=True)
+    rows: list[bytes] = []
+    size_bytes = 0
+    try:
+        names = next(lines, [])
+        if len(set(names)) < len(names):
+            raise MalformedRequest("the first line has a name twice: expected the name of each column once")
+        for texts in lines:
+            if texts:
+                if len(texts) != len(names):
+                    raise MalformedRequest(f"it has {len(texts)} values: expected {len(names)}, one for each name")
+                rows.append(_row_of_texts(input_type, reader, dict(zip(names, texts))))
+                check_rows_bytes(size_bytes := size_bytes + len(rows[-1]))
+                if len(rows) > MAX_CLIENT_BATCH:
+                    raise MalformedRequest(f"the body has over {MAX_CLIENT_BATCH} rows: expected at most as many")
+            yield
+    except UnicodeDecodeError as error:
+        raise MalformedRequest(f"line {lines.line_num + 1} of the CSV: {error}") from error
+    except (InvalidArgument, WrongInput) as error:
+        raise WrongInput(f"line {lines.line_num} of the CSV: {error}") from error
+    except (csv.Error, MalformedRequest) as error:
+        raise MalformedRequest(f"line {lines.line_num} of the CSV: {error}") from error
+    if not rows:
+        raise MalformedRequest("the CSV has no rows: expected the names of the columns in its first line, then rows")
+    return rows
+
+
+def _lines(body: bytes | bytearray) -> Iterator[str]:
+    at = len(_BOM) if body.startswith(_BOM) else 0
+    while at < len(body):
+        end = body.find(b"\n", at, at + _MAX_LINE_BYTES) + 1 or min(len(body), at + _MAX_LINE_BYTES + 1)
+        if end - at > _MAX_LINE_BYTES:
+            raise MalformedRequest(f"it has over {_MAX_LINE_BYTES} bytes: send such rows as JSON")
+        yield body[at:end].decode()
+        at = end
+
+
+def _row_of_texts(input_type: ValueType, reader: Reader, texts: dict[str, str]) -> bytes:
+    if isinstance(reader, RecordReader):
+        known = {name: text for name, text in texts.items() if name in reader.record.names}
+        return reader.row_of(input_of_texts(known, reader.record))
+    return reader.read(msgspec.json.encode(input_of_texts(texts, input_type)))
+
+
+def _rows(reader: Reader, text: bytearray, form: str, extent: Extent) -> Rows:
+    start, stop = strip(text, *extent)
+    if form == "dataframe_split":
         return (yield from _split(reader, text, start, stop))
-    if given[0] == "inputs" and text[start : start + 1] == b"{":
+    if form == "inputs" and text[start : start + 1] == b"{":
         return (yield from _records(reader).read_columns(text, start, stop, MAX_CLIENT_BATCH))
     rows: list[bytes] = []
     size_bytes = 0
-    for extent in (yield from _items(text, (start, stop), given[0])):
+    for extent in (yield from _items(text, (start, stop), form)):
         row = yield from read_input(reader, text, *extent)
         check_rows_bytes(size_bytes := size_bytes + len(row))
         rows.append(row)

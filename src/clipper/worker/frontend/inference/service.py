@@ -108,7 +108,8 @@ class Inference:
         self._serving = serving
         self._infer: dict[str, Infer] = {}
         self._predict: dict[str, Predict] = {}
-        self._invocations: dict[str, Invocations] = {}
+        # In JSON, and in CSV.
+        self._invocations: dict[str, tuple[Invocations, Invocations]] = {}
         self._observe: dict[str, tuple[Observe, FeedbackReader]] = {}
         self.follow(serving.applications.values())
 
@@ -122,7 +123,8 @@ class Inference:
             name, terms = application.name, application.terms
             self._infer[name] = Infer(application, work, most_bytes)
             self._predict[name] = Predict(application, work, most_bytes)
-            self._invocations[name] = Invocations(application, work, most_bytes)
+            invocations = Invocations(application, work, most_bytes)
+            self._invocations[name] = invocations, invocations.of_csv()
             reader = FeedbackReader(
                 terms.input_type,
                 terms.features_size,
@@ -155,7 +157,7 @@ class Inference:
             case "predict":
                 endpoint = Call(self._predict[application.name], asked.version, head)
             case "invocations":
-                endpoint = self._invocations[application.name]
+                endpoint = self._invocations[application.name][head.is_csv]
             case "observe":
                 endpoint = ObserveCall(*self._observe[application.name], serving.port.budget, head)
             case _:
