@@ -143,7 +143,7 @@ def _kinds_of_steps(steps: Sequence[Any], names: Sequence[str]) -> dict[str, Fie
 def _kinds_of_parts(transformers: Sequence[tuple[Any, ...]], names: Sequence[str]) -> dict[str, Field | None]:
     parts: list[dict[str, Field | None]] = []
     for _, transformer, columns in transformers:
-        chosen = _chosen(columns, names)
+        chosen = chosen_names(columns, names)
         if isinstance(transformer, str):
             if transformer == "passthrough":
                 parts.append({name: number(name) for name in chosen})
@@ -152,7 +152,7 @@ def _kinds_of_parts(transformers: Sequence[tuple[Any, ...]], names: Sequence[str
     return _merged(parts)
 
 
-def _chosen(columns: Any, names: Sequence[str]) -> list[str]:
+def chosen_names(columns: Any, names: Sequence[str]) -> list[str]:
     """Return the names of the columns that a ColumnTransformer's entry chooses by names, places, a slice or a mask."""
     if isinstance(columns, str):
         return [columns]

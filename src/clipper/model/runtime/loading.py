@@ -21,6 +21,7 @@ from clipper.model.frameworks import scikit_learn
 from clipper.model.frameworks.estimator_columns import find_record, names_of
 from clipper.model.frameworks.framework import LABEL, LABELS, FrameworkModel, FrameworkSource, chosen_answer
 from clipper.model.frameworks.hidden_markov import sequence_model
+from clipper.model.frameworks.quick_columns import agrees, quick_pipeline
 from clipper.model.frameworks.quick_predict import quick_predict_of
 from clipper.model.frameworks.table import as_columns, declared_record, matrix
 from clipper.model.model import Inputs, LoadedModel
@@ -335,10 +336,30 @@ def _estimator(
         lambda of_type, columns: _with_frames(ask, of_type)(columns),
     )
     if takes_frames:
-        return _with_frames(predict_batch, record), record
+        return _quick_or(_with_frames(predict_batch, record), model, record, source), record
     # The quick function leaves out scikit-learn's checks, and only these look at the names.
     read = matrix(record, np.float64)
     return lambda inputs: predict_batch(read(inputs)), record
+
+
+def _quick_or(
+    by_frames: Callable[[Any], object], model: Any, record: RecordType, source: ModelSource
+) -> Callable[[Any], object]:
+    """Return a function that answers as ``by_frames`` without a DataFrame if that can be; else ``by_frames``."""
+    pipeline = quick_pipeline(model, record)
+    if pipeline is None:
+        return by_frames
+    quick, _ = _served(pipeline, source)
+    if not agrees(quick, by_frames, pipeline, record):
+        return by_frames
+
+    def predict(inputs: Any) -> object:
+        try:
+            return quick(inputs)
+        except Exception:  # noqa: BLE001  scikit-learn's own way has the error, or the answer
+            return by_frames(inputs)
+
+    return predict
 
 
 def _with_frames(predict_batch: Callable[[Any], object], record: RecordType) -> Callable[[Inputs], object]:
