@@ -21,7 +21,7 @@ help:
 	@echo "make workers  what one and two query workers answer on one and two cores; WORKERS=\"--cores 4 --workers 1 2 4\" measures others"
 	@echo "make contexts  queries and feedback in ten million contexts, in SQLite and in Redis; CONTEXTS=\"--contexts 100000 --stores redis\""
 	@echo "make feedback  more feedback than can be learned, from clients that do not wait; FEEDBACK=\"--stores redis --at-once 0 --rates 2000\""
-	@echo "make peers   measure other servers of models, each beside Clipper; PEERS=\"mosec ray\" TASKS=svm ROUNDS=8 picks some"
+	@echo "make peers   measure other servers of models, each beside Clipper; PEERS=\"mosec ray\" TASKS=\"svm table\" ROUNDS=8 picks some"
 	@echo "make peers-rpc  what gRPC and REST cost Clipper, PyTriton and MLServer; TASK=sum ROUNDS=6 SAVE=1"
 	@echo "make conformance  send the same calls to MLServer and Triton as to Clipper, and compare the answers; SAVE=1 puts them into docs/open-inference.md"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"

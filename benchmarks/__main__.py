@@ -27,6 +27,7 @@ from benchmarks.rows import (
     grpc_query,
     languages,
     open_loop,
+    record_query,
     recovery,
     replicas,
     selection,
@@ -46,6 +47,7 @@ PARTS = (
     encryption,
     grpc_query,
     binary_query,
+    record_query,
     client_query,
     compiled,
 )

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Row = Sequence[float]
+# A list of numbers, or a record by its fields.
+Row = Sequence[float] | Mapping[str, float | str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +35,45 @@ _JSON = {"Content-Type": "application/json"}
 _BYTES = {"Content-Type": "application/octet-stream"}
 
 
-def _numbers(row: Row) -> str:
+def _json(row: Row) -> str:
+    if isinstance(row, Mapping):
+        return json.dumps(row, separators=(",", ":"))
     return "[" + ",".join(f"{number:.4f}" for number in row) + "]"
 
 
 def _of_input(headers: Mapping[str, str]) -> Callable[[Row], tuple[Mapping[str, str], bytes]]:
-    return lambda row: (headers, f'{{"input":{_numbers(row)}}}'.encode())
+    return lambda row: (headers, f'{{"input":{_json(row)}}}'.encode())
 
 
 def _of_rows(row: Row) -> tuple[Mapping[str, str], bytes]:
-    return _JSON, f'{{"rows":[{_numbers(row)}]}}'.encode()
+    return _JSON, f'{{"rows":[{_json(row)}]}}'.encode()
 
 
 def _v2(row: Row) -> tuple[Mapping[str, str], bytes]:
-    tensor = f'{{"name":"input","shape":[1,{len(row)}],"datatype":"FP64","data":{_numbers(row)}}}'
+    if isinstance(row, Mapping):
+        request = {"parameters": {"content_type": "pd"}, "inputs": [_column(*field) for field in row.items()]}
+        return _JSON, json.dumps(request, separators=(",", ":")).encode()
+    tensor = f'{{"name":"input","shape":[1,{len(row)}],"datatype":"FP64","data":{_json(row)}}}'
     return _JSON, f'{{"inputs":[{tensor}]}}'.encode()
+
+
+def _column(name: str, value: float | str | None) -> dict[str, object]:
+    """One value of a table, as MLServer's codec for DataFrames writes it."""
+    if isinstance(value, str):
+        return {
+            "name": name,
+            "shape": [1, 1],
+            "datatype": "BYTES",
+            "data": [value],
+            "parameters": {"content_type": "str"},
+        }
+    return {"name": name, "shape": [1, 1], "datatype": "FP64", "data": [value]}
+
+
+def _split(row: Row) -> tuple[Mapping[str, str], bytes]:
+    assert isinstance(row, Mapping)
+    split = {"columns": list(row), "data": [list(row.values())]}
+    return _JSON, json.dumps({"dataframe_split": split}, separators=(",", ":")).encode()
 
 
 def _v2_binary(row: Row) -> tuple[Mapping[str, str], bytes]:
@@ -67,6 +92,8 @@ INPUT = Form(_of_input(_JSON), lambda answer: float(answer["label"]))
 BYTES = Form(_of_input(_BYTES), lambda answer: float(answer["label"]))
 # Of Clipper and the yardstick.
 OUTPUT = Form(_of_input(_JSON), lambda answer: float(answer["output"]))
+# Of MLflow, which takes tables alone.
+SPLIT = Form(_split, lambda answer: float(answer["predictions"][0]))
 ROWS = Form(_of_rows, lambda answer: float(answer[0]))
 V2 = Form(_v2, _first)
 V2_BINARY = Form(_v2_binary, _first)

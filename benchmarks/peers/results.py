@@ -1,4 +1,4 @@
-"""What a run has measured, as a file, as a table and as a picture."""
+"""What a run has measured, as a table for each task."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,11 @@ from pathlib import Path
 from statistics import median
 
 import msgspec
-from matplotlib.figure import Figure
 
 from benchmarks.peers.rounds import Open, Round, middle
 
-# The table stands between these lines of the page.
-BEGIN, END = "<!-- the table of the last run -->", "<!-- its end -->"
+# The table of a task stands between these lines of the page.
+BEGIN, END = "<!-- the last run of {} -->", "<!-- its end -->"
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -55,19 +54,19 @@ def version_of(python: Path, package: str) -> str:
 
 
 def save(results: Results, folder: Path) -> None:
-    """Put the table into the page, and draw the picture."""
+    """Put the tables into the page, each in the place of the one before; those of other tasks stay."""
     page = folder / "README.md"
-    before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}")
-    draw(results, folder / "peers.svg")
+    text = page.read_text()
+    for task, table in tables(results).items():
+        before, begin, rest = text.partition(BEGIN.format(task))
+        text = f"{before}{begin}\n{table}\n{END}{rest.partition(END)[2]}"
+    page.write_text(text)
 
 
-def tables(results: Results) -> str:
-    parts = [f"{results.rounds} rounds of {results.seconds} s; {machine_of(results.machine)}."]
-    for task, sides in results.tasks.items():
-        parts.append(f"### {task}\n\n{_table(sides)}")
-    return "\n\n".join(parts) + "\n"
+def tables(results: Results) -> dict[str, str]:
+    """The table of each task."""
+    about = f"{results.rounds} rounds of {results.seconds} s; {machine_of(results.machine)}."
+    return {task: f"### {task}\n\n{about}\n\n{_table(sides)}\n" for task, sides in results.tasks.items()}
 
 
 def machine_of(machine: Mapping[str, object]) -> str:
@@ -106,25 +105,3 @@ def _cell(peer: Sequence[Round], clipper: Sequence[Round]) -> str:
 
 def _ms(latency_ms: float | None) -> str:
     return "not answered" if latency_ms is None else f"{latency_ms:.1f}"
-
-
-def draw(results: Results, path: Path) -> None:
-    """Clipper's requests/s over each peer's, by connections; a panel for each task."""
-    picture = Figure(figsize=(5 * len(results.tasks), 4), layout="tight")
-    for axes, (task, sides) in zip(picture.subplots(1, len(results.tasks), squeeze=False)[0], results.tasks.items()):
-        pairs = {name: side.pair for name, side in sides.items() if side.pair is not None}
-        for place, pair in enumerate(pairs.values()):
-            for number, (connections, rounds) in enumerate(pair.peer.items()):
-                ratios = [ours.per_s / theirs.per_s for ours, theirs in zip(pair.clipper[connections], rounds)]
-                label = f"{connections} connections" if place == 0 else None
-                axes.plot([median(ratios)], [place], f"C{number}o", label=label)
-                axes.plot([min(ratios), max(ratios)], [place, place], f"C{number}-", linewidth=1)
-        axes.set_yticks(range(len(pairs)), pairs)
-        axes.invert_yaxis()
-        axes.set_xscale("log")
-        axes.axvline(1, color="grey", linewidth=0.5)
-        axes.set_title(task, fontsize=10)
-        axes.set_xlabel("Clipper's requests/s over the peer's")
-        if pairs:
-            axes.legend(fontsize=7)
-    picture.savefig(path, metadata={"Date": None})

@@ -18,9 +18,10 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.harness.servers import free_port, listens
+from benchmarks.peers.forms import Row
 from benchmarks.peers.processes import is_running, processes_of
 from benchmarks.peers.table import APPS, Peer
-from benchmarks.peers.tasks import Task
+from benchmarks.peers.tasks import TABLES, Task
 from scripts.real_models import environment, made
 
 # Ray takes ten seconds on a quiet machine.
@@ -86,7 +87,7 @@ def running(name: str, peer: Peer, task: Task) -> Iterator[Running]:
     mark = f"PEER_RUN={uuid.uuid4().hex}"
     process = None
     try:
-        python, data = _made(peer)
+        python, data = _made(peer, task)
         variables = _variables(peer, task, python, data, scratch)
         if peer.prepare is not None:
             peer.prepare(variables)
@@ -119,12 +120,16 @@ def running(name: str, peer: Peer, task: Task) -> Iterator[Running]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _made(peer: Peer) -> tuple[Path, Path]:
+def _made(peer: Peer, task: Task) -> tuple[Path, Path]:
     """The interpreter of a peer's environment, and the folder with its model and what it is asked."""
-    if peer.environment is None:
-        return Path(sys.executable), Path(_own_data().name)
-    name = f"peers/{peer.environment}"
-    return environment(name), made(APPS / "model.py", name)
+    script = APPS / task.rows_by
+    if peer.environment is not None:
+        name = f"peers/{peer.environment}"
+        return environment(name), made(script, name)
+    if task.name in TABLES:
+        # Clipper's own environment lacks LightGBM: Clipper finds out from the file what the model needs.
+        return Path(sys.executable), made(script, "tables")
+    return Path(sys.executable), Path(_own_data().name)
 
 
 @cache
@@ -146,7 +151,8 @@ def _variables(peer: Peer, task: Task, python: Path, data: Path, scratch: Path) 
         **peer.settings_of(task.name),
         "TASK": task.name,
         "SLO_MS": str(task.slo_ms),
-        "MODEL": str(data / "model.joblib"),
+        "DATA": str(data),
+        "MODEL": str(data / f"{task.name}.joblib"),
         "ROWS": str(data / "rows.json"),
         "PORT": str(free_port()),
         "SECOND_PORT": str(second),
@@ -159,9 +165,7 @@ def _variables(peer: Peer, task: Task, python: Path, data: Path, scratch: Path) 
     }
 
 
-def _wait_for_first(
-    name: str, peer: Peer, port: int, row: list[float], process: "subprocess.Popen[bytes]", log: Path
-) -> None:
+def _wait_for_first(name: str, peer: Peer, port: int, row: Row, process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Ask until an answer comes; the load does not begin with a server that still loads its model."""
     give_up_s = time.monotonic() + START_WITHIN_S
     last: object = "it listened to nobody"
@@ -177,7 +181,7 @@ def _wait_for_first(
     raise PeerFailed(f"{name} did not start: {last!r}\n{tail}")
 
 
-def ask(peer: Peer, port: int, row: list[float]) -> float:
+def ask(peer: Peer, port: int, row: Row) -> float:
     """Ask one row; return the model's answer.
 
     Raises:
@@ -198,7 +202,7 @@ def ask(peer: Peer, port: int, row: list[float]) -> float:
     raise ValueError(f"{ASKED_AT_MOST} answers were defaults: {text[:300]!r}")
 
 
-def check(name: str, peer: Peer, port: int, rows: list[list[float]], answers: list[float]) -> None:
+def check(name: str, peer: Peer, port: int, rows: list[Row], answers: list[float]) -> None:
     """Ask the first rows, several at once: each gets its own answer.
 
     Raises:
@@ -214,7 +218,7 @@ def check(name: str, peer: Peer, port: int, rows: list[list[float]], answers: li
         raise PeerFailed(f"{name}: {len(wrong)} of {CHECKED} answers are wrong, e.g. {wrong[0][0]}, not {wrong[0][1]}")
 
 
-def _requests(peer: Peer, rows: list[list[float]], path: Path) -> Path:
+def _requests(peer: Peer, rows: list[Row], path: Path) -> Path:
     whole = [peer.form.request(peer.path, row) for row in rows]
     path.write_bytes(b"".join(b"%d\n%b" % (len(each), each) for each in whole))
     return path

@@ -2,6 +2,7 @@
 
 The settings of ``svm`` were searched (README.md beside this): batch sizes, waits, processes, event loops, parsers.
 ``sum`` takes the same. Those of ``slept`` were chosen for a model whose time is a batch's: large batches, longer waits.
+For tables, MLServer answered six times as many with its batches as without.
 """
 
 import json
@@ -10,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.peers.forms import BYTES, INPUT, OUTPUT, ROWS, V2, V2_BINARY, Form
+from benchmarks.peers.forms import BYTES, INPUT, OUTPUT, ROWS, SPLIT, V2, V2_BINARY, Form
+from benchmarks.peers.tasks import LISTS, TABLES
 
 APPS = Path(__file__).parent / "apps"
 
@@ -25,9 +27,10 @@ class Peer:
         command: ``{python}`` and ``{bin}`` stand for the environment's, ``{folder}`` for that of ``apps``, any other
             name for a variable of the process.
         settings: variables, which ``apps`` read.
-        slept: settings of that task, where they differ.
+        slept, tables: settings of that task, and of the tasks on tables, where they differ.
         prepare: writes files into ``SCRATCH`` before the start.
         warm_up_s: how long it is loaded before the first round.
+        tasks: the tasks that it is measured on.
     """
 
     environment: str | None
@@ -37,11 +40,14 @@ class Peer:
     path: str
     settings: Mapping[str, str] = field(default_factory=dict)
     slept: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Mapping[str, str]], None] | None = None
     warm_up_s: float = 3.0
+    tasks: tuple[str, ...] = LISTS
 
     def settings_of(self, task: str) -> dict[str, str]:
-        return {**self.settings, **(self.slept if task == "slept" else {})}
+        own = {"slept": self.slept, **dict.fromkeys(TABLES, self.tables)}
+        return {**self.settings, **own.get(task, {})}
 
 
 def _mlserver_files(variables: Mapping[str, str]) -> None:
@@ -56,13 +62,13 @@ def _mlserver_files(variables: Mapping[str, str]) -> None:
         "gzip_enabled": False,
         "parallel_workers": int(variables["WORKERS"]),
     }
-    is_svm = variables["TASK"] == "svm"
+    is_file = Path(variables["MODEL"]).exists()
     model: dict[str, object] = {
         "name": "m",
-        "implementation": "mlserver_sklearn.SKLearnModel" if is_svm else "mlserver_runtime.Runtime",
+        "implementation": "mlserver_sklearn.SKLearnModel" if is_file else "mlserver_runtime.Runtime",
         "max_batch_size": int(variables["MAX_BATCH"]),
         "max_batch_time": int(variables["WAIT_MS"]) / 1000,
-        "parameters": {"version": "1", **({"uri": variables["MODEL"]} if is_svm else {})},
+        "parameters": {"version": "1", **({"uri": variables["MODEL"]} if is_file else {})},
     }
     (scratch / "settings.json").write_text(json.dumps(settings))
     (scratch / "model-settings.json").write_text(json.dumps(model))
@@ -114,6 +120,7 @@ _GUNICORN = (
     "{bin}/gunicorn flask_app:app -b 127.0.0.1:{PORT} -w {WORKERS} --reuse-port -k gthread --threads {THREADS} "
     "--keep-alive 30"
 )
+_MLFLOW = "{bin}/mlflow models serve -m {DATA}/{TASK}.mlflow --env-manager local -h 127.0.0.1 -p {PORT} -w {WORKERS}"
 _BENTOML = "{bin}/bentoml serve bentoml_app:Service --host 127.0.0.1 --port {PORT}"
 # It keeps its process id in the folder for temporary files, and would refuse to run beside another's.
 _TORCHSERVE = "env TMPDIR={SCRATCH} {bin}/torchserve --foreground --ts-config {SCRATCH}/config.properties --ncs"
@@ -125,7 +132,7 @@ _TRITON_SLEPT = {"MAX_BATCH": "128", "WAIT_MS": "5"}
 _RAY = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
 
 PEERS = {
-    "clipper": Peer(None, "clipper-serving", _app("clipper"), OUTPUT, "/m/predict"),
+    "clipper": Peer(None, "clipper-serving", _app("clipper"), OUTPUT, "/m/predict", tasks=LISTS + TABLES),
     "clipper-1-worker": Peer(None, "clipper-serving", _app("clipper"), OUTPUT, "/m/predict", {"WORKERS": "1"}),
     "clipper-2-workers": Peer(None, "clipper-serving", _app("clipper"), OUTPUT, "/m/predict", {"WORKERS": "2"}),
     "clipper-binary": Peer(None, "clipper-serving", _app("clipper"), V2_BINARY, "/v2/models/m/infer"),
@@ -150,6 +157,7 @@ PEERS = {
         ROWS,
         "/predict",
         {"MAX_BATCH": "128", "WAIT_MS": "60000", "WORKERS": "2", "OTEL_SDK_DISABLED": "true"},
+        tasks=LISTS + TABLES,
     ),
     "litserve": Peer(
         "litserve",
@@ -168,7 +176,23 @@ PEERS = {
         "/v2/models/m/infer",
         {"MAX_BATCH": "0", "WAIT_MS": "0", "WORKERS": "0"},
         {"MAX_BATCH": "128", "WAIT_MS": "5"},
+        tables={"MAX_BATCH": "32", "WAIT_MS": "5"},
         prepare=_mlserver_files,
+        tasks=LISTS + TABLES,
+    ),
+    "mlflow": Peer(
+        "mlflow",
+        "mlflow",
+        _MLFLOW,
+        SPLIT,
+        "/invocations",
+        {
+            "WORKERS": "2",
+            "UVICORN_ACCESS_LOG": "false",
+            "UVICORN_LOG_LEVEL": "warning",
+            "MLFLOW_TRACKING_URI": "./none",
+        },
+        tasks=TABLES,
     ),
     "pytriton": Peer("pytriton", "nvidia-pytriton", _app("pytriton"), V2, "/v2/models/m/infer", _TRITON, _TRITON_SLEPT),
     "pytriton-binary": Peer(
@@ -195,7 +219,14 @@ PEERS = {
         {"READS": "pydantic", "THREADS": "1"},
     ),
     "fastapi-pydantic": Peer(
-        "fastapi", "fastapi", _UVICORN, INPUT, "/predict", {"READS": "pydantic", "WORKERS": "2"}, {"THREADS": "1"}
+        "fastapi",
+        "fastapi",
+        _UVICORN,
+        INPUT,
+        "/predict",
+        {"READS": "pydantic", "WORKERS": "2"},
+        {"THREADS": "1"},
+        tasks=LISTS + TABLES,
     ),
     "flask": Peer(
         "flask",

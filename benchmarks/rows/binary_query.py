@@ -5,7 +5,7 @@ The rows of a form take turns, and ask without the cache, so that a few requests
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -39,9 +39,13 @@ def in_json(application: str, value: object) -> bytes:
 def in_bytes(application: str, datatype: str, row: bytes, size: int) -> bytes:
     parameters = {"binary_data_size": len(row)}
     tensor = {"name": "input", "shape": [1, size], "datatype": datatype, "parameters": parameters}
-    head = json.dumps({"inputs": [tensor]}).encode()
+    return binary_request(application, [tensor], row)
+
+
+def binary_request(application: str, tensors: Sequence[object], data: bytes) -> bytes:
+    head = json.dumps({"inputs": tensors}, separators=(",", ":")).encode()
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    return request(f"/v2/models/{application}/infer", headers, head + row)
+    return request(f"/v2/models/{application}/infer", headers, head + data)
 
 
 def numbers() -> dict[str, list[bytes]]:
@@ -79,8 +83,8 @@ def over_binary(
             )
             server.run("app", "create", application, "--model", application, "--slo-ms", str(SLO_MS), "--default", "-1")
             for file in files.values():
-                _ask(server, file, WARM_UP_S)
-            rounds = [{form: _ask(server, file, TURN_S) for form, file in files.items()} for _ in range(TURNS)]
+                ask(server, file, WARM_UP_S)
+            rounds = [{form: ask(server, file, TURN_S) for form, file in files.items()} for _ in range(TURNS)]
         taken_us = {form: [each[form][0] for each in rounds] for form in files}
         per_s = {form: median(each[form][1] for each in rounds) for form in files}
         ratios = {form: median_ratio(taken_us[form], taken_us[BINARY]) for form in least}
@@ -93,11 +97,13 @@ def over_binary(
     return measure
 
 
-def _ask(server: servers.ClipperServer, requests: Path, seconds: int) -> tuple[float, float]:
+def ask(
+    server: servers.ClipperServer, requests: Path, seconds: int, connections: int = CONNECTIONS
+) -> tuple[float, float]:
     """The worker's processor time for an answer of the model in µs, and such answers a second."""
     worker = server.process_ids()[1]
     before_ns = servers.processor_ns(worker)
-    load = wrk.run(server.query_url, REQUESTS, connections=CONNECTIONS, seconds=seconds, bodies=requests)
+    load = wrk.run(server.query_url, REQUESTS, connections=connections, seconds=seconds, bodies=requests)
     answered = load.requests - load.defaults - load.failed
     return (servers.processor_ns(worker) - before_ns) / answered / 1e3, answered / load.requests * load.requests_per_s
 

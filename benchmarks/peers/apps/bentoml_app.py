@@ -9,6 +9,11 @@ import bentoml
 import model
 import numpy as np
 
+if model.IS_TABLE:
+    import table_model
+
+Row = dict[str, float | str | None] if model.IS_TABLE else list[float]
+
 
 @bentoml.service(
     workers=int(os.environ["WORKERS"]),
@@ -26,5 +31,5 @@ class Service:
         max_latency_ms=int(os.environ["WAIT_MS"]),
         route="/predict",
     )
-    def predict(self, rows: list[list[float]]) -> list[float]:
-        return self.model.predict(np.array(rows)).tolist()
+    def predict(self, rows: list[Row]) -> list[float]:
+        return self.model.predict(table_model.frame(rows) if model.IS_TABLE else np.array(rows)).tolist()

@@ -32,12 +32,9 @@ def main():
             if process.poll() is not None:
                 sys.exit("clipper start has ended")
             time.sleep(0.1)
-        width = {"svm": 784}.get(os.environ["TASK"], 4)
-        what = {
-            "svm": [os.environ["MODEL"]],
-            "sum": ["clipper_models:total", "--input-type", f"float64[{width}]"],
-            "slept": ["clipper_models:slept", "--input-type", f"float64[{width}]"],
-        }[os.environ["TASK"]]
+        functions = {"sum": "clipper_models:total", "slept": "clipper_models:slept"}
+        function = functions.get(os.environ["TASK"])
+        what = [os.environ["MODEL"]] if function is None else [function, "--input-type", "float64[4]"]
         cache = [] if "CACHE" in os.environ else ["--no-cache"]
         run("deploy", "m", *what, *cache)
         run("app", "create", "m", "--model", "m", "--slo-ms", os.environ["SLO_MS"], "--default", "-1")

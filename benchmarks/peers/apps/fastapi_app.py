@@ -9,18 +9,27 @@ import os
 import fast_json
 import model
 from fastapi import FastAPI, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 app = FastAPI()
 predictor = model.load()
 
+if model.IS_TABLE:
+    import table_model
+
+    fields = dict.fromkeys(table_model.NUMBERS, float | None) | dict.fromkeys(table_model.TEXTS, str)
+    Row = create_model("Row", **fields)
+else:
+    Row = list[float]
+
 
 class Query(BaseModel):
-    input: list[float]
+    input: Row
 
 
 def label(row):
-    return {"label": predictor.predict([row])[0].item()}
+    rows = table_model.frame([row.__dict__]) if isinstance(row, BaseModel) else [row]
+    return {"label": predictor.predict(rows)[0].item()}
 
 
 if os.environ["READS"] == "simd":

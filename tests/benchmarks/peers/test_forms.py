@@ -5,9 +5,10 @@ import struct
 
 import pytest
 
-from benchmarks.peers.forms import BYTES, INPUT, OUTPUT, ROWS, V2, V2_BINARY, Form
+from benchmarks.peers.forms import BYTES, INPUT, OUTPUT, ROWS, SPLIT, V2, V2_BINARY, Form, Row
 
 ROW = [0.25, 1.0]
+RECORD: Row = {"age": 0.25, "fare": None, "sex": "male"}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,43 @@ ROW = [0.25, 1.0]
 )
 def test_a_row_and_its_answer(form: Form, body: object, answer: object) -> None:
     _, written = form.write(ROW)
+    assert json.loads(written) == body
+    assert form.read(answer) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("form", "body", "answer"),
+    [
+        (INPUT, {"input": RECORD}, {"label": 3}),
+        (OUTPUT, {"input": RECORD}, {"output": 3}),
+        (ROWS, {"rows": [RECORD]}, [3]),
+        (
+            SPLIT,
+            {"dataframe_split": {"columns": ["age", "fare", "sex"], "data": [[0.25, None, "male"]]}},
+            {"predictions": [3]},
+        ),
+        (
+            V2,
+            {
+                "parameters": {"content_type": "pd"},
+                "inputs": [
+                    {"name": "age", "shape": [1, 1], "datatype": "FP64", "data": [0.25]},
+                    {"name": "fare", "shape": [1, 1], "datatype": "FP64", "data": [None]},
+                    {
+                        "name": "sex",
+                        "shape": [1, 1],
+                        "datatype": "BYTES",
+                        "data": ["male"],
+                        "parameters": {"content_type": "str"},
+                    },
+                ],
+            },
+            {"outputs": [{"data": [3]}]},
+        ),
+    ],
+)
+def test_a_record_and_its_answer(form: Form, body: object, answer: object) -> None:
+    _, written = form.write(RECORD)
     assert json.loads(written) == body
     assert form.read(answer) == 3.0
 

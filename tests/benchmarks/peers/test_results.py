@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import peers
 from benchmarks.peers.results import BEGIN, END, Pair, Results, Side, save, tables
 from benchmarks.peers.rounds import Open, Round
+from benchmarks.peers.tasks import TASKS
 
 MACHINE: dict[str, object] = {"cores": 2, "processor": "a processor", "python": "3.11", "wrk": "wrk 4"}
 
@@ -18,7 +20,7 @@ def results() -> Results:
 
 
 def test_the_table() -> None:
-    text = tables(results())
+    text = tables(results())["svm"]
     assert "2 rounds of 3 s; 2 cores of a processor" in text
     assert (
         "| other 1.2 | 1,100, 3.0, 100; **2.50 (2.00-3.00)**, 0.50 | 500/s: 99.9%, not answered | 3.2 | 46 | 1 |"
@@ -28,12 +30,18 @@ def test_the_table() -> None:
 
 
 @pytest.mark.parametrize("old", ["", "\n| an older table |\n"])
-def test_the_page_and_the_picture(tmp_path: Path, old: str) -> None:
-    (tmp_path / "README.md").write_text(f"# Peers\n\n{BEGIN}{old}{END}\n\nWhat is fair.\n")
+def test_the_page_keeps_what_other_tasks_had(tmp_path: Path, old: str) -> None:
+    other = f"{BEGIN.format('table')}\n| of other models |\n{END}"
+    (tmp_path / "README.md").write_text(f"# Peers\n\n{BEGIN.format('svm')}{old}{END}\n\n{other}\n\nWhat is fair.\n")
     save(results(), tmp_path)
     page = (tmp_path / "README.md").read_text()
     assert page.startswith("# Peers\n")
     assert page.endswith(f"{END}\n\nWhat is fair.\n")
     assert "| other 1.2 |" in page
     assert "older" not in page
-    assert (tmp_path / "peers.svg").read_text().startswith("<?xml")
+    assert other in page
+
+
+def test_the_page_of_the_peers_has_a_place_for_each_task() -> None:
+    page = Path(peers.__file__).with_name("README.md").read_text()
+    assert [page.count(BEGIN.format(task)) for task in TASKS] == [1] * len(TASKS)

@@ -10,7 +10,7 @@ from scripts.real_models import requirements
 
 VARIABLE = re.compile(r'environ\["([A-Z_]+)"\]')
 # Of every process.
-COMMON = {"TASK", "SLO_MS", "MODEL", "ROWS", "PORT", "SECOND_PORT", "THIRD_PORT", "SCRATCH", "BIN"}
+COMMON = {"TASK", "SLO_MS", "MODEL", "ROWS", "PORT", "SECOND_PORT", "THIRD_PORT", "SCRATCH", "BIN", "DATA"}
 PARTS = {"python", "bin", "folder"}
 
 
@@ -26,6 +26,12 @@ def test_all_that_is_named_is_there(name: str, task: str) -> None:
         read = set(VARIABLE.findall((APPS / f"{app}.py").read_text()))
         # Clipper's number of workers is its own to choose, where none is said.
         assert read <= COMMON | settings.keys() | ({"WORKERS"} if peer.environment is None else set())
+
+
+def test_each_task_has_peers_beside_clipper() -> None:
+    for task in TASKS:
+        assert len([peer for peer in PEERS.values() if task in peer.tasks]) >= 5
+        assert task in PEERS["clipper"].tasks
 
 
 @pytest.mark.parametrize("environment", sorted({peer.environment for peer in PEERS.values() if peer.environment}))
