@@ -102,6 +102,25 @@ def test_of_equal_keys_the_last_counts(client: Client) -> None:
     assert (answer["id"], len(answer["points"]), answer["points"][-1]) == (7, 20_001, [3.0, 4.0])
 
 
+def test_columns_take_the_values_that_an_object_takes(client: Client) -> None:
+    for values in ({"visits": [2.0, 1]}, {"job": ["\u00e9", None]}, {"photo": [None, [[1, 2], [3, 4.0]]]}):
+        columns = {"age": [1, 2.5], "colour": ["red", "green"]} | values
+        objects = [{name: each[row] for name, each in columns.items()} for row in range(2)]
+        found = outputs(client.ask("/people/predict", {"input_columns": columns}))
+        assert found == outputs(client.ask("/people/predict", {"input_batch": objects}))
+    for name, value, says in (
+        ("visits", 2**31, "field 'visits' is 2147483648: expected int32"),
+        ("age", True, "field 'age' is true"),
+        ("colour", None, "field 'colour' is null: expected one of"),
+        ("photo", [[1, 2], [3, 256]], "field 'photo' is"),
+    ):
+        columns = {"age": [1, 2], "colour": ["red", "red"]}
+        refused = client.ask("/people/predict", {"input_columns": columns | {name: [value, value]}})
+        assert refused.status == 400 and says in refused.json["cause"], refused.json
+    refused = client.ask("/points/predict", {"input_columns": {"id": [2**63], "points": [[[1, 2]]]}})
+    assert refused.status == 400 and "field 'id'" in refused.json["cause"]
+
+
 @pytest.mark.parametrize(
     ("body", "error", "says"),
     [
@@ -178,6 +197,32 @@ def test_a_tensor_for_each_field_as_bytes(client: Client) -> None:
         ANNA_TOLD | {"job": None, "photo": [[0, 1], [2, 3]]},
         BOB_TOLD | {"photo": [[4, 5], [6, 7]]},
     ]
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_tensors_of_any_numbers_and_of_truths(client: Client, is_binary: bool) -> None:
+    values = {"age": ("INT64", [-31, 4]), "visits": ("INT32", [-2, -1]), "colour": ("BYTES", ["red", "red"])}
+    expected = [BOB_TOLD | {"age": -31.0, "visits": -2}, BOB_TOLD | {"age": 4.0, "visits": -1}]
+    assert outputs(infer(client, "people", *sent(values, is_binary))) == [each | {"colour": "red"} for each in expected]
+    for rows in (2, 9_000):  # short and long data
+        truths = [index % 2 == 0 for index in range(rows)]
+        values = {"age": ("BOOL", truths), "visits": ("BOOL", truths), "colour": ("BYTES", ["red"] * rows)}
+        found = outputs(infer(client, "people", *sent(values, is_binary)))
+        assert [(each["age"], each["visits"]) for each in found] == [(float(each), int(each)) for each in truths]
+
+
+def sent(values: dict[str, tuple[str, list[Any]]], is_binary: bool) -> tuple[list[dict[str, Any]], bytes]:
+    """The tensors of these columns, of shape [n,1], and what follows their description."""
+    if not is_binary:
+        return [tensor(name, datatype, [len(each), 1], each) for name, (datatype, each) in values.items()], b""
+    codes = {"INT64": "<i8", "INT32": "<i4", "BOOL": "?"}
+    inputs, parts = [], []
+    for name, (datatype, each) in values.items():
+        texts = [len(text).to_bytes(4, "little") + text.encode() for text in each] if datatype == "BYTES" else []
+        parts.append(b"".join(texts) if texts else np.array(each, codes[datatype]).tobytes())
+        described = {"name": name, "datatype": datatype, "shape": [len(each), 1]}
+        inputs.append(described | {"parameters": {"binary_data_size": len(parts[-1])}})
+    return inputs, b"".join(parts)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ _NOT_QUICK = (
 
 Rows = Generator[None, None, list[bytes]]
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+_decode_columns: Callable[[bytes], dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw]).decode
 _QUICK_TYPES: Mapping[DType, Any] = {
     DType.INT32: int,
     DType.INT64: int,
@@ -74,6 +75,8 @@ class FieldReader:
         self._reader: Reader = make_reader(field.type, null_is_nan)
         self._array = ArrayReader(field.type, null_is_nan)
         self._is_image = dtype is DType.UINT8 and field.type.row_bytes is not None
+        self._decode_list: Callable[[bytes], list[Any]] | None = None
+        self._convert: Callable[[Any], Any] | None = None
         self._pack = struct.Struct("<f" if dtype is DType.FLOAT32 else "<d").pack
         # The value of a category in a row, by its value in JSON.
         self.categories: Mapping[Any, Any] = {value: self._converted(value) for value in field.categories}
@@ -170,7 +173,11 @@ class FieldReader:
         This may overwrite the text. Raises MalformedRequest or WrongInput.
         """
         if stop - start <= SHORT_TEXT_BYTES:
-            listed = _parsed(bytes(text[start:stop]))
+            own = bytes(text[start:stop])
+            if (quick := self.quick_column(own)) is not None and len(quick) <= most:
+                yield
+                return quick
+            listed = _parsed(own)
             if not isinstance(listed, list):
                 raise WrongInput(f"{self._title} is {show(listed)}: expected a list of values")
             values = [self.take(value) for value in listed[: most + 1]]
@@ -184,6 +191,21 @@ class FieldReader:
             values.append((yield from self.read_long(text, *extent)))
             if place % _STEP_ITEMS == 0:
                 yield
+        return values
+
+    def quick_column(self, text: bytes) -> list[Any] | None:
+        """Return the values of a short list if msgspec takes all of them; None for any other text."""
+        if self._decode_list is None:
+            of_type, _, convert = self.quick()
+            self._decode_list, self._convert = msgspec.json.Decoder(list[of_type]).decode, convert
+        try:
+            values: list[Any] = self._decode_list(text)
+            if self._is_scalar and self.dtype is not DType.FLOAT64:
+                pack(self.dtype, [value for value in values if value is not None])  # raises if one is out of range
+            if self._convert is not None:
+                values = [None if value is None else self._convert(value) for value in values]
+        except _NOT_QUICK:
+            return None
         return values
 
     def _tensor(self, text: Raw) -> bytes | None:
@@ -348,11 +370,13 @@ class RecordReader:
             MalformedRequest: the text is not JSON, or has no rows or too many.
             WrongInput: a value is not of its field, or the columns have different lengths.
         """
-        extents = yield from self._extents(text, start, stop, "input_columns")
-        columns: dict[str, list[Any]] = {}
-        for field, place in zip(self.fields, self.places_of(extents)):
-            if place is not None:
-                columns[place] = yield from field.read_column(text, *extents[place], most)
+        columns = self._quick_columns(bytes(text[start:stop])) if stop - start <= SHORT_TEXT_BYTES else None
+        if columns is None:
+            columns = {}
+            extents = yield from self._extents(text, start, stop, "input_columns")
+            for field, place in zip(self.fields, self.places_of(extents)):
+                if place is not None:
+                    columns[place] = yield from field.read_column(text, *extents[place], most)
         counts = {name: len(values) for name, values in columns.items()}
         if len(set(counts.values())) > 1:
             shown = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
@@ -371,6 +395,21 @@ class RecordReader:
             rows += piece
             yield
         return rows
+
+    def _quick_columns(self, text: bytes) -> dict[str, list[Any]] | None:
+        """Return the columns of a short text; None if one of them has to be read value by value."""
+        try:
+            given = _decode_columns(text)
+        except _NOT_QUICK:
+            return None
+        columns: dict[str, list[Any]] = {}
+        for field, place in zip(self.fields, self.places_of(given)):
+            if place is not None:
+                values = field.quick_column(bytes(given[place]))
+                if values is None:
+                    return None
+                columns[place] = values
+        return columns
 
     def _extents(
         self, text: bytearray, start: int, stop: int, title: str

@@ -26,6 +26,8 @@ from clipper.worker.frontend.inference.tensors import (
     numbers_of,
 )
 
+# Elements of a tensor of BOOL for a field of numbers.
+_TRUTHS = {b"true": 1, b"false": 0}
 _NUMERIC = tuple(name for name in DATATYPES if name != "BYTES")
 
 
@@ -133,7 +135,7 @@ class FieldTensor(TensorReader):
                 if len(numbers) and np.abs(numbers).max() >= 2.0**63:
                     raise WrongInput(f"input {tensor.name!r} has {np.abs(numbers).max():g}: expected {dtype.label}")
                 numbers = numbers.astype(np.int64)
-            if (len(numbers) and dtype is DType.BOOL and int(numbers.max()) > 1) or int(numbers.min(initial=0)) < 0:
+            if dtype is DType.BOOL and len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) <= 1:
                 raise WrongInput(f"input {tensor.name!r} has a number other than 0 and 1: expected bool")
             if len(numbers) and dtype is not DType.BOOL:
                 check_range(tensor.name, numbers, NUMPY[dtype], dtype.label)
@@ -152,19 +154,24 @@ class FieldTensor(TensorReader):
         if self.type.shape:
             return (yield from read_json(self, tensor, text, start, stop))
         is_bytes = self.type.dtype is DType.BYTES
+        is_truth = self._is_scalar and tensor.datatype.name == "BOOL"
         values: list[Any] = []
         if stop - start <= SHORT_TEXT_BYTES:
             for item in flat_items(tensor, decode_data(text, start, stop), tensor.rows):
-                values.append(self._encoded(item) if is_bytes else self.reader.take(item))
+                # A truth is a number, as in the tensor's bytes.
+                value = int(item) if is_truth and isinstance(item, bool) else item
+                values.append(self._encoded(value) if is_bytes else self.reader.take(value))
             return values
         for index, extent in enumerate((yield from element_extents(tensor, text, start, stop))):
-            values.append((yield from self._long(text, *extent)))
+            values.append((yield from self._long(text, *extent, is_truth)))
             if index % PIECE_ROWS == 0:
                 yield
         return values
 
-    def _long(self, text: bytearray, start: int, stop: int) -> Generator[None, None, Any]:
+    def _long(self, text: bytearray, start: int, stop: int, is_truth: bool) -> Generator[None, None, Any]:
         if self.type.dtype is not DType.BYTES:
+            if is_truth and (number := _TRUTHS.get(bytes(text[start : min(stop, start + 100)]).strip())) is not None:
+                return self.reader.take(number)
             return (yield from self.reader.read_long(text, start, stop))
         if bytes(text[start : min(stop, start + 100)]).strip() == b"null":
             return self._encoded(None)
