@@ -36,10 +36,12 @@ def columns_of(inputs: Any) -> Columns | None:
 
 
 def array_of(inputs: Any) -> Any:
-    """Return a data frame as an array of two dimensions, for an application whose inputs are lists of numbers.
+    """Return a table as an array of two dimensions, or as lists, for an application whose inputs are lists of numbers.
 
     Other inputs are returned unchanged.
     """
+    if hasattr(inputs, "to_pydict"):  # pyarrow
+        return list(map(list, zip(*inputs.to_pydict().values())))
     return inputs.to_numpy() if hasattr(inputs, "columns") and hasattr(inputs, "to_numpy") else inputs
 
 
