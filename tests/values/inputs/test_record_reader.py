@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.errors import InvalidArgument, MalformedRequest, RequestError, TooLarge, WrongInput
-from clipper.values.inputs import record_reader
+from clipper.values.inputs import record_rows
 from clipper.values.inputs.record_reader import RecordReader
 from clipper.values.records import Field, RecordType
 from clipper.values.types import DType, InputType
@@ -189,7 +189,7 @@ def test_columns_that_do_not_fit_are_refused(columns: Any, says: str) -> None:
 
 
 def test_missing_tensors_and_defaults_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_reader, "MAX_ROWS_BYTES", 100_000)
+    monkeypatch.setattr(record_rows, "MAX_ROWS_BYTES", 100_000)
     reader = RecordReader(RecordType.parse("photo: uint8[100,100]?, a: float64"))
     text = b'{"a":[%b1]}' % (b"1," * 20)
     with pytest.raises(TooLarge, match="over 100000 bytes"):

@@ -1,15 +1,18 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.model.protocol.batches import make_encoder
 from clipper.model.protocol.columns import decode_predict_columns, encode_predict_columns
 from clipper.values.columns import Column
+from clipper.values.inputs import record_rows
 from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.records import Field, RecordType
 from clipper.values.types import InputType
+from tests.worker.frontend.steps import finish
 
 # The text of a type to its values as a row has them.
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -66,6 +69,31 @@ def test_a_records_encoder_makes_the_same_frames_sooner(
     for count in (len(made), 1):  # what it keeps of one batch must not show in the next
         sent = b"".join(encoder.encode(7, made[:count], trace))
         assert sent == b"".join(encode_predict_columns(7, rows.columns(made[:count]), trace))
+
+
+@given(batches(), st.sampled_from([1, 7, 1000]))
+def test_long_rows_are_made_in_steps_and_sent_without_copies(
+    batch: tuple[RecordType, list[list[Any]]], step_bytes: int
+) -> None:
+    record, records = batch
+    rows = RecordRows(record)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record_rows, "_STEP_BYTES", step_bytes)
+        for values in records:
+            row = finish(rows.row_in_steps(values))
+            assert row == rows.row(values)
+            frame = b"".join(make_encoder(record).encode(7, [row]))
+            assert frame == b"".join(encode_predict_columns(7, rows.columns([row])))
+            are_long = rows.are_long([[value] for value in values])
+            assert are_long == (sum(len(value) for value in values if isinstance(value, bytes)) > step_bytes)
+
+
+def test_a_long_row_takes_several_steps() -> None:
+    rows = RecordRows(RecordType.parse("a: string, b: uint8[*]?"))
+    values = [b"x" * 3_000_000, None]
+    steps = rows.row_in_steps(values)
+    next(steps)  # raises StopIteration if it took one
+    assert finish(steps) == rows.row(values)
 
 
 def values_of(column: Column) -> list[Any]:

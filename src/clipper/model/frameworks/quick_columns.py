@@ -155,9 +155,9 @@ def _numbers(field: Any, rows: int, chance: np.random.Generator) -> list[Any]:
     if field.type.dtype is DType.STRING:
         return [_UNKNOWN] * rows
     numbers = chance.standard_normal(rows) * 10
-    return (
-        numbers.tolist() if field.type.dtype in (DType.FLOAT32, DType.FLOAT64) else (numbers > 0).astype(int).tolist()
-    )
+    if field.type.dtype not in (DType.FLOAT32, DType.FLOAT64):
+        numbers = (numbers > 0).astype(int)
+    return list(numbers.tolist())
 
 
 def _are_equal(one: Any, other: Any) -> bool:

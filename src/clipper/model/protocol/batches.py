@@ -74,9 +74,8 @@ class RecordEncoder:
             parts[2 * index + 2] = self._padding(index, count) + self._nullable_heads[index] + _padded(bits)
         for index, table in lengths.items():
             parts[2 * index + 2] = b"".join((parts[2 * index + 2], table, _PADDING[-len(table) % _ALIGNED_BYTES]))
-            payload = payloads[index]
-            if len(payload) % _ALIGNED_BYTES:
-                payloads[index] = payload + _PADDING[-len(payload) % _ALIGNED_BYTES]
+            if padding := -len(payloads[index]) % _ALIGNED_BYTES:
+                parts[2 * index + 4] = _PADDING[padding] + bytes(parts[2 * index + 4])
         parts[3::2] = payloads
         return predict_columns_frame(batch_id, count, fields, parts, trace)
 

@@ -13,19 +13,17 @@ from typing import Any
 import msgspec
 from msgspec import DecodeError, Raw
 
-from clipper.errors import InvalidArgument, MalformedRequest, RequestError, TooLarge, WrongInput
+from clipper.errors import InvalidArgument, MalformedRequest, RequestError, WrongInput
 from clipper.values.inputs.json_parts import Extent, find_fields, find_items
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, Row, strip
 from clipper.values.inputs.numbers import FLOATS, pack, show
 from clipper.values.inputs.reader import ArrayReader, Reader, make_reader
-from clipper.values.inputs.record_rows import RecordRows
+from clipper.values.inputs.record_rows import RecordRows, check_rows_bytes
 from clipper.values.records import MAX_FIELD_NAME_BYTES, Field, RecordType, ValueType
 from clipper.values.types import DType
 
 # The longest name in JSON, all of it in escapes, with quotes.
 _MAX_KEY_BYTES = 6 * MAX_FIELD_NAME_BYTES + 2
-# The largest rows of a request. They may have defaults and zeros for missing tensors: much more than their text has.
-MAX_ROWS_BYTES = 64 * 1024 * 1024
 # msgspec's structs cannot have such a name, and neither have tables that people train on.
 _NO_STRUCT_NAME = frozenset('"\\').union(map(chr, range(0x20)))
 # The most characters and fields in a message.
@@ -197,7 +195,7 @@ class FieldReader:
         """Return the values of a short list if msgspec takes all of them; None for any other text."""
         if self._decode_list is None:
             of_type, _, convert = self.quick()
-            self._decode_list, self._convert = msgspec.json.Decoder(list[of_type]).decode, convert
+            self._decode_list, self._convert = msgspec.json.Decoder(list[of_type]).decode, convert  # type: ignore[valid-type]
         try:
             values: list[Any] = self._decode_list(text)
             if self._is_scalar and self.dtype is not DType.FLOAT64:
@@ -347,7 +345,7 @@ class RecordReader:
         for field, place in zip(self.fields, places):
             found.append(field.absent if place is None else (yield from field.read_long(text, *extents[place])))
             yield
-        return self.rows.row(found)
+        return (yield from self.rows.row_in_steps(found))
 
     def read_long(self, text: bytearray, start: int, stop: int) -> Row:
         """Return the row of a record in steps, like ``Reader.read_long``."""
@@ -356,7 +354,7 @@ class RecordReader:
         for field, place in zip(self.fields, self.places_of(extents)):
             values.append(field.absent if place is None else (yield from field.read_long(text, *extents[place])))
             yield
-        return self.rows.row(values)
+        return (yield from self.rows.row_in_steps(values))
 
     def read_columns(self, text: bytearray, start: int, stop: int, most: int) -> Rows:
         """Return the rows of the columns in ``text[start:stop]``: an object with a list of values for each field.
@@ -384,16 +382,25 @@ class RecordReader:
         count = max(counts.values(), default=0)
         if not 1 <= count <= most:
             raise MalformedRequest(f"input_columns has {count} values of each field: expected 1 to {most}")
+        return (yield from self.rows_of(columns, count))
+
+    def rows_of(self, columns: Mapping[str, Sequence[Any]], count: int) -> Rows:
+        """Return the rows of ``count`` records by the values of their fields, in steps. Raises TooLarge."""
         lists = [columns.get(field.field.name) or [field.absent] * count for field in self.fields]
         rows: list[bytes] = []
         size_bytes = 0
         step = max(1, _STEP_VALUES // len(lists))
         for at in range(0, count, step):
-            piece = list(map(self.rows.row, zip(*[values[at : at + step] for values in lists])))
-            size_bytes += sum(map(len, piece))
-            check_rows_bytes(size_bytes)
-            rows += piece
-            yield
+            piece = [values[at : at + step] for values in lists]
+            if self.rows.are_long(piece):
+                for values in zip(*piece):
+                    rows.append((yield from self.rows.row_in_steps(values)))
+                    check_rows_bytes(size_bytes := size_bytes + len(rows[-1]))
+                    yield
+            else:
+                rows += map(self.rows.row, zip(*piece))
+                check_rows_bytes(size_bytes := size_bytes + sum(map(len, rows[at:])))
+                yield
         return rows
 
     def _quick_columns(self, text: bytes) -> dict[str, list[Any]] | None:
@@ -429,15 +436,6 @@ def reader_of(input_type: ValueType, null_is_nan: bool = False, ignores_unknown:
     if isinstance(input_type, RecordType):
         return RecordReader(input_type, null_is_nan, ignores_unknown)
     return make_reader(input_type, null_is_nan)
-
-
-def check_rows_bytes(size_bytes: int) -> None:
-    """Raise TooLarge if the rows of a request take more than ``MAX_ROWS_BYTES`` together."""
-    if size_bytes > MAX_ROWS_BYTES:
-        raise TooLarge(
-            f"the records of the request take over {MAX_ROWS_BYTES} bytes with their defaults and missing tensors: "
-            "send fewer in a request"
-        )
 
 
 def _parsed(text: bytes) -> Any:

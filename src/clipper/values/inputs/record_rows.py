@@ -5,20 +5,26 @@ bits of the nullable fields that are present, the fields of fixed size, and the 
 ``struct`` packs it, and numpy takes a field out of a batch's rows in a step.
 """
 
+import io
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from clipper.errors import TooLarge
 from clipper.values.columns import Column
 from clipper.values.records import RecordType
 from clipper.values.types import DType
 
 # Python cuts up to this many rows: numpy's call for each field costs as much as cutting them.
 _FEW_ROWS = 8
+# The largest rows of a request. They may have defaults and zeros for missing tensors: much more than their text has.
+MAX_ROWS_BYTES = 64 * 1024 * 1024
+# Copying this much takes a millisecond at most, also where the memory is new.
+_STEP_BYTES = 512 * 1024
 _CODES = {DType.INT32: "i", DType.INT64: "q", DType.FLOAT32: "f", DType.FLOAT64: "d", DType.UINT8: "B", DType.BOOL: "?"}
 
 
@@ -26,12 +32,12 @@ class Cut(NamedTuple):
     """The values of a batch by field.
 
     Attributes:
-        payloads: the ``Column.payload`` of each field, in order.
+        payloads: the ``Column.payload`` of each field, in order; a view of a long row.
         lengths: the sizes, as little-endian u32, by the index of a field whose values have sizes of their own.
         present: the ``Column.present`` by the index of a field with a missing value.
     """
 
-    payloads: list[bytes]
+    payloads: list[bytes | memoryview]
     lengths: Mapping[int, bytes]
     present: Mapping[int, bytes]
 
@@ -50,6 +56,7 @@ class RecordRows:
         self._nullable = [index for index, field in enumerate(fields) if field.is_nullable]
         self._fixed = [index for index, field in enumerate(fields) if field.type.row_bytes is not None]
         self._variable = [index for index, field in enumerate(fields) if field.type.row_bytes is None]
+        self._tensors = [index for index in self._fixed if fields[index].type.shape]
         self._bits_bytes = -(-len(self._nullable) // 8)
         codes = [f"{self._bits_bytes}s"]
         formats: list[tuple[str, Any]] = [("bits", (np.uint8, (self._bits_bytes,)))]
@@ -90,14 +97,39 @@ class RecordRows:
             return self._head.pack(b"", *values)
         bits = self._no_bit_missing
         if self._nullable and None in self._take_nullable(values):
-            there = 0
-            for bit, index in enumerate(self._nullable):
-                if values[index] is not None:
-                    there |= 1 << bit
-            bits = there.to_bytes(self._bits_bytes, "little")
-            values = [absent if value is None else value for value, absent in zip(values, self._absent)]
+            bits, values = self._without_missing(values)
         following = self._take_variable(values)
         return b"".join((self._head.pack(bits, *self._take_fixed(values), *map(len, following)), *following))
+
+    def are_long(self, columns: Sequence[Sequence[Any]]) -> bool:
+        """Whether the rows of these values take so long to make that it has to be done in steps."""
+        long = (*self._variable, *self._tensors)
+        return sum(len(value) for index in long for value in columns[index] if value is not None) > _STEP_BYTES
+
+    def row_in_steps(self, values: Sequence[Any]) -> Generator[None, None, bytes]:
+        """Return the same as ``row``, in steps if the row is long: new memory is what takes most of the time."""
+        if sum(len(value) for value in values if isinstance(value, bytes)) <= _STEP_BYTES:
+            return self.row(values)
+        bits, values = self._without_missing(values)
+        following = self._take_variable(values)
+        row = io.BytesIO()  # returns its bytes without a copy
+        row.write(bits)
+        for index in self._fixed:
+            of_type, value = self.record.fields[index].type, values[index]
+            if of_type.shape:
+                yield from _write(row, value or bytes(of_type.row_bytes or 0))
+            else:
+                row.write(struct.pack(f"<{_CODES[of_type.dtype]}", value))
+        row.write(self._sizes.pack(*map(len, following)))
+        for value in following:
+            yield from _write(row, value)
+        return row.getvalue()
+
+    def _without_missing(self, values: Sequence[Any]) -> tuple[bytes, Sequence[Any]]:
+        """Return the bits of the fields that are there, and the values with nothing in place of None."""
+        there = sum(1 << bit for bit, index in enumerate(self._nullable) if values[index] is not None)
+        present = [absent if value is None else value for value, absent in zip(values, self._absent)]
+        return there.to_bytes(self._bits_bytes, "little"), present
 
     def values(self, row: bytes) -> list[Any]:
         """Return the values of a row: the inverse of ``row``."""
@@ -119,7 +151,7 @@ class RecordRows:
     def cut(self, rows: Sequence[bytes]) -> Cut:
         """Return the values of a batch by field."""
         count, size = len(rows), self._head.size
-        payloads: list[bytes]
+        payloads: list[bytes | memoryview]
         if count == 1:
             *payloads, bits = self._in_order(self._cells.unpack_from(rows[0]))
             are_all_there = bits == self._no_bit_missing
@@ -134,12 +166,14 @@ class RecordRows:
         lengths: dict[int, bytes] = {}
         if self._variable:
             sizes, at = self._sizes.unpack_from, size - self._sizes.size
+            if count == 1 and len(rows[0]) > _STEP_BYTES:
+                rows = [memoryview(rows[0])]  # type: ignore[list-item]  # a slice of it is no copy
             parts = [
                 [row[start:end] for start, end in pairwise(accumulate(sizes(row, at), initial=size))] for row in rows
             ]
             for index, values in zip(self._variable, parts[0] if count == 1 else zip(*parts)):
                 lengths[index] = payloads[index]
-                payloads[index] = values if isinstance(values, bytes) else b"".join(values)
+                payloads[index] = values if count == 1 else b"".join(values)  # type: ignore[assignment, arg-type]
         return Cut(payloads, lengths, _NONE_MISSING if are_all_there else self._present(bits, count))
 
     def _present(self, bits: bytes, rows: int) -> dict[int, bytes]:
@@ -158,6 +192,22 @@ class RecordRows:
             Column(field.name, field.type, count, payload, tables.get(index), cut.present.get(index))
             for index, (field, payload) in enumerate(zip(self.record.fields, cut.payloads))
         ]
+
+
+def check_rows_bytes(size_bytes: int) -> None:
+    """Raise TooLarge if the rows of a request take more than ``MAX_ROWS_BYTES`` together."""
+    if size_bytes > MAX_ROWS_BYTES:
+        raise TooLarge(
+            f"the records of the request take over {MAX_ROWS_BYTES} bytes with their defaults and missing tensors: "
+            "send fewer in a request"
+        )
+
+
+def _write(row: io.BytesIO, value: bytes) -> Generator[None, None, None]:
+    view = memoryview(value)
+    for at in range(0, len(view), _STEP_BYTES):
+        row.write(view[at : at + _STEP_BYTES])
+        yield
 
 
 _NONE_MISSING: Mapping[int, bytes] = {}

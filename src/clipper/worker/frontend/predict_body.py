@@ -12,7 +12,8 @@ from clipper.errors import MalformedRequest, WrongInput
 from clipper.values.inputs.json_parts import Extent, find_fields, find_items, find_lone_field
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.reader import NumberReader, Reader
-from clipper.values.inputs.record_reader import RecordReader, Rows, check_rows_bytes
+from clipper.values.inputs.record_reader import RecordReader, Rows
+from clipper.values.inputs.record_rows import check_rows_bytes
 from clipper.values.types import MAX_CONTEXT_LENGTH
 from clipper.worker.frontend.features import FeaturesReader, check_count, features_text
 from clipper.worker.frontend.predict_request import PlainBody, PredictBody, Request

@@ -11,7 +11,7 @@ import numpy as np
 from clipper.errors import MalformedRequest, WrongInput
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, read_string
 from clipper.values.inputs.numbers import FLOATS, NUMPY, show
-from clipper.values.inputs.record_reader import FieldReader, RecordReader, check_rows_bytes
+from clipper.values.inputs.record_reader import FieldReader, RecordReader
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 from clipper.worker.frontend.inference.json_data import decode_data, element_extents, flat_items, read_json
@@ -87,16 +87,7 @@ class RecordTensors:
         return {name: self._readers.get(name) or _IGNORED for name in names}
 
     def rows(self, found: Mapping[str, Sequence[Any]], count: int) -> Rows:
-        columns = [found.get(each.field.name) or [each.absent] * count for each in self._reader.fields]
-        rows: list[bytes] = []
-        size_bytes = 0
-        step = max(1, PIECE_ROWS // len(columns))
-        for start in range(0, count, step):
-            piece = list(map(self._reader.rows.row, zip(*[column[start : start + step] for column in columns])))
-            check_rows_bytes(size_bytes := size_bytes + sum(map(len, piece)))
-            rows += piece
-            yield
-        return rows
+        return (yield from self._reader.rows_of(found, count))
 
 
 class FieldTensor(TensorReader):

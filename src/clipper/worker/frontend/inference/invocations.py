@@ -18,7 +18,8 @@ from clipper.values.inputs.json_marks import outside_strings
 from clipper.values.inputs.json_parts import Extent, find_fields, find_items
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, strip
 from clipper.values.inputs.reader import Reader
-from clipper.values.inputs.record_reader import RecordReader, Rows, check_rows_bytes
+from clipper.values.inputs.record_reader import RecordReader, Rows
+from clipper.values.inputs.record_rows import check_rows_bytes
 from clipper.values.outputs.output import text_pieces
 from clipper.values.records import ValueType
 from clipper.worker.frontend.exchange import Exchange
