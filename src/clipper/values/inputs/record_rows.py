@@ -37,7 +37,7 @@ class Cut(NamedTuple):
         present: the ``Column.present`` by the index of a field with a missing value.
     """
 
-    payloads: list[bytes | memoryview]
+    payloads: list[Any]
     lengths: Mapping[int, bytes]
     present: Mapping[int, bytes]
 
@@ -151,7 +151,7 @@ class RecordRows:
     def cut(self, rows: Sequence[bytes]) -> Cut:
         """Return the values of a batch by field."""
         count, size = len(rows), self._head.size
-        payloads: list[bytes | memoryview]
+        payloads: list[Any]
         if count == 1:
             *payloads, bits = self._in_order(self._cells.unpack_from(rows[0]))
             are_all_there = bits == self._no_bit_missing
@@ -171,9 +171,9 @@ class RecordRows:
             parts = [
                 [row[start:end] for start, end in pairwise(accumulate(sizes(row, at), initial=size))] for row in rows
             ]
-            for index, values in zip(self._variable, parts[0] if count == 1 else zip(*parts)):
+            for index, payload in zip(self._variable, parts[0] if count == 1 else map(b"".join, zip(*parts))):
                 lengths[index] = payloads[index]
-                payloads[index] = values if count == 1 else b"".join(values)  # type: ignore[assignment, arg-type]
+                payloads[index] = payload
         return Cut(payloads, lengths, _NONE_MISSING if are_all_there else self._present(bits, count))
 
     def _present(self, bits: bytes, rows: int) -> dict[int, bytes]:
