@@ -190,6 +190,7 @@ OF_NONE = tuple(
         ".hidden_markov",
         ".estimator_columns",
         ".table",
+        ".quick_columns",
         ".quick_predict",
         ".scikit_learn",
     )

@@ -338,7 +338,7 @@ def test_what_mlflows_forms_lack_is_told_as_mlflow_does(client: Client, body: An
     assert says in response.json["message"] and response.json["error_code"]
 
 
-def test_mlflows_params_are_for_all_rows_and_what_the_model_lacks_is_ignored(client: Client) -> None:
+def test_mlflows_params_are_for_all_rows_and_others_are_ignored(client: Client) -> None:
     for form in ({"instances": [ANNA, BOB]}, {"inputs": {"age": [31, 4.5], "colour": ["red", "green"]}}):
         body = form | {"params": {"visits": 7, "job": "cook", "colour": "green", "unknown": [1]}}
         found = invoke(client, "people", body).json["predictions"]
