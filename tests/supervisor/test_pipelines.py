@@ -221,6 +221,8 @@ def test_label_of_the_end_teaches_each_step(server: Server) -> None:
     assert known["observations"] == 40
     best = max(known["models"], key=lambda model: model["share"])
     assert best["model"] == "right"
+    told = server.observe("taught", input="text", label="YES")
+    assert (told.status_code, "is a pipeline: send feedback on it with the query_id" in told.text) == (404, True)
     # Feedback counts once, for the steps, too.
     assert server.observe("taught", query_id=query_id, label="YES").is_success
     assert server.call("GET", "/applications/choosing/policy")["observations"] == 40

@@ -91,6 +91,10 @@ def join(
         choice = query.choice
     elif terms.models:
         choice = application.select(totals, _judged(application, feedback, query, {}))
+    elif application.pipeline is not None:
+        raise NotFound(
+            f"application {application.name} is a pipeline: send feedback on it with the query_id of a query"
+        )
     else:
         raise NotFound(f"application {application.name} has no linked model to learn about")
     if query is not None:
