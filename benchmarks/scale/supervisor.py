@@ -72,7 +72,9 @@ class StubLauncher:
     def choose_address(self, number: int) -> str:
         return f"unix:{self._path}"
 
-    async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> Container:
+    async def launch(
+        self, note: ContainerNote, log_path: Path, on_progress: OnProgress, variables: Mapping[str, str]
+    ) -> Container:
         await asyncio.sleep(START_S)
         return StubContainer(ReplicaAddress(note.id, note.listen, f"{note.slot.model}:{note.slot.version}"))
 

@@ -67,6 +67,8 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     more = "--input-type float64[4] --python /usr/bin/python3 --memory 2g --start-timeout 5 --json"
     sample = Path(model).with_name("sample.json")
     sample.write_text("[1, 2, 3, 4]")
+    variables = Path(model).with_name("variables.env")
+    variables.write_text("# of the file\nLEVEL=of the file\nREGION=north\n")
     result = run(
         "deploy",
         "digits",
@@ -87,6 +89,16 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
         "joblib",
         "--output",
         "probabilities",
+        "--env",
+        "LEVEL=a=b,c",
+        "--env-file",
+        str(variables),
+        "--env",
+        "EMPTY=",
+        "--secret",
+        "KEY",
+        "--secret",
+        "TOKEN=db.token",
     )
     assert (result.status, result.json["version"], result.json["state"]) == (0, "b", "ready")
     (deployment,) = api.operations.deployments
@@ -97,6 +109,8 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     assert (deployment.framework, deployment.output) == ("joblib", "probabilities")
     assert (deployment.sample, deployment.cpus, deployment.gpus) == ([1, 2, 3, 4], 1.5, "0,1")
     assert (deployment.resources, deployment.placement) == ({"ssd": 1.0, "tpu": 0.5}, "pack,zone=a")
+    assert deployment.env == {"LEVEL": "a=b,c", "REGION": "north", "EMPTY": ""}
+    assert deployment.secrets == ("KEY", "TOKEN=db.token")
 
 
 def test_deploy_in_docker(run: Run, api: Api, model: str) -> None:

@@ -54,6 +54,9 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--run-as": ("nobody-by-this-name", "no:such:user"),
     "serve --name": ("A b", "", "../x"),
     "--resources": ("yes", "", "ssd=", "ssd=-1", "ssd=nan"),
+    "--env": ("yes", "", "1A=x", "HOME=x"),
+    "--env-file": ("FOLDER/none.env", "FOLDER"),
+    "--secret": ("a/b", "", "A=", "HOME"),
     "--registry": ("yes", "", "mongodb://h", "redis://h:port", "sqlite:FILE"),
     "--html": ("FOLDER", "FOLDER/none/page.html"),
     "export --output": ("FOLDER", "FOLDER/none/log.jsonl"),
@@ -70,7 +73,7 @@ FREE = frozenset(
     "--requirements --image --docker-base-image --docker-network --ray-address --ray-python --policy --loss --model "
     "--shadow --version --app --context --api-key --subject --who --to --replica --log --artifacts "
     "--inputs --name --json "
-    "--install-completion --show-completion".split()
+    "--install-completion --show-completion --file --unset".split()
 )
 # Options that a command wants besides, so that a value is what is wrong.
 WITH = {

@@ -84,6 +84,7 @@ COMMANDS_PARSED = {
     "docs/inputs.md": "they ask applications and files of the reader's; tests/docs/test_inputs_page.py has some",
     "docs/outputs.md": "they deploy models of the reader's",
     "docs/paper.md": "they take hours",
+    "docs/secrets.md": "they deploy models of the reader's; tests/supervisor/test_secrets.py has some",
     "docs/soak.md": "they take an hour",
     "docs/upgrades.md": "they upgrade the installation; tests/supervisor/test_upgrades.py does it without",
     "sdk/cpp/README.md": "they build into the checkout; tests/sdk build elsewhere",

@@ -126,7 +126,7 @@ NEW = FIELDS | {
 }
 DEPLOYED = (
     "artifact loader target version data input_type replicas python batching cache make_current start_timeout_s "
-    "memory_bytes manager requirements needs cpus gpus resources placement sample framework output"
+    "memory_bytes manager requirements needs cpus gpus resources placement sample framework output env secrets"
 )
 DEPLOYMENT = dict.fromkeys(DEPLOYED.split(), VALUES)
 

@@ -21,6 +21,7 @@ from clipper.base.processes.proc import parent_of, user_of
 from clipper.base.run_as import check_able, find_run_as
 from clipper.client import Clipper
 from clipper.errors import InvalidArgument
+from clipper.settings.secret_files import SecretFiles
 from clipper.supervisor.folders import close_home, open_home
 from tests.small_packages import make_wheel, use_only
 from tests.supervisor.live_server import APP, Server, answering, processes_of
@@ -408,3 +409,44 @@ def test_the_models_user_gets_no_server_by_a_home_of_its_own(tmp_path: Path) -> 
     assert started.returncode == 1
     assert "belongs to user 65534, and this is user 0: run this as user 65534" in started.stderr
     assert [path.name for path in home.iterdir()] == ["token"]
+
+
+def test_a_model_with_a_secret_is_closed_to_other_models_of_its_user(server: Server) -> None:
+    assert NOBODY is not None
+    server.start()
+    SecretFiles(server.home, {}).set("KEY", "a key that opens doors")
+    own: Any = {"secrets": ["KEY"], "env": {"OMP_NUM_THREADS": "2"}}
+    forking = f"import subprocess\nCHILD = subprocess.Popen(['sleep', '1000'])\n{LOOKS}"
+    for model, code, fields in (("m", forking, own), ("second", LOOKS, own), ("other", LOOKS, {})):
+        assert server.deploy(model, code, input_type="string", cache=False, **fields)["state"] == "ready"
+        application = {**APP, "name": model, "input_type": "string", "links": [{"model": model}]}
+        server.call("POST", "/applications", application)
+
+    def ask(model: str, code: str) -> Any:
+        return server.predict(model, code)["output"]
+
+    seen = "os.environ['KEY'], os.environ['OMP_NUM_THREADS'], os.getresuid()"
+    assert ask("m", seen) == str(("a key that opens doors", "2", (NOBODY.pw_uid,) * 3))
+    assert ask("m", "Path('mine').write_text('x')") == ask("m", "Path('~/.also').expanduser().write_text('x')") == "1"
+    pids = [*server.ready_pids("m"), int(ask("m", "CHILD.pid"))]
+    folder = ask("m", "os.getcwd()")
+    looks = [f"open('/proc/{pid}/{name}', 'rb').read(1)" for pid in pids for name in ("environ", "mem", "maps")]
+    looks += [f"os.readlink('/proc/{pid}/fd/1')" for pid in pids]
+    looks += [f"os.listdir({folder!r})", f"open('{folder}/mine').read()", f"os.listdir('{server.home}/secrets')"]
+    looks += [f"open('{server.home}/secrets/KEY').read()", f"open('{server.home}/registry.sqlite3').read()"]
+    for model in ("second", "other"):
+        assert {code: ask(model, code) for code in looks} == dict.fromkeys(looks, "PermissionError")
+        assert ask(model, "os.setgid(os.stat('..').st_gid + 1)") == "PermissionError"
+    assert {ask(model, "os.getgid()") for model in ("m", "second")} != {str(NOBODY.pw_gid)}
+    # The supervisor still finds all that the model has started.
+    assert server.stop() == 0
+    assert processes_of(server.home) == {}
+
+
+def test_variables_do_not_steer_what_still_has_the_servers_rights(server: Server, place: Path) -> None:
+    server.start()
+    own = {"LD_PRELOAD": str(place / "nothing.so")}
+    assert server.deploy("m", LOOKS, input_type="string", env=own)["state"] == "ready"
+    # The loader complains of a library that it cannot find, once for each program that it starts with the variable.
+    logs = server.ask("GET", "/models/m/logs").text
+    assert logs.count("cannot be preloaded") == 1

@@ -139,6 +139,9 @@ class Version(Struct, frozen=True):
             input.
         scaling: the range in which the load decides ``replicas_wanted``; None if it is a fixed number.
         scaling_reason: why the scaler chose the number; None if it has not looked yet.
+        variables: the names of its own environment variables whose values came with its deployment.
+        secrets: the names of those whose values are secrets of the server's machine: ``VARIABLE=NAME``, or ``NAME`` if
+            both are the same.
         stopped: why a guardrail stopped it, or that its replicas did not stay up: a rollback returns to it only if it
             names it. None if neither is so, or if a later version was deployed over it since.
     """
@@ -165,6 +168,8 @@ class Version(Struct, frozen=True):
     stopped: str | None = None
     output_type: str | None = None
     output_is_declared: bool = False
+    variables: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
 
     @property
     def ready_replicas(self) -> int:

@@ -62,6 +62,10 @@ EXAMPLES = {
     "model show": ("clipper model show digits", "clipper model show digits:2"),
     "model rollback": ("clipper model rollback digits", "clipper model rollback digits --to 1"),
     "model scale": ("clipper model scale digits 4", "clipper model scale digits:2 1..8"),
+    "model redeploy": (
+        "clipper model redeploy digits --env LEVEL=debug --secret DB_PASSWORD",
+        "clipper model redeploy digits --unset LEVEL --cpus 2",
+    ),
     "model delete": ("clipper model delete digits:1", "clipper model delete digits"),
     "replica list": ("clipper replica list",),
     "replica show": ("clipper replica show digits:2#1",),
@@ -72,6 +76,9 @@ EXAMPLES = {
     "key create": ("clipper key create shop --app digits --max-per-second 200",),
     "key list": ("clipper key list",),
     "key revoke": ("clipper key revoke shop",),
+    "secret set": ("clipper secret set DB_PASSWORD", "clipper secret set DB_PASSWORD --file password.txt"),
+    "secret list": ("clipper secret list",),
+    "secret delete": ("clipper secret delete DB_PASSWORD",),
     "cluster list": ("clipper cluster list --ray-address 10.0.0.1:6379",),
     "cluster clean": ("clipper cluster clean 0123456789abcdef",),
 }

@@ -11,7 +11,7 @@ import typer
 
 from clipper import __version__
 from clipper.base.build import commit, form
-from clipper.cli.commands import access, app, cluster, log, model
+from clipper.cli.commands import access, app, cluster, log, model, secret
 from clipper.cli.commands.apply import apply, export
 from clipper.cli.commands.backup import backup, restore
 from clipper.cli.commands.deploy import deploy
@@ -57,7 +57,7 @@ _COMMANDS: dict[str, tuple[Any, ...]] = {
     "Ask, and learn from answers": (("app", app.commands), predict, observe, load),
     "Run a server": (start, status, restart, stop, ("cluster", cluster.commands)),
     "See what happens": (dashboard, events, logs, ("log", log.commands)),
-    "Let others in": (("key", access.keys), ("token", access.tokens)),
+    "Let others in": (("key", access.keys), ("token", access.tokens), ("secret", secret.commands)),
     "Keep it in files": (apply, export, backup, restore),
 }
 for _task, _commands in _COMMANDS.items():

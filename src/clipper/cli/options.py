@@ -16,6 +16,7 @@ from clipper.errors import Conflict, InvalidArgument
 from clipper.settings.fields import check_range, range_text
 from clipper.settings.replicas import read_scale
 from clipper.settings.texts import number_of, read_json_or_file
+from clipper.settings.variables import read_env_file
 
 T = TypeVar("T")
 
@@ -172,6 +173,31 @@ ApiKey = Annotated[
         show_default="none",
     ),
 ]
+
+EnvFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--env-file",
+        help="A file of lines NAME=VALUE, like --env, which goes before it. May be repeated.",
+        metavar="FILE",
+        readable=False,
+        show_default="none",
+    ),
+]
+
+
+def read_env_files(paths: list[Path] | None) -> dict[str, str]:
+    """Read the variables of files of lines ``NAME=VALUE``."""
+    found: dict[str, str] = {}
+    for path in paths or ():
+        try:
+            found |= read_env_file(path.read_bytes().decode())
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{path} cannot be read: {error}", param_hint="'--env-file'") from error
+        except InvalidArgument as error:
+            raise typer.BadParameter(f"{path}: {error}", param_hint="'--env-file'") from error
+    return found
+
 
 PolicyParameters = Annotated[
     list[str] | None,

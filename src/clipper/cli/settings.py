@@ -33,7 +33,7 @@ _SUBJECTS = {
     "Deadlines and clients": "slo_ms waking_slo_ms wait require_key max_in_flight max_per_second",
     "Batches and cache": "batching max_batch batch_delay_ms cache",
     "Replicas and what they may use": ("replicas start_timeout_s memory_bytes cpus gpus resources placement manager"),
-    "Files and packages": "data language framework requirements python",
+    "Files, packages and variables": "data language framework requirements python env secrets",
     "Selection of models": (
         "policy features prior_weight inherit half_life cost_weight confidence_threshold confidence_from calibrate"
     ),
@@ -154,6 +154,11 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
     if get_origin(kind) is tuple:
         read_one = setting.read or str
         kind, begins, read = list[str], None, lambda values: tuple(map(read_one, values))
+        option = typer.Option(flag, metavar=setting.metavar, **looks)
+    elif setting.several:
+        read_part = setting.read or dict
+        kind, begins = list[str], None
+        read = lambda texts: {name: value for text in texts for name, value in read_part(text).items()}  # noqa: E731
         option = typer.Option(flag, metavar=setting.metavar, **looks)
     elif setting.read is not None:
         kind, begins, read = str, None if begins is None else str(begins), setting.read

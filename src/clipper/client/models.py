@@ -5,6 +5,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Unpack
 
+from msgspec.structs import replace
+
 from clipper.api.schemas import Logs, Model, Replica, Rollback, Scale, Version
 from clipper.client.calls import (
     PREPARE_TIMEOUT_S,
@@ -17,9 +19,10 @@ from clipper.client.calls import (
 )
 from clipper.client.packaging.artifact import Artifact
 from clipper.client.packaging.models import Language, package
-from clipper.errors import Conflict, ContainerFailed, DeadlineExceeded
+from clipper.errors import Conflict, ContainerFailed, DeadlineExceeded, InvalidArgument
 from clipper.settings.fields import settings_of
 from clipper.settings.replicas import ReplicaRange
+from clipper.settings.variables import secret_of
 from clipper.settings.version import MOST_START_TIMES, Batching, Deployment, DeploymentOptions
 from clipper.values.types import Framework
 
@@ -77,6 +80,47 @@ class Models(Calls):
         with packed as artifact:
             self._upload(artifact, report)
             deployment = _deployment(artifact, settings)
+        return self._deployed(name, deployment, report, wait=wait)
+
+    def redeploy(
+        self,
+        name: str,
+        *,
+        without: Sequence[str] = (),
+        wait: bool = True,
+        progress: Callable[[str], None] | None = None,
+        **settings: Unpack[DeploymentOptions],
+    ) -> Version:
+        """Deploy a model's current version again, as a new version of the same artifact with other settings.
+
+        Args:
+            name: the model's name.
+            without: variables that the new version does not have, from ``env`` or ``secrets``.
+            wait, progress: as in ``deploy``.
+            settings: the settings to change. ``env`` and ``secrets`` are added to the variables that are there.
+
+        Raises the errors of ``deploy``; Conflict if the model has no current version.
+        """
+        current = self.model(name).current
+        if current is None:
+            raise Conflict(f"model {name!r} has no current version to deploy again: deploy its file")
+        before = self.deployments(name)[current]
+        env = settings.pop("env", {})
+        secrets = {secret_of(text)[0]: text for text in settings.pop("secrets", ())}
+        old_secrets = {secret_of(text)[0]: text for text in before.secrets}
+        if unknown := sorted({*without} - {*before.env, *old_secrets}):
+            raise InvalidArgument(f"version {current} of model {name!r} has no variable {unknown[0]}")
+        kept = {variable: text for variable, text in old_secrets.items() if variable not in {*without, *env}}
+        changed = replace(
+            before,
+            version=None,
+            make_current=True,
+            env={key: value for key, value in (before.env | env).items() if key not in {*without, *secrets}},
+            secrets=tuple((kept | secrets).values()),
+        )
+        return self._deployed(name, _with_settings(changed, settings), progress or ignore, wait=wait)
+
+    def _deployed(self, name: str, deployment: Deployment, report: Callable[[str], None], *, wait: bool) -> Version:
         made = self._ask(Version, "POST", f"/models/{part(name)}/versions", deployment)
         if not wait:
             return made
@@ -211,7 +255,11 @@ def places(after: Logs | None) -> list[str]:
 
 
 def _deployment(artifact: Artifact, settings: DeploymentOptions) -> Deployment:
+    return _with_settings(Deployment(**artifact.deployed), settings)
+
+
+def _with_settings(deployment: Deployment, settings: DeploymentOptions) -> Deployment:
     options: dict[str, Any] = {**settings}
     # On the wire the options of batching are one struct.
     batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
-    return Deployment(batching=Batching(**batching), **artifact.deployed, **options)
+    return replace(deployment, batching=replace(deployment.batching, **batching), **options)

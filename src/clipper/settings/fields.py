@@ -39,6 +39,7 @@ class Setting:
         environment: the variable that the command line reads if the option is not given.
         read: turns a text of the command line into a value, and raises InvalidArgument; None reads by the type. If a
             setting has several values, it reads each.
+        several: whether an option of a mapping may be repeated: ``read`` gets each text, and returns a part of it.
     """
 
     help: str
@@ -51,6 +52,7 @@ class Setting:
     default: str | None = None
     environment: str | None = None
     read: Callable[[str], Any] | None = None
+    several: bool = False
 
     def check(self, name: str, value: Any) -> None:
         """Raise InvalidArgument if the value is a number out of range; the message calls it ``name``."""

@@ -8,6 +8,7 @@ from clipper.model.protocol.messages import MAX_ROWS
 from clipper.settings.fields import Setting
 from clipper.settings.replicas import ReplicaRange, read_replicas
 from clipper.settings.texts import INPUT_TYPE_HELP, read_resources, read_sample, size
+from clipper.settings.variables import read_secret, read_variable
 from clipper.values.types import Framework, Loader
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -66,6 +67,9 @@ class VersionSpec(Struct, frozen=True):
         output: None means the output that the model has by itself.
         output_type: the type that the deployment declares; None means that the container declares it, or that it is
             learned.
+        env: environment variables of its containers, by name. Nobody is shown their values.
+        secrets: texts that ``variables.secret_of`` reads: variables that get their values from secrets of the server's
+            machine when a container starts. No record has these values.
     """
 
     artifact: str
@@ -136,6 +140,27 @@ class VersionSpec(Struct, frozen=True):
             default="what the model says, or its first answer",
         ),
     ] = None
+    env: Annotated[
+        dict[str, str],
+        Setting(
+            "An environment variable of the model's containers. May be repeated.",
+            metavar="NAME=VALUE",
+            default="none",
+            read=read_variable,
+            several=True,
+        ),
+    ] = {}
+    secrets: Annotated[
+        tuple[str, ...],
+        Setting(
+            "A secret of the server's machine, which the model's containers get as the variable NAME, or VARIABLE. "
+            "May be repeated.",
+            metavar="[VARIABLE=]NAME",
+            option="secret",
+            default="none",
+            read=read_secret,
+        ),
+    ] = ()
 
 
 class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -198,3 +223,5 @@ class DeploymentOptions(TypedDict, total=False):
     sample: Any
     start_timeout_s: float
     description: str | None
+    env: dict[str, str]
+    secrets: tuple[str, ...]

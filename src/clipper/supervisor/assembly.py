@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from clipper.base.build import build_id
 from clipper.base.processes.limits import machine_cores
 from clipper.learning.stores.store import Store
+from clipper.settings.secret_files import SecretFiles
 from clipper.supervisor.artifacts.shared import SharedArtifacts
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
@@ -93,6 +94,7 @@ def make_parts(ground: Ground) -> Parts:
         has_workers_elsewhere=bool(per_node),
         elsewhere=ELSEWHERE,
         cores=len(machine_cores()),
+        secret_values=SecretFiles(ground.home.root, os.environ).values,
     )
     artifacts = Artifacts(
         ground.home.artifacts, copies=None if leadership is None else SharedArtifacts(leadership.registry)

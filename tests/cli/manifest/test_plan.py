@@ -106,6 +106,12 @@ CHANGED: list[tuple[str, str, list[type[Step]], list[str]]] = [
     ("max_batch: 16", "max_batch: 16, manager: local", [], []),
     ("max_batch: 16", "max_batch: 16, manager: null", [], []),
     ("max_batch: 16", "max_batch: 16, resources: {ssd: 1}", [Deploy], ['resources: {} → {"ssd":1.0}']),
+    (
+        "max_batch: 16",
+        "max_batch: 16, env: {A: 1}, secrets: [KEY]",
+        [Deploy],
+        ['env: {} → {"A":"sha256:6b86b273"}', 'secrets: [] → ["KEY"]'],
+    ),
     (", max_batch: 16", "", [Deploy], ["max_batch: 16 → 1024"]),
     ("replicas: 2", "replicas: 1..3", [Scale], ["replicas: 2 → 1..3"]),
     ("replicas: 2", "input_type: ' float64[ 4 ]', replicas: 2", [Deploy], ["input_type: none → float64[4]"]),

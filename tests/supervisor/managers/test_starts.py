@@ -8,7 +8,7 @@ from typing import Any, cast
 from clipper.errors import ContainerFailed
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.caller import SampleSource
-from clipper.supervisor.managers.launcher import Container, ContainerNote, Launcher, OnProgress
+from clipper.supervisor.managers.launcher import Container, ContainerNote, Launcher
 from clipper.supervisor.managers.replica import COUNTED_S, Death, Replica, StartTurns
 from tests.event_loops import ShiftedLoop, run_clean, turn_over
 
@@ -65,7 +65,7 @@ class FailingLauncher:
         self.begun: list[int] = []
         self.may_fail = asyncio.Event()
 
-    async def launch(self, note: ContainerNote, _log_path: Path, _on_progress: OnProgress) -> Container:
+    async def launch(self, note: ContainerNote, *_: object) -> Container:
         self.begun.append(note.index)
         await self.may_fail.wait()
         raise ContainerFailed("it cannot be started", [])

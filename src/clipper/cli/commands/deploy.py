@@ -7,6 +7,7 @@ import typer
 from clipper.api.schemas import Version
 from clipper.cli.manifest.keys import SourceKeys
 from clipper.cli.names import ModelName
+from clipper.cli.options import EnvFiles, read_env_files
 from clipper.cli.output import shown_type
 from clipper.cli.server import Server
 from clipper.cli.settings import Given, options_of, with_settings
@@ -31,17 +32,24 @@ def deploy(
         str | None,
         typer.Option(help="A Docker image whose program speaks the protocol, instead of MODEL.", metavar="NAME"),
     ] = None,
+    env_file: EnvFiles = None,
 ) -> None:
     """Deploy a version of a model, and wait until it serves."""
     out = server.out
+    settings["env"] = read_env_files(env_file) | settings.get("env", {})
     if (model is None) == (image is None):
         raise typer.BadParameter("give either MODEL or --image")
     if image is not None:
         source["language"], settings["manager"] = "image", "docker"
     with out.progress("deploying") as progress:
         made = server.clipper.deploy(name, image or model, **source, **settings, progress=progress)
-        applications = server.clipper.applications()
-    linked = any(link.model == name for app in applications for link in app.links)
+    report_deployed(server, made)
+
+
+def report_deployed(server: Server, made: Version) -> None:
+    """Print what became of a deployment, and what to do next."""
+    out, applications = server.out, server.clipper.applications()
+    linked = any(link.model == made.model for app in applications for link in app.links)
     ramped = {
         app.name: newcomer
         for app in applications

@@ -6,10 +6,14 @@ from typing import Annotated
 import typer
 
 from clipper.api.schemas import Model, Replica, Version
-from clipper.cli.names import NameAndVersion, OfVersion, ReplicaId, model_and_version
-from clipper.cli.options import confirm, parse_scale
+from clipper.cli.commands.deploy import report_deployed
+from clipper.cli.names import ModelName, NameAndVersion, OfVersion, ReplicaId, model_and_version
+from clipper.cli.options import EnvFiles, confirm, parse_scale, read_env_files
 from clipper.cli.output import Output, shown_type
 from clipper.cli.server import Commands, Server
+from clipper.cli.settings import Given, options_of, with_settings
+from clipper.settings.variables import secret_of
+from clipper.settings.version import Deployment
 from clipper.values.records import parse_type, with_open_lengths
 
 commands = Commands("Models and their versions.")
@@ -42,6 +46,8 @@ def show(server: Server, name: NameAndVersion) -> None:
     for version in versions:
         if version.output_type:
             out.note(f"version {version.version} answers {_outputs(version)}")
+        if variables := ", ".join((*version.variables, *map(_secret_text, version.secrets))):
+            out.note(f"version {version.version} has the variables {variables}")
         if version.description:
             out.note(f"version {version.version}: {version.description}")
         if version.warning:
@@ -52,6 +58,31 @@ def show(server: Server, name: NameAndVersion) -> None:
         errors = dict.fromkeys((version.last_error, *(replica.last_error for replica in version.replicas)))
         for error in filter(None, errors):
             out.note(f"version {version.version}: {error}")
+
+
+def _secret_text(text: str) -> str:
+    variable, secret = secret_of(text)
+    return f"{variable} (secret{f' {secret}' if secret != variable else ''})"
+
+
+@commands.command()
+@with_settings(settings=options_of(Deployment, to_change=True))
+def redeploy(
+    server: Server,
+    name: ModelName,
+    *,
+    settings: Given,
+    env_file: EnvFiles = None,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option(help="A variable or secret to leave out. May be repeated.", metavar="NAME", show_default="none"),
+    ] = None,
+) -> None:
+    """Deploy the current version again as a new one, with the given settings changed, and today's secrets."""
+    settings["env"] = read_env_files(env_file) | settings.get("env", {})
+    with server.out.progress("deploying") as progress:
+        made = server.clipper.redeploy(name, without=unset or (), progress=progress, **settings)
+    report_deployed(server, made)
 
 
 @commands.command()

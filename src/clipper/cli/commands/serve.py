@@ -18,7 +18,7 @@ import typer
 from clipper.api.schemas import Application, Version
 from clipper.base.whole_files import Stamp, stamp
 from clipper.cli.manifest.keys import SourceKeys
-from clipper.cli.options import AsJson, Home
+from clipper.cli.options import AsJson, EnvFiles, Home, read_env_files
 from clipper.cli.output import Output, write_error
 from clipper.cli.process import ServerStart, StartingServer, settled, spawn
 from clipper.cli.settings import Given, options_of, with_settings
@@ -59,6 +59,7 @@ def serve(
         bool,
         typer.Option("--reload", help="Deploy the model again, as a new version, each time that its files change."),
     ] = False,
+    env_file: EnvFiles = None,
     home: Home = None,
     server: Given,
     as_json: AsJson = False,
@@ -68,6 +69,7 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     out, root = Output(as_json), find_home(home)
+    deployment["env"] = read_env_files(env_file) | deployment.get("env", {})
     start = find_start(out, root, given_options(context, server, None), "serve")
     chosen = _checked(name or name_of(model))
     if now := settled(start.home):

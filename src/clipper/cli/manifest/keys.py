@@ -131,7 +131,7 @@ CURRENT_HELP = "Which of versions is the current one."
 STEPS_HELP = "The steps of a pipeline by name. One with settings of an application gets an application, PIPELINE.STEP."
 LINKS_HELP = "The linked models: NAME follows the current version, NAME:VERSION stays with one."
 # Settings whose text may hold a secret: a variable of the environment may stand in them as ${NAME}.
-WITH_VARIABLES = frozenset({"store", "registry"})
+WITH_VARIABLES = frozenset({"store", "registry", "env"})
 # Types, which may also be a mapping with the type of each field of a record.
 TYPES = frozenset({"input_type", "output_type"})
 # Texts for people, in which ${NAME} means nothing.

@@ -32,6 +32,7 @@ from clipper.client.packaging.artifact import LOADING
 from clipper.learning.policies.by_name import default_half_life
 from clipper.settings.application import ApplicationSettings, Configured, Selection, configured
 from clipper.settings.fields import settings_of
+from clipper.settings.variables import shown_values
 from clipper.settings.version import Batching, Deployment
 from clipper.values.records import parse_type
 
@@ -101,6 +102,7 @@ def deployment_of(version: WantedVersion, packed: Packed) -> Deployment:
         made,
         input_type=None if declared is None else str(parse_type(declared)),
         output_type=None if outputs is None else str(parse_type(outputs)),
+        env=shown_values(made.env),
     )
 
 

@@ -100,11 +100,8 @@ def _form(kind: Any, key: Described) -> dict[str, Any]:
     if get_origin(kind) is tuple:
         return {"type": "array", "items": _TEXT}
     if get_origin(kind) is dict:
-        return (
-            {"type": "object"}
-            | ({"additionalProperties": _TEXT} if get_args(kind)[1] is str else {})
-            | ({"additionalProperties": {"type": "number"}} if get_args(kind)[1] is float else {})
-        )
+        values = {float: {"type": "number"}, str: _TEXT}.get(get_args(kind)[1])
+        return {"type": "object"} | ({"additionalProperties": values} if values else {})
     if kind in (int, float):
         low = "exclusiveMinimum" if key.setting.above else "minimum"
         bounds = {low: key.setting.least, "maximum": key.setting.most}

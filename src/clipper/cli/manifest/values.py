@@ -14,6 +14,7 @@ from clipper.errors import InvalidArgument
 from clipper.settings.fields import Described
 from clipper.settings.replicas import check_replicas, read_replicas
 from clipper.settings.texts import checked_resources, number_of, read_resources
+from clipper.settings.variables import check_variables
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -69,6 +70,8 @@ class Values:
         if isinstance(node, Entries) and key.keyword in TYPES:
             return self._type(node, path)
         has_names = isinstance(node, Entries) and any(get_origin(kind) is dict for kind in kinds)
+        if isinstance(node, Entries) and key.setting.several:
+            return self._texts(node, path, key)
         if key.type is Any or Any in kinds or has_names:
             return self._json(node, path, key)
         if isinstance(node, Scalar) and node.is_null:
@@ -85,6 +88,21 @@ class Values:
             f"{json.dumps(name.text, ensure_ascii=False)}: {self.text(value, f'{path}.{name.text:.100}')}"
             for name, value in node.entries
         )
+
+    def _texts(self, node: Entries, path: str, key: Described) -> Any:
+        """Return texts by name, with the variables of this process's environment replaced in them."""
+        count, found = len(self.faults), {}
+        for name, value in node.entries:
+            where = f"{path}.{name.text:.100}"
+            if isinstance(value, Scalar) and not value.is_null:
+                found[name.text] = self._expanded(value, where, key)
+            else:
+                found[name.text] = self.text(value, where)
+            try:
+                check_variables({name.text: found[name.text]}, ())
+            except InvalidArgument as error:
+                self.fault(name.place, where, str(error))
+        return found if len(self.faults) == count else INVALID
 
     def text(self, node: Node, path: str) -> str:
         """Read a text as it stands in the file, in quotes or not; empty, and a fault, if it is something else."""
@@ -150,7 +168,9 @@ class Values:
         if key.keyword not in WITH_VARIABLES:
             if _VARIABLE.search(node.text):
                 self.fault(
-                    node.place, path, "variables of the environment are for server.store and from_env of keys alone"
+                    node.place,
+                    path,
+                    "variables of the environment are for server.store, env and from_env alone",
                 )
             return node.text
         return _VARIABLE.sub(lambda match: self.variable(match[1], node.place, path), node.text)

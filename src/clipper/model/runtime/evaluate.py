@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clipper.base.masking import masked, secrets_of
 from clipper.errors import ModelFailed
 from clipper.model.model import Inputs, Values
 from clipper.model.protocol.frames import RECORDS_VERSION
@@ -35,6 +36,8 @@ NOT_ISOLATED = (
 )
 # Enough to recognise an error. The whole traceback is in the container's log.
 MAX_MESSAGE_CHARACTERS = 1000
+# What no client may read in an error.
+_HIDDEN = secrets_of(os.environ)
 
 
 def evaluate(
@@ -293,7 +296,7 @@ class _Bisection:
 
 def describe(error: BaseException) -> str:
     """Return an exception as a short text: its message, and where in the model it was raised."""
-    text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    text = masked("".join(traceback.format_exception_only(type(error), error)).strip(), _HIDDEN)
     if len(text) > MAX_MESSAGE_CHARACTERS:
         text = text[:MAX_MESSAGE_CHARACTERS] + "…"
     frames = traceback.extract_tb(error.__traceback__)

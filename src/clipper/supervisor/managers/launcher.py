@@ -148,10 +148,13 @@ class Launcher(Protocol):
         ``clean_up`` gives it back. Raises OSError if there is no free address.
         """
 
-    async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> Container:
+    async def launch(
+        self, note: ContainerNote, log_path: Path, on_progress: OnProgress, variables: Mapping[str, str]
+    ) -> Container:
         """Start a container. Its output is added to ``log_path``. If this is cancelled, it leaves nothing running.
 
-        ``on_progress`` gets texts about the progress: the environment may take minutes to make.
+        ``on_progress`` gets texts about the progress: the environment may take minutes to make. ``variables`` are the
+        version's own variables, with the values of its secrets: no note, log or command line may contain them.
 
         Raises:
             ContainerFailed: it cannot be started as its version says.
@@ -223,6 +226,7 @@ RUNTIME_PARTS = (
     "__init__.py",
     "base/__init__.py",
     "base/log_format.py",
+    "base/masking.py",
     "base/oom.py",
     "errors.py",
     "model",

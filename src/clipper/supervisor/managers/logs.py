@@ -90,7 +90,8 @@ def read_on(path: Path, place: str) -> tuple[Lines, str]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, offset - len(last)))
-            if file.read(len(last)) == last and file.tell() == offset:
+            # A place without the bytes before it may be beyond the end of a file that was cut.
+            if file.read(len(last)) == last and file.tell() == offset <= size_bytes(path):
                 return _read_lines(file.read(MAX_TAIL_BYTES), offset, last)
             file.seek(0)
             text = file.read(MAX_TAIL_BYTES)

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipper.base.masking import SECRETS_VARIABLE
 from clipper.errors import ClipperError, InvalidArgument, Unavailable
 from clipper.settings.server import MAX_OUTPUT_BYTES, LogFormat
 from clipper.settings.version import ManagerName, VersionSpec
@@ -66,6 +67,7 @@ class Manager:
         has_workers_elsewhere: bool = False,
         elsewhere: Collection[ManagerName] = (),
         cores: int = 2,
+        secret_values: Callable[[Sequence[str]], Mapping[str, str]] = lambda _: {},
     ) -> None:
         """Make a manager without slots. Nothing starts yet.
 
@@ -77,8 +79,10 @@ class Manager:
             has_workers_elsewhere: whether query workers run on the nodes of a cluster, and not on this machine.
             elsewhere: the managers whose containers run on other machines.
             cores: the cores of this machine, which containers that start at once share.
+            secret_values: returns the variables of ``VersionSpec.secrets``; raises ClipperError if one is missing.
         """
         self._has_workers_elsewhere = has_workers_elsewhere
+        self.secret_values = secret_values
         self._elsewhere = elsewhere
         self._starts = StartTurns(PER_CORE * cores)
         self._build = build
@@ -179,7 +183,7 @@ class Manager:
         if container is None:
             await launcher.clean_up(note)
             return None
-        replica = Replica(note, launcher, log_path, container)
+        replica = Replica(note, launcher, log_path, container, variables=self._known_variables(note.spec))
         status = self._add(SlotStatus(note.slot, note.spec, replica))
         log.info("took over %(replica)s, pid %(pid)s", {**note.log_fields, "pid": container.pid})
         self._watch(status, replica, ADOPTION_TIMEOUT_S if note.ready else note.spec.start_timeout_s)
@@ -308,4 +312,16 @@ class Manager:
             known_type=self._samples.known_type(slot.model_id),
         )
         starts = None if spec.manager in self._elsewhere else self._starts
-        return Replica(note, launcher, self.log_path(slot), starts=starts)
+        return Replica(note, launcher, self.log_path(slot), starts=starts, variables=self._variables(spec))
+
+    def _variables(self, spec: VersionSpec) -> dict[str, str]:
+        """Return a version's own variables. Raises ClipperError if a secret cannot be had."""
+        secrets = self.secret_values(spec.secrets)
+        return {**spec.env, **secrets, **({SECRETS_VARIABLE: ",".join(secrets)} if secrets else {})}
+
+    def _known_variables(self, spec: VersionSpec) -> dict[str, str]:
+        """Return the variables of a container that runs already; none if its secrets are gone by now."""
+        try:
+            return self._variables(spec)
+        except ClipperError:
+            return {}

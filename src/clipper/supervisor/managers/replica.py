@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+from clipper.base.masking import masked, secrets_of
 from clipper.base.processes import proc
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, ContainerFailed, ProtocolViolation, RequestError
@@ -37,7 +39,8 @@ SAYS_WHY = "clipper: "
 class BringUp:
     """The way of a container into service, in ``_timeout_s``, or longer while it computes: see ``StartTime``.
 
-    A step that fails raises ``ContainerFailed`` with the log's last lines. ``warm_up_rows`` are the rows of the last
+    A step that fails raises ``ContainerFailed`` with the log's last lines, without the values of ``_hidden``.
+    ``warm_up_rows`` are the rows of the last
     warm-up batch; 0 if there was no batch, or the model refused the given sample.
     """
 
@@ -46,6 +49,7 @@ class BringUp:
     _log_path: Path
     _log_start_bytes: int
     _timeout_s: float
+    _hidden: Collection[str] = ()
 
     def __post_init__(self) -> None:
         self.warm_up_rows = 0
@@ -148,7 +152,8 @@ class BringUp:
             self.warm_up_rows = rows
 
         try:
-            return await warm_up(container.address, welcome, sample, on_batch)
+            failure = await warm_up(container.address, welcome, sample, on_batch)
+            return None if failure is None else masked(failure, self._hidden)
         except ProtocolViolation as error:
             raise await self._failed(f"does not speak the container protocol: {error}") from error
         except OSError as error:
@@ -159,7 +164,7 @@ class BringUp:
     async def _failed(self, what: str) -> ContainerFailed:
         await self._container.save_log()
         found = logs.tail(self._log_path, LOG_TAIL_LINES, self._log_start_bytes)
-        lines = [text for line in found for text in logs.in_text(line)][-LOG_TAIL_LINES:]
+        lines = [masked(text, self._hidden) for line in found for text in logs.in_text(line)][-LOG_TAIL_LINES:]
         why = ""
         if lines:
             said = lines[-1].startswith(SAYS_WHY)
@@ -242,12 +247,15 @@ class Replica:
         log_path: Path,
         container: Container | None = None,
         starts: StartTurns | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Make a replica of ``container``, which runs already; without it, ``live`` launches a container.
 
-        ``starts`` are the starts among which it waits for its turn; None if it need not wait.
+        ``starts`` are the starts among which it waits for its turn; None if it need not wait. ``variables`` are the
+        version's own: see ``Launcher.launch``.
         """
         self.note = note
+        self._variables = variables
         self.phase: Phase = "starting"
         self.welcome: Welcome | None = None
         self.settled = asyncio.Event()
@@ -296,7 +304,8 @@ class Replica:
         try:
             container = self._container = self._container or await self._launched()
             bring_up = self._bring_up = BringUp(
-                self.note, container, self._log_path, self._log_start_bytes, start_timeout_s
+                *(self.note, container, self._log_path, self._log_start_bytes, start_timeout_s),
+                secrets_of(self._variables),
             )
             if self._is_to_stop:
                 self.begin_to_stop()  # it was asked to stop when there was no container yet
@@ -354,7 +363,7 @@ class Replica:
                 if self._starts.is_full:
                     on_progress("waiting while others start")
                 self._end_start = await self._starts.begin()
-            return await self._launcher.launch(self.note, self._log_path, on_progress)
+            return await self._launcher.launch(self.note, self._log_path, on_progress, self._variables)
 
         self._launching = asyncio.get_running_loop().create_task(launch())
         try:

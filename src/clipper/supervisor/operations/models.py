@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,9 +13,11 @@ from msgspec.structs import replace
 
 from clipper.api.schemas import MAX_LOG_LINES, Logs, Model, Replica, Version
 from clipper.api.server.operations import CALLER
-from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
+from clipper.base.masking import masked
+from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
 from clipper.settings.fields import check_range, check_ranges, shared
 from clipper.settings.replicas import ReplicaRange, check_replicas
+from clipper.settings.variables import check_variables, resolved
 from clipper.settings.version import MOST_START_TIMES, Deployment, VersionSpec
 from clipper.supervisor.keepers.samples import read_sample
 from clipper.supervisor.managers import logs
@@ -75,7 +78,12 @@ class ModelOperations(OfParts):
         check_name("model", model, self._catalog.models)
         taken = self._catalog.taken_versions(model)
         version = check_name("version", deployment.version or rules.next_version(taken), taken)
-        deployment = replace(deployment, manager=deployment.manager or self._default_manager)
+        earlier = self._catalog.versions_of(model) if model in self._catalog.models else []
+        deployment = replace(
+            deployment,
+            manager=deployment.manager or self._default_manager,
+            env=resolved(deployment.env, [each.spec.env for each in earlier]),
+        )
         before = self._catalog.versions.get(ModelId(model, version))
         if before is not None and before.state != "failed":
             raise Conflict(f"version {version!r} of model {model!r} exists already: deploy under another version")
@@ -204,7 +212,17 @@ class ModelOperations(OfParts):
             paths = {name: path for name, path in paths.items() if name == replica_name(replica)}
             if not paths:
                 raise NotFound(f"model {model!r} has no log of replica {replica!r}: expected e.g. {model}:1#1")
-        return logs_of(paths, after, lines)
+        found = logs_of(paths, after, lines)
+        return found if not any(each.spec.secrets for each in records) else self._without_secrets(found, records)
+
+    def _without_secrets(self, found: Logs, records: Sequence[VersionRecord]) -> Logs:
+        """Mask secrets in logs. A place also has the last bytes before it, which may be a part of a secret."""
+        hidden: set[str] = set()
+        for text in {text for each in records for text in each.spec.secrets}:
+            with suppress(ClipperError):  # a secret that is gone by now
+                hidden.update(self._manager.secret_values((text,)).values())
+        lines = {name: tuple(masked(line, hidden) for line in each) for name, each in found.lines.items()}
+        return Logs(lines, {name: place.partition(".")[0] + "." for name, place in found.places.items()})
 
     def _check(self, deployment: Deployment, *, is_sent: bool = True) -> None:
         """Raise RequestError if a value is not valid, or if the artifact was sent and lacks what is named."""
@@ -231,6 +249,11 @@ class ModelOperations(OfParts):
                 ) from error
         check_replicas(deployment.replicas)
         check_ranges(deployment)
+        check_variables(deployment.env, deployment.secrets)
+        try:
+            self._manager.secret_values(deployment.secrets)
+        except NotFound as error:
+            raise InvalidArgument(str(error)) from error
         sample = _sample_text(deployment.sample)
         if sample is not None and deployment.input_type is not None:  # else only the container knows its type
             read_sample(sample, parse_type(deployment.input_type))

@@ -29,6 +29,7 @@ from clipper.settings.application import Configured, Selection
 from clipper.settings.fields import settings_of, shared
 from clipper.settings.server import ServerSettings
 from clipper.settings.start_options import StartOptions, value_text
+from clipper.settings.variables import shown_values
 from clipper.settings.version import Deployment
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.managers.manager import SlotStatus
@@ -150,8 +151,9 @@ def _mean_cost_and_stages(asked: Sequence[ApplicationStatistics]) -> tuple[float
 def deployment_view(record: VersionRecord) -> Deployment:
     """Return the deployment that would make a version again."""
     sample = record.spec.sample
+    shown = {"sample": None if sample is None else msgspec.json.decode(sample), "env": shown_values(record.spec.env)}
     return Deployment(
-        **shared(record.spec, Deployment) | {"sample": None if sample is None else msgspec.json.decode(sample)},
+        **shared(record.spec, Deployment) | shown,
         version=record.version,
         replicas=record.loads_with or record.scaling or record.replicas_wanted,
         batching=record.batching,
@@ -196,6 +198,7 @@ class Views:
             condition = "failing"
         return Version(
             **(shared(record.spec, Version) | shared(record, Version) | {"state": shown, "warning": warning}),
+            variables=tuple(record.spec.env),
             current=self._catalog.model(record.model).current == record.version,
             replicas=tuple(self.replica(slot) for slot in slots),
             condition=condition,

@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -134,10 +134,12 @@ class DockerLauncher(Launcher):
     def choose_address(self, number: int) -> str:
         return self._addresses.choose(number)
 
-    async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> DockerContainer:
+    async def launch(
+        self, note: ContainerNote, log_path: Path, on_progress: OnProgress, variables: Mapping[str, str]
+    ) -> DockerContainer:
         await self._remove_strays()
         image = await self._images.image_of(note.spec, on_progress)
-        starting = asyncio.get_running_loop().create_task(self._start(note, image, log_path))
+        starting = asyncio.get_running_loop().create_task(self._start(note, image, log_path, variables))
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -191,11 +193,13 @@ class DockerLauncher(Launcher):
             # Without Docker, this would be logged for each removed version.
             log.debug("images that no version needs stay: %(error)s", {"error": error})
 
-    async def _start(self, note: ContainerNote, image: str, log_path: Path) -> DockerContainer:
+    async def _start(
+        self, note: ContainerNote, image: str, log_path: Path, variables: Mapping[str, str]
+    ) -> DockerContainer:
         self._starting.add(note.id)
         try:
             token = self._addresses.prepare(note)
-            id_ = await self._create(note, image, token)
+            id_ = await self._create(note, image, token, variables)
             try:
                 await self._engine.start(id_)
                 state = await self._engine.state(id_)
@@ -206,13 +210,13 @@ class DockerLauncher(Launcher):
         finally:
             self._starting.remove(note.id)
 
-    async def _create(self, note: ContainerNote, image: str, token: str) -> str:
+    async def _create(self, note: ContainerNote, image: str, token: str, variables: Mapping[str, str]) -> str:
         artifact = self._artifacts / note.spec.artifact
         if self._user is None:
             # A rootless dockerd maps its user to root in the container, and all other users to nobody.
             ids = (0, 0) if await self._engine.is_rootless() else (os.geteuid(), os.getegid())
             self._user = options.User(*ids)
-        asked = options.creation(note, image, self._user, artifact, self._setting, token)
+        asked = options.creation(note, image, self._user, artifact, self._setting, token, variables)
         name = options.container_name(note, secrets.token_hex(3))
         return await self._engine.create(name, asked, options.limits(note, artifact, self._setting))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -113,15 +114,21 @@ def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
 
 
 def creation(
-    note: ContainerNote, image: str, user: User, artifact: Path, setting: Setting, token: str = ""
+    note: ContainerNote,
+    image: str,
+    user: User,
+    artifact: Path,
+    setting: Setting,
+    token: str = "",
+    own: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the arguments of the SDK's ``create_container``, except ``host_config``, which is made from ``limits``.
 
     ``artifact`` is the unpacked artifact on this machine. ``token`` is the token of its callers; empty over a unix
-    socket.
+    socket. ``own`` are the version's own variables.
     """
     # Docker decides which processors and GPUs it sees.
-    variables = environment(note.spec.cpus, Share(gpus=None)) | ({"CLIPPER_TOKEN": token} if token else {})
+    variables = environment(note.spec.cpus, Share(gpus=None)) | dict(own) | ({"CLIPPER_TOKEN": token} if token else {})
     given = {
         "image": image,
         "command": _command(note, artifact),

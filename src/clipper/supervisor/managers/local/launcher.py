@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 
 from clipper.base.processes import limits
-from clipper.base.processes.enter import entering
+from clipper.base.processes.enter import entering, variables_file
 from clipper.base.processes.excess import Bounds
 from clipper.base.processes.folder import ProcessFolder
 from clipper.base.processes.limits import Share
 from clipper.base.processes.proc import user_of
 from clipper.base.processes.process import KILL_TIMEOUT_S, ManagedProcess
 from clipper.base.processes.usage import UsageKeeper
-from clipper.base.run_as import RunAs
+from clipper.base.run_as import RunAs, in_own_group
 from clipper.base.trees import remove_tree
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ContainerFailed, InvalidArgument
@@ -119,13 +119,20 @@ SOCKET_FOLDER = "m"
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """The command and files of a container's start. ``variables``: those besides what every process of ours gets."""
+    """The command and files of a container's start.
+
+    Attributes:
+        variables: those besides what every process of ours gets.
+        own: the version's own variables.
+    """
 
     note: ContainerNote
     log_path: Path
     folder: Path
     argv: tuple[str, ...]
     variables: dict[str, str]
+    own: Mapping[str, str]
+    run_as: RunAs | None
     share: Share
 
 
@@ -194,21 +201,29 @@ class LocalLauncher(Launcher):
         name = f"c{number}.sock" if self._run_as is None else f"{SOCKET_FOLDER}{number}/s"
         return f"unix:{self._sockets / name}"
 
-    async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> LocalContainer:
+    async def launch(
+        self, note: ContainerNote, log_path: Path, on_progress: OnProgress, variables: Mapping[str, str]
+    ) -> LocalContainer:
+        own = variables
         prepared = await self._environments.prepare(note.spec, on_progress)
         folder, socket_folder = self._folder(note), self._socket_folder(note)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Its temporary files go into its own folder: there they are bounded, and they are removed with it.
         variables = {"TMPDIR": str(folder)} | ({"CLIPPER_TOKEN": self._token} if self._token else {})
-        if self._run_as is not None and socket_folder is not None:
+        run_as = self._run_as
+        if run_as is not None and socket_folder is not None:
             socket_folder.mkdir(mode=0o700, exist_ok=True)
+            if own:
+                run_as = in_own_group(run_as, self._artifacts.parent, note.number)
             for path in (folder, socket_folder):
-                os.chown(path, self._run_as.uid, self._run_as.gid)
+                # The folders of a container with variables of its own are its group's: other models have its user.
+                os.chown(path, 0 if own else run_as.uid, run_as.gid)
+                path.chmod(0o770 if own else 0o700)
             variables["HOME"] = str(folder)  # the server's own home is closed to it
         share = self._shares.give(note.name, note.spec)
         variables = environment(note.spec.cpus, share) | variables
         argv = container_argv(note, self._artifacts / note.spec.artifact, prepared.python)
-        start = _Start(note, log_path, folder, tuple(argv), variables, share)
+        start = _Start(note, log_path, folder, tuple(argv), variables, own, run_as, share)
         process = await self._forked(start) or self._started(start)
         container = LocalContainer(note, process, self._processes, folder, prepared.warning, socket_folder)
         self._running[note.name] = container
@@ -217,7 +232,8 @@ class LocalLauncher(Launcher):
     async def _forked(self, start: _Start) -> ManagedProcess | None:
         """Fork a container from a process that has its libraries; None if it has to be started by itself."""
         note, argv = start.note, start.argv
-        warmth = _warmth(note.spec, argv[0])
+        # A fork server would keep the variables in its memory, which all that it forks later get.
+        warmth = None if start.own else _warmth(note.spec, argv[0])
         if warmth is None:
             return None
         request = Fork(
@@ -236,16 +252,25 @@ class LocalLauncher(Launcher):
         # A program is limited from outside. Clipper's runtime limits itself, and Java limits its own heap.
         is_bare_program = spec.loader == "binary" and not spec.target.endswith(".jar")
         data_bytes = DATA_PER_MEMORY * spec.memory_bytes if spec.memory_bytes is not None and is_bare_program else None
-        if self._run_as is not None:
-            argv = entering(self._run_as, data_bytes, cores, argv)
-        process = self._processes.launch(
-            start.note.name,
-            argv,
-            log_path=start.log_path,
-            cwd=start.folder,
-            environment=start.variables,
-            extra=msgspec.to_builtins(start.note),
-        )
+        variables, inherited = start.variables | dict(start.own), []
+        if start.run_as is not None:
+            variables = start.variables
+            if start.own:
+                inherited.append(variables_file(start.own))
+            argv = entering(start.run_as, data_bytes, cores, argv, *inherited)
+        try:
+            process = self._processes.launch(
+                start.note.name,
+                argv,
+                log_path=start.log_path,
+                cwd=start.folder,
+                environment=variables,
+                extra=msgspec.to_builtins(start.note),
+                descriptors=inherited,
+            )
+        finally:
+            for descriptor in inherited:
+                os.close(descriptor)
         if self._run_as is None:
             try:
                 limits.apply(process.pid, data_bytes, cores)

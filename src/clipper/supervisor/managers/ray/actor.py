@@ -39,6 +39,7 @@ class ReplicaActor(NodeActor[LocalContainer]):
         self._log_path = self._folder / "container.log"
         self._read_until = 0
         self._progress = ""
+        self._variables: dict[str, str] = {}
         self._noted: Noted | None = None
         self._launcher: LocalLauncher | None = None
         # The note of the container in the form in which it is started here.
@@ -58,8 +59,12 @@ class ReplicaActor(NodeActor[LocalContainer]):
         """Return the note for a later supervisor; None before the container is started."""
         return msgspec.to_builtins(self._noted)
 
-    async def launch(self, note_text: str, token: str, ports: tuple[int, int]) -> Any:
-        """Start the container; return ``Launched`` or ``NotLaunched``. Its front listens on a port of the range."""
+    async def launch(self, note_text: str, token: str, ports: tuple[int, int], variables: dict[str, str]) -> Any:
+        """Start the container; return ``Launched`` or ``NotLaunched``. Its front listens on a port of the range.
+
+        The version's own variables stay in this process's memory, for a restart.
+        """
+        self._variables = variables
         note = msgspec.json.decode(note_text, type=ContainerNote)
         try:
             launched = await self._launch(note, token, ports)
@@ -106,7 +111,9 @@ class ReplicaActor(NodeActor[LocalContainer]):
             note, listen=f"unix:{path}", spec=replace(note.spec, gpus=str(len(gpus)) if gpus else None)
         )
         try:
-            container = self._process = await launcher.launch(self._here, self._log_path, self._on_progress)
+            container = self._process = await launcher.launch(
+                self._here, self._log_path, self._on_progress, self._variables
+            )
         except BaseException:
             listener.close()
             raise
@@ -125,7 +132,9 @@ class ReplicaActor(NodeActor[LocalContainer]):
     async def _start_again(self) -> None:
         assert self._launcher is not None and self._here is not None and self._noted is not None
         await self._launcher.clean_up(self._here)
-        container = self._process = await self._launcher.launch(self._here, self._log_path, self._on_progress)
+        container = self._process = await self._launcher.launch(
+            self._here, self._log_path, self._on_progress, self._variables
+        )
         # Nobody has seen it ready.
         note = msgspec.json.decode(self._noted.note, type=ContainerNote)
         launched = replace(self._noted.launched, pid=container.pid)

@@ -8,6 +8,7 @@ as for any manager.
 import asyncio
 import logging
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ class RayLauncher(Launcher):
     def choose_address(self, number: int) -> str:
         return LISTEN
 
-    async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> RayContainer:
+    async def launch(
+        self, note: ContainerNote, log_path: Path, on_progress: OnProgress, variables: Mapping[str, str]
+    ) -> RayContainer:
         actors = self._actors
         if (regained := await actors.regain(note.name, Noted)) is not None:
             actor, noted = regained
@@ -82,7 +85,7 @@ class RayLauncher(Launcher):
                 return container
             await actors.kill(actor)
             actors.drop(actor)
-        noted = await actors.start(note.id, lambda: self._start(note, on_progress))
+        noted = await actors.start(note.id, lambda: self._start(note, on_progress, variables))
         container = self._containers[note.id] = RayContainer(note, noted, actors, note.id, log_path, is_new=True)
         return container
 
@@ -102,7 +105,7 @@ class RayLauncher(Launcher):
             del self._containers[note.id]
             await container.end(note.name)
 
-    async def _start(self, note: ContainerNote, on_progress: OnProgress) -> Noted:
+    async def _start(self, note: ContainerNote, on_progress: OnProgress, variables: Mapping[str, str]) -> Noted:
         placement = placement_of(note.spec)
         on_progress(f"waiting for room in the Ray cluster: {room_of(placement)}")
         description = await self._actors.create(note.id, placement, "replica", self._build)
@@ -111,7 +114,7 @@ class RayLauncher(Launcher):
         )
         token = secrets.token_urlsafe()
         note_text = msgspec.json.encode(note).decode()
-        call = self._actors.call(note.id, "launch", note_text, token, self._ports)
+        call = self._actors.call(note.id, "launch", note_text, token, self._ports, dict(variables))
         answer = await self._with_progress(note.id, call, on_progress)
         return Noted(note_text, description.name, token, launched(answer, Launched))
 

@@ -68,6 +68,12 @@ export function Model({ api, mayAct, route }) {
   `;
 }
 
+/** What a version has of its own: the names of its variables, whose values nobody is shown. */
+function about(version) {
+  const names = [...(version.variables ?? []), ...(version.secrets ?? [])];
+  return names.length ? [`variables: ${names.join(", ")}`] : [];
+}
+
 function VersionTable({ versions }) {
   const columns = [
     { name: "version", cell: (one) => html`${one.version}${one.current && html` <strong>current</strong>`}` },
@@ -78,7 +84,7 @@ function VersionTable({ versions }) {
     { name: "batching", cell: (one) => one.batching.policy },
     { name: "cache", cell: (one) => (one.cache ? "on" : "off") },
     { name: "deployed", isShort: true, cell: (one) => day(one.created_at) },
-    { name: "about it", isText: true, cell: (one) => html`${one.description ?? ""}${[one.stopped && `was stopped: ${one.stopped}`, one.last_error, one.warning].filter(Boolean).map((text) => html`<div class="bad">${text}</div>`)}` },
+    { name: "about it", isText: true, cell: (one) => html`${one.description ?? ""}${about(one).map((text) => html`<div class="quiet">${text}</div>`)}${[one.stopped && `was stopped: ${one.stopped}`, one.last_error, one.warning].filter(Boolean).map((text) => html`<div class="bad">${text}</div>`)}` },
   ];
   return html`<${Table} title="Versions" columns=${columns} rows=${versions} keyOf=${(one) => one.version} empty="It has no versions." />`;
 }

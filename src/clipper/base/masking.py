@@ -1,0 +1,22 @@
+"""Hides the values of secrets in texts that others see. Standard library only: containers use it, too."""
+
+from collections.abc import Iterable, Mapping
+
+# A shorter text could not be masked without masking half of what stands around it.
+LEAST_SECRET_CHARACTERS = 4
+# The variable that names the variables of a container whose values are secrets, with commas.
+SECRETS_VARIABLE = "CLIPPER_SECRETS"
+
+
+def masked(text: str, hidden: Iterable[str]) -> str:
+    """Replace the values of secrets in a text by ``***``: each line of a value that has several."""
+    parts = {line.strip() for value in hidden for line in value.splitlines()}
+    for part in sorted((one for one in parts if len(one) >= LEAST_SECRET_CHARACTERS), key=len, reverse=True):
+        text = text.replace(part, "***")
+    return text
+
+
+def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the values of a container's variables that are secrets."""
+    names = environ.get(SECRETS_VARIABLE, "").split(",")
+    return tuple(environ[name] for name in names if name in environ)
