@@ -8,8 +8,10 @@ from textwrap import dedent
 from typing import Any
 from uuid import uuid4
 
+from clipper.base.turn_budget import TurnBudget
 from clipper.control.feedback import Feedback
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
+from clipper.errors import ClipperError
 from clipper.learning.stores.sqlite import SqliteStore
 from clipper.learning.stores.store import Store
 from clipper.settings.application import Link, Selection
@@ -126,10 +128,9 @@ class Desk:
 
     async def observe(self, application: Application, feedback: Feedback) -> bool:
         """Observe, letting the models answer if they are asked."""
-        task = asyncio.ensure_future(Learner(application).learn(feedback))
-        await self.serve_until(task.done)
-        await asyncio.sleep(0)  # a future that is done has its callbacks still to run
-        return task.result()
+        told = learn(application, feedback)
+        await self.serve_until(told.done)
+        return told.result()
 
     async def serve_until(self, condition: Callable[[], object]) -> None:
         def served() -> object:
@@ -139,8 +140,28 @@ class Desk:
         await until_async(served)
 
 
+def learn(application: Application, feedback: Feedback) -> "asyncio.Future[bool]":
+    """Learn from feedback; the future has what its sender is told. Raises what ``Learner.learn`` raises at once."""
+    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def tell(result: bool | ClipperError) -> None:
+        if isinstance(result, ClipperError):
+            told.set_exception(result)
+        else:
+            told.set_result(result)
+
+    task = Learner(application).learn(feedback, tell)
+    told.add_done_callback(lambda _, held=task: None)  # the loop only keeps weak references to tasks
+    return told
+
+
+def make_turn() -> TurnBudget:
+    loop = asyncio.get_running_loop()
+    return TurnBudget(loop.call_soon, loop.time)
+
+
 def make_surroundings(predictor: Predictor, store: Store, instance: int = 3) -> Surroundings:
-    committer, joins = Committer(store), JoinTable(10_000)
+    committer, joins = Committer(store, make_turn()), JoinTable(10_000)
     asking = asyncio.Semaphore(MAX_ASKING)
     return Surroundings(predictor, QueryIds(instance), Random(1), store, committer, joins, asking)
 

@@ -3,13 +3,12 @@
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from selectors import BaseSelector, SelectorKey
 
 import pytest
 
-from clipper.base.turn_budget import TurnBudget
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.messages import AnyReply, Draining, Framer, Observe, Observed, ObservePart, decode_command, encode
 from clipper.control.snapshot import Peer
@@ -18,14 +17,16 @@ from clipper.learning.stores.gathered_reads import Read
 from clipper.learning.stores.redis import RedisStore
 from clipper.learning.stores.sqlite import SqliteStore
 from clipper.settings.application import Selection
-from clipper.worker.feedback_router import FeedbackRouter, _begin_one
-from clipper.worker.selection.learner import Learner
+from clipper.worker import feedback_router
+from clipper.worker.feedback_router import FeedbackRouter
+from clipper.worker.selection.learner import Learner, Tell
 from clipper.worker.selection.query import QueryIds
 from clipper.worker.selection.synchronizer import Synchronizer
 from clipper.worker.worker import GC_THRESHOLDS
 from tests.event_loops import ShiftedLoop
 from tests.redis_server import RedisServer
-from tests.selection_desk import ROW, Desk, on_input, on_query, run
+from tests.selection_desk import ROW, Desk, make_turn, on_input, on_query, run
+from tests.waiting import until_async
 
 HERE, THERE, GONE = 3, 4, 5
 ONE = {"a": b"1"}
@@ -60,8 +61,7 @@ class PeerWorker:
 
 
 def router_here() -> FeedbackRouter:
-    loop = asyncio.get_running_loop()
-    return FeedbackRouter(HERE, TurnBudget(loop.call_soon, loop.time))
+    return FeedbackRouter(HERE, make_turn())
 
 
 def first_id(instance: int) -> int:
@@ -169,12 +169,11 @@ def test_nothing_to_observe(tmp_path: Path) -> None:
     run(tmp_path, ONE, scenario)
 
 
-def test_what_nobody_waits_for_any_more_fails_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[asyncio.Future[bool]] = []
+def test_what_nobody_waits_for_any_more_is_told_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Tell] = []
 
-    def learn(*_: object) -> "asyncio.Future[bool]":
-        begun.append(asyncio.get_running_loop().create_future())
-        return begun[-1]
+    def learn(_: Learner, feedback: Feedback, tell: Tell) -> None:
+        begun.append(tell)
 
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("single"))
@@ -184,10 +183,78 @@ def test_what_nobody_waits_for_any_more_fails_without_a_word(tmp_path: Path, mon
             await asyncio.sleep(0)
         stopped.cancel()
         await asyncio.wait([stopped])
-        while len(begun) > 1:
-            begun.pop().set_exception(Overloaded("too many wait"))
+        for tell in begun:
+            tell(Overloaded("too many wait"))
 
     run(tmp_path, ONE, scenario)
+
+
+def test_a_list_that_nobody_waits_for_is_not_begun_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feedback_router, "MAX_UNDER_WAY", 2)
+    begun: list[Tell] = []
+
+    def learn(_: Learner, feedback: Feedback, tell: Tell) -> None:
+        begun.append(tell)
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        monkeypatch.setattr(Learner, "learn", learn)
+        router = router_here()
+        stopped = asyncio.create_task(router.observe(application, [on_input(ROW, b"1")] * 5))
+        await until_async(lambda: len(begun) == 2)
+        stopped.cancel()
+        await asyncio.wait([stopped])
+        for tell in [*begun]:
+            tell(True)
+        outcomes: list[Outcome] = []
+        router.observe_one(application, on_input(ROW, b"1"), outcomes.append)
+        await until_async(lambda: len(begun) == 3)
+        begun[2](False)
+        assert outcomes == [Outcome(duplicate=True)]
+
+    run(tmp_path, ONE, scenario)
+
+
+def test_a_bug_costs_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def learn(_: Learner, feedback: Feedback, tell: Tell) -> None:
+        if feedback.label == b"2":
+            raise KeyError("broken")
+        tell(True)
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        monkeypatch.setattr(Learner, "learn", learn)
+        pieces = [on_input(ROW, label) for label in (b"1", b"2", b"3")]
+        outcomes = await router_here().observe(application, pieces)
+        assert outcomes == [Outcome(), Outcome(error="internal_error", cause="KeyError: 'broken'"), Outcome()]
+
+    run(tmp_path, ONE, scenario)
+
+
+def test_single_pieces_make_no_task(tmp_path: Path) -> None:
+    """Thousands of them may be under way: with two tasks each, passes of the collector over all held the loop."""
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        router, outcomes = router_here(), list[Outcome]()
+
+        def reply(command: Observe) -> Observed:
+            return Observed((Outcome(),) * (len(command.feedback) + sum(len(part.feedback) for part in command.others)))
+
+        peer = PeerWorker(tmp_path / "p.sock", reply)
+        await peer.start()
+        router.follow([Peer(THERE, str(peer.path))])
+        asked = [(await desk.answer(application)).query_id for _ in range(200)]
+        before = len(asyncio.all_tasks())
+        for query_id in [*asked, *(first_id(THERE) + number for number in range(200))]:
+            router.observe_one(application, on_query(query_id, b"1"), outcomes.append)
+        # One writes to the store, and one waits for the peer.
+        assert len(asyncio.all_tasks()) <= before + 2
+        await until_async(lambda: len(outcomes) == 400)
+        assert set(outcomes) == {Outcome()}
+        await peer.stop()
+
+    run(tmp_path, ONE, scenario, cache=True)
 
 
 # A turn of the loop may take this much processor time of the loop's thread, whatever feedback there is.
@@ -270,24 +337,3 @@ def test_lists_for_a_store_that_is_away_are_told_so(tmp_path: Path) -> None:
         assert outcomes == [Outcome(error="store_unavailable", cause="it is away")] * 20
 
     run(tmp_path, ONE, scenario, cache=True, store=Away(tmp_path / "selection.sqlite3"))
-
-
-def test_beginning_ends_with_the_last_piece_a_failure_or_a_cancel() -> None:
-    def steps(count: int, error: Exception | None = None) -> Iterator[None]:
-        for _ in range(count):
-            yield
-        if error is not None:
-            raise error
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        whole, failing, left = (loop.create_future() for _ in range(3))
-        beginning = steps(2), whole
-        assert [_begin_one(beginning, 0.0) for _ in range(3)] == [False, False, True] and whole.done()
-        assert _begin_one((steps(0, ValueError("broken")), failing), 0.0)
-        with pytest.raises(ValueError, match="broken"):
-            await failing
-        left.cancel()
-        assert _begin_one((steps(2), left), 0.0)
-
-    asyncio.run(scenario())

@@ -1,6 +1,7 @@
 """Feedback that goes to the worker that answered its queries: what goes together, and what its senders are told."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -33,14 +34,16 @@ class Peer:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Observe, asyncio.Future[Observed]]] = []
-        self.forwarder = Forwarder(self._ask, MAX_COMMANDS)
+        self.forwarder = Forwarder(self._ask, MAX_COMMANDS, lambda steps: deque(steps, maxlen=0))
 
     async def _ask(self, command: Observe) -> Observed:
         self.asked.append((command, asyncio.get_running_loop().create_future()))
         return await self.asked[-1][1]
 
-    def send(self, *found: Feedback, application: str = "a") -> "asyncio.Task[Sequence[Outcome]]":
-        return asyncio.ensure_future(self.forwarder.forward(application, found))
+    def send(self, *found: Feedback, application: str = "a") -> "asyncio.Future[Sequence[Outcome]]":
+        told: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+        self.forwarder.forward(application, found, lambda outcomes: told.done() or told.set_result(outcomes))
+        return told
 
     async def commands(self, count: int) -> list[list[int | None]]:
         """What each has brought, once there are so many, and the loop has had time for more."""
@@ -149,8 +152,7 @@ def test_a_bug_costs_what_was_sent_and_leaves_nobody_waiting() -> None:
         lost = [peer.send(piece(1)), peer.send(piece(2))]
         await peer.commands(1)
         peer.asked[0][1].set_exception(ZeroDivisionError())
-        found = await asyncio.gather(*lost, return_exceptions=True)
-        assert [type(each) for each in found] == [ZeroDivisionError] * 2
+        assert await asyncio.gather(*lost) == [[Outcome(error="internal_error", cause="ZeroDivisionError: ")]] * 2
         kept = peer.send(piece(3))
         await peer.commands(2)
         peer.answer(1)

@@ -1,7 +1,7 @@
 """Divides the time of each turn of an event loop among requests: for how long, whose, and in which order."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heapreplace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -25,6 +25,8 @@ PATIENCE_SHARE_OF_SLO = 0.5
 IN_ORDER_SHARE = 0.5
 
 T = TypeVar("T")
+
+_ENDED = object()
 
 # Lines of work that is no query: requests that are not known to be queries, and the rest of what connections have sent.
 REQUESTS, RESTS = "requests", "rests"
@@ -354,3 +356,8 @@ class Backlog(Generic[T]):
         finally:
             self._is_due = False
             self.go_on()
+
+
+def take_step(steps: Iterator[None], end_s: float) -> bool:
+    """Take the next of some work's short steps, as what a ``Backlog`` does; return whether there was none left."""
+    return next(steps, _ENDED) is _ENDED

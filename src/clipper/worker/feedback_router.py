@@ -1,15 +1,15 @@
 """Routes feedback to the worker that answered its query: this one, or a peer."""
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from contextvars import Context
 from functools import partial
 from itertools import chain
 from typing import TypeVar
 
-from clipper.base.turn_budget import Backlog, TurnBudget
+from clipper.base.turn_budget import Backlog, TurnBudget, take_step
 from clipper.control.client import Connections
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.identity import IdentityFile, PeerName
@@ -22,9 +22,10 @@ from clipper.worker.selection.application import Application
 from clipper.worker.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.worker.selection.query import QueryIds
 
+log = logging.getLogger(__name__)
+
 R = TypeVar("R")
-# Pieces of feedback that are begun one by one, and the future that is done once all of them are.
-_Beginning = tuple[Iterator[None], "asyncio.Future[None]"]
+Tell = Callable[[Outcome], None]
 
 # A peer may have to query a model first. If it takes longer than that, it is assumed to be gone.
 FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
@@ -37,8 +38,7 @@ MAX_UNDER_WAY = 4000
 # wait in order: if all were begun at once, all would be learned as late as the last.
 BEGUN_TOGETHER = 500
 MAX_BEGINNING = 4
-# Outcomes that are collected in a turn of the loop.
-ENDED_PER_STEP = 500
+_LEARNED, _DUPLICATE = Outcome(), Outcome(duplicate=True)
 
 
 class FeedbackRouter:
@@ -52,13 +52,15 @@ class FeedbackRouter:
         self._peers: dict[int, Peer] = {}
         # By peer, and by whether models may have to be asked first, which takes up to ``ASK_TIMEOUT_S``.
         self._forwarders: dict[tuple[int, bool], Forwarder] = {}
+        # The outcomes that a peer has sent, and that are still to be told.
+        self._told = Backlog[Iterator[None]](turn, take_step)
         self._under_way = 0
-        self._begun = Backlog[_Beginning](
-            turn, _begin_one, in_turns=True, may_go_on=lambda: self._under_way < MAX_UNDER_WAY
+        self._begun = Backlog[Iterator[None]](
+            turn, take_step, in_turns=True, may_go_on=lambda: self._under_way < MAX_UNDER_WAY
         )
         self._beginning = asyncio.Semaphore(MAX_BEGINNING)
-        # Otherwise each piece of feedback would keep a copy of the context variables.
-        self._no_variables = Context()
+        # The loop only keeps weak references to tasks.
+        self._learning: set[asyncio.Task[None]] = set()
 
     def follow(self, peers: Iterable[Peer]) -> None:
         """Set the workers of the current snapshot."""
@@ -67,6 +69,18 @@ class FeedbackRouter:
         # A forwarder whose peer has gone, or listens elsewhere, passes on the rest in vain.
         kept = {instance for instance, peer in self._peers.items() if before.get(instance) == peer}
         self._forwarders = {key: each for key, each in self._forwarders.items() if key[0] in kept}
+
+    def observe_one(self, application: Application, feedback: Feedback, tell: Tell) -> None:
+        """Learn from a piece of feedback, here or at a peer, and ``tell`` its outcome.
+
+        This makes no task or future, unless models or contexts have to be waited for: clients that do not wait for
+        answers have thousands of pieces under way.
+        """
+        instance = self._owner(feedback)
+        if instance == self._instance:
+            self._begun.begin(self._begin_all(Learner(application), (feedback,), (tell,)))
+        else:
+            self._forward(instance, application, (feedback,), lambda outcomes: tell(outcomes[0]))
 
     async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Learn from feedback, here or at a peer. Return an outcome for each piece, in order."""
@@ -84,23 +98,18 @@ class FeedbackRouter:
 
     async def observe_here(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Learn from feedback on own queries or on inputs. Return an outcome for each piece, in order."""
-        learner = Learner(application)
-        begun: list[asyncio.Future[bool] | Outcome] = []
+        learner, gathered = Learner(application), _Gathered(len(feedback))
         for start in range(0, len(feedback), BEGUN_TOGETHER):
             pieces = feedback[start : start + BEGUN_TOGETHER]
             # A single piece waits only for its own context, if at all.
             async with self._beginning if len(pieces) > 1 else nullcontext():
                 await learner.read(learner.missing_contexts(pieces) if len(pieces) > 1 else ())
                 # Begin many before waiting for the first, so that they are committed together.
-                all_begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._begun.begin((self._begin_all(learner, pieces, begun), all_begun))
+                all_begun = asyncio.get_running_loop().create_future()
+                tells = [partial(gathered.put, start + index) for index in range(len(pieces))]
+                self._begun.begin(self._begin_all(learner, pieces, tells, all_begun))
                 await all_begun
-        outcomes: list[Outcome] = []
-        for index, one in enumerate(begun):
-            outcomes.append(one if isinstance(one, Outcome) else await _end(one))
-            if index % ENDED_PER_STEP == ENDED_PER_STEP - 1:
-                await asyncio.sleep(0)  # awaiting a future that is done does not yield
-        return outcomes
+        return await gathered.outcomes
 
     async def observe_parts(
         self, find: Callable[[str], Application | None], parts: Sequence[ObservePart]
@@ -144,24 +153,37 @@ class FeedbackRouter:
         return await self._connections.ask(peer.address, command, timeout_s, secured=secured)
 
     def _begin_all(
-        self, learner: Learner, pieces: Sequence[Feedback], begun: "list[asyncio.Future[bool] | Outcome]"
+        self,
+        learner: Learner,
+        pieces: Sequence[Feedback],
+        tells: Sequence[Tell],
+        all_begun: "asyncio.Future[None] | None" = None,
     ) -> Iterator[None]:
-        for each in pieces:
+        """Begin pieces one by one, until ``all_begun`` is cancelled; each is told its outcome by its ``tells``."""
+        for each, tell in zip(pieces, tells):
+            if all_begun is not None and all_begun.done():
+                return
+            under_way = _UnderWay(self, tell)
+            self._under_way += 1
             try:
-                future = asyncio.ensure_future(learner.learn(each))
+                task = learner.learn(each, under_way)
             except ClipperError as error:
-                begun.append(Outcome(error=error.code, cause=str(error)))
+                under_way(error)
+            except Exception as error:  # a bug in Clipper costs one piece
+                log.exception("failed to observe feedback")
+                under_way(ClipperError(f"{type(error).__name__}: {error}"))
             else:
-                self._under_way += 1
-                future.add_done_callback(self._leave, context=self._no_variables)
-                begun.append(future)
+                if task is not None:
+                    self._learning.add(task)
+                    task.add_done_callback(self._learning.discard)
             yield
+        if all_begun is not None and not all_begun.done():
+            all_begun.set_result(None)
 
-    def _leave(self, begun: "asyncio.Future[bool]") -> None:
+    def leave(self) -> None:
+        """Begin further pieces, if they wait: one that was under way has its outcome."""
         self._under_way -= 1
         self._begun.go_on()
-        if not begun.cancelled():
-            begun.exception()  # else the loop logs each failure that nobody waits for any more
 
     def _owner(self, feedback: Feedback) -> int:
         """Return the peer that answered the query; this worker for inputs and for queries of no known peer."""
@@ -175,37 +197,56 @@ class FeedbackRouter:
     ) -> Sequence[Outcome]:
         if instance == self._instance:
             return await self.observe_here(application, group)
+        told: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+        self._forward(instance, application, group, lambda outcomes: None if told.done() else told.set_result(outcomes))
+        return await told
+
+    def _forward(
+        self,
+        instance: int,
+        application: Application,
+        feedback: Sequence[Feedback],
+        tell: Callable[[Sequence[Outcome]], object],
+    ) -> None:
         key = instance, application.terms.selector.policy.feedback == "all"
         if (forwarder := self._forwarders.get(key)) is None:
             pass_on = partial(self._pass_on, self._peers[instance])
-            forwarder = self._forwarders[key] = Forwarder(pass_on, MAX_ASKING_COMMANDS if key[1] else MAX_COMMANDS)
-        return await forwarder.forward(application.name, group)
+            most = MAX_ASKING_COMMANDS if key[1] else MAX_COMMANDS
+            forwarder = self._forwarders[key] = Forwarder(pass_on, most, self._told.add)
+        forwarder.forward(application.name, feedback, tell)
 
     async def _pass_on(self, peer: Peer, feedback: Observe) -> Observed:
         return await self._ask(peer, feedback, FORWARD_TIMEOUT_S)
 
 
-def _begin_one(beginning: _Beginning, end_s: float) -> bool:
-    """Begin a piece; return whether it was the last, and then complete the future.
+class _UnderWay:
+    """A piece of feedback that is being learned; takes what ``Learner.learn`` tells."""
 
-    If the future was cancelled, no further piece is begun.
-    """
-    steps, all_begun = beginning
-    if all_begun.done():
-        return True
-    try:
-        next(steps)
-    except StopIteration:
-        all_begun.set_result(None)
-        return True
-    except Exception as error:  # noqa: BLE001  # whoever waits gets it
-        all_begun.set_exception(error)
-        return True
-    return False
+    __slots__ = ("_router", "_tell")
+
+    def __init__(self, router: FeedbackRouter, tell: Tell) -> None:
+        self._router, self._tell = router, tell
+
+    def __call__(self, result: bool | ClipperError) -> None:
+        self._router.leave()
+        if isinstance(result, ClipperError):
+            self._tell(Outcome(error=result.code, cause=str(result)))
+        else:
+            self._tell(_LEARNED if result else _DUPLICATE)
 
 
-async def _end(future: "asyncio.Future[bool]") -> Outcome:
-    try:
-        return Outcome(duplicate=not await future)
-    except ClipperError as error:
-        return Outcome(error=error.code, cause=str(error))
+class _Gathered:
+    """Gathers the outcomes of a list. ``outcomes`` is done once all of its ``size`` pieces have theirs."""
+
+    def __init__(self, size: int) -> None:
+        self._found = [_LEARNED] * size
+        self._missing = size
+        self.outcomes: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        if not size:
+            self.outcomes.set_result(self._found)
+
+    def put(self, index: int, outcome: Outcome) -> None:
+        self._found[index] = outcome
+        self._missing -= 1
+        if not self._missing and not self.outcomes.done():
+            self.outcomes.set_result(self._found)

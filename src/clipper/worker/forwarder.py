@@ -1,14 +1,17 @@
 """Passes feedback on to the worker that answered its queries. Pieces that come while it learns are sent together."""
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.messages import Observe, Observed, ObservePart
 from clipper.errors import ClipperError
+
+log = logging.getLogger(__name__)
 
 # Commands under way, each with a connection and, on both ends, a descriptor. With a store that acknowledges once a
 # second, there would otherwise be as many as pieces come in a second.
@@ -24,7 +27,7 @@ FULL_BYTES = 4 * 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     part: ObservePart
-    outcomes: "asyncio.Future[Sequence[Outcome]]"
+    tell: Callable[[Sequence[Outcome]], object]
 
 
 class Forwarder:
@@ -36,8 +39,20 @@ class Forwarder:
     took, so that replies come evenly. A list that comes together stays together.
     """
 
-    def __init__(self, ask: Callable[[Observe], Awaitable[Observed]], max_commands: int) -> None:
-        """Make a forwarder. ``ask`` sends a command, and raises OSError or ClipperError."""
+    def __init__(
+        self,
+        ask: Callable[[Observe], Awaitable[Observed]],
+        max_commands: int,
+        do: Callable[[Iterator[None]], None],
+    ) -> None:
+        """Make a forwarder.
+
+        Args:
+            ask: sends a command, and raises OSError or ClipperError.
+            max_commands: the most commands under way.
+            do: does work in short steps, so that a reply on thousands of pieces holds up nothing else.
+        """
+        self._do = do
         self._ask = ask
         self._max_commands = max_commands
         self._waiting: deque[_Waiting] = deque()
@@ -46,12 +61,15 @@ class Forwarder:
         self._is_gathering = False
         self._reply_s = 0.0
 
-    async def forward(self, application: str, feedback: Sequence[Feedback]) -> Sequence[Outcome]:
-        """Return an outcome for each piece, in order; ``unavailable`` for all if the worker does not answer."""
-        outcomes: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(ObservePart(application, tuple(feedback)), outcomes))
+    def forward(
+        self, application: str, feedback: Sequence[Feedback], tell: Callable[[Sequence[Outcome]], object]
+    ) -> None:
+        """Pass feedback on, and ``tell`` an outcome for each piece, in order.
+
+        The outcome of all is ``unavailable`` if the worker does not answer.
+        """
+        self._waiting.append(_Waiting(ObservePart(application, tuple(feedback)), tell))
         self._begin()
-        return await outcomes
 
     def _begin(self) -> None:
         if self._waiting and not self._is_gathering and len(self._commands) < self._max_commands:
@@ -81,19 +99,20 @@ class Forwarder:
             outcomes = (await self._ask(Observe(first.application, first.feedback, tuple(others)))).outcomes
         except (OSError, ClipperError) as error:
             outcomes = _unavailable(f"cannot be reached: {error!r}", pieces)
-        except Exception as error:  # noqa: BLE001  # a bug of ours: whoever waits gets it, and logs it
-            for each in sent:
-                if not each.outcomes.done():
-                    each.outcomes.set_exception(error)
-            return
+        except Exception as error:  # a bug in Clipper: whoever waits is told
+            log.exception("failed to pass feedback on to another worker")
+            outcomes = (Outcome(error=ClipperError.code, cause=f"{type(error).__name__}: {error}"),) * pieces
         if len(outcomes) != pieces:
             outcomes = _unavailable(f"sent {len(outcomes)} outcomes for {pieces} pieces of feedback", pieces)
         self._reply_s = loop.time() - began_s
-        remaining = iter(outcomes)
-        for each in sent:
-            own = list(islice(remaining, len(each.part.feedback)))
-            if not each.outcomes.done():
-                each.outcomes.set_result(own)
+        self._do(_tell(sent, outcomes))
+
+
+def _tell(sent: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> Iterator[None]:
+    remaining = iter(outcomes)
+    for each in sent:
+        each.tell(list(islice(remaining, len(each.part.feedback))))
+        yield
 
 
 def _unavailable(why: str, pieces: int) -> tuple[Outcome, ...]:

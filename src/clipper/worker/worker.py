@@ -164,7 +164,7 @@ class Worker:
             ids=QueryIds(config.instance, config.restart),
             random=random,
             store=self._store,
-            committer=Committer(self._store),
+            committer=Committer(self._store, self.turn),
             joins=JoinTable(config.feedback_queries),
             asking=asyncio.Semaphore(MAX_ASKING),
             make=self._own_code.made,

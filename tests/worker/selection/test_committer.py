@@ -6,12 +6,14 @@ from weakref import ref
 import numpy as np
 import pytest
 
-from clipper.errors import Overloaded, StoreUnavailable
+from clipper.base.turn_budget import LONGEST_TURN_S
+from clipper.errors import ClipperError, Overloaded, StoreUnavailable
 from clipper.learning.stores.sqlite import SqliteStore
 from clipper.learning.stores.store import EVERYONE, Observation
 from clipper.worker.selection import committer as committer_module
 from clipper.worker.selection.committer import MAX_SYNCS, Committer
-from tests.event_loops import run_clean, turn_over
+from tests.event_loops import ShiftedLoop, run_clean, turn_over
+from tests.selection_desk import make_turn
 from tests.waiting import until_async
 
 
@@ -42,8 +44,24 @@ class Store(SqliteStore):
             raise self.sync_error
 
 
+class Waiting:
+    """A commit: what memory is told, and the future of what its sender is told."""
+
+    def __init__(self, applied: Callable[[bool], None]) -> None:
+        self.remember = applied
+        self.told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def acknowledge(self, result: bool | ClipperError) -> None:
+        if isinstance(result, ClipperError):
+            self.told.set_exception(result)
+        else:
+            self.told.set_result(result)
+
+
 def submit(committer: Committer, one: Observation, applied: Callable[[bool], None] = bool) -> "asyncio.Future[bool]":
-    return committer.submit(one, applied)
+    commit = Waiting(applied)
+    committer.submit(one, commit)
+    return commit.told
 
 
 def observation(name: object) -> Observation:
@@ -53,7 +71,7 @@ def observation(name: object) -> Observation:
 def test_what_comes_while_the_store_is_busy_goes_together_in_order(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         store.held.clear()
         first = submit(committer, observation("first"))
         await turn_over()
@@ -70,7 +88,7 @@ def test_what_comes_while_the_store_is_busy_goes_together_in_order(tmp_path: Pat
 def test_what_is_acknowledged_is_in_the_store_and_counts_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         are_new = await asyncio.gather(*(submit(committer, observation(number % 3)) for number in range(9)))
         assert are_new == [True] * 3 + [False] * 6
         assert (await SqliteStore(tmp_path / "s.sqlite3").load("app", EVERYONE))["observations"] == 3.0
@@ -84,7 +102,7 @@ def test_too_many_are_refused_and_the_others_are_written(tmp_path: Path, monkeyp
 
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         taken = [submit(committer, observation(number)) for number in range(5)]
         with pytest.raises(Overloaded):
             submit(committer, observation("more"))
@@ -101,7 +119,7 @@ def test_a_batch_that_fails_is_told_to_all_and_the_next_is_written(
 ) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         assert committer.problem is None
         store.error = error
         failed = await asyncio.gather(
@@ -123,7 +141,7 @@ def test_a_batch_that_fails_is_told_to_all_and_the_next_is_written(
 def test_who_holds_the_store_still_keeps_batches_out(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         async with committer.between_batches:
             future = submit(committer, observation("one"))
             await turn_over(20)
@@ -139,7 +157,7 @@ def test_arrays_that_wait_have_a_bound_of_their_own(tmp_path: Path, monkeypatch:
 
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         monkeypatch.setattr(committer_module, "MAX_WAITING_ARRAYS_BYTES", 3 * 800)
         store.held.clear()
         large = {EVERYONE: {"observations": 1.0, "1@0/m/s/100": np.ones(100)}}
@@ -160,7 +178,7 @@ def test_arrays_that_wait_have_a_bound_of_their_own(tmp_path: Path, monkeypatch:
 def test_batches_are_applied_while_the_disk_is_awaited_and_told_together(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         store.sync_held.clear()
         applied: list[bool] = []
         futures = []
@@ -181,7 +199,7 @@ def test_batches_are_applied_while_the_disk_is_awaited_and_told_together(tmp_pat
 def test_what_may_not_be_on_disk_is_not_acknowledged_and_stays_in_memory(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         store.sync_error = StoreUnavailable("the disk is slow")
         applied: list[bool] = []
         with pytest.raises(StoreUnavailable, match="the disk is slow"):
@@ -201,7 +219,7 @@ def test_what_waits_for_the_disk_takes_room(tmp_path: Path, monkeypatch: pytest.
 
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         store.sync_held.clear()
         taken, applied = [], []
         for number in range(4):
@@ -222,7 +240,7 @@ def test_a_piece_that_memory_does_not_take_costs_no_other(tmp_path: Path) -> Non
 
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         applied: list[bool] = []
         pieces = submit(committer, observation("one"), fails), submit(committer, observation("two"), applied.append)
         assert await asyncio.gather(*pieces) == [True, True] and applied == [True]
@@ -234,7 +252,7 @@ def test_a_piece_that_memory_does_not_take_costs_no_other(tmp_path: Path) -> Non
 def test_waits_for_the_disk_begin_while_others_last_and_are_bounded(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         store.sync_held.clear()
         taken, applied = [], []
         for number in range(MAX_SYNCS + 2):
@@ -273,7 +291,7 @@ def test_what_is_acknowledged_was_waited_for_whenever_a_wait_begins(tmp_path: Pa
 
     async def scenario() -> None:
         store, told, early = Later(tmp_path / "s.sqlite3"), set(), []
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
 
         def send(name: str) -> "asyncio.Future[bool]":
             future = submit(committer, observation(name), lambda _: told.add(name))
@@ -293,17 +311,58 @@ def test_what_is_acknowledged_was_waited_for_whenever_a_wait_begins(tmp_path: Pa
 def test_what_is_applied_keeps_no_arrays_while_the_disk_is_waited_for(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        committer = Committer(store)
+        committer = Committer(store, make_turn())
         store.sync_held.clear()
         array = np.ones(1000)
         known = ref(array)
         told: list[bool] = []
-        durable = committer.submit(Observation("one", "app", {EVERYONE: {"never@0/a/x/1000": array}}), told.append)
+        durable = submit(committer, Observation("one", "app", {EVERYONE: {"never@0/a/x/1000": array}}), told.append)
         del array
         await until_async(lambda: told and known() is None)
         assert not durable.done()
         store.sync_held.set()
         assert await durable
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_answers_take_their_share_of_each_turn(tmp_path: Path) -> None:
+    """A hundred were told in a turn by each of ten waits for the disk, which held the loop for up to 40 ms."""
+    answer_s, told_in_turn, most, told = 0.000_5, 0, 0, 0
+
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ShiftedLoop)
+        committer = Committer(store, make_turn())
+
+        def begin_turn() -> None:
+            nonlocal told_in_turn
+            told_in_turn = 0
+            if told < 2 * 3 * Store.commit_at_once:
+                loop.call_soon(begin_turn)
+
+        class Slow(Waiting):
+            def __init__(self) -> None:
+                super().__init__(lambda _: self.count())
+
+            def count(self) -> None:
+                nonlocal told_in_turn, most, told
+                loop.advance(answer_s)
+                told, told_in_turn = told + 1, told_in_turn + 1
+                most = max(most, told_in_turn)
+
+            def acknowledge(self, result: bool | ClipperError) -> None:
+                self.count()
+                super().acknowledge(result)
+
+        commits = [Slow() for _ in range(3 * Store.commit_at_once)]
+        loop.call_soon(begin_turn)
+        for number, commit in enumerate(commits):
+            committer.submit(observation(number), commit)
+        assert all(await asyncio.gather(*(commit.told for commit in commits)))
+        assert most <= LONGEST_TURN_S / answer_s + 1
         await store.close()
 
     run_clean(scenario())

@@ -13,10 +13,10 @@ from clipper.learning.stores.sqlite import SqliteStore
 from clipper.learning.stores.store import EVERYONE, MIN_KEEP_S
 from clipper.settings.application import Selection
 from clipper.worker.selection.application import Application
-from clipper.worker.selection.learner import ASK_TIMEOUT_S, Learner
+from clipper.worker.selection.learner import ASK_TIMEOUT_S
 from tests import selection_desk
 from tests.event_loops import turn_over
-from tests.selection_desk import ROW, SLO_S, Desk, on_input, on_query, own_policy, run
+from tests.selection_desk import ROW, SLO_S, Desk, learn, on_input, on_query, own_policy, run
 from tests.waiting import until_async
 
 FOUR = {"a": b"1", "b": b"1", "c": b"2", "d": b"2"}
@@ -101,7 +101,7 @@ def test_model_that_hangs_counts_as_wrong_in_bounded_time(tmp_path: Path) -> Non
     async def scenario(desk: Desk) -> None:
         application = await desk.application(ALL)
         desk.models.held.add("d")
-        task = asyncio.ensure_future(Learner(application).learn(on_input(ROW, b"1")))
+        task = learn(application, on_input(ROW, b"1"))
         await desk.serve_until(lambda: all(desk.models.asked[name] for name in "abc"))
         await turn_over(20)
         assert not task.done()
@@ -119,10 +119,7 @@ def test_predictions_go_before_feedback(tmp_path: Path) -> None:
         first = [desk.ask(application, bytes([number]) * 8)[1] for number in range(2)]
         # Two batches are in flight; what comes now waits in the queue.
         await until_async(lambda: desk.models.containers["a"].batches)
-        tasks = [
-            asyncio.ensure_future(Learner(application).learn(on_input(b"f" * 7 + bytes([number]), b"1")))
-            for number in range(5)
-        ]
+        tasks = [learn(application, on_input(b"f" * 7 + bytes([number]), b"1")) for number in range(5)]
         await turn_over(20)
         _, last = desk.ask(application, b"last" * 2)
         await turn_over(20)
@@ -147,10 +144,7 @@ def test_models_are_asked_for_a_bounded_number_of_feedbacks_at_once(
     async def scenario(desk: Desk) -> None:
         application = await desk.application(ALL)
         desk.models.held.update(FOUR)
-        begun = [
-            asyncio.ensure_future(Learner(application).learn(on_input(number.to_bytes(8, "big"), b"1")))
-            for number in range(most + 5)
-        ]
+        begun = [learn(application, on_input(number.to_bytes(8, "big"), b"1")) for number in range(most + 5)]
         await until_async(desk.surroundings.asking.locked)
         await turn_over(50)
         desk.loop.advance(ASK_TIMEOUT_S)
@@ -208,7 +202,7 @@ def test_the_same_feedback_counts_once_also_at_once(tmp_path: Path) -> None:
         application = await desk.application(SINGLE)
         asking = await desk.answer(application)
         feedback = on_query(asking.query_id, b"2")
-        begun = [asyncio.ensure_future(Learner(application).learn(feedback)) for _ in range(10)]
+        begun = [learn(application, feedback) for _ in range(10)]
         assert sorted(await asyncio.gather(*begun)) == [False] * 9 + [True]
         assert await desk.observe(application, feedback) is False
         assert learned(application) == {"a": (1.0, 1.0)}
@@ -290,7 +284,7 @@ def test_a_large_batch_counts_as_if_it_had_come_one_by_one(tmp_path: Path) -> No
         await desk.answer(application)
         begun = []
         for number in range(500):
-            begun.append(Learner(application).learn(Feedback(f"f-{number}", row=ROW, label=b"1")))
+            begun.append(learn(application, Feedback(f"f-{number}", row=ROW, label=b"1")))
         assert all(await asyncio.gather(*begun))
         totals = application.contexts.totals(None)
         assert totals is not None

@@ -9,18 +9,18 @@ once a second would take a batch a second.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from clipper.base.turn_budget import Backlog, TurnBudget, take_step
 from clipper.errors import ClipperError, Overloaded, StoreUnavailable
 from clipper.learning.stores.store import EVERYONE, Observation, Store
 
 log = logging.getLogger(__name__)
 
-# The most observations that are added to memory, or acknowledged, in a turn of the loop.
-MAX_TOLD = 100
 # At 10,000 observations a second, those of a second, in which Redis writes its file. If more wait, the store does not
 # keep up, and an error is better.
 MAX_WAITING = 10_000
@@ -39,11 +39,20 @@ PROBLEM_S = 60.0
 WAIT_KEPT = 0.9
 
 
+class Commit(Protocol):
+    """Takes the store's answers on an observation: ``remember`` and then ``acknowledge``, once each."""
+
+    def remember(self, was_added: bool) -> None:
+        """Take whether the store has added the observation; ``between_batches`` is held meanwhile."""
+
+    def acknowledge(self, result: bool | ClipperError) -> None:
+        """Take whether the observation is new, now that it is durable, or why it may not be."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Piece:
     observation: Observation
-    applied: Callable[[bool], None]
-    durable: "asyncio.Future[bool]"
+    commit: Commit
     arrays_bytes: int
 
 
@@ -52,12 +61,12 @@ class _Batch:
     """Pieces that the store has. Their additions are not kept: arrays would be many during the wait for the disk.
 
     Attributes:
-        durable: the future of each piece.
+        commits: what takes the answer on each piece.
         are_new: whether each piece was added.
         told: set once all have been added to memory.
     """
 
-    durable: "list[asyncio.Future[bool]]"
+    commits: list[Commit]
     are_new: list[bool]
     told: asyncio.Event
 
@@ -65,13 +74,16 @@ class _Batch:
 class Committer:
     """Writes observations to the store, in the order in which they came.
 
+    Answers are passed on in visits of the turn's budget: those on a batch may take as long as ten turns.
+
     Attributes:
         written: the ids of applications with observations, until a reader takes them out.
         between_batches: held while a batch is applied. A reader that holds it reads states that no commit is changing.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, turn: TurnBudget) -> None:
         self._store = store
+        self._answers = Backlog[Iterator[None]](turn, take_step)
         self._waiting: deque[_Piece] = deque()
         self._waiting_arrays_bytes = 0
         # The applied batches that no wait for the disk covers yet.
@@ -88,27 +100,21 @@ class Committer:
         self.written: set[str] = set()
         self.between_batches = asyncio.Lock()
 
-    def submit(self, observation: Observation, applied: Callable[[bool], None]) -> "asyncio.Future[bool]":
-        """Return a future that is done once the observation is durable; its result is whether the observation is new.
+    def submit(self, observation: Observation, commit: Commit) -> None:
+        """Write an observation with the next batch; ``commit`` takes the store's answers.
 
-        It fails with ``StoreUnavailable`` if the store cannot be written. Then nothing was added; but if the store took
-        the observation and does not confirm that it is on disk, it may be there or not.
-
-        Args:
-            applied: called before the future is done, and while ``between_batches`` is held, with whether the
-                observation was added.
+        If the store cannot be written, the answers are False and ``StoreUnavailable``: nothing was added. If the store
+        took the observation and does not confirm that it is on disk, it may be there or not.
 
         Raises Overloaded if too many observations are waiting.
         """
         self.check_room()
-        loop = asyncio.get_running_loop()
-        piece = _Piece(observation, applied, loop.create_future(), _arrays_bytes(observation))
+        piece = _Piece(observation, commit, _arrays_bytes(observation))
         self._waiting.append(piece)
         self.written.add(observation.application)
         self._waiting_arrays_bytes += piece.arrays_bytes
         if self._writing is None:
-            self._writing = loop.create_task(self._write())
-        return piece.durable
+            self._writing = asyncio.get_running_loop().create_task(self._write())
 
     def check_room(self) -> None:
         """Raise Overloaded if ``submit`` has no room."""
@@ -150,25 +156,43 @@ class Committer:
             self._writing = None
 
     async def _apply(self, pieces: list[_Piece]) -> None:
+        commits, told = [piece.commit for piece in pieces], asyncio.Event()
         try:
             are_new = await self._store.commit([piece.observation for piece in pieces])
         except Exception as error:  # noqa: BLE001  # who waits must get an answer, and the next batch must go
             why = self._failed(error)
-            for piece in pieces:
-                _tell(piece.applied, False)
-                if not piece.durable.done():
-                    piece.durable.set_exception(why)
+            # The clients of these are told before the next batch fails like this one.
+            self._undurable += len(pieces)
+            batch = _Batch(commits, [False] * len(pieces), told)
+            self._answers.add(self._remember(batch))
+            self._answers.add(self._acknowledge(batch, why))
+            await told.wait()
             return
         # Made in the step in which the store has the pieces: a wait for the disk that begins later covers all of them.
-        batch = _Batch([piece.durable for piece in pieces], are_new, asyncio.Event())
+        batch = _Batch(commits, are_new, told)
         self._applied.append(batch)
         self._undurable += len(pieces)
         self._begin_sync()
-        for index, (piece, is_new) in enumerate(zip(pieces, are_new)):
-            _tell(piece.applied, is_new)
-            if index % MAX_TOLD == MAX_TOLD - 1:
-                await asyncio.sleep(0)
+        self._answers.add(self._remember(batch))
+        await told.wait()
+
+    def _remember(self, batch: _Batch) -> Iterator[None]:
+        for commit, is_new in zip(batch.commits, batch.are_new):
+            try:
+                commit.remember(is_new)
+            except Exception:  # a bug in Clipper: the other pieces of the batch must be told
+                log.exception("an observation could not be added to memory")
+            yield
         batch.told.set()
+
+    def _acknowledge(self, batch: _Batch, why: ClipperError | None) -> Iterator[None]:
+        for commit, is_new in zip(batch.commits, batch.are_new):
+            self._undurable -= 1
+            try:
+                commit.acknowledge(is_new if why is None else why)
+            except Exception:  # as above
+                log.exception("an observation could not be acknowledged")
+            yield
 
     @property
     def _gather_s(self) -> float:
@@ -201,16 +225,7 @@ class Committer:
         self._sync_s = max(asyncio.get_running_loop().time() - began_s, WAIT_KEPT * self._sync_s)
         for batch in applied:
             await batch.told.wait()
-            for index, (durable, is_new) in enumerate(zip(batch.durable, batch.are_new)):
-                self._undurable -= 1
-                if durable.done():
-                    continue
-                if why is None:
-                    durable.set_result(is_new)
-                else:
-                    durable.set_exception(why)
-                if index % MAX_TOLD == MAX_TOLD - 1:
-                    await asyncio.sleep(0)
+            self._answers.add(self._acknowledge(batch, why))
 
 
 def _unavailable(error: Exception) -> ClipperError:
@@ -218,13 +233,6 @@ def _unavailable(error: Exception) -> ClipperError:
         return error
     log.error("the selection store failed", exc_info=error)
     return StoreUnavailable(f"selection store failed: {type(error).__name__}: {error}")
-
-
-def _tell(applied: Callable[[bool], None], was_added: bool) -> None:
-    try:
-        applied(was_added)
-    except Exception:  # a bug in Clipper: the other pieces of the batch must be told
-        log.exception("an observation could not be added to memory")
 
 
 def _arrays_bytes(observation: Observation) -> int:

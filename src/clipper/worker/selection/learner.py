@@ -4,24 +4,38 @@ Models whose output is needed but unknown are asked as background work, so that 
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from contextvars import Context
 from dataclasses import dataclass, replace
 
 from clipper.control.feedback import Feedback
-from clipper.errors import InvalidArgument, NotFound, OutputTooLarge, Overloaded, PolicyFailed, StoreUnavailable
+from clipper.errors import (
+    ClipperError,
+    InvalidArgument,
+    NotFound,
+    OutputTooLarge,
+    Overloaded,
+    PolicyFailed,
+    StoreUnavailable,
+)
 from clipper.learning.mathematics.totals import TELLS_PICKED, Amount, Key, Keyed
 from clipper.learning.mathematics.weighing import has_begun, weighed
 from clipper.learning.policies.policy import JudgedQuery, Totals
 from clipper.learning.stores.store import EVERYONE, MIN_KEEP_S, Observation
 from clipper.values.outputs.output import Output, is_readable
 from clipper.worker.selection.application import Application
+from clipper.worker.selection.feedback.outcomes import MadeUp
 from clipper.worker.selection.feedback.picking import weights_of
 from clipper.worker.selection.feedback.scoring import lesson, shown_of_newcomers
 from clipper.worker.selection.lessons import TOO_LARGE_TO_COMPARE, Joined, Scored, join, learn, missing_models
 from clipper.worker.selection.query import Path, Query
 from clipper.worker.telemetry.trace_context import SpanContext
+
+log = logging.getLogger(__name__)
+
+# Takes whether a piece of feedback was new, now that it is learned and durable, or why it is not.
+Tell = Callable[[bool | ClipperError], None]
 
 # Feedback may wait this long for models that are asked to score it.
 ASK_TIMEOUT_S = 5.0
@@ -36,9 +50,6 @@ class Learner:
     def __init__(self, application: Application) -> None:
         self._application = application
         self._loop = asyncio.get_running_loop()
-        # Callbacks need no context variables: without this empty context, each piece of feedback would keep a copy of
-        # them.
-        self._no_variables = Context()
 
     def missing_contexts(self, feedback: Sequence[Feedback]) -> list[str]:
         """Return the contexts of a piece of feedback that are not in memory."""
@@ -55,42 +66,54 @@ class Learner:
         with suppress(StoreUnavailable):
             await self._application.contexts.load_many(contexts)
 
-    def learn(self, feedback: Feedback) -> "asyncio.Future[bool] | Coroutine[None, None, bool]":
-        """Learn from feedback. Await the result: whether the feedback was new. It is then durable.
+    def learn(self, feedback: Feedback, tell: Tell) -> "asyncio.Task[None] | None":
+        """Learn from feedback, and ``tell`` whether it was new once it is durable.
 
-        If nothing but the store must be awaited, the result is a future of the store's next batch, and costs no task.
+        Returns the task that learns, which the caller holds until its end, if models or contexts have to be waited for.
+        Mostly there is none: a worker may have thousands of pieces under way.
 
         Raises NotFound if the query is not known, or no longer known, InvalidArgument if the label or reward cannot be
         scored, or the context is not the query's, PolicyFailed if the user's own policy or loss failed, OutputTooLarge
         if an output is too large to be compared with the label, and Overloaded if the store or the models do not keep
-        up.
-
-        Awaiting the result raises the same, and ``StoreUnavailable``: nothing was learned; send it again.
+        up. If it raises, it does not tell. What is told later may be the same, or ``StoreUnavailable``: nothing was
+        learned; send it again.
         """
         application = self._application
         query = self._find(feedback)
         context = feedback.context if query is None else query.context
         totals = application.contexts.totals(context)
-        if totals is None or not application.contexts.is_loaded or (query is not None and query.path is not None):
-            return self._learn_later(feedback, query, context)
-        joined = join(application, feedback, query, context, totals)
-        if missing_models(application, joined, self._loop.time()):
-            return self._learn_later(feedback, query, context)
-        return self._commit(joined)[0]
+        # Steps of a pipeline are taught, too.
+        is_simple = query is None or query.path is None
+        if totals is not None and application.contexts.is_loaded and is_simple:
+            joined = join(application, feedback, query, context, totals)
+            if not missing_models(application, joined, self._loop.time()):
+                self._commit(joined, tell)
+                return None
+        return self._loop.create_task(self._learn_later(feedback, query, context, tell))
 
-    async def _learn_later(self, feedback: Feedback, query: Query | None, context: str | None) -> bool:
+    async def _learn_later(self, feedback: Feedback, query: Query | None, context: str | None, tell: Tell) -> None:
         application = self._application
-        joined = join(application, feedback, query, context, await self._loaded(context))
-        row = feedback.row if query is None else query.row
-        missing = missing_models(application, joined, self._loop.time())
-        if missing and row is not None:
-            await self._ask(missing, row, joined)
-            # While models were asked, the context may have been evicted from memory.
-            joined = replace(joined, totals=await self._loaded(context))
-        committed, scored = self._commit(joined)
-        if query is not None and query.path is not None and query.output is not None:
+        try:
+            joined = join(application, feedback, query, context, await self._loaded(context))
+            row = feedback.row if query is None else query.row
+            missing = missing_models(application, joined, self._loop.time())
+            if missing and row is not None:
+                await self._ask(missing, row, joined)
+                # While models were asked, the context may have been evicted from memory.
+                joined = replace(joined, totals=await self._loaded(context))
+            if query is None or query.path is None or query.output is None:
+                self._commit(joined, tell)
+                return
+            told: asyncio.Future[bool | ClipperError] = self._loop.create_future()
+            scored = self._commit(joined, told.set_result)
             await self._teach_steps(query.path, feedback, scored.answer_loss)
-        return await committed
+            tell(await told)
+        except ClipperError as error:
+            tell(error)
+        except Exception as error:  # a bug in Clipper: whoever waits is told
+            name = application.name
+            log.exception("failed to observe feedback for application %(application)s", {"application": name})
+            tell(ClipperError(f"{type(error).__name__}: {error}"))
 
     async def _teach_steps(self, path: Path, feedback: Feedback, loss: float | None) -> None:
         """Teach the steps of a pipeline the loss of its answer: a reward for the models that each step selected."""
@@ -103,7 +126,13 @@ class Learner:
             # failure is counted there.
             with suppress(NotFound, InvalidArgument, OutputTooLarge, PolicyFailed):
                 if isinstance(step, Application):
-                    await Learner(step).learn(Feedback(feedback.id, query_id=query_id, reward=reward))
+                    told: asyncio.Future[bool | ClipperError] = self._loop.create_future()
+                    observation = Feedback(feedback.id, query_id=query_id, reward=reward)
+                    task = Learner(step).learn(observation, told.set_result)
+                    if task is not None:
+                        await task
+                    if isinstance(result := await told, ClipperError):
+                        raise result
 
     async def _loaded(self, context: str | None) -> Totals:
         contexts = self._application.contexts
@@ -151,8 +180,8 @@ class Learner:
             if output is not None:
                 asked.came(model, output)
 
-    def _commit(self, joined: Joined) -> "tuple[asyncio.Future[bool], Scored]":
-        """Commit the lessons, and add them to memory once the store has them. The losses come with the result."""
+    def _commit(self, joined: Joined, tell: Tell) -> Scored:
+        """Commit the lessons, and add them to memory once the store has them. Return the losses."""
         application, feedback = self._application, joined.feedback
         contexts, committer = application.contexts, application.surroundings.committer
         committer.check_room()
@@ -162,19 +191,17 @@ class Learner:
             application.counts.fail_policy(str(error))
             raise
         entries = {each: contexts.begin(each, lesson) for each, lesson in lessons.items()}
-        # The commit waits for the disk, so it holds no more than it needs.
-        commit = _Commit(application, feedback, joined.query, scored, entries, tuple(entries))
-        committed = committer.submit(
+        committer.submit(
             Observation(
                 feedback.id or None,
                 application.snapshot.id,
                 {EVERYONE if each is None else each: amounts for each, amounts in entries.items()},
                 max(MIN_KEEP_S, application.snapshot.selection.feedback_ttl_s),
             ),
-            commit.remember,
+            # The commit waits for the disk, so it holds no more than it needs.
+            _Commit(application, feedback, joined.query, scored, entries, tuple(entries), tell),
         )
-        committed.add_done_callback(commit.acknowledge, context=self._no_variables)
-        return committed, scored
+        return scored
 
     def make_up(self) -> None:
         """Learn from misses without feedback, as far as similar misses have feedback: see ``Outcomes``.
@@ -217,15 +244,8 @@ class Learner:
         if not prior.observations:
             increments["", TELLS_PICKED] = 1.0
         entries = contexts.begin(None, increments)
-
-        def remember(was_added: bool) -> None:
-            contexts.end(None, entries, was_added=was_added)
-            if not was_added:
-                outcomes.take_back(made_up)
-
-        observation = Observation(None, application.snapshot.id, {EVERYONE: entries}, 0.0)
-        committed = committer.submit(observation, remember)
-        committed.add_done_callback(lambda done: done.cancelled() or done.exception())  # no client waits for it
+        made_up_commit = _MadeUp(application, made_up, entries)
+        committer.submit(Observation(None, application.snapshot.id, {EVERYONE: entries}, 0.0), made_up_commit)
 
     def _find(self, feedback: Feedback) -> Query | None:
         if feedback.query_id is None:
@@ -337,6 +357,7 @@ class _Commit:
     Attributes:
         entries: the additions by context, until memory has them.
         contexts: the contexts that it is added to.
+        tell: tells its sender.
     """
 
     application: Application
@@ -345,6 +366,7 @@ class _Commit:
     scored: Scored
     entries: dict[str | None, dict[str, Amount]]
     contexts: tuple[str | None, ...]
+    tell: Tell
 
     def remember(self, was_added: bool) -> None:
         """Take the store's answer: add the feedback to memory, too, if the store has it."""
@@ -352,15 +374,21 @@ class _Commit:
             self.application.contexts.end(context, amounts, was_added=was_added)
         self.entries = {}
 
-    def acknowledge(self, committed: "asyncio.Future[bool]") -> None:
-        """Count the feedback, once it is on disk or has failed."""
+    def acknowledge(self, result: bool | ClipperError) -> None:
+        """Count the feedback, once it is on disk or has failed, and tell its sender."""
+        try:
+            if isinstance(result, ClipperError):
+                self.application.contexts.doubt(self.contexts)
+                self.application.counts.feedback["failed"] += 1
+            elif result:
+                self._count()
+            else:
+                self.application.counts.feedback["duplicate"] += 1
+        finally:
+            self.tell(result)
+
+    def _count(self) -> None:
         application, feedback, query, scored = self.application, self.feedback, self.query, self.scored
-        is_durable = not committed.cancelled() and committed.exception() is None
-        if not (is_durable or committed.cancelled()):
-            application.contexts.doubt(self.contexts)
-        if not (is_durable and committed.result()):
-            application.counts.feedback["duplicate" if is_durable else "failed"] += 1
-            return
         application.counts.learn(
             scored.losses_shown, scored.answer_loss, scored.reason, scored.weights, scored.context_loss
         )
@@ -382,3 +410,20 @@ class _Commit:
         for model in missed:
             if not self.application.answering.excuses(query, model):
                 outcomes.told_of_miss(query.arms.key(model))
+
+
+@dataclass(slots=True, eq=False)
+class _MadeUp:
+    """What misses without feedback teach, on its way to the store and to memory. No client waits for it."""
+
+    application: Application
+    outcomes: Sequence[MadeUp]
+    entries: dict[str, Amount]
+
+    def remember(self, was_added: bool) -> None:
+        self.application.contexts.end(None, self.entries, was_added=was_added)
+        if not was_added:
+            self.application.outcomes.take_back(self.outcomes)
+
+    def acknowledge(self, result: bool | ClipperError) -> None:
+        """Do nothing: it is in the store, or ``remember`` has taken it back."""

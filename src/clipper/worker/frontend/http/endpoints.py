@@ -15,7 +15,7 @@ from clipper.worker.frontend.clients import Guarded
 from clipper.worker.frontend.endpoint import Endpoint
 from clipper.worker.frontend.exchange import Exchange, Gather, Part
 from clipper.worker.frontend.http import responses
-from clipper.worker.frontend.long_work import LongWork, Steps
+from clipper.worker.frontend.long_work import LongWork, Steps, Unlearned
 from clipper.worker.frontend.observe_body import MAX_OBSERVATIONS, MIN_OBSERVATION_BYTES, ObserveReader
 from clipper.worker.frontend.predict_body import BodyReader
 from clipper.worker.frontend.predict_request import Request
@@ -145,7 +145,11 @@ def predict_batch(
 class FeedbackTaker(Protocol):
     """Learns from feedback, here or in the worker that answered the query."""
 
-    async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]: ...
+    async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
+        """Return an outcome for each piece, in order."""
+
+    def observe_one(self, application: Application, feedback: Feedback, tell: Callable[[Outcome], None]) -> None:
+        """Learn from a single piece, and ``tell`` its outcome."""
 
 
 class Observe:
@@ -225,15 +229,17 @@ class Observe:
             )
             return
         budget.held_bytes += held_bytes
-        unlearned = self._work.take(self._lines.of(body_bytes), len(items))
         # The feedback is learned even if the client disconnects, and counts as in flight until then.
         exchange.started = None
+        taken = _Taken(self._work, held_bytes, self._work.take(self._lines.of(body_bytes), len(items)), exchange)
+        if not is_list and isinstance(single := items[0], Feedback):
+            self._taker.observe_one(self._application, single, taken)
+            return
         task = asyncio.ensure_future(self._observe(exchange, items, is_list))
 
         def end(task: "asyncio.Task[None]") -> None:
-            budget.held_bytes -= held_bytes
             self._tasks.discard(task)
-            self._work.learned(unlearned)
+            taken.end()
 
         self._tasks.add(task)
         task.add_done_callback(end)
@@ -262,10 +268,32 @@ class Observe:
                 await asyncio.sleep(0)
         if is_list:
             exchange.answer(200, responses.outcomes_json(texts))
-        elif outcomes[0].error is not None:
-            exchange.refuse(outcomes[0].error, outcomes[0].cause)
         else:
-            exchange.answer(200, texts[0])
+            _answer_one(exchange, outcomes[0])
+
+
+class _Taken:
+    """Feedback that counts as under way; takes the outcome of a single piece."""
+
+    __slots__ = ("_exchange", "_held_bytes", "_unlearned", "_work")
+
+    def __init__(self, work: LongWork, held_bytes: int, unlearned: Unlearned, exchange: Exchange) -> None:
+        self._work, self._held_bytes, self._unlearned, self._exchange = work, held_bytes, unlearned, exchange
+
+    def __call__(self, outcome: Outcome) -> None:
+        _answer_one(self._exchange, outcome)
+        self.end()
+
+    def end(self) -> None:
+        self._work.budget.held_bytes -= self._held_bytes
+        self._work.learned(self._unlearned)
+
+
+def _answer_one(exchange: Exchange, outcome: Outcome) -> None:
+    if outcome.error is not None:
+        exchange.refuse(outcome.error, outcome.cause)
+    else:
+        exchange.answer(200, responses.outcome_json(outcome))
 
 
 class Health:
