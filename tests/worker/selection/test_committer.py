@@ -335,7 +335,7 @@ def test_answers_take_their_share_of_each_turn(tmp_path: Path) -> None:
         store = Store(tmp_path / "s.sqlite3")
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
-        committer = Committer(store, make_turn())
+        committer, advance = Committer(store, make_turn()), loop.advance
 
         def begin_turn() -> None:
             nonlocal told_in_turn
@@ -349,7 +349,7 @@ def test_answers_take_their_share_of_each_turn(tmp_path: Path) -> None:
 
             def count(self) -> None:
                 nonlocal told_in_turn, most, told
-                loop.advance(answer_s)
+                advance(answer_s)
                 told, told_in_turn = told + 1, told_in_turn + 1
                 most = max(most, told_in_turn)
 

@@ -9,12 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from clipper.values.output_arrays import OutputForm
 from clipper.values.outputs.conversion import Conversion
+from clipper.values.outputs.output import make_array
 from clipper.values.records import parse_type
+from clipper.values.types import DType
 from clipper.worker.frontend.inference.answers import Answer, Encoded, encode, encode_usual, opening
 from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.requests import COLUMNS, AnswerForm
 from clipper.worker.frontend.inference.tensors import DATATYPES
+from clipper.worker.frontend.limits import WRITE_BYTES
 from clipper.worker.selection.query import NO_SOURCE, Source, make_source
 from tests.worker.frontend.steps import finish
 
@@ -125,6 +129,22 @@ def test_large_outputs_are_put_together_in_pieces() -> None:
     for tensors in (UNTYPED, typed("float64[*]")):
         steps = encode("m", None, [Answer(1, output, 1.0) for output in outputs], BINARY, tensors)
         assert sum(1 for _ in steps) > 50
+
+
+def test_a_large_array_is_copied_in_pieces() -> None:
+    """At once it held the loop for some ten milliseconds."""
+    form = OutputForm(DType.FLOAT32, (1024, 1024), DType.FLOAT32)
+    array = make_array(form, np.arange(1024 * 1024, dtype="<f4").tobytes())
+    steps, encoded = 0, Encoded([], None)
+    making = encode("m", None, [Answer(1, array, 1.0)], BINARY, typed("float32[1024,1024]"))
+    try:
+        while True:
+            next(making)
+            steps += 1
+    except StopIteration as end:
+        encoded = end.value
+    assert steps >= len(array.data) // WRITE_BYTES and max(map(len, encoded.parts)) <= WRITE_BYTES
+    assert b"".join(encoded.parts)[encoded.json_bytes :] == array.data
 
 
 def test_one_querys_details_are_in_parameters_and_several_ones_in_columns() -> None:

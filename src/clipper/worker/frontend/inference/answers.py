@@ -9,6 +9,7 @@ import msgspec
 from clipper.errors import ModelFailed
 from clipper.values.outputs.output import Output, TypedOutput, text_bytes
 from clipper.values.types import DType
+from clipper.worker.frontend import limits
 from clipper.worker.frontend.inference.output_tensors import (
     OutputColumn,
     OutputTensor,
@@ -241,8 +242,14 @@ def binary_pieces(of: OutputColumn) -> Iterator[bytes]:
     for chunk in of.chunks():
         if isinstance(chunk, list):
             yield b"".join([part for element in chunk for part in (_LENGTH.pack(len(element)), element)])
-        else:
+        elif chunk.nbytes <= limits.WRITE_BYTES:
             yield chunk.tobytes()
+        else:
+            # To copy an array of 16 MiB at once would take ten milliseconds.
+            elements = chunk.reshape(-1)
+            step = limits.WRITE_BYTES // elements.itemsize
+            for start in range(0, len(elements), step):
+                yield elements[start : start + step].tobytes()
 
 
 def _common_source(answers: Sequence[Answer]) -> Source:
