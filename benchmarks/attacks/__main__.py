@@ -2,7 +2,10 @@
 
 Each attack goes on from 1, 5 and 30 connections while another application is asked 500 times a second with an SLO of
 50 ms, and while new clients come. It exits 1 if an attack costs the neighbour 1 % of its answers or more, has a p99
-over 30 ms, or keeps a new client out.
+over 30 ms (20 ms beside large outputs), or keeps a new client out.
+
+The attackers run on the same machine. So the time for which the worker waited for a processor is shown, too, and does
+not count: it is what 99 of 100 windows as long as the p99 waited at most.
 """
 
 import argparse
@@ -17,45 +20,52 @@ from statistics import median
 
 from benchmarks.against import command_of
 from benchmarks.attacks import attackers
+from benchmarks.attacks.waits import Waits
 from benchmarks.harness import servers
 from benchmarks.harness.termination import end_in_order_at_sigterm
 from benchmarks.harness.workbench import HERE
 from benchmarks.rows.encryption import self_signed
 
 PER_S, SLO_MS = 500, 50
-MOST_DEFAULTS, MOST_P99_MS = 0.01, 30.0
+MOST_DEFAULTS, MOST_P99_MS, MOST_P99_BESIDE_LARGE_MS = 0.01, 30.0, 20.0
+OF_LARGE_OUTPUTS = (*attackers.LARGE, "large_unread", "grpc_large")
 # The attack begins this much earlier than what is measured, and may end so much later.
 BEFORE_S, AFTER_S = 1.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the neighbour and new clients got beside one attack, and how much memory the worker had."""
+    """What the neighbour and new clients got beside one attack, and how much memory the worker had.
+
+    ``waited_ms``: the part of ``p99_ms`` for which the worker waited for a processor.
+    """
 
     unanswered: float
     p99_ms: float
+    waited_ms: float
     kept_out: float
     newcomer_ms: float
     worker_mb: float
 
-    @property
-    def is_good(self) -> bool:
-        return self.unanswered < MOST_DEFAULTS and self.p99_ms <= MOST_P99_MS and self.kept_out < MOST_DEFAULTS
+    def is_good(self, most_p99_ms: float) -> bool:
+        added_ms = self.p99_ms - self.waited_ms
+        return self.unanswered < MOST_DEFAULTS and added_ms <= most_p99_ms and self.kept_out < MOST_DEFAULTS
 
     def __str__(self) -> str:
         return (
-            f"{self.unanswered:.1%} | {self.p99_ms:.1f} | {self.kept_out:.1%} | {self.newcomer_ms:.0f} "
-            f"| {self.worker_mb:.0f}"
+            f"{self.unanswered:.1%} | {self.p99_ms:.1f} | {self.waited_ms:.1f} | {self.kept_out:.1%} "
+            f"| {self.newcomer_ms:.0f} | {self.worker_mb:.0f}"
         )
 
 
 def main(attacks: Sequence[str], connections: Sequence[int], seconds: float, rounds: int, commit: str | None) -> int:
     sides: dict[str, str | None] = {} if commit is None else {commit: command_of(commit)}
     sides["this"] = None
-    columns = "unanswered | p99, ms | newcomers kept out | slowest of them, ms | worker, MB"
+    of_neighbour = "unanswered | p99, ms | of it waiting for a processor, ms"
+    columns = f"{of_neighbour} | newcomers kept out | slowest of them, ms | worker, MB"
     print(f"| attack | connections | source | {columns} |")
     print("|---" * (3 + columns.count("|") + 1) + "|", flush=True)
-    is_good = True
+    are_good = True
     for attack in ["none", *attacks]:
         for count in connections if attack in attackers.ATTACKS and attack not in attackers.OF_ONE_CLIENT else (1,):
             seen: dict[str, list[Seen]] = {name: [] for name in sides}
@@ -65,8 +75,9 @@ def main(attacks: Sequence[str], connections: Sequence[int], seconds: float, rou
             for name, all_seen in seen.items():
                 middle = middle_of(all_seen)
                 print(f"| {attack} | {count} | {name} | {middle} |", flush=True)
-                is_good = is_good and (name != "this" or middle.is_good)
-    return int(not is_good)
+                most_p99_ms = MOST_P99_BESIDE_LARGE_MS if attack in OF_LARGE_OUTPUTS else MOST_P99_MS
+                are_good = are_good and (name != "this" or middle.is_good(most_p99_ms))
+    return int(not are_good)
 
 
 def middle_of(seen: Sequence[Seen]) -> Seen:
@@ -99,12 +110,15 @@ def beside(attack: str, connections: int, seconds: float, command: str | None) -
             stack.enter_context(sent(attack, attacked, connections, all_s))
         come = stack.enter_context(sent("newcomers", address, 1, BEFORE_S + seconds))
         server.load("neighbour", PER_S, BEFORE_S)
-        run = server.load("neighbour", PER_S, seconds)
+        with Waits(worker) as waits:
+            run = server.load("neighbour", PER_S, seconds)
         told, _ = come.communicate(timeout=all_s + 60)
         worker_mb = resident_mb(worker)
     answered, failed, slowest_ms = map(float, told.split())
     p99_ms = float("inf") if run.latency_ms is None else run.latency_ms.p99
-    return Seen(1 - run.by_model / max(run.offered, 1), p99_ms, failed / (answered + failed), slowest_ms, worker_mb)
+    waited_ms = 0.0 if p99_ms == float("inf") else waits.within_ms(p99_ms, share=0.01)
+    unanswered = 1 - run.by_model / max(run.offered, 1)
+    return Seen(unanswered, p99_ms, waited_ms, failed / (answered + failed), slowest_ms, worker_mb)
 
 
 @contextlib.contextmanager
