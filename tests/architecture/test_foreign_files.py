@@ -41,6 +41,8 @@ READS = {
 WALKERS = {"walk", "fwalk", "rmtree", "rglob", "copytree"}
 WALKS = {
     ("cli/manifest_facts.py", "write_artifact"): "an artifact, whose depth was bounded when it was unpacked",
+    ("client/packaging/addresses.py", "digest_of"): "fetched by this user into a folder of this user's",
+    ("client/packaging/addresses.py", "pickle_warning"): "the same",
     ("base/build.py", "build_id"): "Clipper's own code",
     ("api/dashboard/files.py", "read_files"): "comes with Clipper",
     ("supervisor/managers/docker/images.py", "_runtime_files"): "Clipper's own code",

@@ -79,6 +79,7 @@ COMMANDS_PARSED = {
     "docs/gpus.md": "they need GPUs; tests/supervisor/managers assign some that are not there",
     "docs/languages.md": "they build into the checkout; tests/sdk build and deploy elsewhere",
     "docs/many-models.md": "they deploy models of the reader's; tests/supervisor/test_sleeping.py has some sleep",
+    "docs/models-by-address.md": "they fetch from stores; tests/client/packaging/real_stores.py does so from real ones",
     "docs/moving.md": "they deploy models of the reader's",
     "docs/operations.md": "they compile; make compiled does",
     "docs/inputs.md": "they ask applications and files of the reader's; tests/docs/test_inputs_page.py has some",

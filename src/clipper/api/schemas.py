@@ -142,6 +142,7 @@ class Version(Struct, frozen=True):
         variables: the names of its own environment variables whose values came with its deployment.
         secrets: the names of those whose values are secrets of the server's machine: ``VARIABLE=NAME``, or ``NAME`` if
             both are the same.
+        source: the address that its model was fetched from, with the digest of what came; None if it came as a file.
         stopped: why a guardrail stopped it, or that its replicas did not stay up: a rollback returns to it only if it
             names it. None if neither is so, or if a later version was deployed over it since.
     """
@@ -170,6 +171,7 @@ class Version(Struct, frozen=True):
     output_is_declared: bool = False
     variables: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    source: str | None = None
 
     @property
     def ready_replicas(self) -> int:

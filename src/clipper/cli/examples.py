@@ -23,6 +23,7 @@ EXAMPLES = {
         "clipper deploy digits digits.joblib",
         "clipper deploy digits my_model:Digits --requirements requirements.txt --replicas 1..4",
         "clipper deploy digits digits.onnx --keep-current --version candidate",
+        "clipper deploy digits s3://models/digits.onnx --credentials registry",
     ),
     "predict": (
         "clipper predict digits '[0.0, 1.5]'",

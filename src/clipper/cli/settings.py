@@ -33,7 +33,7 @@ _SUBJECTS = {
     "Deadlines and clients": "slo_ms waking_slo_ms wait require_key max_in_flight max_per_second",
     "Batches and cache": "batching max_batch batch_delay_ms cache",
     "Replicas and what they may use": ("replicas start_timeout_s memory_bytes cpus gpus resources placement manager"),
-    "Files, packages and variables": "data language framework requirements python env secrets",
+    "Files, packages and variables": "data language framework requirements python env secrets credentials",
     "Selection of models": (
         "policy features prior_weight inherit half_life cost_weight confidence_threshold confidence_from calibrate"
     ),

@@ -1,6 +1,6 @@
 """The client's methods for models: deploy, watch, roll back, scale, remove."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Unpack
@@ -41,6 +41,7 @@ class Models(Calls):
         language: Language = "python",
         framework: Framework | None = None,
         requirements: Path | str | Sequence[str] | None = None,
+        credentials: Mapping[str, str] | str | None = None,
         wait: bool = True,
         progress: Callable[[str], None] | None = None,
         **settings: Unpack[DeploymentOptions],
@@ -49,7 +50,8 @@ class Models(Calls):
 
         Args:
             name: the model's name.
-            model: the path of a model file or folder; ``"module:attribute"``; a Python object, which is an estimator, a
+            model: the path of a model file or folder, or its address, e.g. ``s3://bucket/model.joblib``, from which
+                this process fetches it; ``"module:attribute"``; a Python object, which is an estimator, a
                 function over a batch, or an object with ``predict_batch``; or an ``Artifact``, which
                 ``clipper.client.packaging`` makes from any of these.
             data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; or the
@@ -59,6 +61,8 @@ class Models(Calls):
             framework: the framework that loads the file; None means that Clipper recognises it.
             requirements: the path of a requirements file, or its lines, from which an environment is built; None means
                 the requirements that the model's own file states.
+            credentials: variables that the library of the address's store reads, or the name of a secret of this
+                machine with lines ``NAME=VALUE``; None means what is set already.
             wait: if False, return at once, in state ``starting``.
             progress: called with a text for each step.
             settings: e.g. ``replicas=2, cpus=1``: how the version runs and how queries come to it.
@@ -75,7 +79,15 @@ class Models(Calls):
         packed = (
             nullcontext(model)
             if isinstance(model, Artifact)
-            else package(model, data=data, language=language, framework=framework, requirements=requirements)
+            else package(
+                model,
+                data=data,
+                language=language,
+                framework=framework,
+                requirements=requirements,
+                credentials=credentials,
+                progress=report,
+            )
         )
         with packed as artifact:
             self._upload(artifact, report)

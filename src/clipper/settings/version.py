@@ -67,6 +67,8 @@ class VersionSpec(Struct, frozen=True):
         output: None means the output that the model has by itself.
         output_type: the type that the deployment declares; None means that the container declares it, or that it is
             learned.
+        source: the address that its model was fetched from, with the digest of what came; None if it was uploaded from
+            the machine of whoever deployed it.
         env: environment variables of its containers, by name. Nobody is shown their values.
         secrets: texts that ``variables.secret_of`` reads: variables that get their values from secrets of the server's
             machine when a container starts. No record has these values.
@@ -140,6 +142,7 @@ class VersionSpec(Struct, frozen=True):
             default="what the model says, or its first answer",
         ),
     ] = None
+    source: str | None = None
     env: Annotated[
         dict[str, str],
         Setting(

@@ -69,6 +69,23 @@ by_any_transport = pytest.mark.parametrize(
 
 
 @by_any_transport
+def test_a_container_has_its_variables_and_no_record_has_its_secrets(bench: Bench) -> None:
+    async def test() -> None:
+        bench.manager.secret_values = lambda names: dict.fromkeys(names, "a well kept secret")
+        body = f"import os\nprint('it has', os.environ['LEVEL'], os.environ['KEY'], flush=True)\n{SUM}"
+        bench.manager.start(SLOT, bench.model(body, env={"LEVEL": "7"}, secrets=("KEY",), input_type="float64[4]"))
+        await bench.ready()
+        await bench.manager.save_logs(SLOT.model_id)
+        assert "it has 7 a well kept secret" in bench.manager.log_path(SLOT).read_text()
+        for record in bench.path.glob("run/*.json"):
+            assert "a well kept secret" not in record.read_text()
+        await bench.manager.stop_all()
+        bench.leaves_nothing()
+
+    run(test(), bench)
+
+
+@by_any_transport
 def test_a_container_comes_up_and_stops_and_leaves_only_its_log(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(SUM, input_type="float64[4]"))

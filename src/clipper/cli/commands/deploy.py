@@ -11,19 +11,22 @@ from clipper.cli.options import EnvFiles, read_env_files
 from clipper.cli.output import shown_type
 from clipper.cli.server import Server
 from clipper.cli.settings import Given, options_of, with_settings
+from clipper.client.packaging.models import package
 from clipper.settings.version import Deployment
 
 
 @with_settings(
     settings=options_of(Deployment),
-    source=options_of(SourceKeys, only=("requirements", "data", "language", "framework")),
+    source=options_of(SourceKeys, only=("requirements", "data", "language", "framework", "credentials")),
 )
 def deploy(
     server: Server,
     name: ModelName,
     model: Annotated[
         str | None,
-        typer.Argument(help="A model file or folder, module:attribute of a file in this folder, or a program."),
+        typer.Argument(
+            help="A model file or folder, its address in a store, module:attribute of a file here, or a program."
+        ),
     ] = None,
     *,
     settings: Given,
@@ -41,8 +44,10 @@ def deploy(
         raise typer.BadParameter("give either MODEL or --image")
     if image is not None:
         source["language"], settings["manager"] = "image", "docker"
-    with out.progress("deploying") as progress:
-        made = server.clipper.deploy(name, image or model, **source, **settings, progress=progress)
+    with out.progress("deploying") as progress, package(image or model, **source, progress=progress) as artifact:
+        made = server.clipper.deploy(name, artifact, **settings, progress=progress)
+    if artifact.warning:
+        out.warn(artifact.warning)
     report_deployed(server, made)
 
 

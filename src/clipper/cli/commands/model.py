@@ -46,6 +46,8 @@ def show(server: Server, name: NameAndVersion) -> None:
     for version in versions:
         if version.output_type:
             out.note(f"version {version.version} answers {_outputs(version)}")
+        if version.source:
+            out.note(f"version {version.version} came from {version.source}")
         if variables := ", ".join((*version.variables, *map(_secret_text, version.secrets))):
             out.note(f"version {version.version} has the variables {variables}")
         if version.description:

@@ -41,7 +41,7 @@ _WATCH_S = 0.2
 @with_settings(
     application=options_of(ApplicationSettings, only=("slo_ms", "default_output")),
     deployment=options_of(Deployment, without=("version", "make_current", "manager")),  # the server's is taken
-    source=options_of(SourceKeys, only=("requirements", "data", "framework")),
+    source=options_of(SourceKeys, only=("requirements", "data", "framework", "credentials")),
     server=options_of(ServerSettings),
 )
 def serve(
@@ -80,6 +80,8 @@ def serve(
     # The model is packed before the server starts, so that a wrong file name costs no start.
     pack = partial(package, model, **source)
     with pack() as artifact, _server(out, start) as process:
+        if artifact.warning:
+            out.warn(artifact.warning)
         others = [source["requirements"]] if "requirements" in source else []
         reloader = _Reloader(out, start.home, pack, artifact, others) if reload else None
         with out.progress("starting the server") as progress:

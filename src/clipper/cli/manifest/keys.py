@@ -27,7 +27,8 @@ class SourceKeys(Struct, frozen=True, kw_only=True):
     model: Annotated[
         str | None,
         Setting(
-            "A model file or folder, module:attribute, or with language binary a program, with image a Docker image."
+            "A model file or folder, its address in a store, module:attribute, or with language binary a program, with "
+            "image a Docker image."
         ),
     ] = None
     folder: Annotated[
@@ -51,6 +52,10 @@ class SourceKeys(Struct, frozen=True, kw_only=True):
         Path | tuple[str, ...] | None,
         Setting("A requirements file: the model runs in an environment with its packages."),
     ] = None
+    credentials: Annotated[
+        str | None,
+        Setting("A secret of this machine with lines NAME=VALUE, the variables by which the model's store knows you."),
+    ] = None
 
 
 class ArtifactKeys(Struct, frozen=True, kw_only=True):
@@ -63,6 +68,7 @@ class ArtifactKeys(Struct, frozen=True, kw_only=True):
     framework: Annotated[Framework | None, Setting("The model's framework.")] = None
     requirements: Annotated[str | None, Setting("A path in the artifact: the requirements file.")] = None
     needs: Annotated[tuple[str, ...], Setting("The requirements that the model's file states.")] = ()
+    source: Annotated[str | None, Setting("The address that the model was fetched from.")] = None
 
 
 class ApplicationKeys(Struct, frozen=True, kw_only=True):

@@ -69,17 +69,21 @@ class Artifact(Loading):
         path: the uncompressed tar.
         digest: its SHA-256 in lower-case hex.
         sources: the user's files that are in it.
+        source: the address that its model was fetched from, with the digest of what came; None if it was here.
+        warning: what whoever deploys it should know of what was fetched.
     """
 
     path: Path
     digest: str
     size_bytes: int
     sources: tuple[Path, ...] = ()
+    source: str | None = None
+    warning: str | None = None
 
     @property
     def deployed(self) -> dict[str, Any]:
         """Return the fields of a ``Deployment`` that describe this artifact, by name."""
-        return {"artifact": self.digest} | {name: getattr(self, name) for name in LOADING}
+        return {"artifact": self.digest, "source": self.source} | {name: getattr(self, name) for name in LOADING}
 
     def __enter__(self) -> "Artifact":
         return self

@@ -1,18 +1,24 @@
 """Turns a model file or folder, a Python object, or ``module:attribute`` into an artifact."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from clipper.client.packaging.addresses import read_address
 from clipper.client.packaging.artifact import Artifact, Contents, Member, pack
 from clipper.client.packaging.code import find_code
 from clipper.client.packaging.frameworks import ZIP, begin_of, recognise
 from clipper.client.packaging.needs import needs_of, needs_of_object
 from clipper.client.packaging.objects import OBJECT_NAME, object_members
 from clipper.client.packaging.requirements_file import requirements_member
+from clipper.client.packaging.stores import fetch
 from clipper.errors import InvalidArgument
+from clipper.settings.home import find_home
+from clipper.settings.secret_files import SecretFiles
+from clipper.settings.variables import read_env_file
 from clipper.values.types import Framework
 
 # Python: Clipper's own runtime loads the model. Binary: the model is a program that speaks the container protocol.
@@ -34,27 +40,54 @@ def package(
     language: Language = "python",
     framework: Framework | None = None,
     requirements: Path | str | Sequence[str] | None = None,
+    credentials: Mapping[str, str] | str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Artifact:
     """Pack a model. The caller closes the artifact (``with``), which removes its file.
 
     Args:
-        model: the path of a model file or folder (``str`` or ``Path``), ``"module:attribute"``, or any other Python
-            object: a fitted estimator, a function over a batch, an object with ``predict_batch``.
-        data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; or the
-            second file of a model that has two.
+        model: the path of a model file or folder (``str`` or ``Path``), its address in a store, which ``stores``
+            fetches, ``"module:attribute"``, or any other Python object: a fitted estimator, a function over a batch, an
+            object with ``predict_batch``.
+        data: a file, folder or address that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; or
+            the second file of a model that has two.
         folder: the folder with the code of ``module:attribute``, and with the files that lines of requirements include;
             the current one if None.
         language: ``binary``: ``model`` is the path of a program, an executable or a jar.
         framework: the framework of the file or folder; recognised if None. ``torch_state``: ``model`` is
             ``module:Class``, and ``data`` its state dict.
         requirements: the path of a requirements file, or its lines: all that the model needs besides numpy.
+        credentials: variables that a store's library reads while the model is fetched, or the name of a secret of this
+            machine with lines ``NAME=VALUE``; None means what is set already.
+        progress: called with texts while a model is fetched.
 
     Raises:
         InvalidArgument: the model cannot be read, is empty or of an unknown format, or its code cannot be found.
         TooLarge: it exceeds a limit.
+        NotFound, Unavailable: its store does not have it, or cannot be used.
     """
+    found = {}
+    for key, text in (("model", model), ("data", data)):
+        if isinstance(text, str) and language != "image" and (address := read_address(text)) is not None:
+            found[key] = fetch(address, _credentials(credentials), progress)
+    model = found["model"].path if "model" in found else model
+    data = found["data"].path if "data" in found else data
     contents = _contents(model, None if data is None else Path(data), folder or Path.cwd(), language, framework)
-    return pack(contents if requirements is None else _with_requirements(contents, requirements, folder))
+    artifact = pack(contents if requirements is None else _with_requirements(contents, requirements, folder))
+    return replace(
+        artifact,
+        source=" ".join(one.source for one in found.values()) or None,
+        warning="; ".join(one.warning for one in found.values() if one.warning) or None,
+    )
+
+
+def _credentials(given: Mapping[str, str] | str | None) -> Mapping[str, str]:
+    if not isinstance(given, str):
+        return given or {}
+    try:
+        return read_env_file(SecretFiles(find_home(), os.environ).value(given))
+    except InvalidArgument as error:
+        raise InvalidArgument(f"the secret {given} has to have lines NAME=VALUE: {error}") from error
 
 
 def _with_requirements(contents: Contents, requirements: Path | str | Sequence[str], folder: Path | None) -> Contents:

@@ -68,10 +68,11 @@ export function Model({ api, mayAct, route }) {
   `;
 }
 
-/** What a version has of its own: the names of its variables, whose values nobody is shown. */
+/** Where a version came from, and the names of its variables, whose values nobody is shown. */
 function about(version) {
   const names = [...(version.variables ?? []), ...(version.secrets ?? [])];
-  return names.length ? [`variables: ${names.join(", ")}`] : [];
+  const texts = names.length ? [`variables: ${names.join(", ")}`] : [];
+  return version.source ? [`came from ${version.source}`, ...texts] : texts;
 }
 
 function VersionTable({ versions }) {

@@ -1,0 +1,386 @@
+"""Fetches models from stores onto the machine of whoever deploys them.
+
+The server fetches nothing: it would do so with its own rights, from wherever a caller of its API says, and would need
+the deployer's credentials. Fetched files are kept below the cache's folder for a week: a download that breaks off goes
+on there, and ``clipper apply``, which packs a model twice, fetches it once.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import httpx
+
+from clipper.api.schemas import MAX_ARTIFACT_BYTES, MAX_MEMBERS
+from clipper.base.masking import masked
+from clipper.base.trees import remove_tree
+from clipper.client.packaging import addresses
+from clipper.client.packaging.addresses import EXTRAS, Address
+from clipper.errors import ClipperError, InvalidArgument, NotFound, TooLarge, Unavailable
+
+Report = Callable[[str], None]
+
+CHUNK_BYTES = 8 * 1024 * 1024
+# A store that sends nothing for this long is taken for one that is down.
+STALL_TIMEOUT_S = 60.0
+# A download that breaks off goes on at once this often; after that whoever deploys decides.
+TRIES = 4
+# Libraries would write bars of their own.
+_QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+# How long fetched files are kept that nobody has asked for again.
+_KEPT_S = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A model that was fetched.
+
+    Attributes:
+        path: its file or folder.
+        source: its address with the digest of its content and, of a hub or a registry, its revision.
+        warning: what whoever deploys it should know; None if there is nothing.
+    """
+
+    path: Path
+    source: str
+    warning: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What a store's function gets. ``cache`` is the folder for downloads."""
+
+    address: Address
+    cache: Path
+    report: Report
+
+    def folder(self, revision: str) -> Path:
+        """Return the folder for this address's files of a revision, made if it is missing."""
+        key = hashlib.sha256(f"{self.address.text}\n{revision}".encode()).hexdigest()[:32]
+        self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = self.cache / key
+        folder.mkdir(mode=0o700, exist_ok=True)
+        os.utime(folder)
+        return folder
+
+    def check_size(self, files: int, size_bytes: int) -> None:
+        """Raise TooLarge if this is too much for an artifact."""
+        if files > MAX_MEMBERS or size_bytes > MAX_ARTIFACT_BYTES:
+            raise TooLarge(
+                f"{self.address.shown} has {files} files of {size_bytes} bytes: expected at most {MAX_MEMBERS} files "
+                f"and {MAX_ARTIFACT_BYTES} bytes"
+            )
+
+    def check_room(self, files: int, size_bytes: int) -> None:
+        """Raise TooLarge if this is too much for an artifact, or for this disk, which also gets the packed model."""
+        self.check_size(files, size_bytes)
+        self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(self.cache).free) < size_bytes:
+            raise TooLarge(
+                f"{self.address.shown} has {size_bytes} bytes, and {self.cache} has {free} left: name another folder "
+                "with CLIPPER_CACHE"
+            )
+
+
+def fetch(address: Address, credentials: Mapping[str, str], report: Report) -> Fetched:
+    """Fetch a model.
+
+    Args:
+        credentials: environment variables that the store's library reads, besides those that are set.
+        report: called with texts about the progress.
+
+    Raises:
+        InvalidArgument: an extra is missing, or the content has not the digest that the address says.
+        NotFound: the store does not have it.
+        TooLarge: it exceeds an artifact's bounds, or the disk.
+        Unavailable: the store is down, refuses, or does not send what it says. What was fetched is kept for a retry.
+    """
+    extra = EXTRAS[address.scheme]
+    if extra is not None and find_spec(_LIBRARIES[address.scheme]) is None:
+        raise InvalidArgument(f"{address.scheme}: needs an extra: pip install 'clipper-serving[{extra}]'")
+    cache = cache_folder()
+    remove_old(cache, time.time())
+    hidden = [*credentials.values(), address.text.removeprefix(address.shown)]
+    report(f"fetching {address.shown}")
+    with _set(_QUIET | dict(credentials)):
+        try:
+            path, pinned = _STORES[address.scheme](Fetch(address, cache, report))
+        except ClipperError:
+            raise
+        except FileNotFoundError as error:
+            raise NotFound(f"there is no {address.shown}") from error
+        except Exception as error:  # each library has its own errors
+            text = masked(" ".join(str(error).replace(address.text, address.shown).split()), hidden)
+            raise Unavailable(f"{address.shown} cannot be fetched: {type(error).__name__}: {text:.500}") from error
+    digest = addresses.digest_of(path)
+    if address.sha256 not in (None, digest):
+        raise InvalidArgument(f"{address.shown} has the digest {digest}: expected {address.sha256}")
+    return Fetched(path, addresses.pinned(pinned, digest), addresses.pickle_warning(path, address.shown))
+
+
+def cache_folder() -> Path:
+    named, shared = os.environ.get("CLIPPER_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    root = Path(named) if named else Path(shared or "~/.cache").expanduser() / "clipper"
+    return root / "downloads"
+
+
+@contextmanager
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while. Libraries of stores look there for credentials."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def remove_old(cache: Path, now_s: float) -> None:
+    """Remove downloads that nobody has asked for in a week."""
+    for folder in cache.glob("*/"):
+        with suppress(OSError):
+            if now_s - folder.stat().st_mtime > _KEPT_S:
+                remove_tree(folder)
+
+
+def _from_web(fetch: Fetch) -> tuple[Path, str]:
+    """Fetch a file over HTTP. One that has a revision and a length goes on where it broke off."""
+    address = fetch.address
+    headers = {"User-Agent": "clipper", "Accept-Encoding": "identity"}
+    if authorization := os.environ.get("HTTP_AUTHORIZATION"):
+        headers["Authorization"] = authorization
+
+    def stay_encrypted(request: httpx.Request) -> None:
+        if address.scheme == "https" and request.url.scheme != "https":
+            raise Unavailable(f"{address.shown} leads to an address without encryption, which is not followed")
+
+    download: _WebDownload | None = None
+    failure = ""
+    with httpx.Client(
+        headers=headers, follow_redirects=True, timeout=STALL_TIMEOUT_S, event_hooks={"request": [stay_encrypted]}
+    ) as client:
+        for _ in range(TRIES):
+            try:
+                download = _WebDownload(fetch, download)
+                if (path := download.go_on(client)) is not None:
+                    return path, address.shown
+                failure = f"it sent {download.size_bytes} bytes of {download.total_bytes}"
+            except httpx.TransportError as error:
+                failure = f"{type(error).__name__}: {error}"
+            if download is not None and not download.revision and download.partial is not None:
+                download.partial.unlink(missing_ok=True)  # without a revision nobody can go on with it
+    raise Unavailable(f"{address.shown} cannot be fetched: {failure}; to try again goes on where it broke off")
+
+
+class _WebDownload:
+    """One attempt to fetch a file. ``revision`` is what the server calls the content; empty if it does not say."""
+
+    def __init__(self, fetch: Fetch, before: "_WebDownload | None") -> None:
+        self._fetch = fetch
+        self.revision: str = "" if before is None else before.revision
+        self.total_bytes: int | None = None if before is None else before.total_bytes
+        self.partial: Path | None = None if before is None or not before.revision else before.partial
+
+    @property
+    def size_bytes(self) -> int:
+        return self.partial.stat().st_size if self.partial is not None and self.partial.exists() else 0
+
+    def go_on(self, client: httpx.Client) -> Path | None:
+        """Fetch what is missing. Return the whole file; None if it has another length than the server has said."""
+        have = self.size_bytes
+        ranged = {"Range": f"bytes={have}-", "If-Range": self.revision} if have else {}
+        with client.stream("GET", self._fetch.address.text, headers=ranged) as answer:
+            have = self._check(answer, have)
+            folder = self._fetch.folder(self.revision or os.urandom(16).hex())
+            whole = folder / (self._fetch.address.name or "model")
+            self.partial = whole.with_name(f"{whole.name}.partial")
+            if self.revision and whole.exists():
+                return whole
+            if not ranged and self.revision and 0 < self.size_bytes < (self.total_bytes or 0):
+                return _WebDownload(self._fetch, self).go_on(client)  # an earlier command has a part of it
+            with self.partial.open("ab" if have else "wb") as file:
+                for chunk in answer.iter_raw():  # as it comes, so that nothing of it is lost
+                    file.write(chunk)
+                    self._fetch.check_size(1, file.tell())
+        if self.total_bytes is not None and self.size_bytes != self.total_bytes:
+            return None
+        self.partial.rename(whole)
+        return whole
+
+    def _check(self, answer: httpx.Response, have: int) -> int:
+        """Return how much of what is here stays: none of it if the server sends all again."""
+        shown, status = self._fetch.address.shown, answer.status_code
+        if status in (404, 410):
+            raise NotFound(f"there is no {shown}: the server answers {status}")
+        if status in (401, 403):
+            raise Unavailable(f"{shown} is refused with {status}: name credentials, such as HTTP_AUTHORIZATION")
+        if status == 416 or status >= 500:
+            raise httpx.ReadError(f"the server answers {status}")
+        if status not in (200, 206):
+            raise Unavailable(f"{shown} cannot be fetched: the server answers {status}")
+        revision = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
+        # A weak tag does not say that the bytes are the same.
+        revision = "" if revision.startswith("W/") else revision
+        length = answer.headers.get("content-length", "")
+        total = int(length) + (have if status == 206 else 0) if length.isdecimal() else None
+        if have and (revision != self.revision or total != self.total_bytes):
+            raise Unavailable(f"{shown} has changed while it was fetched: try again")
+        self.revision, self.total_bytes = revision, total
+        have = have if status == 206 else 0
+        self._fetch.check_size(1, total or 0)
+        self._fetch.check_room(1, max(0, (total or 0) - have))
+        return have
+
+
+def _from_files(fetch: Fetch) -> tuple[Path, str]:
+    """Fetch a file or a folder of an object store through its file system of fsspec."""
+    system, root = import_module("fsspec.core").url_to_fs(fetch.address.text, skip_instance_cache=True)
+
+    def listed() -> dict[str, Mapping[str, Any]]:
+        system.invalidate_cache()
+        info = system.info(root)
+        if info["type"] == "file":
+            return {"": info}
+        found = {name: one for name, one in system.find(root, detail=True).items() if one["type"] == "file"}
+        if not found:
+            raise FileNotFoundError(root)
+        return {name.removeprefix(root.rstrip("/") + "/"): one for name, one in found.items()}
+
+    files = listed()
+    marks = {name: _mark(info) for name, info in files.items()}
+    fetch.check_room(len(files), sum(info["size"] for info in files.values()))
+    target = fetch.folder(repr(sorted(marks.items()))) / fetch.address.name
+    for name, info in files.items():
+        _check_inside(name)
+        fetch.report(f"fetching {name or fetch.address.shown}")
+        _copy(system, info["name"], info["size"], target / name if name else target)
+    if {name: _mark(info) for name, info in listed().items()} != marks:
+        remove_tree(target.parent)
+        raise Unavailable(f"{fetch.address.shown} has changed while it was fetched: try again")
+    return target, fetch.address.shown
+
+
+def _mark(info: Mapping[str, Any]) -> str:
+    """Return what changes with a file's content, by the names that file systems give it."""
+    names = ("ETag", "etag", "VersionId", "generation", "md5Hash", "content_md5", "LastModified", "last_modified")
+    return repr([info["size"], *(info.get(name) for name in names)])
+
+
+def _check_inside(name: str) -> None:
+    """Refuse a name by which a store would have us write elsewhere."""
+    if ".." in PurePosixPath(name).parts or name.startswith("/"):
+        raise Unavailable(f"the store has a file {name!r:.100}, which is not below the model's folder")
+
+
+def _copy(system: Any, source: str, size_bytes: int, target: Path) -> None:
+    if target.is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.partial")
+    for tries_left in reversed(range(TRIES)):
+        try:
+            # No cache: each read asks for exactly these bytes.
+            with partial.open("ab") as file, system.open(source, "rb", cache_type="none") as opened:
+                opened.seek(file.tell())
+                while chunk := opened.read(CHUNK_BYTES):
+                    file.write(chunk)
+            break
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            if not tries_left:
+                raise
+    if (found := partial.stat().st_size) != size_bytes:
+        partial.unlink()
+        raise Unavailable(f"the store sent {found} bytes of {source}, and says that it has {size_bytes}")
+    partial.rename(target)
+
+
+def _from_hub(fetch: Fetch) -> tuple[Path, str]:
+    """Fetch a file or all files of a commit of a model on the hub, checked by the hub's digests."""
+    hub = import_module("huggingface_hub")
+    repository, revision, file = addresses.read_hub(fetch.address)
+    try:
+        info = hub.HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=STALL_TIMEOUT_S)
+    except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
+        raise NotFound(f"the hub has no {fetch.address.shown}, or shows it only with a token (HF_TOKEN)") from error
+    there = {one.rfilename: one for one in info.siblings or ()}
+    if file is not None and file not in there:
+        raise NotFound(f"{repository} has no file {file}: it has {', '.join(sorted(there)[:10])}")
+    sizes = {name: one.size or 0 for name, one in there.items()}
+    chosen = addresses.worth_fetching(sizes) if file is None else {file: sizes[file]}
+    fetch.check_room(len(chosen), sum(chosen.values()))
+    folder = fetch.folder(info.sha) / repository.replace("/", "--")
+    for name in chosen:
+        _check_inside(name)
+        fetch.report(f"fetching {name}")
+        path = Path(hub.hf_hub_download(repository, name, revision=info.sha, local_dir=folder))
+        kept = there[name].lfs
+        if kept is not None and addresses.digest_of(path) != kept.sha256:
+            path.unlink()
+            raise Unavailable(f"the hub sent another {name} than it says to have: try again")
+    remove_tree(folder / ".cache")  # which is not part of the model
+    pinned = f"hf://{repository}@{info.sha}"
+    return (folder, pinned) if file is None else (folder / file, f"{pinned}/{file}")
+
+
+def _from_mlflow(fetch: Fetch) -> tuple[Path, str]:
+    """Fetch a version of MLflow's registry, or an artifact of a run, as a folder."""
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not os.environ.get("MLFLOW_REGISTRY_URI"):
+        raise InvalidArgument("MLflow's server is not known: set MLFLOW_TRACKING_URI, e.g. to http://mlflow:5000")
+    mlflow, address = import_module("mlflow"), fetch.address
+    import_module("mlflow.artifacts")
+    pinned = address.text
+    if address.scheme == "models":
+        name, version = addresses.read_model_version(address)
+        client = mlflow.MlflowClient()
+        try:
+            if version.startswith("@"):
+                version = str(client.get_model_version_by_alias(name, version[1:]).version)
+            elif version == "latest":
+                found = client.search_model_versions(f"name='{name}'")
+                version = str(max(int(one.version) for one in found))
+            else:
+                client.get_model_version(name, version)
+        except (mlflow.exceptions.MlflowException, ValueError) as error:
+            if getattr(error, "error_code", "RESOURCE_DOES_NOT_EXIST") in _NOT_THERE:
+                raise NotFound(f"MLflow's registry has no {address.shown}") from error
+            raise
+        pinned = f"models:/{name}/{version}"
+
+    def sizes(uri: str) -> Iterator[int]:
+        for one in mlflow.artifacts.list_artifacts(artifact_uri=uri):
+            if one.is_dir:
+                yield from sizes(f"{uri}/{PurePosixPath(one.path).name}")
+            else:
+                yield one.file_size or 0
+
+    found_sizes = list(sizes(pinned))
+    fetch.check_room(len(found_sizes), sum(found_sizes))
+    folder = fetch.folder(pinned) / "model"
+    remove_tree(folder)
+    folder.mkdir()
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder))), pinned
+
+
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_STORES: Mapping[str, Callable[[Fetch], tuple[Path, str]]] = {
+    "https": _from_web, "http": _from_web, "s3": _from_files, "gs": _from_files, "az": _from_files,
+    "abfs": _from_files, "hf": _from_hub, "models": _from_mlflow, "runs": _from_mlflow,
+}  # fmt: skip
+_LIBRARIES = {
+    "s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub", "models": "mlflow",
+    "runs": "mlflow",
+}  # fmt: skip
