@@ -33,7 +33,8 @@ def test_answers_are_the_functions_own(told: Told) -> None:
         (
             "every type",
             "b: bool, i: int32, l: int64, f: float32?, d: float64?, s: string, raw: bytes, at: string, maybe: int64?, "
-            "note: string?, list: float64[*], object: string, alpha: float64 = 0.5, names: int64[*] = [1,2]",
+            "note: string?, list: float64[*], object: string, alpha: float64 = 0.5, names: int64[*] = [1,2], "
+            'since: string = "2024-02-29T12:00:00"',
         ),
         ("tensors by name", "a: float32[2], b: float32[2]"),
     ],
