@@ -205,6 +205,8 @@ class MemoryOperations:
             features=new.features,
             code=new.code,
             cost_weight=new.cost_weight,
+            max_cost_per_query=new.max_cost_per_query,
+            min_quality=new.min_quality,
         )
         self.applications[new.name] = made
         return made

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from clipper.api.recent import LastMinute
-from clipper.api.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
+from clipper.api.reports import Bounds, Frontier, FrontierModel, Latency, Report, ReportedModel, ReportGroup
 from clipper.base.tls.expiry import duration
 from clipper.cli.commands import report_summary as summary
 from clipper.cli.commands.report import as_page
@@ -156,3 +156,22 @@ def test_a_page_without_feedback_draws_nothing() -> None:
     empty = group(verdict="no_feedback", best=None, models=(model("svm", None),), more_feedback=None, more_s=None)
     page = as_page(report(empty))
     assert "There is nothing to draw." in page and "<svg" not in page
+
+
+MODELS = (("svm", 1.0, 0.9, True), ("net", 5.0, 0.8, False), ("forest", 20.0, 0.98, True))
+FRONTIER = Frontier(tuple(FrontierModel(*each) for each in MODELS), 3.9, 0.95, 0.9122, 4.0, None)
+
+
+def test_cost_and_quality_are_said_beside_the_budget() -> None:
+    assert summary.of_frontier(FRONTIER) == (
+        "cost and quality since the workers started: a query costs 3.9 on average of at most 4; the quality of answers "
+        "is 0.9500; by shares of the queries alone its models reach 0.9122 at that cost"
+    )
+    kept = summary.of_frontier(replace(FRONTIER, max_cost_per_query=None, min_quality=0.94))
+    assert "a query costs 3.9 on average; the quality of answers is 0.9500 of at least 0.94" in kept
+    nothing = Frontier((), None, None, None, None, 0.94)
+    assert "no query yet; there is no feedback on answers, so nobody knows" in summary.of_frontier(nothing)
+    assert summary.frontier_rows(FRONTIER)[1] == ("net", "5", "0.8000", "no")
+    page = as_page(report(frontier=FRONTIER))
+    assert "Cost and quality" in page and "<td>0.9800</td>" in page
+    assert "Cost and quality" not in as_page(report())

@@ -32,6 +32,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("--rate",), (*NUMBER, "-1", "0")),
     **dict.fromkeys(("--query-id", "--confidence", "--tolerance"), NUMBER),
     **dict.fromkeys(("--max-in-flight", "--max-per-second", "--half-life", "--ramp"), OR_NONE),
+    **dict.fromkeys(("--max-cost-per-query", "--min-quality"), OR_NONE),
     **dict.fromkeys(("--max-loss-increase", "--confidence-threshold", "--waking-slo-ms"), OR_NONE),
     **dict.fromkeys(("--memory", "--cache-size", "--max-body-size", "--max-output-size", "--decision-log-size"), SIZE),
     **dict.fromkeys(("--wait", "--confidence-from", "--batching", "--manager", "--log-format", "--log-level"), CHOICE),

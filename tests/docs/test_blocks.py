@@ -72,6 +72,7 @@ COMMANDS_RUN = {
 }
 # Pages whose commands are only parsed, and why.
 COMMANDS_PARSED = {
+    "docs/budgets.md": "they ask models of the reader's; tests/supervisor/test_budgets.py asks its own",
     "docs/cluster.md": "they make a cluster of several machines; tests/supervisor/managers/ray run one of a machine",
     "docs/high-availability.md": "the same; tests/supervisor/managers/ray run two supervisors",
     "docs/deploying.md": "they change the system; tests/deploy run the image and the files",

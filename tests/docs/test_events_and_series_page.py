@@ -43,7 +43,7 @@ def test_every_kind_of_event_has_its_row() -> None:
 
 def test_every_series_has_its_row() -> None:
     confidence = HistogramData((1,) * (len(CONFIDENCE_BOUNDS) + 1), 1.0)
-    models = {"m": ModelSelectionStatistics(1, 0, 1, 0.5)}
+    models = {"m": ModelSelectionStatistics(1, 0, 1, 0.5, cost=1.0)}
     selection = SelectionStatistics(models, confidence, {"joined": 1}, 1, 0.5, 0, 0, None)
     latency = HistogramData((1,) * (len(LATENCY_BOUNDS_S) + 1), 1.0)
     counted = ApplicationStatistics("app", 1, {"timeout": 1}, {"failed": 1}, 1, latency, selection)

@@ -95,6 +95,40 @@ class ReportGroup(Struct, frozen=True):
     problem: str | None = None
 
 
+class FrontierModel(Struct, frozen=True):
+    """A model with a known cost and with feedback.
+
+    Attributes:
+        quality: 1 minus its mean loss over all queries.
+        is_on_frontier: whether no other model, and no mixture of two, is as good for no more.
+    """
+
+    model: str
+    cost: float
+    quality: float
+    is_on_frontier: bool
+
+
+class Frontier(Struct, frozen=True):
+    """Cost and quality: of the models, and of the application.
+
+    Attributes:
+        models: from the cheapest to the dearest.
+        cost, quality: the application's mean cost of a query, and 1 minus the mean loss of its answers, since the
+            workers started; None without queries, or without feedback on answers.
+        possible: the best quality of a mixture of the models at that cost, whatever the queries; the application is
+            above it if it knows which queries gain most. None if it is not known.
+        max_cost_per_query, min_quality: the application's budget.
+    """
+
+    models: tuple[FrontierModel, ...]
+    cost: float | None
+    quality: float | None
+    possible: float | None
+    max_cost_per_query: float | None
+    min_quality: float | None
+
+
 class Report(Struct, frozen=True):
     """A comparison of an application's models, over all queries and then in contexts.
 
@@ -103,6 +137,7 @@ class Report(Struct, frozen=True):
         feedback_per_s: counted since the workers started, like all fields after it. ``defaults`` and ``errors`` are by
             reason.
         last_minute: the outcomes of the last minute's queries alone; None from an older server.
+        frontier: None if no cost is known.
     """
 
     application: str
@@ -120,3 +155,4 @@ class Report(Struct, frozen=True):
     latency: Latency | None
     groups: tuple[ReportGroup, ...]
     last_minute: LastMinute | None = None
+    frontier: Frontier | None = None

@@ -69,6 +69,7 @@ class SelectionStatistics(Struct, frozen=True):
         stages: queries that went on to further models, by the number of their stages: from ``2`` on.
         context_answers, context_loss: scored answers to queries whose context the policy learns by, and what the best
             model of each context would have lost on them.
+        spent: the sum of what queries have cost, each at the costs of its time.
     """
 
     models: dict[str, ModelSelectionStatistics]
@@ -85,6 +86,7 @@ class SelectionStatistics(Struct, frozen=True):
     why_no_policy: str | None = None
     context_answers: int = 0
     context_loss: float = 0.0
+    spent: float = 0.0
 
 
 class TrialReading(Struct, frozen=True, array_like=True):

@@ -220,6 +220,28 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
             "How much loss a cost of 1 is worth: models are chosen by loss + weight * cost.", least=0, most=MAX_COST
         ),
     ] = 0.0
+    max_cost_per_query: Annotated[
+        float | None,
+        number_or_none(
+            "The most that a query may cost on average, in the unit of the links' costs: the best models within it are "
+            "asked; none means no budget.",
+            least=0,
+            above=True,
+            most=MAX_COST,
+            default="none",
+        ),
+    ] = None
+    min_quality: Annotated[
+        float | None,
+        number_or_none(
+            "The mean quality of answers to keep, 1 minus their mean loss, at the least cost; none means no bound.",
+            least=0,
+            above=True,
+            most=1,
+            default="none",
+            unit="0..1",
+        ),
+    ] = None
 
 
 _HALF_LIFE = number_or_none(
@@ -379,6 +401,8 @@ class ApplicationOptions(TypedDict, total=False):
     log_decisions: float
     features: Features
     cost_weight: float
+    max_cost_per_query: float | None
+    min_quality: float | None
     require_key: bool
     show_model: bool
     max_in_flight: int | None

@@ -72,8 +72,13 @@ SET: dict[str, Any] = {
 }
 
 
+# They contradict some of the others: see the next test.
+BUDGETS = ("max_cost_per_query", "min_quality")
+
+
 def test_every_setting_is_kept_as_it_is_made_and_as_it_is_changed(shared: Server) -> None:
-    assert list(SET) == [one.keyword for one in settings_of(ApplicationSettings) if one.keyword not in OF_PIPELINES]
+    left_out = {*OF_PIPELINES, *BUDGETS}
+    assert list(SET) == [one.keyword for one in settings_of(ApplicationSettings) if one.keyword not in left_out]
     plain = shared.call("POST", "/applications", {"name": "plain", "links": [{"model": "m"}]})
     made = shared.call("POST", "/applications", {"name": "made", "links": [{"model": "m"}], **SET})
     assert {name: made[name] for name in SET} == SET
@@ -84,3 +89,17 @@ def test_every_setting_is_kept_as_it_is_made_and_as_it_is_changed(shared: Server
     assert {name: changed[name] for name in SET} == SET
     unchanged = shared.call("PATCH", "/applications/plain", {"slo_ms": 77})
     assert {**unchanged, "last_minute": changed["last_minute"]} == changed
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_budget_is_kept_changed_and_taken_away(shared: Server, budget: str) -> None:
+    name = budget.replace("_", "-")
+    new = {"name": name, "links": [{"model": "m"}], "policy": "thompson"}
+    made = shared.call("POST", "/applications", {**new, budget: 0.5})
+    assert made[budget] == 0.5
+    assert shared.call("PATCH", f"/applications/{name}", {budget: 0.75})[budget] == 0.75
+    assert shared.call("PATCH", f"/applications/{name}", {"slo_ms": 30})[budget] == 0.75
+    other = next(each for each in BUDGETS if each != budget)
+    assert shared.call("PATCH", f"/applications/{name}", {budget: None, other: 0.5})[other] == 0.5
+    unlimited = shared.call("PATCH", f"/applications/{name}", {other: None, "policy": "ensemble"})
+    assert (unlimited[budget], unlimited[other]) == (None, None)

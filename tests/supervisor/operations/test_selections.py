@@ -2,14 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
-from msgspec.structs import asdict, fields
+from msgspec.structs import asdict, fields, replace
 
 from clipper.errors import InvalidArgument
 from clipper.learning.policies.exp3 import Exp3
 from clipper.learning.policies.thompson import Thompson
 from clipper.settings.application import ApplicationChange, Configured, NewApplication, Selection
 from clipper.settings.fields import check_ranges
-from clipper.supervisor.operations.selections import changed_selection, names_code, new_selection
+from clipper.supervisor.operations.selections import changed_selection, check_budget, names_code, new_selection
 
 OLD = Selection("exp3", {"eta": 0.5}, "absolute", {"range": 2}, half_life=7)
 # One new value for each field of a change that is about selection.
@@ -26,6 +26,8 @@ NEW = {
     "feedback_ttl_s": 9.0,
     "log_decisions": 0.25,
     "cost_weight": 0.5,
+    "max_cost_per_query": 0.2,
+    "min_quality": 0.9,
     "confidence_from": "probabilities",
     "label_field": "score",
     "calibrate": True,
@@ -98,3 +100,28 @@ def test_every_field_of_a_change_is_of_the_selection_or_known_not_to_be() -> Non
 )
 def test_whose_code_it_is(selection: Selection, own: bool) -> None:
     assert names_code(selection) is own
+
+
+@pytest.mark.parametrize("budget", [{"max_cost_per_query": 0.2}, {"min_quality": 0.9}])
+@pytest.mark.parametrize("policy", ["weighted", "best_arm", "ensemble", "exp4", "stacking", "cascade", "m:Own"])
+def test_a_policy_that_cannot_keep_a_budget_is_told_so(policy: str, budget: dict[str, float]) -> None:
+    with pytest.raises(InvalidArgument, match=f"{next(iter(budget))} does not go with policy {policy}: .*adaptive"):
+        check_budget(replace(Selection(policy), **budget))
+
+
+def test_a_budget_contradicts_another_one_and_a_weight_of_costs() -> None:
+    check_budget(Selection("ensemble", cost_weight=0.5))
+    check_budget(Selection("single", max_cost_per_query=0.2))
+    check_budget(Selection("thompson", min_quality=1.0))
+    with pytest.raises(InvalidArgument, match="both set: expected one"):
+        check_budget(Selection("thompson", min_quality=0.9, max_cost_per_query=0.2))
+    with pytest.raises(InvalidArgument, match="expected a cost_weight of 0"):
+        check_budget(Selection("thompson", min_quality=0.9, cost_weight=0.5))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_cost_per_query": 0.0}, {"max_cost_per_query": -1.0}, {"min_quality": 0.0}, {"min_quality": 1.1}]
+)
+def test_what_is_no_budget_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidArgument, match="expected a number"):
+        check_ranges(replace(Selection("thompson"), **wrong))

@@ -59,6 +59,9 @@ def report(
         if group.problem is not None:
             out.warn(group.problem)
         out.table(group, summary.COLUMNS, summary.rows(group), "no models")
+    if found.frontier is not None and not out.as_json:
+        out.table(found.frontier, summary.FRONTIER_COLUMNS, summary.frontier_rows(found.frontier), "")
+        out.note(summary.of_frontier(found.frontier))
     for note in summary.notes(found):
         out.note(note)
     if html is not None:
@@ -69,6 +72,10 @@ def as_page(report: Report) -> str:
     parts = [f"<h1>The models of {escape(report.application)}</h1>"]
     for group in report.groups:
         parts += _group(report, group)
+    if report.frontier is not None:
+        parts.append("<h2>Cost and quality</h2>")
+        parts.append(table(summary.FRONTIER_COLUMNS, summary.frontier_rows(report.frontier)))
+        parts.append(paragraph(summary.of_frontier(report.frontier)))
     made = strftime("%Y-%m-%d %H:%M:%S %Z", localtime(report.time_s))
     parts += map(paragraph, (*summary.notes(report), f"made {made}"))
     return document(f"clipper app report {report.application}", parts)

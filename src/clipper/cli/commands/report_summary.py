@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from clipper.api.recent import LastMinute
-from clipper.api.reports import Bounds, Report, ReportedModel, ReportGroup
+from clipper.api.reports import Bounds, Frontier, Report, ReportedModel, ReportGroup
 from clipper.base.tls.expiry import duration
 from clipper.control.descriptions import Standing
 
@@ -21,6 +21,8 @@ COLUMNS = (
     "batch p50 ms",
     "batch p99 ms",
 )
+
+FRONTIER_COLUMNS = ("model", "cost", "quality", "on the frontier")
 
 
 def conclusion(report: Report, group: ReportGroup) -> str:
@@ -108,6 +110,30 @@ def notes(report: Report) -> list[str]:
         found[1] += f", p99 {report.latency.p99_ms:.3g} ms"
     recent = report.last_minute
     return found if recent is None else [*found, f"in the last minute: {of_last_minute(recent)}", *explanations(recent)]
+
+
+def of_frontier(found: Frontier) -> str:
+    """Say what a query costs and how good its answer is, beside the budget and what a mixture of models would reach."""
+    parts = ["no query yet" if found.cost is None else f"a query costs {found.cost:.4g} on average"]
+    if found.max_cost_per_query is not None:
+        parts[0] += f" of at most {found.max_cost_per_query:g}"
+    if found.quality is not None:
+        parts.append(f"the quality of answers is {found.quality:.4f}")
+        if found.min_quality is not None:
+            parts[-1] += f" of at least {found.min_quality:g}"
+    elif found.min_quality is not None:
+        parts.append(f"there is no feedback on answers, so nobody knows whether they keep {found.min_quality:g}")
+    if found.possible is not None and len(found.models) > 1:
+        parts.append(f"by shares of the queries alone its models reach {found.possible:.4f} at that cost")
+    return "cost and quality since the workers started: " + "; ".join(parts)
+
+
+def frontier_rows(found: Frontier) -> list[Sequence[str]]:
+    """Return the cells of each row in the order of ``FRONTIER_COLUMNS``."""
+    return [
+        (each.model, f"{each.cost:.4g}", f"{each.quality:.4f}", "yes" if each.is_on_frontier else "no")
+        for each in found.models
+    ]
 
 
 def of_last_minute(recent: LastMinute) -> str:

@@ -66,6 +66,8 @@ class Adaptive(Policy):
         exploration: the largest z; above 0, at most 10.
     """
 
+    has_budget = True
+
     exploration: float = 1.0
 
     def __post_init__(self) -> None:

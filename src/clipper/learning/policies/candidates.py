@@ -1,7 +1,8 @@
-"""Decides among which models a policy selects for a query, by their chances to answer in time."""
+"""Decides among which models a policy selects for a query, by their chances to answer in time and their prices."""
 
 from clipper.learning.mathematics.totals import Totals
 from clipper.learning.policies.policy import LEAST_CHANCE, SURE, Policy, QueryView
+from clipper.learning.policies.prices import Prices
 
 # The share of queries that another model answers in time if the first one fails or sheds them. It is above 0.99 in the
 # simulation; with less, a query hardly tries a model in vain, for which its user would wait.
@@ -17,6 +18,7 @@ def candidates(
     query: QueryView,
     default_loss: float,
     rescued: float = RESCUED,
+    prices: Prices | None = None,
 ) -> tuple[str, ...]:
     """Return the models that a query may ask, at least one, in their order.
 
@@ -36,6 +38,7 @@ def candidates(
         query: the query, with the chances in ``in_time``.
         default_loss: the loss of what the user gets if no model answers, 0 to 1.
         rescued: R; 0 if there is no time for another model after this one.
+        prices: the prices of asking; None if no model has one.
     """
     chances = [query.chance(model) for model in models]
     most = max(chances)
@@ -51,6 +54,9 @@ def candidates(
     for chance, loss, own in zip(chances, losses, alone):
         stands_in = second if own == first else first
         expected.append(chance * loss + (1.0 - chance) * ((1.0 - rescued) * default_loss + rescued * stands_in))
+    if prices is not None:
+        errors = policy.loss_errors(models, totals, query)
+        return prices.among(models, chances, losses, errors, expected, HARDLY)
     most_loss = min(expected) + HARDLY
     return tuple(
         model

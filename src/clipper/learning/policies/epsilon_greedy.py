@@ -23,6 +23,7 @@ class EpsilonGreedy(Policy):
     """
 
     default_half_life = 100
+    has_budget = True
 
     epsilon: float = 0.02
 

@@ -46,6 +46,7 @@ class Exp3(Policy):
     """
 
     default_half_life = 700
+    has_budget = True
 
     eta: float = 0.3
     gamma: float = 0.01

@@ -27,6 +27,7 @@ class LinUcb(Policy):
     """
 
     needs_features = True
+    has_budget = True
     goes_by = "query"
 
     exploration: float = 0.5
@@ -44,6 +45,9 @@ class LinUcb(Policy):
 
     def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
         return expected_losses(self, models, totals, query)
+
+    def loss_errors(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
+        return beliefs(self, models, totals, query).errors.tolist()  # type: ignore[no-any-return]
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         return lessons(losses, query)

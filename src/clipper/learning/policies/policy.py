@@ -215,6 +215,7 @@ class Policy(Protocol):
         default_half_life: for Clipper's own policies: the half-life in observations, if none is set.
         weighs_time: whether ``select`` itself goes by ``QueryView.in_time``. Any other of Clipper's own selects among
             fewer models if some will hardly answer in time: see ``candidates``. A user's own gets all models.
+        has_budget: for Clipper's own policies: whether a budget may decide among which models ``select`` selects.
         goes_by: for Clipper's own policies: what a choice may depend on, beside the state over all queries.
             ``nothing``, also if all models are asked each time; the ``context`` and its state; or the whole ``query``.
     """
@@ -225,6 +226,7 @@ class Policy(Protocol):
     needs_features: bool = False
     default_half_life: int | None = DEFAULT_HALF_LIFE
     weighs_time: bool = False
+    has_budget: bool = False
     goes_by: Literal["nothing", "context", "query"] = "context"
 
     @abstractmethod
@@ -259,6 +261,21 @@ class Policy(Protocol):
             )
             totals.memo[self, "expected losses", models] = losses
         return losses
+
+    def loss_errors(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
+        """Return the standard error of each of ``expected_losses``, (models,).
+
+        By default that is the error of a mean of as many losses of 0 or 1; 0 for a policy that does not learn.
+        """
+        errors: Sequence[float] | None = totals.memo.get((self, "loss errors", models))
+        if errors is None:
+            losses = self.expected_losses(models, totals, query)
+            errors = [
+                math.sqrt(max(loss * (1.0 - loss), 0.0) / (totals.number(model, SCORED) + 1.0)) * self.learns
+                for model, loss in zip(models, losses)
+            ]
+            totals.memo[self, "loss errors", models] = errors
+        return errors
 
     def next(
         self,

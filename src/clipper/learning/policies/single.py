@@ -15,6 +15,7 @@ class Single(Policy):
     """
 
     learns = False
+    has_budget = True
     goes_by = "nothing"
 
     def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:

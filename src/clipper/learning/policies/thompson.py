@@ -24,6 +24,7 @@ class Thompson(Policy):
     """
 
     default_half_life = 200
+    has_budget = True
 
     prior: float = 4.0
 

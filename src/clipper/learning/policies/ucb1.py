@@ -29,6 +29,7 @@ class Ucb1(Policy):
     """
 
     default_half_life = 500
+    has_budget = True
 
     exploration: float = 0.07
 

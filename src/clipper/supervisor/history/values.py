@@ -49,8 +49,8 @@ def application_values(counted: ApplicationStatistics, interval_s: float) -> dic
     Returns:
         ``rate`` of queries and ``feedback_rate``, a second. Of the answers of the step ``p50_ms`` and ``p99_ms``, and
         the shares that were late, had the default or no output (``error_share``), of these two also by reason
-        (``default_share.timeout``), and the share with the output of each model (``answer_share.MODEL``). Of the
-        feedback ``mean_loss`` of the answers and ``mean_loss.MODEL``. Of
+        (``default_share.timeout``), and the share with the output of each model (``answer_share.MODEL``). If costs are
+        known, the ``mean_cost`` of a query. Of the feedback ``mean_loss`` of the answers and ``mean_loss.MODEL``. Of
         answers with a confidence its mean (``confidence``), and their share up to each bound
         (``confidence_share.0.5``: above 0.4). What has no value, such as a mean of nothing, is left out.
     """
@@ -72,6 +72,8 @@ def application_values(counted: ApplicationStatistics, interval_s: float) -> dic
         most = max(answers - failures.total() + failures["overloaded"], 0)
         for model, each in selection.models.items():
             values[f"answer_share.{model}"] = min(max(each.selected - each.missing, 0), most) / answers
+    if counted.queries and any(each.cost is not None for each in selection.models.values()):
+        values["mean_cost"] = selection.spent / counted.queries
     for model, each in selection.models.items():
         if each.scored:
             values[f"mean_loss.{model}"] = each.loss / each.scored

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from clipper.api.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
+from clipper.api.reports import Bounds, Frontier, FrontierModel, Latency, Report, ReportedModel, ReportGroup
 from clipper.api.series import Named, Series, SeriesOverview
 from clipper.control.descriptions import ModelDescription
 from clipper.control.histogram import quantile
@@ -20,12 +20,13 @@ from clipper.errors import InvalidArgument
 from clipper.learning.mathematics.basis import basis_of, tells_picked
 from clipper.learning.mathematics.comparison import Compared, compare
 from clipper.learning.mathematics.confidence_sequences import Interval, mean_interval
+from clipper.learning.mathematics.frontier import frontier, reached
 from clipper.learning.mathematics.ledger import Ledger
 from clipper.learning.mathematics.totals import EVER_SCORED
 from clipper.learning.policies.best_arm import BestArm
 from clipper.learning.policies.by_name import goes_by, make_policy
 from clipper.learning.stores.store import EVERYONE
-from clipper.settings.application import link_names
+from clipper.settings.application import Selection, link_names
 from clipper.supervisor.history.ring import Subject
 from clipper.supervisor.history.sampler import LATEST_POINTS, STEP_S
 from clipper.supervisor.history.values import OF_APPLICATIONS, OF_MODELS, OF_OVERVIEW
@@ -63,7 +64,10 @@ class ReportOperations(OfParts):
             contexts += await self._contexts_with_most(record.state_id)
         states = [await self._state(record.state_id, each) for each in contexts]
         counted = _Counted(name, await self._workers.statistics([name], self._versions(record, states)))
-        groups = [await self._group(record, each, state, asked, counted) for each, state in zip(contexts, states)]
+        costs: dict[str, float] = {}
+        groups = [
+            await self._group(record, each, state, asked, counted, costs) for each, state in zip(contexts, states)
+        ]
         return Report(
             application=name,
             policy=record.selection.policy,
@@ -80,6 +84,7 @@ class ReportOperations(OfParts):
             latency=_latency(each.latency_s for each in counted.applications),
             groups=tuple(groups),
             last_minute=self._recent.answers(name),
+            frontier=counted.frontier(record.selection, groups[0].models, costs),
         )
 
     async def _contexts_with_most(self, state_id: str) -> list[str]:
@@ -92,10 +97,18 @@ class ReportOperations(OfParts):
         return Ledger(None, sums)
 
     async def _group(
-        self, record: ApplicationRecord, context: str | None, state: Ledger, asked: BestArm, counted: "_Counted"
+        self,
+        record: ApplicationRecord,
+        context: str | None,
+        state: Ledger,
+        asked: BestArm,
+        counted: "_Counted",
+        costs: dict[str, float],
     ) -> ReportGroup:
+        """Compare the models in a context, and note their known costs in ``costs``."""
         description = await self._workers.describe_policy(record.name, context)
         shown = self._linked(record) if description is None else description.models
+        costs.update((each.model, each.cost) for each in shown if each.cost is not None)
         keys = {each.model: _key(each) for each in shown}
         basis = basis_of(
             state.totals(),
@@ -191,6 +204,33 @@ class _Counted:
                     if each.selection is not None and worker.uptime_s > 0:
                         self.feedback_per_s += each.selection.feedback.get("joined", 0) / worker.uptime_s
         self.defaults, self.errors = dict(defaults), dict(errors)
+
+    def frontier(
+        self, selection: Selection, models: Sequence[ReportedModel], costs: Mapping[str, float]
+    ) -> Frontier | None:
+        """Return cost and quality of models and application; None if no cost is known. A model without one is free."""
+        if not costs:
+            return None
+        points = {
+            each.model: (costs.get(each.model, 0.0), 1.0 - each.mean_loss)
+            for each in models
+            if each.is_linked and each.mean_loss is not None
+        }
+        on_it = frontier(points)
+        selections = [each.selection for each in self.applications if each.selection is not None]
+        queries = sum(each.queries for each in self.applications)
+        scored = sum(each.answers_scored for each in selections)
+        cost = sum(each.spent for each in selections) / queries if queries else None
+        return Frontier(
+            models=tuple(
+                FrontierModel(name, *points[name], name in on_it) for name in sorted(points, key=lambda it: points[it])
+            ),
+            cost=cost,
+            quality=1.0 - sum(each.answer_loss for each in selections) / scored if scored else None,
+            possible=None if cost is None else reached(points, cost),
+            max_cost_per_query=selection.max_cost_per_query,
+            min_quality=selection.min_quality,
+        )
 
     def model(self, shown: ModelDescription | None, key: str, scored: float, compared: Compared) -> ReportedModel:
         """Return a model of a report.

@@ -74,6 +74,7 @@ class SelectionChecker:
     async def check(self, selection: Selection) -> None:
         """Raise InvalidArgument if a selection is not valid, Unavailable if the process to try it cannot be started."""
         check_ranges(selection)
+        check_budget(selection)
         if not runs_own_code(selection.policy, selection.loss):
             make_policy(selection.policy, selection.parameters)
             make_loss(selection.loss, selection.loss_parameters)
@@ -81,6 +82,28 @@ class SelectionChecker:
         verdict = await self._trials.verdict(selection)
         if verdict.problem is not None:
             raise InvalidArgument(verdict.problem)
+
+
+def check_budget(selection: Selection) -> None:
+    """Raise InvalidArgument if there is a budget that the policy cannot keep, or that contradicts another setting."""
+    given = [name for name in ("max_cost_per_query", "min_quality") if getattr(selection, name) is not None]
+    if not given:
+        return
+    able = [name for name, kind in POLICIES.items() if kind.has_budget]
+    if selection.policy not in able:
+        raise InvalidArgument(
+            f"{given[0]} does not go with policy {selection.policy}: expected a policy that asks one model for each "
+            f"query and may choose it by its price: {', '.join(able)}"
+        )
+    if len(given) > 1:
+        raise InvalidArgument(
+            "max_cost_per_query and min_quality are both set: expected one of them, and none for the other"
+        )
+    if selection.cost_weight:
+        raise InvalidArgument(
+            f"{given[0]} is set, and so is cost_weight {selection.cost_weight:g}: expected a cost_weight of 0, since a "
+            "budget learns what a cost is worth"
+        )
 
 
 def _configured(given: str | Configured) -> Configured:

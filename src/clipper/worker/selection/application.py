@@ -13,13 +13,14 @@ from clipper.learning.decisions.log import DecisionLog
 from clipper.learning.mathematics.guardrail import Forecasts
 from clipper.learning.mathematics.totals import Totals
 from clipper.learning.own_code.watch import Made, make
-from clipper.learning.policies.policy import Choice, QueryView
+from clipper.learning.policies.policy import SURE, Choice, QueryView
+from clipper.learning.policies.prices import Prices
 from clipper.learning.policies.trials import Trials
 from clipper.learning.stores.store import Store
 from clipper.worker.abstraction.model_queue import ModelQueue
 from clipper.worker.abstraction.predictor import Predictor
 from clipper.worker.selection.answering import Answering, has_none
-from clipper.worker.selection.availability import Availability, Try
+from clipper.worker.selection.availability import Availability
 from clipper.worker.selection.committer import Committer
 from clipper.worker.selection.context_reads import ContextReads
 from clipper.worker.selection.contexts import Contexts
@@ -77,6 +78,7 @@ class Application:
         answering: answers queries after their models were asked.
         stages: lets a query ask further models, by its policy or in place of one that fails; None if there is no other.
         pipeline: asks other applications for its queries; None if it has no steps.
+        prices: what asking the models costs a query, in money or in places that others gain more by.
         counts, outcomes, forecasts, trials, contexts: the state that queries and feedback have made.
     """
 
@@ -89,6 +91,7 @@ class Application:
         self.outcomes = Outcomes()
         self.forecasts = Forecasts()
         self.trials = Trials()
+        self.prices = Prices()
         selection = snapshot.selection
         self.contexts = Contexts(snapshot.id, surroundings.store, selection.half_life, selection.prior_weight)
         self.stages: Stages | None = None
@@ -147,6 +150,10 @@ class Application:
         terms, answering = self.terms, self.answering
         answering.follow(terms)
         self.counts.follow_only(() if terms.only_choice is None else terms.only_choice.models)
+        selection, costs = self.snapshot.selection, terms.arms.costs
+        self.counts.charge(costs.by_model)
+        rationed = terms.models if terms.selector.may_ration else ()
+        self.prices.follow(costs, selection.max_cost_per_query, selection.min_quality, rationed)
         self._deadlines_now = self._waking_deadlines if terms.is_waking else self._deadlines
         if terms.budget_s < self._budget_s:  # else it would cut the deadlines that pipelines have given
             self._deadlines_now.bring_forward(terms.budget_s)
@@ -162,7 +169,7 @@ class Application:
         answering.has_others = has_none
         if self._availability is not None and (terms.selector.goes_on or terms.selector.has_stand_ins):
             self.stages = self.stages or Stages(answering, self.surroundings.random)
-            self.stages.follow(self._availability)
+            self.stages.follow(self._availability, self.prices)
             answering.rescue, answering.has_others = self.stages.go_on, self.stages.has_others
             if terms.selector.goes_on:
                 answering.complete = self.stages.go_on
@@ -312,7 +319,11 @@ class Application:
             PolicyFailed: see ``Selector.select``.
         """
         terms = self.terms
-        return terms.selector.select_beside(terms.ramp, terms.models, totals, query, random or self.surroundings.random)
+        models = terms.models
+        if self.prices.has_budget and len(models) > 1:
+            prices = self.prices.of_money()
+            models = terms.selector.candidates(models, totals, query, self.outcomes.default_loss, prices=prices)
+        return terms.selector.select_beside(terms.ramp, models, totals, query, random or self.surroundings.random)
 
     async def load(self, context: str | None = None) -> None:
         """Read learned state from the store. While the store is not available, use the state in memory."""
@@ -338,12 +349,13 @@ class Application:
         self._reads.wait(context, self.terms.budget_s * READ_SHARE, go_on)
 
     def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
-        terms, availability = self.terms, self._availability
-        view, models = query.view(), terms.models
+        terms, availability, prices = self.terms, self._availability, self.prices
+        view, models, is_limited = query.view(), terms.models, False
         if availability is not None:
             if availability.flow.arrivals >= availability.holds_below or query.arrival_s >= availability.holds_until_s:
                 availability.look(self.answering.now_s(), query.deadline_s)
-            if availability.chances is not None:
+            is_limited = prices.is_active or availability.chances is not None
+            if is_limited:
                 view, models = self._within_reach(query, row, totals, availability)
         try:
             # The same as select().
@@ -357,44 +369,47 @@ class Application:
         if terms.is_watching:
             choice = self.trials.assigned(query.id, choice, self.surroundings.random)
         if view.in_time is not None and len(choice.models) == 1:
-            query.chance = self._raw_chance(view, choice.models[0])
+            query.chance = 1.0 if availability is None else availability.raw_chance(view, choice.models[0])
+        if is_limited and availability is not None:
+            prices.asked(choice.models)
+            if prices.scarcity or (availability.chances is not None and terms.selector.tells_apart(query.context)):
+                chances, rows_per_s = availability.chances or {}, availability.rows_per_s
+                prices.ration(choice.models[0], chances, rows_per_s, self.answering.now_s())
+                if prices.scarcity:
+                    availability.holds_below = 0  # the next query looks again
         query.choice, query.arms = choice, terms.arms
         self._ask(query, row, choice, terms.targets)
         if terms.shadows:
             self._ask_shadows(query, row)
 
-    def _raw_chance(self, view: QueryView, model: str) -> float:
-        """Return the chance that a model's queue gave, by which its promises are judged; 1 if its output is cached."""
-        is_sure = self._availability is None or view.chance(model) >= 1.0
-        return 1.0 if is_sure or self._availability is None else self._availability.raw.get(model, 1.0)
-
     def _within_reach(
         self, query: Query, row: bytes, totals: Totals, availability: Availability
     ) -> tuple[QueryView, tuple[str, ...]]:
-        """Return what the policy sees of a query that some models may not answer in time, and those it selects among.
+        """Return what the policy sees of a query if some models may not answer in time, or have a price; and those that
+        it selects among.
 
-        A model that the policy would have asked otherwise counts the query as demand.
+        A model that the policy would have asked, had it had time, counts the query as demand.
         """
-        terms = self.terms
-        view = QueryView(query.context, query.features, row, query.owner.input_type, availability.with_known(row))
+        terms, prices, default_loss = self.terms, self.prices, self.outcomes.default_loss
+        known = None if availability.chances is None else availability.with_known(row)
+        view = QueryView(query.context, query.features, row, query.owner.input_type, known)
+        select_among, affordable = terms.selector.candidates, terms.models
         try:
-            models = terms.selector.candidates(terms.models, totals, view, self.outcomes.default_loss)
+            models = select_among(affordable, totals, view, default_loss, prices=prices if prices.is_active else None)
             if len(models) == len(terms.models):
                 return view, models
-            wanted = terms.selector.select(terms.models, totals, query.view(), self.surroundings.random).models
+            query.candidates = models + terms.newcomers
+            if known is None and not prices.scarcity:
+                return view, models
+            if prices.has_budget:
+                affordable = select_among(affordable, totals, query.view(), default_loss, prices=prices.of_money())
+            wanted = terms.selector.select(affordable, totals, query.view(), self.surroundings.random).models
         except PolicyFailed:  # it fails again when it selects, which is then told
             return view, terms.models
-        query.candidates = models + terms.newcomers
-        for name in wanted:
-            target = terms.targets[name]
-            if name not in models and target is not None:
-                target.want()
-        name_to_try = availability.to_try(models)
-        target = None if name_to_try is None else terms.targets[name_to_try]
-        if target is not None and name_to_try is not None:
-            now_s = self.answering.now_s
-            attempt = Try(self.outcomes, terms.arms.key(name_to_try), now_s() + terms.budget_s, now_s)
-            target.predict(row, attempt, now_s(), terms.slo_s, self.name)
+        availability.want([name for name in wanted if name not in models])
+        lacks_time = {name for name in affordable if name not in models and view.chance(name) < SURE}
+        settled = tuple(name for name in terms.models if name not in lacks_time)
+        availability.try_other(settled, row, self.answering.now_s, terms.budget_s, self.name)
         return view, models
 
     def _ask(self, query: Query, row: bytes, choice: Choice, targets: Mapping[str, ModelQueue | None]) -> None:

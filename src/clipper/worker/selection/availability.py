@@ -5,9 +5,10 @@ come as the fullest model has room for, or a moment has passed. So a query costs
 for each query only while a model is not sure.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 
+from clipper.learning.policies.policy import QueryView
 from clipper.values.outputs.output import Output
 from clipper.worker.abstraction.batching.flow import Flow
 from clipper.worker.selection.feedback.outcomes import Outcomes
@@ -76,6 +77,11 @@ class Availability:
                 chances[name] = self._outcomes.believed(key, raw) if self._corrects else raw
         return chances
 
+    @property
+    def rows_per_s(self) -> dict[str, float]:
+        """How many rows each model answers a second, as far as it is known."""
+        return {name: queue.in_time.rows_per_s for name, queue, _ in self._models}
+
     def with_known(self, row: bytes) -> dict[str, float]:
         """Return the chances for this input: 1 for a model whose output the cache has."""
         chances = dict(self.chances or {})
@@ -88,14 +94,27 @@ class Availability:
         """Return the time within which the quickest of the other models surely answers; infinite without another."""
         return min((queue.in_time.alone_s() for name, queue, _ in self._models if name != besides), default=inf)
 
-    def to_try(self, candidates: tuple[str, ...]) -> str | None:
-        """Return a model that idles and is passed over, if it is time to see whether it has become quick again."""
+    def raw_chance(self, query: QueryView, model: str) -> float:
+        """Return the chance that a model's queue gave, by which its promises are judged; 1 if its output is cached."""
+        return 1.0 if query.chance(model) >= 1.0 else self.raw.get(model, 1.0)
+
+    def want(self, names: Collection[str]) -> None:
+        """Count a query as demand for these models, which it does not ask."""
         for name, queue, _ in self._models:
+            if name in names:
+                queue.want()
+
+    def try_other(
+        self, candidates: Sequence[str], row: bytes, now_s: Callable[[], float], budget_s: float, source: str
+    ) -> None:
+        """Ask a model that idles and is passed over, if it is time to see whether it has become quick again."""
+        for name, queue, key in self._models:
             if name in candidates:
                 self._tries.forget(name)
             elif queue.in_time.is_idle and self._tries.is_due(name):
-                return name
-        return None
+                attempt = Try(self._outcomes, key, now_s() + budget_s, now_s)
+                queue.predict(row, attempt, now_s(), self._slo_s, source)
+                return
 
 
 class Try:

@@ -56,6 +56,10 @@ class ApplicationCounts:
         self.context_answers = 0
         self.context_loss = 0.0
         self.feedback: Counter[str] = Counter()
+        self.spent = 0.0
+        # How often each model had been asked when it was last charged, and the costs since then.
+        self._charged: Counter[str] = Counter()
+        self._costs: Mapping[str, float] = NO_WEIGHTS
         self.last_policy_error: str | None = None
         self.why_no_policy: str | None = None
 
@@ -69,6 +73,14 @@ class ApplicationCounts:
         if self.only_times:
             self.selected[self.only_models] += self.only_times
         self.only_models, self.only_times = models, 0
+
+    def charge(self, costs: Mapping[str, float]) -> None:
+        """Charge the queries since the last time for the models that they asked; from now on at these costs."""
+        selected = self._selected()
+        self.spent += sum(
+            (times - self._charged[model]) * self._costs.get(model, 0.0) for model, times in selected.items()
+        )
+        self._charged, self._costs = selected, costs
 
     def go_on(self, stage: int, models: tuple[str, ...]) -> None:
         """Count a query that asks further models."""
@@ -117,6 +129,7 @@ class ApplicationCounts:
         self, name: str, contexts: int, costs: Mapping[str, float], calibration_error: float | None = None
     ) -> ApplicationStatistics:
         """Return the counters. ``costs`` has the known costs of asking models."""
+        self.charge(costs)
         return ApplicationStatistics(
             name=name,
             queries=self.queries,
@@ -139,6 +152,7 @@ class ApplicationCounts:
                 calibration_error=calibration_error,
                 context_answers=self.context_answers,
                 context_loss=self.context_loss,
+                spent=self.spent,
             ),
             mark=self.mark(),
         )

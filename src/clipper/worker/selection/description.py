@@ -49,8 +49,10 @@ async def _shares(application: Application, totals: Totals, context: str | None)
     """Return each model's influence: the share of queries that ask it, weighted by its weight in the answer."""
     if not application.terms.models:
         return {}
-    if application.terms.selector.goes_on and totals.observations > 0:
-        # Which models a query ends up asking depends on outputs, so count what queries with feedback have asked.
+    has_prices = application.prices.has_budget
+    if (application.terms.selector.goes_on or has_prices) and totals.observations > 0:
+        # Which models a query ends up asking depends on outputs, or on prices that change with each query. So count
+        # what queries with feedback have asked.
         return {
             model: min(totals.number(model, PULLS) / totals.observations, 1.0) for model in application.terms.models
         }

@@ -392,6 +392,8 @@ class _Commit:
         application.counts.learn(
             scored.losses_shown, scored.answer_loss, scored.reason, scored.weights, scored.context_loss
         )
+        if query is not None and scored.answer_loss is not None:
+            application.prices.scored(scored.answer_loss)
         self._tell_outcome()
         decisions = application.terms.decisions
         if decisions is not None and query is not None:

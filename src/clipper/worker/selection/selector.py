@@ -13,6 +13,7 @@ from clipper.learning.own_code.watch import Made
 from clipper.learning.policies.by_name import POLICIES, make_loss, make_policy
 from clipper.learning.policies.candidates import RESCUED, candidates
 from clipper.learning.policies.policy import Choice, Combined, Outlook, Policy, QueryView, Step
+from clipper.learning.policies.prices import Prices
 from clipper.learning.policies.ramp import Ramp
 from clipper.worker.selection.counts import ApplicationCounts
 
@@ -35,6 +36,7 @@ class Selector:
         may_need_input: whether the input is kept, for this policy or to ask models whose output feedback needs.
         believes_one: whether the output of a single asked model is the answer, with confidence 1.
         goes_by: see ``Policy.goes_by``; a user's own policy sees all of a query.
+        may_ration: whether the policy can keep a scarce model for the queries that gain most by it.
         makes_confidence: whether the confidence of answers is not simply the policy's.
     """
 
@@ -61,6 +63,8 @@ class Selector:
         # As above.
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
         self.goes_by = "query" if self._is_of_user else self.policy.goes_by
+        # As above.
+        self.may_ration = self.goes_by != "nothing" and bool(getattr(self.policy, "has_budget", False))
         self.may_need_input = self.keeps_input or self.policy.feedback == "all"
         self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
         self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
@@ -74,11 +78,23 @@ class Selector:
         has_one = len(models) == 1 and not self._is_of_user
         return Choice(models, (1.0,)) if has_one and self._problem is None else None
 
+    def tells_apart(self, context: str | None) -> bool:
+        """Whether the policy knows of a query in this context how much it gains by a scarce model, beside others."""
+        return self.may_ration and (self.goes_by == "query" or context is not None)
+
     def candidates(
-        self, models: tuple[str, ...], totals: Totals, query: QueryView, default_loss: float, rescued: float = RESCUED
+        self,
+        models: tuple[str, ...],
+        totals: Totals,
+        query: QueryView,
+        default_loss: float,
+        rescued: float = RESCUED,
+        prices: Prices | None = None,
     ) -> tuple[str, ...]:
-        """Return the models that the policy selects among for a query, if some may not answer it in time."""
-        return models if self._is_of_user else candidates(self.policy, models, totals, query, default_loss, rescued)
+        """Return the models that the policy selects among for a query, if not all surely answer in time for nothing."""
+        if self._is_of_user:
+            return models
+        return candidates(self.policy, models, totals, query, default_loss, rescued, prices)
 
     def select_beside(
         self, ramp: Ramp | None, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random

@@ -14,6 +14,7 @@ from random import Random
 from clipper.errors import PolicyFailed
 from clipper.learning.mathematics.totals import Totals
 from clipper.learning.policies.policy import Choice, Outlook, QueryView, Step
+from clipper.learning.policies.prices import Prices
 from clipper.values.outputs.output import Output
 from clipper.worker.selection.answering import NO_TIME, Answering
 from clipper.worker.selection.availability import Availability
@@ -78,6 +79,7 @@ class Stages:
     """
 
     _availability: Availability
+    _prices: Prices
 
     def __init__(self, answering: Answering, random: Random) -> None:
         self._answering = answering
@@ -92,10 +94,10 @@ class Stages:
         # Looks for queries whose only model is nearly late, among those that wait: one timer, and nothing for a query.
         self.watch_timer: asyncio.TimerHandle | None = None
 
-    def follow(self, availability: Availability) -> None:
-        """Use these chances, and the answering's terms, from now on."""
+    def follow(self, availability: Availability, prices: Prices) -> None:
+        """Use these chances and prices, and the answering's terms, from now on."""
         terms = self._answering.terms
-        self._availability = availability
+        self._availability, self._prices = availability, prices
         self.latencies.follow([terms.arms.key(name) for name in terms.targets])
 
     def wait(self, query: Query) -> None:
@@ -203,7 +205,8 @@ class Stages:
             return None
         selector, view = answering.terms.selector, query.view()
         view = QueryView(view.context, view.packed_features, view.row, view.input_type, chances)
-        models = selector.candidates(models, totals, view, answering.outcomes.default_loss, 0.0)
+        prices = self._prices if self._prices.is_active else None
+        models = selector.candidates(models, totals, view, answering.outcomes.default_loss, 0.0, prices)
         model = selector.select(models, totals, view, self._random).models[0]
         # A step shows that the shares are no probabilities of the choice of a single model.
         steps = (*choice.steps, Step(len(choice.models), 0.0, 1.0))
@@ -219,6 +222,7 @@ class Stages:
         query.is_asked = False
         terms = answering.terms
         answering.counts.go_on(query.stage, models)
+        self._prices.asked(models, is_first=False)
         assert query.row is not None
         row = query.row
         for model in models:

@@ -92,6 +92,11 @@ class InTime:
         has_batches = any(replica.in_flight for replica in scheduler.replicas.values())
         return bool(scheduler.replicas) and not has_batches and not scheduler.has_work
 
+    @property
+    def rows_per_s(self) -> float:
+        """How many rows the version answers a second; 0 if that is not known."""
+        return sum(each.capacity_per_s for each in self._scheduler.replicas.values() if not each.is_draining)
+
     def alone_s(self) -> float:
         """Return the time within which a query with nothing ahead of it is answered; infinite if not known."""
         known = [each.times for each in self._scheduler.replicas.values() if each.times.is_known]

@@ -130,6 +130,9 @@ function chartsOf(application) {
     },
     { title: "Models that answered", unit: SHARE, lines: (of) => of.each("answer_share.").map(smooth), nothing: "No model answered a query in this time." },
     { title: "Loss of each model", unit: "mean over 30 s", lines: (of) => of.each("mean_loss.").map(smooth), nothing: "No feedback came in this time." },
+    ...(application.links.some((link) => link.cost != null)
+      ? [{ title: "Cost of a query", unit: "mean over 30 s", lines: (of) => of.one("mean_cost", "cost").map(smooth), nothing: NO_QUERY }]
+      : []),
   ];
 }
 

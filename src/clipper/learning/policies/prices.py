@@ -1,0 +1,252 @@
+"""Decides which models a query may ask at the present prices, and learns the prices.
+
+Three wishes are one linear program over the queries to come: the least loss within a mean cost
+(``--max-cost-per-query``), the least cost within a mean loss (``--min-quality``), and the least loss if a model cannot
+answer all queries. With l a model's expected loss on a query and c its cost, the solution asks for each query the model
+with the least
+
+    l + rate * c + scarcity
+
+where ``rate`` is the loss that a cost of 1 is worth, one number for all queries, and ``scarcity`` is the price of a
+place in a full model's queue: 0 for a model with room. So money and places go to the queries that gain most by them.
+Both are dual variables of bounds that are learned online, by multiplicative steps:
+
+    price *= exp(step * (excess + debt / repay)),   debt += excess
+
+The excess of a query is what it used of the bounded good, less what it may use on average:
+
+| price | a step for each | excess |
+|---|---|---|
+| rate, by cost | query | (cost - largest mean cost) / largest cost |
+| rate, by quality | answer with feedback | largest mean loss - loss |
+| scarcity | query | 1 if it asked the model, less the rows that the model answers in the time between queries |
+
+The sum of all excesses is the logarithm of the price's change over ``step``, so their mean goes to 0; and what a change
+has cost is made good within some ``repay`` queries.
+
+Sources: primal-dual learning with multiplicative prices, choosing by the most optimistic value less the price
+(Badanidiyuru, Kleinberg, Slivkins: "Bandits with Knapsacks", FOCS 2013); bounds on mean rewards by the same means
+(Agrawal, Devanur: "Bandits with concave rewards and convex knapsacks", EC 2014); adaptive pacing of a budget, which
+holds when the stream changes (Balseiro, Gur: "Learning in Repeated Auctions with Budgets", Management Science 2019).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from math import exp, inf
+
+from clipper.learning.mathematics.costs import NO_COSTS, Costs
+from clipper.learning.policies.policy import SURE
+
+# A price changes by this share if a query uses the whole of what is bounded, and is entitled to nothing.
+STEP = 0.05
+# The number of queries within which a debt of money is paid, and of answers with feedback within which one of quality
+# is: a loss of 0 or 1 varies more than a cost.
+REPAY_QUERIES, REPAY_ANSWERS = 300.0, 1000.0
+# A price is at least this share of the highest one that makes a difference, so that it can rise again within a few
+# hundred queries.
+LEAST_SHARE = 0.001
+# A model may be better than is known by so many standard errors of its loss: more under a budget, which may keep all
+# queries from a model, than if it is full, when the queries that gain most go on asking it.
+OPTIMISM_OF_MONEY, OPTIMISM_OF_PLACES = 2.0, 1.0
+# A least quality begins with this share of the highest rate: with good models.
+FIRST_SHARE = 0.1
+# The part of a debt's bound that is kept of what was not used: some queries' worth, so that it is not spent at once.
+SAVED_SHARE = 0.1
+# The highest rate that makes a difference is that of the latest hundred queries or so.
+FADE = 0.99
+# Of costs that hardly differ, the product of a rate and a cost must still be a number.
+MAX_RATE = 1e12
+# The lowest scarcity; a model with it is not scarce.
+LEAST_SCARCITY = 0.001
+
+
+class Price:
+    """A dual variable.
+
+    Args:
+        value: at least 0.
+        repay: the number of steps within which a debt is paid, and its bound.
+        is_unused_positive: whether a positive excess means that there is something to spare.
+
+    Attributes:
+        debt: the sum of excesses that is still to be made good, or that was saved.
+    """
+
+    __slots__ = ("_least_debt", "_most_debt", "_repay", "debt", "value")
+
+    def __init__(self, value: float, repay: float = inf, *, is_unused_positive: bool = False) -> None:
+        self.value, self.debt, self._repay = value, 0.0, repay
+        saved = SAVED_SHARE * repay
+        self._least_debt, self._most_debt = (-repay, saved) if is_unused_positive else (-saved, repay)
+
+    def learn(self, excess: float, least: float, most: float) -> None:
+        """Learn from what a query has used beyond what it may use on average, within these bounds of the price.
+
+        At a bound the excess makes no debt: the price cannot change it.
+        """
+        debt = min(max(self.debt + excess, self._least_debt), self._most_debt)
+        value = self.value * exp(STEP * (excess + debt / self._repay))
+        is_stuck = (value > most and excess > 0.0) or (value < least and excess < 0.0)
+        self.debt = self.debt if is_stuck else debt
+        self.value = min(max(value, least), most)
+
+
+class Prices:
+    """The prices of an application's models in a worker.
+
+    Attributes:
+        costs: what it costs to ask each model.
+        max_cost, min_quality: the budget; at most one of them is set.
+        is_active: whether any model may have a price, so that ``among`` must be asked.
+        rate: the loss that a cost of 1 is worth; 0 before there was a choice between a cheaper and a better model.
+        scarcity: the prices of models that are asked for more than they can answer.
+    """
+
+    def __init__(self) -> None:
+        self.costs = NO_COSTS
+        self.max_cost: float | None = None
+        self.min_quality: float | None = None
+        self.is_active = False
+        self.scarcity: dict[str, Price] = {}
+        self._rate: Price | None = None
+        # The highest rate that made a difference to recent queries, and the most that scarce models gained.
+        self._high = 0.0
+        self._gains: dict[str, float] = {}
+        self._rationed_s = 0.0
+
+    def follow(
+        self, costs: Costs, max_cost: float | None, min_quality: float | None, rationed: Collection[str] = ()
+    ) -> None:
+        """Use these costs, and this budget. A new budget begins anew: with cheap models, or with good ones.
+
+        ``rationed``: the models that may be scarce.
+        """
+        self.costs = costs
+        self.scarcity = {model: price for model, price in self.scarcity.items() if model in rationed}
+        self._gains = {model: gain for model, gain in self._gains.items() if model in self.scarcity}
+        if (max_cost, min_quality) != (self.max_cost, self.min_quality):
+            self.max_cost, self.min_quality = max_cost, min_quality
+            self._rate, self._high = None, 0.0
+        self.is_active = self.has_budget or bool(self.scarcity)
+
+    @property
+    def has_budget(self) -> bool:
+        return self.max_cost is not None or self.min_quality is not None
+
+    @property
+    def rate(self) -> float:
+        return 0.0 if self._rate is None else self._rate.value
+
+    def among(
+        self,
+        models: Sequence[str],
+        chances: Sequence[float],
+        losses: Sequence[float],
+        errors: Sequence[float],
+        expected: Sequence[float],
+        slack: float,
+    ) -> tuple[str, ...]:
+        """Return the models that a query may ask, at least one: those that may be the best at the present prices.
+
+        That a model may be better than is known, by some standard errors of its loss, lets it be tried. A model that
+        surely answers in time and has no price is left to the policy, as without prices.
+
+        Args:
+            models: the models, of which at least one has a chance.
+            chances: how likely each is to answer in time.
+            losses, errors: each model's expected loss if it answers in time, and the standard error of that.
+            expected: the loss that the user may expect, if the model is not in time included.
+            slack: the difference of expected losses that says nothing, for models that are not sure to be in time.
+        """
+        optimism = OPTIMISM_OF_MONEY if self.has_budget else OPTIMISM_OF_PLACES
+        errors = [optimism * error for error in errors]
+        hopes = [loss - error for loss, error in zip(losses, errors)]
+        costs = [self.costs.of(model) for model in models]
+        cheapest = min(costs)
+        if self.has_budget:
+            self._see(costs, losses, errors)
+        for model in self.scarcity:
+            if model in models:
+                place = models.index(model)
+                gain = min((hope for other, hope in enumerate(hopes) if other != place), default=0.0) - hopes[place]
+                self._gains[model] = max(gain, FADE * self._gains.get(model, 0.0))
+        # At its lowest, a price says that there is enough for all.
+        rate = self.rate if self.rate > self._bounds[0] else 0.0
+        scarce = {model: price.value for model, price in self.scarcity.items() if price.value > LEAST_SCARCITY}
+        prices = [rate * (cost - cheapest) + scarce.get(model, 0.0) for model, cost in zip(models, costs)]
+        totals = [loss + price for loss, price in zip(expected, prices)]
+        least = min(total for total, chance in zip(totals, chances) if chance > 0.0)
+        return tuple(
+            model
+            for model, chance, price, total, error in zip(models, chances, prices, totals, errors)
+            if (chance >= SURE and price <= 0.0)
+            or (chance > 0.0 and total - (error if chance >= SURE else max(error, slack)) <= least)
+        )
+
+    def of_money(self) -> "Prices":
+        """Return the prices without scarcity. They learn nothing."""
+        prices = copy(self)
+        prices.scarcity = {}
+        return prices
+
+    def asked(self, models: Sequence[str], *, is_first: bool = True) -> None:
+        """Learn what a query costs. ``is_first``: these are its first models, and not others that it asks later."""
+        if self.max_cost is not None and self._rate is not None:
+            cost = sum(map(self.costs.of, models))
+            largest = max(self.costs.by_model.values(), default=0.0)
+            excess = (cost - (self.max_cost if is_first else 0.0)) / max(largest, self.max_cost)
+            self._rate.learn(min(excess, 1.0), *self._bounds)
+
+    def scored(self, loss: float) -> None:
+        """Learn from the loss of an answer, in [0, 1]."""
+        if self.min_quality is not None and self._rate is not None:
+            self._rate.learn(1.0 - self.min_quality - loss, *self._bounds)
+
+    def ration(self, asked: str, chances: Mapping[str, float], per_s: Mapping[str, float], now_s: float) -> None:
+        """Learn which models are scarce, after a query has asked ``asked``.
+
+        A model becomes scarce when it is not sure to answer in time. While it is full, no rows count as free, so that a
+        capacity that is believed too large does not matter.
+
+        Args:
+            chances: how likely each model is to answer in time; models that are not in it surely do.
+            per_s: how many rows each model answers a second.
+        """
+        passed_s, self._rationed_s = now_s - self._rationed_s, now_s
+        for model, rows_per_s in per_s.items():
+            is_full = chances.get(model, 1.0) < SURE
+            price = self.scarcity.get(model)
+            if price is None:
+                if is_full and rows_per_s > 0.0:
+                    self.scarcity[model] = Price(LEAST_SCARCITY)
+                continue
+            free = 0.0 if is_full else rows_per_s * passed_s
+            most = max(self._gains.get(model, 0.0), LEAST_SCARCITY)
+            price.learn((1.0 if model == asked else 0.0) - free, LEAST_SCARCITY, most)
+            if price.value <= LEAST_SCARCITY and not is_full:
+                del self.scarcity[model]
+        self.is_active = self.has_budget or bool(self.scarcity)
+
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        return LEAST_SHARE * self._high, 2.0 * self._high
+
+    def _see(self, costs: Sequence[float], losses: Sequence[float], errors: Sequence[float]) -> None:
+        """Note from which rate on a query goes to the cheapest model, however little is known of the others."""
+        cheapest, loss, error = min(zip(costs, losses, errors))
+        high = max(
+            (
+                (loss + error - other_loss + other_error) / (cost - cheapest)
+                for cost, other_loss, other_error in zip(costs, losses, errors)
+                if cost > cheapest
+            ),
+            default=0.0,
+        )
+        high = min(high, MAX_RATE)
+        self._high = max(high, FADE * self._high)
+        if self._rate is None and high > 0.0:
+            self._rate = (
+                Price(high, REPAY_QUERIES)
+                if self.max_cost is not None
+                else Price(FIRST_SHARE * high, REPAY_ANSWERS, is_unused_positive=True)
+            )
