@@ -17,7 +17,8 @@ from clipper.learning.mathematics.arms import Arms
 from clipper.learning.mathematics.ledger import Ledger
 from clipper.learning.policies.by_name import default_half_life, make_policy
 from clipper.learning.policies.candidates import RESCUED, candidates
-from clipper.learning.policies.policy import Choice, JudgedQuery, Outlook, Policy, QueryView, Totals
+from clipper.learning.policies.policy import Choice, JudgedQuery, Outlook, Policy, QueryView
+from clipper.learning.policies.prices import Prices
 from clipper.values.outputs.output import Output
 from clipper.worker.abstraction.batching.flow import Flow
 from clipper.worker.abstraction.batching.in_time import InTime
@@ -77,6 +78,7 @@ class Query:
     outputs: dict[str, bytes] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     is_try: bool = False
+    features: bytes | None = None
 
     def on_output(self, model: str, output: Output) -> None:
         raise NotImplementedError
@@ -132,6 +134,7 @@ class Application:
         self.outcomes = Outcomes()
         self.arms = Arms({})
         self.tries = Tries()
+        self.prices, self.rations = Prices(), self.policy.has_budget and self.policy.goes_by == "query"
         flow = Flow()
         self.schedulers = {name: Scheduler(16_384, 1 << 28, 0.0, flow) for name in self.names}
         for scheduler in self.schedulers.values():
@@ -171,8 +174,7 @@ class Application:
 
         def arrive(now_s: float) -> None:
             if self.random.random() < rate(now_s) / most:
-                right = {name: self.noise.random() < model.quality for name, model in self.models.items()}
-                query = Query(now_s, now_s + self.slo_s, right)
+                query = self._come(now_s)
                 part = counted[min(int(parts * now_s / end_s), parts - 1)]
                 part.queries += 1
                 self._at(query.deadline_s, lambda at_s: self._end(query, part))
@@ -189,6 +191,10 @@ class Application:
                 self._decide(name, now_s)
         return counted
 
+    def _come(self, now_s: float) -> Query:
+        right = {name: self.noise.random() < model.quality for name, model in self.models.items()}
+        return Query(now_s, now_s + self.slo_s, right)
+
     def _at(self, at_s: float, act: Callable[[float], None]) -> None:
         heapq.heappush(self._events, (at_s, next(self._order), act))
 
@@ -202,13 +208,17 @@ class Application:
         if not self.weighs_time:
             return self.policy.select(names, totals, QueryView(), self.random)
         chances = self._chances(names, now_s, query.deadline_s)
-        view = QueryView(in_time=None if min(chances.values()) >= 1.0 else chances)
-        if view.in_time is not None:
-            among, names = names, candidates(self.policy, names, totals, view, 1.0, rescued)
+        view = QueryView(packed_features=query.features, in_time=None if min(chances.values()) >= 1.0 else chances)
+        prices = self.prices if self.prices.is_active else None
+        if view.in_time is not None or prices is not None:
+            among, names = names, candidates(self.policy, names, totals, view, 1.0, rescued, prices)
             self._try_others(among, names, now_s)
         choice = self.policy.select(names, totals, view, self.random)
         if not query.choice.models:
             query.chance = self.raw[choice.models[0]] if len(choice.models) == 1 else 1.0
+            if self.rations and (view.in_time is not None or prices is not None):
+                rows_per_s = {name: in_time.rows_per_s for name, in_time in self.in_time.items()}
+                self.prices.ration(choice.models[0], chances, rows_per_s, now_s)
         return choice
 
     def _try_others(self, among: Sequence[str], candidates: Sequence[str], now_s: float) -> None:
@@ -342,17 +352,7 @@ class Application:
             losses |= {name: float(not query.right[name]) for name in self.names}
         elif not self.weighs_time:
             losses |= dict.fromkeys(missed, 1.0)
-        self._learn(choice, losses, totals, missed, query.outputs)
-
-    def _learn(
-        self,
-        choice: Choice,
-        losses: Mapping[str, float],
-        totals: Totals,
-        missed: Mapping[str, float],
-        outputs: Mapping[str, bytes],
-    ) -> None:
-        judged = JudgedQuery(outputs=outputs, label=RIGHT)
+        judged = JudgedQuery(packed_features=query.features, outputs=query.outputs, label=RIGHT)
         self.ledger.add(self.ledger.entries(lesson(self.policy, choice, losses, totals, judged, missed)))
         self.ledger.drop_stale()
 
