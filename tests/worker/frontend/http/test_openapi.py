@@ -57,6 +57,19 @@ def test_every_field_of_an_answer_is_described() -> None:
     assert set(json.loads(responses.outcomes_json([]))) == set(schemas["ObservedAll"]["properties"])
 
 
+def lists_in(schema: Any) -> list[Any]:
+    found = [schema] if isinstance(schema, dict) and schema.get("type") == "array" else []
+    parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else []
+    return found + [each for part in parts for each in lists_in(part)]
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_lists_say_what_is_in_them(name: str) -> None:
+    """openapi-python-client leaves out each path whose schema has a list without ``items``."""
+    lists = lists_in(described(name, features_size=2))
+    assert len(lists) > 10 and [each for each in lists if "items" not in each] == []
+
+
 @pytest.mark.parametrize("name", TYPES)
 def test_examples_are_of_the_schema(name: str) -> None:
     schema, example = schema_of(described(name), "/app/predict")

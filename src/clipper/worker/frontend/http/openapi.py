@@ -121,7 +121,7 @@ _SCHEMAS: Json = {
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
             "datatype": {"type": "string"},
             "parameters": {"type": ["object", "null"]},
-            "data": {"type": "array"},
+            "data": {"type": "array", "items": _JSON},
         },
     },
     "InferError": {

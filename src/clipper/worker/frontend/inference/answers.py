@@ -18,6 +18,7 @@ from clipper.worker.frontend.inference.output_tensors import (
     column,
 )
 from clipper.worker.frontend.inference.requests import OUTPUT, AnswerForm
+from clipper.worker.frontend.inference.tensors import BASE64_ELEMENTS
 from clipper.worker.frontend.limits import DIRECT_BODY_BYTES
 from clipper.worker.selection.query import NO_SOURCE, Source
 
@@ -178,7 +179,7 @@ def encode(
 
 
 # The parameters of tensors of bytes in JSON.
-BASE64 = {"content_type": "base64"}
+BASE64 = {"content_type": BASE64_ELEMENTS}
 
 
 def columns(

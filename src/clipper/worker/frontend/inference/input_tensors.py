@@ -9,14 +9,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from clipper.errors import MalformedRequest, WrongInput
-from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, read_string
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, read_base64, read_string
 from clipper.values.inputs.numbers import FLOATS, NUMPY, show
 from clipper.values.inputs.record_reader import FieldReader, RecordReader
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
-from clipper.worker.frontend.inference.json_data import decode_data, element_extents, flat_items, read_json
+from clipper.worker.frontend.inference.json_data import decode_data, element_extents, flat_items, read_json, read_texts
 from clipper.worker.frontend.inference.tensors import (
+    BASE64_ELEMENTS,
     DATATYPES,
+    JSON_ELEMENTS,
     PIECE_ROWS,
     Rows,
     Tensor,
@@ -180,6 +182,55 @@ class FieldTensor(TensorReader):
             raise MalformedRequest(f"data is not JSON: {error}") from error
 
 
+class EncodedTensor(FieldTensor):
+    """Makes values of a tensor of BYTES whose elements are encoded, as clients of MLServer say by its content type."""
+
+    def __init__(self, reader: FieldReader, content_type: str) -> None:
+        super().__init__(reader)
+        self._is_json = content_type == JSON_ELEMENTS
+        if self._is_json:
+            self.taken = ("BYTES",)
+
+    def _fits(self, shape: Sequence[int]) -> bool:
+        return super()._fits(shape) or (self._is_json and tuple(shape[1:]) in ((), (1,)))
+
+    def rows(self, tensor: Tensor, data: memoryview) -> Values:
+        return (yield from self._decoded((yield from _BYTES.rows(tensor, data))))
+
+    def read_json(self, tensor: Tensor, text: bytearray, start: int, stop: int) -> Values:
+        return (yield from self._decoded((yield from read_texts(tensor, text, start, stop))))
+
+    def _decoded(self, elements: Sequence[bytes]) -> Values:
+        values: list[Any] = []
+        for index, element in enumerate(elements):
+            text = bytearray(element if self._is_json else b'"%b"' % element)
+            if self._is_json or self.type.dtype is DType.BYTES:
+                values.append((yield from self.reader.read_long(text, 0, len(text))))
+            else:
+                values.append(self._text((yield from read_base64(text, 0, len(text)))))
+            if index % PIECE_ROWS == 0:
+                yield
+        return values
+
+    def _text(self, data: bytes) -> Any:
+        try:
+            return self.reader.take(data.decode())
+        except UnicodeDecodeError as error:
+            raise WrongInput(
+                f"field {self.reader.field.name!r:.100} is not UTF-8 ({error}): expected a string"
+            ) from error
+
+
+def decoding(reader: TensorReader, content_type: object) -> TensorReader:
+    """Return the reader of a tensor of BYTES with this content type: ``reader``, unless its elements are encoded."""
+    is_field = isinstance(reader, FieldTensor)
+    encoded = (JSON_ELEMENTS, BASE64_ELEMENTS) if "BYTES" in reader.taken else (JSON_ELEMENTS,) if is_field else ()
+    if reader.is_ignored or content_type not in encoded:
+        return reader
+    field = reader.reader if isinstance(reader, FieldTensor) else FieldReader(Field("input", reader.type))
+    return EncodedTensor(field, str(content_type))
+
+
 class _IgnoredTensor(FieldTensor):
     """Skips a tensor that belongs to no field."""
 
@@ -200,4 +251,5 @@ class _IgnoredTensor(FieldTensor):
         yield
 
 
+_BYTES = TensorReader(InputType(DType.BYTES))
 _IGNORED = _IgnoredTensor(FieldReader(Field("ignored", InputType(DType.BYTES))))

@@ -47,7 +47,7 @@ def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int,
     if name in ONLY_BINARY:
         raise WrongInput(f"input {tensor.name!r} has {name} data in JSON: expected binary data, which alone is exact")
     if tensor.datatype.numpy is None:
-        return (yield from _read_texts(tensor, text, start, stop))
+        return (yield from read_texts(tensor, text, start, stop))
     dtype = _READ_AS.get(name, reader.type.dtype)
     count = prod(tensor.shape)
     if stop - start <= SHORT_TEXT_BYTES:
@@ -109,7 +109,8 @@ def flat_items(tensor: Tensor, data: Any, count: int) -> list[Any]:
     return list(data)
 
 
-def _read_texts(tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
+def read_texts(tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
+    """Return the elements of a tensor of BYTES, in UTF-8. Raises MalformedRequest or WrongInput."""
     if stop - start <= SHORT_TEXT_BYTES:
         items = flat_items(tensor, decode_data(text, start, stop), tensor.rows)
         wrong = next((item for item in items if not isinstance(item, str)), None)

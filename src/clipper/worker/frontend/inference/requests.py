@@ -17,7 +17,7 @@ from clipper.values.inputs.json_parts import Extent, find_fields, find_items
 from clipper.values.inputs.numbers import show
 from clipper.values.records import MAX_FIELDS, ValueType
 from clipper.values.types import DType, InputType
-from clipper.worker.frontend.inference.input_tensors import FieldTensor, OneTensor, input_tensors
+from clipper.worker.frontend.inference.input_tensors import FieldTensor, OneTensor, decoding, input_tensors
 from clipper.worker.frontend.inference.json_data import read_json
 from clipper.worker.frontend.inference.tensors import Tensor, TensorReader, Values, check_shape, datatype_of
 from clipper.worker.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context
@@ -307,6 +307,8 @@ def announce(head: TensorHead, data: "Raw | Extent | Beside | None", reader: Ten
         raise MalformedRequest(f"input {name!r} has {both} binary_data_size: expected one of them")
     if size is not None and (type(size) is not int or size < 0):
         raise MalformedRequest(f"input {name!r} has binary_data_size {show(size)}: expected a number of bytes")
+    if head.datatype == "BYTES":
+        reader = decoding(reader, parameters.get("content_type"))
     tensor = reader.announce(name, head.datatype, head.shape)
     expected = reader.size_bytes(tensor)
     if size is not None and expected is not None and size != expected:

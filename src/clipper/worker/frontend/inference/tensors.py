@@ -81,6 +81,10 @@ _TAKEN = {
 # JSON cannot state these exactly, so the protocol only allows them as binary data.
 ONLY_BINARY = frozenset({"FP16", "BF16"})
 
+# Content types of BYTES, as MLServer's codecs write them, whose elements are not the values themselves. Columns of a
+# DataFrame with missing texts, or with values of several kinds, have elements in JSON.
+BASE64_ELEMENTS, JSON_ELEMENTS = "base64", "pd_json"
+
 
 def datatype_of(dtype: DType) -> Datatype:
     """Return the protocol's datatype for the elements of an application's inputs."""
