@@ -100,6 +100,11 @@ def test_texts(texts: list[str], is_column: bool, piece_bytes: int) -> None:
         assert rows_of(reader("bytes"), "BYTES", shape, data) == encoded
 
 
+def test_a_byte_of_a_bool_is_true_unless_it_is_zero() -> None:
+    """perf_analyzer's own data have other bytes, and rows of the same values have to be equal."""
+    assert rows_of(reader("bool[4]"), "BOOL", [1, 4], b"\0\1\2\xff") == [b"\0\1\1\1"]
+
+
 @given(st.lists(st.text(max_size=9), min_size=1, max_size=5), st.booleans())
 def test_texts_in_json(texts: list[str], is_long: bool) -> None:
     encoded = [text.encode() for text in texts]
@@ -132,7 +137,6 @@ def test_texts_in_json(texts: list[str], is_long: bool) -> None:
         ("int32[]", "INT64", [1], struct.pack("<q", 2**31), "has 2147483648: expected int32"),
         ("int64[]", "UINT64", [1], b"\xff" * 8, "has 18446744073709551615: expected int64"),
         ("uint8[]", "INT8", [1], b"\xff", "has -1: expected uint8"),
-        ("bool[2]", "BOOL", [1, 2], b"\0\2", "byte other than 0 and 1"),
         ("string", "BYTES", [1], b"\1\0\0", "ends within element 0 of 1"),
         ("string", "BYTES", [2], b"\1\0\0\0a", "ends within element 1 of 2"),
         ("string", "BYTES", [1], b"\xff\xff\xff\xffa", "ends within element 0"),
