@@ -23,7 +23,7 @@ help:
 	@echo "make feedback  more feedback than can be learned, from clients that do not wait; FEEDBACK=\"--stores redis --at-once 0 --rates 2000\""
 	@echo "make peers   measure other servers of models, each beside Clipper; PEERS=\"mosec ray\" TASKS=\"svm table\" ROUNDS=8 picks some"
 	@echo "make peers-rpc  what gRPC and REST cost Clipper, PyTriton and MLServer; TASK=sum ROUNDS=6 SAVE=1"
-	@echo "make conformance  send the same calls to MLServer and Triton as to Clipper, and compare the answers; SAVE=1 puts them into docs/open-inference.md"
+	@echo "make conformance  ask Clipper, Triton and MLServer with the same calls and other people's clients, and compare; CLIENTS=kserve_clients picks some, SAVE=1 writes docs/open-inference.md"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make regret  what policies lose by having to learn, beside the best settings of textbook policies; POLICIES=\"exp3 ucb1\" picks some"
 	@echo "make calibration  how sure answers about real pictures are and how often right, before and after feedback"
@@ -196,7 +196,7 @@ peers-rpc:
 
 conformance:
 	@sh scripts/setup.sh paper
-	@$(PY) -m benchmarks.peers.conformance $(if $(SAVE),--save)
+	@$(PY) -m benchmarks.peers.conformance $(if $(SAVE),--save) $(if $(CLIENTS),--clients $(CLIENTS))
 
 RUNS ?= 400
 best-arm: setup
