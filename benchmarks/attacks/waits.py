@@ -58,5 +58,6 @@ def longest_waits_s(times_s: Sequence[float], waited_s: Sequence[float], window_
         end = bisect_left(times_s, begin_s + window_s)
         if end == len(times_s):
             break
-        waits.append(waited_s[end] - waited_s[index])
+        # Linux counts a wait when it ends, so it may have begun before the window.
+        waits.append(min(waited_s[end] - waited_s[index], window_s))
     return sorted(waits)[min(int((1.0 - share) * len(waits)), len(waits) - 1)] if waits else 0.0

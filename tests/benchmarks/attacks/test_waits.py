@@ -11,6 +11,7 @@ from benchmarks.attacks.waits import longest_waits_s
         ([0, 1, 2, 3, 4], 2.0, 0.01, 2),
         ([0, 9, 9, 9, 9], 1.0, 0.5, 0),  # one window of four
         ([0, 9], 5.0, 0.01, 0),  # no window ends within the samples
+        ([0, 5000, 5000], 1.0, 0.01, 1000),  # it began before the window in which it is counted
         ([], 1.0, 0.01, 0),
     ],
 )
