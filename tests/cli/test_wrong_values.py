@@ -74,7 +74,7 @@ FREE = frozenset(
     "--requirements --image --docker-base-image --docker-network --ray-address --ray-python --policy --loss --model "
     "--shadow --version --app --context --api-key --subject --who --to --replica --log --artifacts "
     "--inputs --name --json "
-    "--install-completion --show-completion --file --unset --credentials".split()
+    "--install-completion --show-completion --file --unset --credentials --pipeline".split()
 )
 # Options that a command wants besides, so that a value is what is wrong.
 WITH = {

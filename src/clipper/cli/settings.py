@@ -35,7 +35,8 @@ _SUBJECTS = {
     "Replicas and what they may use": ("replicas start_timeout_s memory_bytes cpus gpus resources placement manager"),
     "Files, packages and variables": "data language framework requirements python env secrets credentials",
     "Selection of models": (
-        "policy features prior_weight inherit half_life cost_weight confidence_threshold confidence_from calibrate"
+        "policy features prior_weight inherit half_life cost_weight max_cost_per_query min_quality "
+        "confidence_threshold confidence_from calibrate"
     ),
     "New versions": "ramp max_loss_increase make_current",
     "Feedback": "loss label_field feedback_ttl_s log_decisions",
