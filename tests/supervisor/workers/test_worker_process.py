@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -34,6 +35,7 @@ from clipper.control.snapshot import (
     VersionSnapshot,
 )
 from clipper.settings.application import Link, Selection
+from clipper.settings.pipeline import Step
 from clipper.supervisor.folders import open_home
 from clipper.supervisor.managers.worker_host import LocalWorkerHost
 from clipper.supervisor.workers import worker_process
@@ -255,6 +257,32 @@ def test_it_gets_differences_and_the_whole_where_it_asks_for_it(processes: Proce
             Apply(Snapshot(3)),
         ]
         listener.close()
+
+    asyncio.run(run())
+
+
+def test_one_of_before_records_is_told_of_no_record_and_no_pipeline(processes: ProcessFolder, tmp_path: Path) -> None:
+    def of(name: str, input_type: str, **fields: Any) -> ApplicationSnapshot:
+        return ApplicationSnapshot(name, input_type, 20.0, None, Selection(), (Link("m"),), **fields)
+
+    numbers, table = VersionSnapshot("1", "float64[2]"), VersionSnapshot("2", "age: float64, job: string?")
+    applications = of("a", "float64[2]"), of("b", "age: float64"), of("c", "string", steps={"only": Step("a")})
+    given = Snapshot(2, applications, (ModelSnapshot("m", "2", (numbers, table)),))
+
+    async def run() -> None:
+        scripted = ScriptedWorker()
+        listener = await asyncio.start_unix_server(ControlServer(scripted.answer)._serve_own, tmp_path / "w.sock")
+        worker = keeper_of(tmp_path, processes, tmp_path / "w.sock")
+        process = ProcessRecord("worker-0", os.getpid(), start_time(os.getpid()) or 0, (), {})
+        settings = WorkerSettings("127.0.0.1", 1, 1, store_digest="d")
+        note = WorkerNote(0, 1, str(tmp_path / "w.sock"), settings, channel=2, knows_ramps=True)
+        assert await worker.adopt(process, note)
+        worker.tell(given)
+        await until_async(lambda: has_applied(worker, 2))
+        assert scripted.told == [Apply(Snapshot(2, applications[:1], (ModelSnapshot("m", "2", (numbers,)),)))]
+        listener.close()
+        assert isinstance(worker.process, ManagedProcess)
+        worker.process.release()
 
     asyncio.run(run())
 

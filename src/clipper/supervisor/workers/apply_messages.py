@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from clipper.base.tls.material import TlsMaterial
 from clipper.control.difference import Changes
 from clipper.control.messages import Apply, ApplyDifference, encode
 from clipper.control.snapshot import Snapshot
+from clipper.values.records import RecordType, parse_type
 
 # Messages of the newest snapshot: the whole, and a difference for each base that workers have. There are few bases,
 # since all workers get their messages at the same time.
@@ -22,6 +25,20 @@ class ApplyMessage:
     @property
     def is_whole(self) -> bool:
         return isinstance(self.command, Apply)
+
+
+def without_records(snapshot: Snapshot) -> Snapshot:
+    """Return what a worker can serve that knows neither records nor pipelines: the type of a record would end it."""
+    models = tuple(
+        replace(model, versions=tuple(each for each in model.versions if not _is_record(each.input_type)))
+        for model in snapshot.models
+    )
+    applications = tuple(each for each in snapshot.applications if not each.steps and not _is_record(each.input_type))
+    return replace(snapshot, applications=applications, models=models)
+
+
+def _is_record(input_type: str) -> bool:
+    return isinstance(parse_type(input_type), RecordType)
 
 
 class ApplyMessages:

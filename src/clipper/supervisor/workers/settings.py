@@ -57,6 +57,7 @@ class WorkerNote(Struct, frozen=True):
         build: the build of the Clipper that started it; empty if that Clipper did not note it yet.
         channel: its version of the control channel.
         knows_ramps: False if it was started before there were ramps.
+        knows_records: False if it was started before inputs could be records, and applications pipelines.
     """
 
     index: int
@@ -67,6 +68,7 @@ class WorkerNote(Struct, frozen=True):
     channel: int = 1
     knows_ramps: bool = False
     node: str = ""
+    knows_records: bool = False
 
     @property
     def address(self) -> ControlAddress:

@@ -22,7 +22,7 @@ from clipper.supervisor.managers.reconcile.plan import NO_DEATHS
 from clipper.supervisor.managers.worker_host import RunningWorker, WorkerHost, WorkerStart
 from clipper.supervisor.rollout.facts import WorkerPhase
 from clipper.supervisor.rollout.newcomers import without_ramps
-from clipper.supervisor.workers.apply_messages import ApplyMessage, ApplyMessages
+from clipper.supervisor.workers.apply_messages import ApplyMessage, ApplyMessages, without_records
 from clipper.supervisor.workers.settings import INSTANCES, Credentials, WorkerNote, WorkerSettings, worker_note
 from clipper.values.types import STORE_VARIABLE
 
@@ -123,7 +123,7 @@ class WorkerProcess:
         self._first_epoch = epoch
         self._credentials = credentials
         self._connections = Connections()
-        self._knows_ramps = True
+        self._knows_ramps = self._knows_records = True
         self._channel = commands.CHANNEL_VERSION
         self._draining: asyncio.Task[None] | None = None
 
@@ -140,7 +140,7 @@ class WorkerProcess:
         """Take over a process that an earlier supervisor started, before ``run``; False if it is gone."""
         self.process, self.is_adopted = await self._host.adopt(record), True
         self.instance, self.control = note.instance, note.address
-        self._knows_ramps = note.knows_ramps
+        self._knows_ramps, self._knows_records = note.knows_ramps, note.knows_records
         self._channel = note.channel
         self.is_outdated = note.is_outdated(self._settings, self._build)
         if self.process is not None:
@@ -262,13 +262,14 @@ class WorkerProcess:
     async def _launch(self) -> RunningWorker:
         self.instance = self._next_instance() % INSTANCES
         self.is_adopted = self.is_outdated = False
-        self._knows_ramps, self._channel = True, commands.CHANNEL_VERSION
+        self._knows_ramps = self._knows_records = True
+        self._channel = commands.CHANNEL_VERSION
         # The store's address is passed in the environment; ``knows_keys`` is only for the next supervisor.
         settings = msgspec.to_builtins(shared(self._settings, SharedSettings))
         own = {"index": self.index, "instance": self.instance}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
         of_code = (self._build, commands.CHANNEL_VERSION)
-        note = WorkerNote(self.index, self.instance, "", self._settings, *of_code, knows_ramps=True, node=self.node)
+        note = WorkerNote(self.index, self.instance, "", self._settings, *of_code, True, self.node, knows_records=True)
         started = await self._host.start(
             WorkerStart(
                 name=self.name,
@@ -412,8 +413,9 @@ class WorkerProcess:
             self._on_change()
 
     def _message(self, snapshot: Snapshot, tls: TlsMaterial | None, is_stopping: bool) -> ApplyMessage:
-        if not self._knows_ramps:
-            command = commands.Apply(without_ramps(snapshot), tls, is_stopping)
+        if not (self._knows_ramps and self._knows_records):
+            known = snapshot if self._knows_ramps else without_ramps(snapshot)
+            command = commands.Apply(without_records(known), tls, is_stopping)
             return ApplyMessage(command, commands.encode(command))
         applied = self.applied
         is_base = applied is not None and not applied.needs_whole and self._channel >= DIFFERENCES_SINCE
