@@ -17,6 +17,7 @@ MODULES = {
     "clipper",
     "clipper.base",
     "clipper.base.log_format",
+    "clipper.base.masking",
     "clipper.base.oom",
     "clipper.errors",
     "clipper.model",

@@ -50,7 +50,7 @@ class Terms:
     def __init__(self, input_type: ValueType, features_size: int | None, output: bytes | None = None) -> None:
         self.input_type, self.features_size, self.output = input_type, features_size, output
 
-    def make_reader(self) -> Reader:
+    def make_reader(self, *, ignores_unknown: bool = False) -> Reader:
         return reader_of(self.input_type)
 
     def versions(self) -> dict[str, dict[str, bool]]:
@@ -71,6 +71,10 @@ class Answering:
     def __init__(self, input_type: ValueType, features_size: int | None, output: bytes | None) -> None:
         self.terms, self._output = Terms(input_type, features_size, output), output
         self.rows: list[bytes] = []
+
+    @property
+    def is_ready(self) -> bool:
+        return self.terms.is_ready
 
     def predict(self, row: bytes, asker: Any, *_: object) -> "Answering":
         self.rows.append(row)
