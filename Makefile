@@ -5,7 +5,7 @@ PY := .venv/bin/python
 # Else each process of the tests would compile Clipper again, and pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup check format test test-all test-scale compiled wheel release lowest mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
+.PHONY: help setup check format test test-all test-scale compiled wheel release lowest mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching pipelines regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test what takes minutes in all; PYTEST=\"tests/worker/frontend -x\" picks tests"
@@ -17,7 +17,7 @@ help:
 	@echo "make compiled  test the compiled form alone"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
-	@echo "make against COMMIT=abc123  compare the processor time of a query with that of another commit"
+	@echo "make against COMMIT=abc123  compare the processor time of a query with that of another commit; INSTRUCTIONS=1 counts instructions"
 	@echo "make workers  what one and two query workers answer on one and two cores; WORKERS=\"--cores 4 --workers 1 2 4\" measures others"
 	@echo "make contexts  queries and feedback in ten million contexts, in SQLite and in Redis; CONTEXTS=\"--contexts 100000 --stores redis\""
 	@echo "make feedback  more feedback than can be learned, from clients that do not wait; FEEDBACK=\"--stores redis --at-once 0 --rates 2000\""
@@ -25,6 +25,7 @@ help:
 	@echo "make peers-rpc  what gRPC and REST cost Clipper, PyTriton and MLServer; TASK=sum ROUNDS=6 SAVE=1"
 	@echo "make conformance  ask Clipper, Triton and MLServer with the same calls and other people's clients, and compare; CLIENTS=kserve_clients picks some, SAVE=1 writes docs/open-inference.md"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
+	@echo "make pipelines  what pipelines answer under load beside the best fixed split of their SLO; PIPELINES=\"--shapes chain --models slept\" picks some"
 	@echo "make regret  what policies lose by having to learn, beside the best settings of textbook policies; POLICIES=\"exp3 ucb1\" picks some"
 	@echo "make calibration  how sure answers about real pictures are and how often right, before and after feedback"
 	@echo "make best-arm  how often the test that ends itself, and reports, are wrong, and how much feedback they take; RUNS=1000"
@@ -42,7 +43,7 @@ help:
 	@echo "make docs-test  run the code of pages that needs frameworks, environments and clients of others"
 	@echo "make dashboard-pictures  make the pictures of docs/dashboard.md anew, of a server under load"
 	@echo "make notebooks  run the notebooks of docs/notebooks"
-	@echo "make check   lint and type-check only"
+	@echo "make check   lint, types, spelling and the rules for prose only"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and caches"
 
@@ -53,6 +54,8 @@ check: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -m codespell_lib
+	$(PY) -m pytest tests/docs/test_prose.py
 
 format: setup
 	$(PY) -m ruff check --fix .
@@ -92,6 +95,7 @@ COMPILED := tests/base/test_build.py tests/worker/abstraction tests/worker/selec
 	tests/worker/frontend/http/test_connection_fuzz.py tests/worker/frontend/http/test_connection_limits.py tests/worker/frontend/http/test_cross_origin.py \
 	tests/base/test_turn_budget.py \
 	tests/worker/frontend/http/test_endpoints.py tests/worker/frontend/test_predict.py tests/worker/frontend/test_predict_body.py \
+	tests/worker/frontend/test_fuzz.py \
 	tests/worker/frontend/rpc/test_statuses.py tests/worker/frontend/rpc/test_contents.py tests/worker/frontend/rpc/test_h2load.py tests/worker/test_worker.py \
 	tests/integration/test_http_requests.py tests/integration/test_http_faults.py tests/integration/test_lying_containers.py \
 	--ignore=tests/worker/abstraction/batching/test_goodput.py
@@ -166,7 +170,8 @@ COMMIT ?= HEAD~1
 against:
 	@sh scripts/setup.sh bench
 	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
-	@$(PY) -m benchmarks.against $(COMMIT)
+	@{ command -v valgrind && ls /usr/lib/*/faketime/libfaketime.so.1; } >/dev/null 2>&1 || sh scripts/apt-install.sh valgrind faketime
+	@$(PY) -m benchmarks.against $(COMMIT) $(if $(INSTRUCTIONS),--instructions)
 
 contexts:
 	@sh scripts/setup.sh bench
@@ -214,6 +219,10 @@ calibration:
 batching:
 	@sh scripts/setup.sh paper
 	@$(PY) -m benchmarks.batching $(PROFILES)
+
+pipelines:
+	@sh scripts/setup.sh paper
+	@$(PY) -m benchmarks.pipelines $(PIPELINES) $(if $(SAVE),--save)
 
 paper:
 	@sh scripts/setup.sh paper

@@ -39,8 +39,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 CLIPPER = (sys.executable, "-c", "from clipper.cli.main import main; main()")
 # The charts show five minutes.
 LOADED_S = 280.0
-# Parts of that time.
-DEPLOY_AT = 0.2
+# Parts of that time. The newcomer is still ramped at its end.
+DEPLOY_AT, NEWCOMER_AT = 0.2, 0.85
 BUSY_FROM, BUSY_TO = 0.45, 0.65
 QUERIES_PER_S, BUSY_QUERIES_PER_S = 15.0, 70.0
 # A bad version among five applications has had its share by then.
@@ -128,7 +128,7 @@ def save(folder: Path, made: Screen, name: str) -> None:
 
 def look(screen: Callable[..., Screen], folder: Path) -> None:
     """Save a picture of each page of a server that is well."""
-    save(folder, screen("", 1100, 760), "overview")
+    save(folder, screen("", 1280, 760), "overview")
     application = screen("applications/flowers", 1100, 1000)
     section = application.page.locator("section", has_text="Regret and confidence")
     section.get_by_role("img").first.wait_for()
@@ -194,7 +194,7 @@ def ask_all(home: Path, over: threading.Event) -> None:
 
 def look_at_incident(screen: Callable[..., Screen], folder: Path) -> None:
     """Save what an operator sees of it, at a desk and on a phone."""
-    save(folder, screen("", 1100, 1150), "incident")
+    save(folder, screen("", 1280, 1050), "incident")
     save(folder, screen("applications/bouquets", 390, 844, "dark"), "incident-application")
     save(folder, screen("events", 390, 844), "events")
 
@@ -214,6 +214,9 @@ def take(home: Path, folder: Path, loaded_s: float, incident_s: float) -> None:
             time.sleep(DEPLOY_AT * loaded_s)
             second = LogisticRegression(max_iter=1000).fit(*load_iris(return_X_y=True))
             clipper.deploy("linear", second, output="probabilities", description="of three kinds")
+            time.sleep(max(0.0, end_s - (1 - NEWCOMER_AT) * loaded_s - time.monotonic()))
+            deeper = RandomForestClassifier(80, max_depth=6, random_state=3).fit(*load_iris(return_X_y=True))
+            clipper.deploy("forest", deeper, output="probabilities", description="of deeper trees")
             time.sleep(max(0.0, end_s - time.monotonic()))
             step("pictures are taken")
             look(screen, folder)

@@ -63,7 +63,7 @@ def axis(y: float, left: float, scale: float, *marks_ms: float) -> Iterator[str]
 
 def deadlines() -> Iterator[str]:
     """What becomes of three queries with an SLO of 20 ms."""
-    left, scale = 170.0, 24.0
+    left, scale = 18.0, 17.2
 
     def at(ms: float) -> float:
         return left + scale * ms
@@ -71,24 +71,25 @@ def deadlines() -> Iterator[str]:
     rows = (
         ("in time", ((0, 5, "wait", "waits"), (5, 12, "good", "its batch runs")), 12, "the output"),
         ("too slow", ((0, 8, "wait", "waits"), (8, 24, "bad", "its batch runs")), 19, "the default, timeout"),
-        ("without a chance", ((0, 6, "wait", "waits"),), 6, "the default at once, timeout or overloaded"),
+        ("without a chance", ((0, 6, "wait", "waits"),), 6, "the default at once, with the reason"),
     )
     for number, (name, spans, answered_ms, answer) in enumerate(rows):
-        y = 34 + 74 * number
-        yield text(left - 16, y + 19, name, "end")
+        y = 50 + 92 * number
+        yield text(left, y - 8, name)
         for begin, end, kind, label in spans:
             yield box(at(begin), y, at(end) - at(begin), 28, kind, label)
-        yield arrow((at(answered_ms), y + 28), (at(answered_ms), y + 46))
-        yield text(at(answered_ms) + 8, y + 46, answer, "small")
-    yield f'<line x1="{at(20):g}" y1="22" x2="{at(20):g}" y2="250" class="line goal"/>'
+        yield arrow((at(answered_ms), y + 28), (at(answered_ms), y + 48))
+        is_late = answered_ms > 15
+        yield text(at(answered_ms) + (-8 if is_late else 8), y + 46, answer, "small end" if is_late else "small")
+    yield f'<line x1="{at(20):g}" y1="22" x2="{at(20):g}" y2="296" class="line goal"/>'
     yield text(at(20), 16, "SLO", "middle")
-    yield f'<line x1="{at(19):g}" y1="22" x2="{at(19):g}" y2="250" class="line dashed"/>'
-    yield from axis(250, left, scale, 0, 5, 10, 15, 20, 25)
+    yield f'<line x1="{at(19):g}" y1="22" x2="{at(19):g}" y2="296" class="line dashed"/>'
+    yield from axis(296, left, scale, 0, 5, 10, 15, 20, 25)
 
 
 def batching() -> Iterator[str]:
     """Which of the waiting queries go in the next batch."""
-    left, scale = 150.0, 26.0
+    left, scale = 68.0, 15.6
 
     def at(ms: float) -> float:
         return left + scale * ms
@@ -104,97 +105,101 @@ def batching() -> Iterator[str]:
     )
     for number, (arrival, deadline, kind, note) in enumerate(rows):
         y = 32 + 36 * number
-        yield text(left - 16, y + 17, f"query {number + 1}", "end")
+        yield text(left - 10, y + 17, f"query {number + 1}", "end")
         yield box(at(arrival), y, at(deadline) - at(arrival), 24, kind, note)
-    yield text(left - 16, 229, "query 6", "end")
+    yield text(left - 10, 229, "query 6", "end")
     yield box(at(8), 212, at(25) - at(8), 24, "wait", "comes while it runs: next batch")
     yield f'<line x1="{at(6):g}" y1="20" x2="{at(6):g}" y2="256" class="line dashed"/>'
     yield text(at(6), 292, "a replica is free", "middle small")
     yield f'<line x1="{at(13):g}" y1="20" x2="{at(13):g}" y2="256" class="line dashed"/>'
-    yield text(at(13), 292, "four answers leave", "middle small")
+    yield text(at(13), 308, "four answers leave", "middle small")
     yield from axis(256, left, scale, 0, 5, 10, 15, 20, 25)
 
 
 def selection() -> Iterator[str]:
     """How a query and its feedback go through an application."""
-    yield box(10, 90, 110, 50, "wait", "query", "input, context")
-    yield arrow((120, 115), (168, 115))
-    yield box(170, 84, 130, 62, "box", "select", "draws by share")
+    yield box(10, 10, 110, 50, "wait", "query", "input, context")
+    yield arrow((120, 30), (178, 30))
+    yield box(180, 4, 130, 62, "box", "select", "draws by share")
     models = (("svm", "share 0.9", "good"), ("forest", "share 0.1", "wait"), ("net", "shadow", "wait"))
     for number, (name, note, kind) in enumerate(models):
-        y = 30 + 62 * number
-        yield box(370, y, 120, 46, kind, name, note)
-        yield arrow((300, 115), (368, y + 23), kind="" if kind == "good" else "dashed")
-    yield arrow((490, 53), (558, 110))
-    yield box(560, 84, 120, 62, "box", "combine", "one answer")
-    yield arrow((680, 115), (708, 115))
-    yield box(710, 90, 190, 50, "good", "answer", "output, query_id, confidence")
-    yield arrow((805, 140), (805, 250), (682, 250))
-    yield text(812, 200, "later: the label", "small")
-    yield box(560, 225, 120, 50, "box", "loss", "of each output")
-    yield arrow((490, 177), (620, 223), kind="dashed")
-    yield arrow((560, 250), (302, 250))
-    yield box(150, 225, 150, 50, "box", "state", "of all, and by context")
-    yield arrow((235, 223), (235, 148))
-    yield text(244, 190, "shares", "small")
+        x = 10 + 165 * number
+        yield box(x, 120, 125, 46, kind, name, note)
+        yield arrow((245, 66), (x + 62, 118), kind="" if kind == "good" else "dashed")
+    yield arrow((72, 166), (72, 208))
+    yield box(10, 210, 125, 62, "box", "combine", "one answer")
+    yield arrow((135, 241), (193, 241))
+    yield box(195, 216, 200, 50, "good", "answer", "output, query_id, confidence")
+    yield arrow((295, 266), (295, 328))
+    yield text(303, 300, "later: the label", "small")
+    yield box(230, 330, 130, 50, "box", "loss", "of each output")
+    yield arrow((420, 166), (420, 355), (362, 355), kind="dashed")
+    yield arrow((230, 355), (172, 355))
+    yield box(10, 330, 160, 50, "box", "state", "of all, and by context")
+    yield arrow((153, 330), (153, 48), (178, 48))
+    yield text(160, 200, "shares", "small")
 
 
 def selection_time() -> Iterator[str]:
     """Where a query goes whose best model is full."""
-    yield box(10, 88, 110, 50, "wait", "query", "due in 100 ms")
+    yield box(10, 20, 110, 54, "wait", "query", "due in 100 ms")
     rows = (("good model", "right in 98 %", 8, 0.3, 0.29, "bad"), ("quick model", "right in 80 %", 1, 1.0, 0.8, "good"))
     for number, (name, quality, waiting, chance, worth, kind) in enumerate(rows):
-        y = 30 + 112 * number
-        yield arrow((120, 113), (208, y + 27), kind="dashed" if kind == "bad" else "")
+        y = 20 + 164 * number
+        yield arrow((65, 74), (65, y + 27), (158, y + 27)) if number else arrow((120, 47), (158, 47), kind="dashed")
         for place in range(waiting):
-            yield box(210 + 17 * place, y + 10, 13, 34, "wait")
-        yield text(210, y + 62, f"{waiting} ahead in its queue", "small")
-        yield box(370, y, 130, 54, "box", name, quality)
-        yield arrow((500, y + 27), (528, y + 27))
+            yield box(160 + 17 * place, y + 10, 13, 34, "wait")
+        yield text(160, y + 62, f"{waiting} ahead in its queue", "small")
+        yield box(330, y, 140, 54, "box", name, quality)
+        yield arrow((400, y + 54), (400, y + 76))
         product = f"in time {chance:g} \u00d7 right {quality.split()[2]} % = {worth:g}"
-        yield box(530, y, 330, 54, kind, product, "what the user gets")
-    yield text(695, 252, "the query goes where that is most", "middle small")
+        yield box(160, y + 78, 310, 54, kind, product, "what the user gets")
+    yield text(315, 340, "the query goes where that is most", "middle small")
 
 
 def processes() -> Iterator[str]:
     """The processes of a server, and the rooms of the source that each one runs."""
-    yield box(10, 40, 170, 60, "wait", "applications", "REST :1337, gRPC :1339")
-    yield box(10, 250, 170, 60, "wait", "operators", "REST :1338, CLI")
-    yield arrow((180, 70), (238, 70))
-    yield arrow((180, 280), (238, 280))
-    yield box(240, 10, 430, 130, "box", "", "")
-    yield text(455, 32, "query worker 1..N", "middle")
+    yield box(10, 10, 190, 54, "wait", "applications", "REST :1337, gRPC :1339")
+    yield box(280, 10, 190, 54, "wait", "operators", "REST :1338, CLI")
+    yield arrow((105, 64), (105, 98))
+    yield arrow((460, 64), (460, 308))
+    yield box(10, 100, 430, 120, "box", "", "")
+    yield text(225, 124, "query worker 1..N", "middle")
     for number, name in enumerate(("frontend", "selection", "abstraction", "link")):
-        x = 254 + 105 * number
-        yield box(x, 52, 88, 40, "good", name)
+        x = 24 + 104 * number
+        yield box(x, 140, 90, 38, "good", name)
         if number:
-            yield arrow((x - 17, 72), (x - 1, 72))
-    yield text(455, 122, "worker, learning", "middle small")
-    yield box(750, 40, 190, 60, "box", "model container", "replica 1..R: model")
-    yield arrow((670, 70), (748, 70))
-    yield text(709, 60, "protocol", "middle small")
-    yield box(240, 235, 430, 90, "box", "supervisor", "supervisor, api", "decides in rollout, acts in managers")
-    yield arrow((405, 233), (405, 142))
-    yield text(414, 180, "control: snapshots go up,", "small")
-    yield text(414, 196, "readings come down", "small")
-    yield arrow((670, 262), (845, 102), kind="dashed")
-    yield text(780, 190, "starts, watches, heals", "small")
-    yield box(750, 250, 190, 60, "wait", "registry", "SQLite, or a shared Redis")
-    yield arrow((670, 280), (748, 280))
+            yield arrow((x - 14, 159), (x - 1, 159))
+    yield text(225, 204, "worker, learning", "middle small")
+    yield arrow((105, 220), (105, 308))
+    yield text(114, 268, "protocol", "small")
+    yield box(10, 310, 190, 60, "box", "model container", "replica 1..R: model")
+    yield arrow((300, 310), (300, 222))
+    yield text(308, 260, "control: snapshots", "small")
+    yield text(308, 276, "go up, readings", "small")
+    yield text(308, 292, "come down", "small")
+    yield box(250, 310, 220, 76, "box", "supervisor", "supervisor, api", "decides in rollout, acts in managers")
+    yield arrow((250, 340), (202, 340), kind="dashed")
+    yield text(105, 390, "the supervisor starts,", "middle small")
+    yield text(105, 406, "watches and heals it", "middle small")
+    yield arrow((360, 386), (360, 426))
+    yield box(250, 428, 220, 54, "wait", "registry", "SQLite, or a shared Redis")
 
 
+# On a phone, 360 pixels wide, their letters still have nine pixels.
+WIDTH = 480
 PICTURES = {
-    "processes.svg": ("The processes of a server, and what each one runs", 950, 340, processes),
-    "batching-rule.svg": ("Five queries wait; four go in a batch, and one is dropped", 850, 300, batching),
-    "deadlines.svg": ("What becomes of three queries with an SLO of 20 ms", 800, 278, deadlines),
-    "selection-time.svg": ("A query goes to the model that gives its user most in time", 870, 264, selection_time),
-    "selection.svg": ("A query asks one model by its share; feedback changes the shares", 910, 290, selection),
+    "processes.svg": ("The processes of a server, and what each one runs", 490, processes),
+    "batching-rule.svg": ("Five queries wait; four go in a batch, and one is dropped", 316, batching),
+    "deadlines.svg": ("What becomes of three queries with an SLO of 20 ms", 322, deadlines),
+    "selection-time.svg": ("A query goes to the model that gives its user most in time", 352, selection_time),
+    "selection.svg": ("A query asks one model by its share; feedback changes the shares", 390, selection),
 }
 
 
 def drawn(name: str) -> str:
-    title, width, height, parts = PICTURES[name]
-    return picture(title, width, height, parts())
+    title, height, parts = PICTURES[name]
+    return picture(title, WIDTH, height, parts())
 
 
 if __name__ == "__main__":

@@ -26,7 +26,15 @@ UNPLACED = "How-to"
 FIRST = "README.md"
 # Pages and folders that few readers look for, and that would stand before what most look for: the site's search leaves
 # them out.
-NOT_SEARCHED = ("ARCHITECTURE.md", "CHANGELOG.md", "docs/paper.md", "docs/internals/", "src/", "deploy/")
+NOT_SEARCHED = (
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs/paper.md",
+    "docs/internals/",
+    "src/",
+    "deploy/",
+)
 _NOT_SEARCHED_HEAD = "---\nsearch:\n  exclude: true\n---\n\n"
 # The site has a page in place of a notebook, with its code and no outputs.
 _NOTEBOOK = ".ipynb"

@@ -49,8 +49,7 @@ done
 
 make --no-print-directory docs
 tar -czf "dist/clipper-serving-$version-docs.tar.gz" -C build site
-awk -v version="$version" '/^## \[/ {if (printing) exit; printing = ($0 ~ "\\[" version "\\]" || $0 ~ /\[Unreleased\]/); next} printing' \
-    CHANGELOG.md >dist/notes.md
+awk -v version="$version" '/^## \[/ {if (printing) exit; printing = ($0 ~ "\\[" version "\\]"); next} printing' CHANGELOG.md >dist/notes.md
 (cd dist && sha256sum -- * >"$work/sums" && mv "$work/sums" SHA256SUMS)
-grep -q "^## \[$version\]" CHANGELOG.md || echo "Before the upload, name the section of CHANGELOG.md: ## [$version] - DATE." >&2
+[ -s dist/notes.md ] || echo "CHANGELOG.md has no section ## [$version], so the release has no notes." >&2
 echo "dist/ is complete: 'git tag -s v$version', then 'twine upload dist/*.whl dist/clipper_serving-$version.tar.gz'"

@@ -44,6 +44,7 @@ $install hatchling editables setuptools
 if [ "$extra" = dev ] || [ "$extra" = mutants ]; then
     command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
     command -v dockerd >/dev/null || [ -x /usr/sbin/dockerd ] || sh scripts/apt-install.sh docker.io
+    command -v docker-registry >/dev/null || sh scripts/apt-install.sh docker-registry
     command -v chromium >/dev/null || sh scripts/apt-install.sh chromium
     command -v h2load >/dev/null || sh scripts/apt-install.sh nghttp2-client
     command -v zsh >/dev/null || sh scripts/apt-install.sh zsh

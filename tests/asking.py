@@ -1,11 +1,13 @@
-"""Clients that ask without a pause while a server is replaced, and another Clipper to replace it by."""
+"""Clients that ask without a pause while a server is replaced, and other Clippers for one of both."""
 
 import shutil
+import subprocess
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
+import pytest
 
 import clipper
 from tests.waiting import TIMEOUT_S
@@ -51,3 +53,14 @@ def older_clipper(folder: Path) -> Path:
     init = folder / "clipper" / "__init__.py"
     init.write_text(init.read_text().replace(f'"{clipper.__version__}"', '"0.0.9"'))
     return folder
+
+
+def clipper_of(commit: str, folder: Path) -> Path:
+    """The source of an earlier commit, as a folder of Python's path."""
+    root = Path(__file__).parents[1]
+    done = subprocess.run(["git", "-C", root, "archive", commit, "src"], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"this is no clone that has the commit {commit}: {done.stderr.decode()[:200]}")
+    folder.mkdir()
+    subprocess.run(["tar", "-x", "-C", folder], input=done.stdout, check=True)
+    return folder / "src"

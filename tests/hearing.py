@@ -3,10 +3,9 @@
 from collections.abc import Collection
 from typing import Any
 
-from clipper.model.protocol.columns import ColumnResults
-from clipper.model.protocol.messages import Welcome
+from clipper.model.protocol.columns import BatchResults, ColumnResults
+from clipper.model.protocol.messages import Buffer, Welcome
 from clipper.values.output_arrays import TypedResults
-from clipper.worker.link import BatchResults
 
 
 class Hearing:
@@ -22,6 +21,12 @@ class Hearing:
 
     def on_linked(self, welcome: Welcome) -> None:
         self.heard.append(("linked", welcome))
+
+    def on_told(self, welcome: Welcome) -> None:
+        self.heard.append(("told", welcome))
+
+    def on_ask(self, ask_id: int, body: Buffer) -> None:
+        self.heard.append(("ask", ask_id, bytes(body)))
 
     def on_results(self, batch_id: int, results: BatchResults) -> bool:
         if isinstance(results, TypedResults):

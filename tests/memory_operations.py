@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from clipper.api.events import Events, Kind, Step
-from clipper.api.reports import Bounds, Report, ReportedModel, ReportGroup
+from clipper.api.reports import BatchTime, Bounds, Report, ReportedModel, ReportGroup, StepModel, StepReport
 from clipper.api.schemas import (
     Application,
     Contexts,
@@ -88,6 +88,8 @@ class MemoryOperations:
         self.current: dict[str, str | None] = {}
         self.previous: dict[str, str | None] = {}
         self.polls: dict[tuple[str, str], int] = {}
+        # Ids of replicas that could not be started.
+        self.without_logs: set[str] = set()
         self.tokens: dict[str, Token] = {}
         self.keys: dict[str, Key] = {}
         self.events_log = EventLog()
@@ -219,6 +221,8 @@ class MemoryOperations:
         for field in ("policy", "loss"):
             if field in changed:
                 changed[field] = _configured(changed[field])
+        if changed.get("ramp", 0.0) is None:
+            changed["newcomers"] = ()  # they are let in
         self.applications[name] = msgspec.structs.replace(old, **changed)
         return self.applications[name]
 
@@ -274,7 +278,11 @@ class MemoryOperations:
         group = [ReportGroup(each, 100.0, "open", "m", 0.5, 50.0, 25.0, models, basis=self.basis) for each in contexts]
         limits = 0.95 if confidence is None else confidence, 0.01 if tolerance is None else tolerance
         head = found.policy.name, found.loss.name, *limits, 0.0, found.slo_ms, 2.0
-        return Report(name, *head, 10, {}, {}, 0, None, tuple(group))
+        batches = {1: BatchTime(90, 4.0), 8: BatchTime(10, 11.0)}
+        versions = tuple(StepModel(each.model, "1", 100, 1.0, 1, None, False, batches) for each in found.links)
+        asked = {step: each.application or f"{name}.{step}" for step, each in found.steps.items()} or {name: name}
+        steps = tuple(StepReport(*each, 100, {}, {}, None, versions) for each in asked.items())
+        return Report(name, *head, 10, {}, {}, 0, None, tuple(group), steps=steps)
 
     async def list_contexts(self, name: str, limit: int) -> Contexts:
         await self.get_application(name)
@@ -397,6 +405,8 @@ class MemoryOperations:
         self, model: str, version: str | None, replica: str | None, lines: int, after: Mapping[str, str]
     ) -> Logs:
         names = [r.id for v in self._versions(model).values() for r in v.replicas if version in (None, v.version)]
+        if replica in self.without_logs:
+            raise NotFound(f"model {model!r} has no log of replica {replica!r}")
         return _logs([name for name in names if replica in (None, name)], lines, after)
 
     async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> Logs:

@@ -46,6 +46,8 @@ FOLDERS = (
     "learning/mathematics",
     "learning/policies",
     "worker/selection/feedback",
+    "worker/selection/pipeline",
+    "cli/capacity",
     "model/protocol",
     "supervisor/managers/reconcile",
     "base/processes/excess.py",

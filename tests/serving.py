@@ -132,6 +132,8 @@ class RecordContainer(Process):
 class WorkerProcess(Process):
     """A query worker that may or may not come up."""
 
+    module = "clipper.worker"
+
     def __init__(self, folder: Path, index: int, port: int, **settings: Any) -> None:
         self.port = port
         self.control_path = folder / f"w{index}.sock"
@@ -139,7 +141,7 @@ class WorkerProcess(Process):
         config = {"index": index, "instance": self.instance, "host": "127.0.0.1", "port": port} | settings
         config.setdefault("store", f"sqlite:{folder / 'selection.sqlite3'}")
         config["control"] = str(self.control_path)
-        super().__init__("clipper.worker", ["--config", json.dumps(config)], folder / f"worker-{index}.log")
+        super().__init__(self.module, ["--config", json.dumps(config)], folder / f"worker-{index}.log")
 
 
 class Worker(WorkerProcess):

@@ -11,6 +11,8 @@ from typing import cast
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.model.protocol import messages
+from clipper.model.protocol.asks import Refusal, decode_answer
+from clipper.model.protocol.columns import BatchResults
 from clipper.model.protocol.frames import PROTOCOL_VERSION, Kind, Splitter
 from clipper.model.protocol.messages import Predict, Welcome
 from clipper.values.types import InputType
@@ -62,6 +64,7 @@ class SmallContainer:
         self.greeting: bytes | None = messages.encode_welcome(Welcome(model, version, input_type, max_batch))
         self.evaluate = evaluate
         self.batches: list[Batch] = []
+        self.answers: dict[int, BatchResults | Refusal] = {}
         self.tokens: list[str] = []
         self.callers: list[_Caller] = []
         self._server: asyncio.Server | None = None
@@ -107,6 +110,8 @@ class _Caller(asyncio.Protocol):
         for kind, frame_id, body in self._splitter.feed(data):
             if kind == Kind.HELLO:
                 self._greet(messages.decode_hello(body).token)
+            elif kind == Kind.ANSWER:
+                self._container.answers[frame_id] = decode_answer(body)
             else:
                 self._receive(Batch(frame_id, messages.decode_predict(body, PROTOCOL_VERSION), self))
 

@@ -39,7 +39,7 @@ def show(desk: Desk, current: str, without: str = "") -> None:
             Batching(),
             False,
             () if number == without else (replica,),
-            "1" if number == "2" else None,
+            predecessor="1" if number == "2" else None,
         )
         for number, replica in replicas.items()
     )

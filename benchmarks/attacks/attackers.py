@@ -18,12 +18,15 @@ from typing import cast
 import uvloop
 
 from clipper.base.open_files import raise_limit
+from clipper.model.protocol.messages import encode_predict
+from clipper.values.types import DType
 from clipper.worker.frontend.rpc.protocols import OPEN_INFERENCE
 from clipper.worker.frontend.rpc.wire import encode
 
 # Written at once, and again whenever the socket has taken it.
 CHUNK_BYTES = 256 * 1024
 ROWS = 10_000
+ROW = struct.pack("<4d", 1.5, 2.5, 3.5, 4.5)
 # Connections of one client, whatever is asked for: enough to hold all memory for requests, and most of a port.
 HOLDERS, HALF_REQUESTS = 40, 10_500
 HALF_BODY_BYTES = 8 * 1024 * 1024 - 4096
@@ -31,6 +34,8 @@ HALF_BODY_BYTES = 8 * 1024 * 1024 - 4096
 HALF_CALLS, STREAMS, CALLS_AT_ONCE = 256, 8, 200
 # Each way, of an output.
 LARGE_LENGTH = 2048
+# Rows of 4 MiB that are asked at once, and the numbers of the longest input.
+LARGE_ROWS, ROW_NUMBERS, MANY_NUMBERS = 64, 524_288, 10_000_000
 READ_BYTES = 1 << 20
 NEWCOMER_EVERY_S, NEWCOMER_WITHIN_S = 0.05, 5.0
 
@@ -64,6 +69,11 @@ def infer() -> bytes:
     return post("/v2/models/greedy/infer", json.dumps({"inputs": inputs}).encode())
 
 
+def block(application: str, rows: Sequence[bytes], dtype: DType = DType.FLOAT64) -> bytes:
+    """Rows that are evaluated while no query waits."""
+    return post(f"/v2/models/{application}/score", b"".join(encode_predict(0, dtype, 0, rows)))
+
+
 # What is sent again and again on one connection.
 PIPELINED: dict[str, Callable[[], bytes]] = {
     "not_found": lambda: b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n",
@@ -78,6 +88,11 @@ PIPELINED: dict[str, Callable[[], bytes]] = {
     "statistics": lambda: b"GET /v2/models/greedy/stats HTTP/1.1\r\nhost: a\r\n\r\n",
     "description": lambda: b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n",
     "feedback": lambda: post("/greedy/observe", b'{"input": [1.5, 2.5, 3.5, 4.5], "label": 1}'),
+    "block_of_one": lambda: block("greedy", [ROW]),
+    "blocks": lambda: block("greedy", [ROW] * ROWS),
+    "blocks_shared": lambda: block("guest", [ROW] * ROWS),
+    # Lengths that belong to no input of the application.
+    "block_of_nothing": lambda: block("greedy", [b"", b"x"] * 32_768, DType.STRING),
 }
 
 
@@ -265,11 +280,30 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "large_json": lambda: post("/large/predict", json.dumps({"input": [float(LARGE_LENGTH)]}).encode()),
     "large_json_tensor": lambda: large_tensor(is_binary=False),
     "large_tensor": lambda: large_tensor(is_binary=True),
+    "large_block": lambda: block("large", [struct.pack("<d", LARGE_LENGTH)] * 3),
+}
+
+
+# -- large inputs ---------------------------------------------------------------------------------------------------
+
+
+def long_row(application: str, datatype: str, number: bytes, count: int) -> bytes:
+    described = {"name": "input", "datatype": datatype, "shape": [1, count]}
+    text = json.dumps({"inputs": [described | {"parameters": {"binary_data_size": len(number) * count}}]}).encode()
+    head = f"inference-header-content-length: {len(text)}\r\n"
+    return post(f"/v2/models/{application}/infer", text + number * count, head)
+
+
+# What is asked once the answer before is read.
+LARGE_INPUTS: dict[str, Callable[[], bytes]] = {
+    "large_rows": lambda: long_row("greedy", "FP64", struct.pack("<d", 1.5), ROW_NUMBERS),
+    "many_numbers": lambda: long_row("many", "FP32", struct.pack("<f", 1.5), MANY_NUMBERS),
+    "many_numbers_json": lambda: post("/many/predict", b'{"input": [' + b"1.5," * (MANY_NUMBERS - 1) + b"1.5]}"),
 }
 
 
 async def read_large(host: str, port: int, request: bytes) -> None:
-    """Ask for large outputs one after another, and read them as fast as possible."""
+    """Ask again and again, and read each answer as fast as possible before the next is asked for."""
     while True:
         try:
             reader, writer = await asyncio.open_connection(host, port)
@@ -412,6 +446,10 @@ def attacking(attack: str, host: str, port: int, connections: int) -> Iterator["
             yield from (spawn(keep(HalfCalling, host, port)) for _ in range(HOLDERS))
         case "large_unread":
             yield from (spawn(leave_unread(host, port)) for _ in range(4 * connections))
+        case _ if attack in LARGE_INPUTS:
+            request = LARGE_INPUTS[attack]()
+            count = LARGE_ROWS if attack == "large_rows" else connections
+            yield from (spawn(read_large(host, port, request)) for _ in range(count))
         case _ if attack in LARGE:
             yield from (spawn(read_large(host, port, LARGE[attack]())) for _ in range(connections))
         case _ if attack in CALLING:
@@ -428,6 +466,7 @@ ATTACKS = (
     *PIPELINED,
     *CALLING,
     *LARGE,
+    *LARGE_INPUTS,
     "large_unread",
     "leaving",
     "half_bodies",
@@ -436,7 +475,7 @@ ATTACKS = (
     *OF_TLS,
 )
 # Those whose number of connections is their own.
-OF_ONE_CLIENT = ("half_bodies", "half_requests", "grpc_half", "tls_half")
+OF_ONE_CLIENT = ("large_rows", "half_bodies", "half_requests", "grpc_half", "tls_half")
 
 
 async def main(attack: str, address: str, connections: int, seconds: float) -> None:

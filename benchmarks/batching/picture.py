@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from benchmarks.batching.cells import Cell, measure_ours
+from benchmarks.batching.cells import Cell, measure_ours, measure_rule
 from benchmarks.batching.profiles import profiles
+from benchmarks.harness.pictures import common_legend, panels, save
 
 SHOWN = (
     "40ms",
@@ -22,13 +21,12 @@ SHOWN = (
     "texts",
 )
 RULES = {"eager, margin 1.0": "C1", "aimd": "C2", "quantile": "C3", "aimd_damped": "C4", "quantile_refit": "C5"}
-COLUMNS = 4
+COLUMNS = 2
 
 
 def draw(cells: list[Cell], path: Path) -> None:
-    picture = Figure(figsize=(13, 8.5), layout="tight")
-    panels = picture.subplots(len(SHOWN) // COLUMNS, COLUMNS, sharex=True)
-    for axes, name in zip(panels.flat, SHOWN):
+    picture, parts = panels(len(SHOWN), columns=COLUMNS, panel_inches=2.2, share_x=True)
+    for axes, name in zip(parts, SHOWN):
         mine = sorted((cell for cell in cells if cell.profile == name), key=lambda cell: cell.load)
         cap_per_s = profiles()[name].cap_per_s()
         loads = [cell.load for cell in mine]
@@ -38,17 +36,16 @@ def draw(cells: list[Cell], path: Path) -> None:
 
         axes.plot(loads, answered([1.0] * len(loads)), color="0.8", linewidth=1, label="all that comes")
         for rule, colour in RULES.items():
-            axes.plot(
-                loads, answered([cell.rules[rule] for cell in mine]), colour, linewidth=1, label=rule.split(",")[0]
-            )
+            shares = [cell.rules[rule] if rule in cell.rules else measure_rule(name, cell.load, rule) for cell in mine]
+            axes.plot(loads, answered(shares), colour, linewidth=1, label=rule.split(",")[0])
         axes.plot(loads, answered([cell.best for cell in mine]), "0.4", linestyle="--", label="best tuned rule")
         ours = [measure_ours(name, load) for load in loads]
         axes.plot(loads, answered(ours), "C0", linewidth=2, label="goodput (ours)")
-        axes.set_title(name, fontsize=9)
-        axes.set_ylim(0, 1.15 * max(answered([cell.best for cell in mine])))
-    for axes in panels[-1]:
+        axes.set_title(name, fontsize=10)
+        axes.set_ylim(0, 1.15 * max(answered([cell.best for cell in mine]) + answered(ours)))
+    for axes in parts[-COLUMNS:]:
         axes.set_xlabel("offered load / capacity")
-    for row in panels:
-        row[0].set_ylabel("in time, queries/s")
-    panels[0][0].legend(fontsize=7, loc="lower right")
-    picture.savefig(path, metadata={"Date": None})
+    for axes in parts[::COLUMNS]:
+        axes.set_ylabel("in time, queries/s")
+    common_legend(picture, parts[0], 3)
+    save(picture, path)

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from benchmarks.calibration.results import Results
+from benchmarks.harness.pictures import panels, save
 
 PICTURE = Path(__file__).parents[2] / "docs" / "calibration.svg"
 # Of answers as sure as few are, chance alone shows.
@@ -12,8 +11,8 @@ LEAST_ANSWERS = 30
 
 
 def draw(results: Results, path: Path) -> None:
-    picture = Figure(figsize=(13, 3.6), layout="tight")
-    for axes, (name, found) in zip(picture.subplots(1, len(results), sharey=True), results.items()):
+    picture, rows = panels(len(results))
+    for axes, (name, found) in zip(rows, results.items()):
         axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
         for label, reliability, style in (("raw", found.raw, "C1-o"), ("calibrated", found.calibrated, "C0-o")):
             shown = [each for each in reliability.bins if each.answers >= LEAST_ANSWERS]
@@ -24,10 +23,10 @@ def draw(results: Results, path: Path) -> None:
                 markersize=4,
                 label=f"{label}, error {reliability.error:.3f}",
             )
-        axes.set_title(name, fontsize=10)
+        axes.set_title(name)
         axes.set_xlabel("confidence")
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
-        axes.legend(fontsize=7, loc="upper left")
-    picture.axes[0].set_ylabel("share that was right")
-    picture.savefig(path, metadata={"Date": None})
+        axes.set_ylabel("share that was right")
+        axes.legend(fontsize=9, loc="upper left")
+    save(picture, path)

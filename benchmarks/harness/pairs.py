@@ -43,7 +43,7 @@ def query_us(commands: Sequence[str], cases: Mapping[str, Case], pairs: int) -> 
         with ExitStack() as stack:
             sides = [stack.enter_context(servers.clipper(command=command)) for command in commands]
             for server in sides:
-                _create_applications(server, {case.application for case in cases.values()})
+                create_applications(server, {case.application for case in cases.values()}, SLO_MS)
             workers = [server.process_ids()[1] for server in sides]
             for name, case in cases.items():
                 for server in sides:
@@ -53,7 +53,8 @@ def query_us(commands: Sequence[str], cases: Mapping[str, Case], pairs: int) -> 
     return measured
 
 
-def _create_applications(server: servers.ClipperServer, wanted: set[str]) -> None:
+def create_applications(server: servers.ClipperServer, wanted: set[str], slo_ms: int) -> None:
+    """Deploy models, and create the applications of this module that are ``wanted``."""
     models = [f"sum-{number}" for number in range(5 if EXP3 in wanted else 1)]
     for model in models:
         server.run("deploy", model, "total:total", "--input-type", "doubles", folder=HERE / "models")
@@ -61,7 +62,7 @@ def _create_applications(server: servers.ClipperServer, wanted: set[str]) -> Non
     for name in sorted(wanted):
         links, policy = asked[name]
         options = [option for model in links for option in ("--model", model)]
-        server.run("app", "create", name, *options, "--policy", policy, "--slo-ms", str(SLO_MS), "--default", "-1")
+        server.run("app", "create", name, *options, "--policy", policy, "--slo-ms", str(slo_ms), "--default", "-1")
 
 
 def _warm_up(server: servers.ClipperServer, case: Case) -> None:

@@ -226,14 +226,10 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Poll until the condition holds.
-
-    Raises:
-        TimeoutError: it did not within ``LISTEN_WITHIN_S``.
-    """
-    give_up_s = time.monotonic() + LISTEN_WITHIN_S
+def wait_until(condition: Callable[[], bool], what: str, within_s: float = LISTEN_WITHIN_S) -> None:
+    """Poll until the condition holds. Raises TimeoutError if it did not within that time."""
+    give_up_s = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > give_up_s:
-            raise TimeoutError(f"waited {LISTEN_WITHIN_S:.0f} s for {what}")
+            raise TimeoutError(f"waited {within_s:.0f} s for {what}")
         time.sleep(0.01)

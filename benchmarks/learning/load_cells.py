@@ -101,8 +101,9 @@ class Cell:
         if shape.is_killed:
             best = replace(best, replicas={"r": ((from_s, until_s),)})
         if shape.has_two_replicas:
-            # Together they are as quick as one replica of the other shapes.
-            best = replace(best, per_row_s=2 * best.per_row_s, replicas={"q": (), **best.replicas})
+            # Together they are as quick as one replica of the other shapes; on one accelerator each is as quick.
+            times = 1 if best.device else 2
+            best = replace(best, per_row_s=times * best.per_row_s, replicas={"q": (), **best.replicas})
         return (best, *others)
 
 
@@ -157,7 +158,9 @@ def _supply(models: Sequence[Model], at_s: float) -> Iterator[tuple[str, float, 
     for model in models:
         living = sum(not any(a <= at_s < b for a, b in deaths) for deaths in model.replicas.values())
         row_s = model.per_row_s * model.slowness(at_s)
-        yield model.device or model.name, row_s, model.quality, living if row_s + model.fixed_s < SLO_S else 0
+        if row_s + model.fixed_s >= SLO_S:
+            living = 0
+        yield model.device or model.name, row_s, model.quality, min(living, 1) if model.device else living
 
 
 @cache

@@ -41,6 +41,7 @@ class Clients:
         self._address = host, port
         self._patience_s = patience_s
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._is_closed = False
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """Return status and body.
@@ -60,10 +61,14 @@ class Clients:
             except BaseException:
                 writer.close()
                 raise
-        self._free.append((reader, writer))
+        if self._is_closed:
+            writer.close()
+        else:
+            self._free.append((reader, writer))
         return int(head[9:12]), body
 
     def close(self) -> None:
+        self._is_closed = True
         for _, writer in self._free:
             writer.close()
 

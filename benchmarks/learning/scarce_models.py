@@ -29,7 +29,7 @@ class Mixed(Application):
 
     def __init__(self, models: Sequence[Model], qualities: Qualities, *, has_prices: bool, seed: int) -> None:
         super().__init__("linear_thompson", models, seed=seed)
-        self.rations = has_prices
+        self.tells_apart = has_prices
         self._qualities = qualities
         kinds = len(next(iter(qualities.values())))
         self._features = [row.tobytes() for row in np.eye(kinds)]

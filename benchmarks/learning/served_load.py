@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 from benchmarks.harness import servers
 from benchmarks.harness.load import post
 from benchmarks.harness.termination import end_in_order_at_sigterm
-from benchmarks.learning.load_cells import SETS
+from benchmarks.learning.load_cells import SETS, best_share
 from benchmarks.learning.open_feedback import Clients
-from benchmarks.learning.simulated_load import Model, possible
+from benchmarks.learning.simulated_load import Model
 
 MODELS = Path(__file__).parents[1] / "models"
 SLO_MS = 100
@@ -96,15 +96,20 @@ def deploy(server: servers.ClipperServer, folder: Path, models: tuple[Model, ...
     """Deploy models that err and take as long as those of the simulation."""
     for number, model in enumerate(models):
         told = folder / f"{model.name}.json"
-        told.write_text(json.dumps({"row_s": model.per_row_s, "quality": model.quality, "place": 1 + number % CHANCES}))
-        server.run("deploy", model.name, "erring:Erring", "--data", str(told), "--no-cache", folder=MODELS)
+        device = str(folder / model.device) if model.device else ""
+        place = 1 + number % CHANCES
+        told.write_text(
+            json.dumps({"row_s": model.per_row_s, "quality": model.quality, "place": place, "device": device})
+        )
+        gpus = ["--gpus", f"GPU-{model.device}"] if model.device else []
+        server.run("deploy", model.name, "erring:Erring", "--data", str(told), "--no-cache", *gpus, folder=MODELS)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning.served_load", description=__doc__)
     policies = ["single", "adaptive", "thompson", "exp3", "exp4", "cascade"]
     parser.add_argument("--policies", nargs="+", default=policies)
-    parser.add_argument("--models", choices=["two", "five"], default="two")
+    parser.add_argument("--models", choices=list(SETS), default="two")
     parser.add_argument("--rates", nargs="+", type=float, default=[90, 200, 400])
     parser.add_argument("--seconds", type=float, default=10.0, help="of one round")
     parser.add_argument("--slower", type=int, default=1, help="all times are so many times as long, for a busy machine")
@@ -120,7 +125,7 @@ def main() -> int:
             deploy(server, Path(folder), models)
             pids = [worker["pid"] for worker in server.run("status")["workers"]]
             for per_s in (rate / slower for rate in arguments.rates):
-                best = possible(models, per_s)
+                best = best_share(per_s, tuple((m.device or m.name, m.per_row_s, m.quality, 1) for m in models))
                 print(f"{per_s:g}/s, possible {best:.3f}", flush=True)
                 for policy in arguments.policies:
                     name = f"{policy.replace('_', '-')}-{per_s:g}"

@@ -12,6 +12,7 @@ import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from clipper.learning.mathematics.arms import Arms
 from clipper.learning.mathematics.ledger import Ledger
@@ -20,11 +21,13 @@ from clipper.learning.policies.candidates import RESCUED, candidates
 from clipper.learning.policies.policy import Choice, JudgedQuery, Outlook, Policy, QueryView
 from clipper.learning.policies.prices import Prices
 from clipper.values.outputs.output import Output
+from clipper.worker.abstraction.batching.device import Device
 from clipper.worker.abstraction.batching.flow import Flow
 from clipper.worker.abstraction.batching.in_time import InTime
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.scheduler import Scheduler
 from clipper.worker.abstraction.work import Work
+from clipper.worker.selection.availability import resources
 from clipper.worker.selection.feedback.outcomes import Outcomes
 from clipper.worker.selection.feedback.promises import Tries
 from clipper.worker.selection.feedback.scoring import lesson
@@ -134,14 +137,16 @@ class Application:
         self.outcomes = Outcomes()
         self.arms = Arms({})
         self.tries = Tries()
-        self.prices, self.rations = Prices(), self.policy.has_budget and self.policy.goes_by == "query"
+        self.prices, self.tells_apart = Prices(), self.policy.goes_by == "query"
         flow = Flow()
         self.schedulers = {name: Scheduler(16_384, 1 << 28, 0.0, flow) for name in self.names}
         for scheduler in self.schedulers.values():
             scheduler.set_slo(slo_s)
         self.in_time = {name: InTime(scheduler) for name, scheduler in self.schedulers.items()}
+        self.devices = {model.device: Device(model.device) for model in models if model.device}
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
+        self._wake_s: dict[str, float] = {}
         # When each replica, or the accelerator that it shares, has computed all that it was sent.
         self._free_s: dict[str, float] = {}
         # Works with their query and its part of the run. They are kept, so that no other object gets their ids.
@@ -155,7 +160,8 @@ class Application:
                     self._at(until_s, functools.partial(self._revive, model.name, replica))
 
     def _revive(self, name: str, replica: str, now_s: float) -> None:
-        self.schedulers[name].add_replica(replica, 4096)
+        device = self.devices.get(self.models[name].device)
+        self.schedulers[name].add_replica(replica, 4096, devices=() if device is None else (device,))
 
     def _kill(self, name: str, replica: str, now_s: float) -> None:
         """A replica dies. What it was computing goes to the others, if there are any, and else fails at once."""
@@ -216,9 +222,9 @@ class Application:
         choice = self.policy.select(names, totals, view, self.random)
         if not query.choice.models:
             query.chance = self.raw[choice.models[0]] if len(choice.models) == 1 else 1.0
-            if self.rations and (view.in_time is not None or prices is not None):
-                rows_per_s = {name: in_time.rows_per_s for name, in_time in self.in_time.items()}
-                self.prices.ration(choice.models[0], chances, rows_per_s, now_s)
+            if self.policy.has_budget and (view.in_time is not None or prices is not None):
+                found = resources(self.in_time, self.slo_s, with_models=self.tells_apart)
+                self.prices.ration(choice.models[0], chances, found, now_s)
         return choice
 
     def _try_others(self, among: Sequence[str], candidates: Sequence[str], now_s: float) -> None:
@@ -226,7 +232,7 @@ class Application:
         for name in among:
             if name in candidates:
                 self.tries.forget(name)
-            elif self.in_time[name].is_idle and self.tries.is_due(name):
+            elif self.in_time[name].may_try(now_s) and self.tries.is_due(name):
                 self._push(Query(now_s, now_s + self.slo_s, {}, is_try=True), name, now_s, Counted())
 
     def _ask(self, query: Query, now_s: float, part: Counted) -> None:
@@ -241,7 +247,8 @@ class Application:
             def call(at_s: float) -> None:
                 self._go_on(query, at_s, part)
 
-            self._at(query.deadline_s - needed_s, call)
+            if needed_s < self.slo_s:
+                self._at(query.deadline_s - needed_s, call)
 
     def _push(self, query: Query, name: str, now_s: float, part: Counted) -> None:
         work = Work(b"", [query], now_s, self.slo_s, query.deadline_s, query.deadline_s, b"")
@@ -259,11 +266,23 @@ class Application:
             self._free_s[device] = max(self._free_s.get(device, 0.0), now_s) + took_s
             self._at(self._free_s[device], self._come_back(name, replica, batch.id))
         if decision.wake_s is not None:
-            self._at(max(decision.wake_s, now_s), lambda at_s: None)
+            self._wake(name, max(decision.wake_s, now_s))
         self._lose(name, decision.late + decision.shed, now_s)
+
+    def _wake(self, name: str, at_s: float) -> None:
+        """Have a model decide then, unless it will earlier."""
+        if at_s < self._wake_s.get(name, inf):
+            self._wake_s[name] = at_s
+            self._at(at_s, lambda now_s: self._woken(name, now_s))
+
+    def _woken(self, name: str, now_s: float) -> None:
+        if self._wake_s.get(name, inf) <= now_s:
+            del self._wake_s[name]
 
     def _lose(self, name: str, works: Sequence[Work], now_s: float) -> None:
         for work in works:
+            if id(work) not in self._asked:  # a copy, which nobody waits for
+                continue
             query, part = self._asked[id(work)]
             query.lost.add(name)
             if not query.is_try and not query.done and len(query.lost) == len(query.choice.models):
@@ -277,6 +296,8 @@ class Application:
             finished = scheduler.finished(replica, batch_id, now_s)
             assert finished is not None
             for work in finished[0].works:
+                if id(work) not in self._asked:
+                    continue
                 query, part = self._asked[id(work)]
                 if query.is_try:
                     query.done = True

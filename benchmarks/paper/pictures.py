@@ -6,6 +6,7 @@ from statistics import median
 import numpy as np
 from matplotlib.figure import Figure as Picture
 
+from benchmarks.harness.pictures import common_legend, logarithmic, panels
 from benchmarks.paper.batching_gain import RULES
 from benchmarks.paper.decoupling import SERVERS
 from benchmarks.paper.failure import BROKEN
@@ -17,9 +18,12 @@ from benchmarks.paper.simulated_failure import BREAKS_AT, RECOVERS_AT
 COLOURS = {"exp3": "black", "exp4": "0.55"}
 
 
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def latency_profiles(numbers: Numbers) -> Picture:
-    picture = Picture(figsize=(8, 4.5), layout="tight")
-    axes = picture.subplots()
+    picture, [axes] = panels(1)
     for number, (name, rows) in enumerate(numbers["profiles"].items()):
         sizes = [row["rows"] for row in rows]
         axes.plot(sizes, [row["p50_ms"] for row in rows], f"C{number}-", label=name)
@@ -31,8 +35,8 @@ def latency_profiles(numbers: Numbers) -> Picture:
     axes.set_yscale("log")
     axes.set_xlabel("rows of a batch")
     axes.set_ylabel("latency, ms")
-    axes.set_title("median (lines; through the server dotted) and 99th percentile (dots)", fontsize=9)
-    axes.legend(fontsize=8)
+    axes.set_title("median (lines; dotted: through the server) and 99th percentile (dots)", fontsize=9)
+    axes.legend()
     return picture
 
 
@@ -41,22 +45,22 @@ def ensembles(numbers: Numbers) -> Picture:
     bars.append(("ensemble", numbers["ensemble_error"], "C1"))
     for part in numbers["agreement"]:
         count = part["agreeing"]
-        bars.append((f"{count} agree:\nconfident", part["confident_error"], "C2"))
-        bars.append((f"{count} agree:\nunsure", part["unsure_error"], "C3"))
-    picture = Picture(figsize=(9, 4), layout="tight")
-    axes = picture.subplots()
-    drawn = axes.bar(range(len(bars)), [error for _, error, _ in bars], color=[colour for *_, colour in bars])
-    axes.bar_label(drawn, fmt="%.3f", fontsize=8)
-    axes.set_xticks(range(len(bars)), [label for label, *_ in bars], fontsize=8)
-    axes.set_ylabel("error")
+        bars.append((f"{count} agree: confident", part["confident_error"], "C2"))
+        bars.append((f"{count} agree: unsure", part["unsure_error"], "C3"))
+    picture, [axes] = panels(1)
+    drawn = axes.barh(range(len(bars)), [error for _, error, _ in bars], color=[colour for *_, colour in bars])
+    axes.bar_label(drawn, fmt="%.3f", padding=2, fontsize=8)
+    axes.set_yticks(range(len(bars)), [label for label, *_ in bars])
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_xlabel("error")
     axes.set_title(f"Fashion-MNIST, {numbers['queries']:,} images")
     return picture
 
 
 def failure(numbers: Numbers) -> Picture:
     every = numbers["sampled_every"]
-    picture = Picture(figsize=(9, 6), layout="tight")
-    above, below = picture.subplots(2, sharex=True, height_ratios=[2, 1])
+    picture, [above, below] = panels(2, heights=[2, 1], share_x=True)
     for name, sums in numbers["cumulative_errors"].items():
         queries = np.arange(len(sums)) * every
         style = {"linewidth": 2.2, "color": COLOURS[name]} if name in COLOURS else {"linewidth": 1, "linestyle": "--"}
@@ -65,7 +69,7 @@ def failure(numbers: Numbers) -> Picture:
         below.plot(np.arange(len(shares)) * every, shares, label=name, color=COLOURS[name])
     for axes in (above, below):
         axes.axvspan(BREAKS_AT, RECOVERS_AT, color="0.92")
-        axes.legend(fontsize=8, ncols=2)
+        axes.legend(ncols=2)
     above.set_ylim(0, 0.5)
     above.set_ylabel("cumulative error")
     below.set_ylabel(f"share of {BROKEN}")
@@ -76,8 +80,7 @@ def failure(numbers: Numbers) -> Picture:
 def stragglers(numbers: Numbers) -> Picture:
     rows = numbers["sizes"]
     sizes = [row["size"] for row in rows]
-    picture = Picture(figsize=(11, 3.6), layout="tight")
-    latency, missing, accuracy = picture.subplots(1, 3)
+    picture, [latency, missing, accuracy] = panels(3)
     for kind, colour in (("mitigated", "C0"), ("blocking", "C3")):
         latency.plot(sizes, [row[kind]["p99_ms"] for row in rows], f"{colour}-o", label=f"{kind}, p99")
         latency.plot(sizes, [row[kind]["mean_ms"] for row in rows], f"{colour}--", label=f"{kind}, mean")
@@ -89,32 +92,29 @@ def stragglers(numbers: Numbers) -> Picture:
     missing.set_ylabel("missing of the ensemble, %")
     accuracy.set_ylabel("accuracy")
     for axes in (latency, accuracy):
-        axes.legend(fontsize=7)
+        axes.legend()
     for axes in (latency, missing, accuracy):
         axes.set_xlabel("forests")
     return picture
 
 
 def batching_gain(numbers: Numbers) -> Picture:
-    picture = Picture(figsize=(10, 3.8), layout="tight")
+    picture, both = panels(2)
     models, places = numbers["models"], np.arange(len(numbers["models"]))
-    for axes, load, label in zip(
-        picture.subplots(1, 2), ("offered", "waiting"), ("queries offered", "clients that wait")
-    ):
+    for axes, load, label in zip(both, ("offered", "waiting"), ("queries offered", "clients that wait")):
         for number, rule in enumerate(RULES):
             rates = [max(found[rule][load]["outputs_per_s"], 1.0) for found in models.values()]
             axes.bar(places + 0.2 * number, rates, 0.2, label=rule)
-        axes.set_xticks(places + 0.3, list(models), fontsize=7)
-        axes.set_yscale("log")
+        axes.set_xticks(places + 0.3, [name.replace("-", "\n") for name in models])
+        logarithmic(axes)
         axes.set_ylabel("outputs/s in time")
-        axes.set_title(label, fontsize=9)
-    axes.legend(fontsize=7)
+        axes.set_title(label)
+    common_legend(picture, axes, len(RULES))
     return picture
 
 
 def delayed_batching(numbers: Numbers) -> Picture:
-    picture = Picture(figsize=(10, 3.6), layout="tight")
-    throughput, latency, batch = picture.subplots(1, 3)
+    picture, [throughput, latency, batch] = panels(3)
     for number, (name, by_rule) in enumerate(numbers["models"].items()):
         for rule, rows in by_rule.items():
             style = f"C{number}{'-o' if rule == 'goodput' else '--s'}"
@@ -124,23 +124,22 @@ def delayed_batching(numbers: Numbers) -> Picture:
         axes.set_xlabel("delay, ms")
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
-    throughput.legend(fontsize=7)
+    throughput.legend()
     return picture
 
 
 def replicas(numbers: Numbers) -> Picture:
     rows = numbers["counts"]
     counts = [row["replicas"] for row in rows]
-    picture = Picture(figsize=(8, 3.6), layout="tight")
-    throughput, latency = picture.subplots(1, 2)
+    picture, [throughput, latency] = panels(2)
     throughput.plot(counts, [row["outputs_per_s"] for row in rows], "C0-o", label="measured")
     throughput.plot(counts, [rows[0]["outputs_per_s"] * count for count in counts], "0.6", ls="--", label="linear")
     throughput.set_ylabel("outputs/s")
-    throughput.legend(fontsize=8)
+    throughput.legend()
     latency.plot(counts, [row["p99_ms"] for row in rows], "C0-o", label="p99")
     latency.plot(counts, [row["mean_ms"] for row in rows], "C0--", label="mean")
     latency.set_ylabel("latency, ms")
-    latency.legend(fontsize=8)
+    latency.legend()
     for axes in (throughput, latency):
         axes.set_ylim(bottom=0)
         axes.set_xlabel("replicas")
@@ -149,8 +148,7 @@ def replicas(numbers: Numbers) -> Picture:
 
 
 def network(numbers: Numbers) -> Picture:
-    picture = Picture(figsize=(8, 3.6), layout="tight")
-    throughput, latency = picture.subplots(1, 2)
+    picture, [throughput, latency] = panels(2)
     for number, (name, rows) in enumerate(numbers["links"].items()):
         counts = [row["replicas"] for row in rows]
         throughput.plot(counts, [row["outputs_per_s"] for row in rows], f"C{number}-o", label=name)
@@ -161,13 +159,12 @@ def network(numbers: Numbers) -> Picture:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("replicas")
         axes.set_xticks(counts)
-        axes.legend(fontsize=8)
+        axes.legend()
     return picture
 
 
 def coupling(numbers: Numbers) -> Picture:
-    picture = Picture(figsize=(9, 3.6), layout="tight")
-    rates, times = picture.subplots(1, 2)
+    picture, [rates, times] = panels(2)
     loads = numbers["connections"]
     servers = list(next(iter(loads.values())))
     places = np.arange(len(loads))
@@ -175,10 +172,10 @@ def coupling(numbers: Numbers) -> Picture:
         drawn = rates.bar(
             places + 0.27 * number, [found[server]["requests_per_s"] for found in loads.values()], 0.27, label=server
         )
-        rates.bar_label(drawn, fmt="{:,.3g}", fontsize=7)
-    rates.set_xticks(places + 0.27, [f"{connections} connections" for connections in loads])
+        rates.bar_label(drawn, fmt="{:,.0f}", fontsize=8)
+    rates.set_xticks(places + 0.27, [counted(int(connections), "connection") for connections in loads])
     rates.set_ylabel("requests/s")
-    rates.legend(fontsize=8)
+    rates.legend()
     rows = [found[server] for found in loads.values() for server in servers]
     parts = {
         "in the queue": [row["queue_ms"] for row in rows],
@@ -189,30 +186,28 @@ def coupling(numbers: Numbers) -> Picture:
     for part, values in parts.items():
         times.bar(range(len(rows)), values, bottom=below, label=part)
         below += np.array(values)
-    times.set_xticks(range(len(rows)), [f"{server}\n{load}" for load in loads for server in servers], fontsize=7)
+    times.set_xticks(range(len(rows)), [f"{server}\n{load}" for load in loads for server in servers])
     times.set_ylabel("mean latency, ms")
-    times.legend(fontsize=8)
+    times.legend()
     return picture
 
 
 def personalization(numbers: Numbers) -> Picture:
     after = numbers["error_after"]
-    picture = Picture(figsize=(7, 4), layout="tight")
-    axes = picture.subplots()
+    picture, [axes] = panels(1)
     axes.plot(range(len(after)), after, marker="o", label="Clipper, a context for each user")
     axes.axhline(numbers["pooled_error"], color="C3", linestyle="--", label="model of all speakers")
     axes.axhline(numbers["own_error"], color="C2", linestyle="--", label="the user's own speaker's model")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("feedbacks")
     axes.set_ylabel("error")
-    axes.legend(fontsize=8)
+    axes.legend()
     axes.set_title(f"Vowel, {numbers['users']} users")
     return picture
 
 
 def feedback_cache(numbers: Numbers) -> Picture:
-    picture = Picture(figsize=(5, 4), layout="tight")
-    axes = picture.subplots()
+    picture, [axes] = panels(1)
     drawn = axes.bar(CACHES, [median(numbers["observations_per_s"][kind]) for kind in CACHES], color=["C0", "C3"])
     axes.bar_label(drawn, fmt="{:,.0f}")
     axes.set_ylabel("observations/s")
@@ -221,38 +216,38 @@ def feedback_cache(numbers: Numbers) -> Picture:
 
 
 def decoupling(numbers: Numbers) -> Picture:
-    picture = Picture(figsize=(9, 3.6), layout="tight")
+    picture, both = panels(2)
     places = np.arange(len(numbers["models"]))
-    for axes, kind, what in zip(picture.subplots(1, 2), ("together", "alone"), ("requests_per_s", "p50_ms")):
+    for axes, kind, what in zip(both, ("together", "alone"), ("requests_per_s", "p50_ms")):
         for number, server in enumerate(SERVERS):
             values = [found[server][kind][what] for found in numbers["models"].values()]
             drawn = axes.bar(places + 0.27 * number, values, 0.27, label=server.replace("_", " "))
-            axes.bar_label(drawn, fmt="{:,.3g}", fontsize=7)
-        axes.set_xticks(places + 0.27, list(numbers["models"]), fontsize=8)
-        axes.set_yscale("log")
-        axes.set_title(f"{numbers['connections'][kind]} connections", fontsize=9)
+            axes.bar_label(drawn, fmt="{:,.0f}" if what == "requests_per_s" else "{:.3g}", fontsize=8)
+        axes.set_xticks(places + 0.27, list(numbers["models"]))
+        logarithmic(axes)
+        axes.margins(y=0.1)
+        axes.set_title(counted(numbers["connections"][kind], "connection"))
         axes.set_ylabel({"requests_per_s": "requests/s", "p50_ms": "median latency, ms"}[what])
-    axes.legend(fontsize=8)
+    common_legend(picture, axes, len(SERVERS))
     return picture
 
 
 def right_in_time(numbers: Numbers) -> Picture:
     rates = numbers["rates_per_s"]
-    picture = Picture(figsize=(10, 3.8), layout="tight")
-    right, defaults = picture.subplots(1, 2)
+    picture, [right, defaults] = panels(2)
     right.plot(rates, numbers["possible"], "0.6", linewidth=5, label="possible")
     for number, (name, rows) in enumerate(numbers["served"].items()):
         style = f"C{number}{':' if name.endswith(' alone') else '-o'}"
         right.plot(rates, [row["right_share"] for row in rows], style, markersize=4, label=name)
         defaults.plot(rates, [100 * row["default_share"] for row in rows], style, markersize=4, label=name)
     right.set_ylim(0, 1)
-    right.set_ylabel("right answers in time, share of the queries")
+    right.set_ylabel("right in time, share of queries")
     defaults.set_ylabel("defaults, %")
     for axes in (right, defaults):
         axes.set_xscale("log", base=2)
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axes.set_xlabel("queries a second")
-    right.legend(fontsize=7)
+    right.legend()
     return picture
 
 

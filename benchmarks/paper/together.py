@@ -17,8 +17,8 @@ from benchmarks.paper.data import fashion_mnist
 from benchmarks.paper.simulated_failure import BREAKS_AT, BROKEN, RECOVERS_AT
 from benchmarks.paper.training import CLASSIFIERS, trained
 from clipper.learning.mathematics.ledger import Ledger
-from clipper.learning.policies import JudgedQuery, QueryView
 from clipper.learning.policies.by_name import default_half_life, make_policy
+from clipper.policies import JudgedQuery, QueryView
 from clipper.worker.selection.feedback.scoring import lesson
 
 CLASSIFIERS_ALIKE = ("svm", "net", "deep_net", "forest", "neighbours")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.peers.forms import BYTES, INPUT, OUTPUT, ROWS, SPLIT, V2, V2_BINARY, Form
-from benchmarks.peers.tasks import LISTS, TABLES
+from benchmarks.peers.tasks import LISTS, PIPELINES, TABLES
 
 APPS = Path(__file__).parent / "apps"
 
@@ -132,7 +132,7 @@ _TRITON_SLEPT = {"MAX_BATCH": "128", "WAIT_MS": "5"}
 _RAY = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
 
 PEERS = {
-    "clipper": Peer(None, "clipper-serving", _app("clipper"), OUTPUT, "/m/predict", tasks=LISTS + TABLES),
+    "clipper": Peer(None, "clipper-serving", _app("clipper"), OUTPUT, "/m/predict", tasks=LISTS + TABLES + PIPELINES),
     "clipper-1-worker": Peer(None, "clipper-serving", _app("clipper"), OUTPUT, "/m/predict", {"WORKERS": "1"}),
     "clipper-2-workers": Peer(None, "clipper-serving", _app("clipper"), OUTPUT, "/m/predict", {"WORKERS": "2"}),
     "clipper-binary": Peer(None, "clipper-serving", _app("clipper"), V2_BINARY, "/v2/models/m/infer"),
@@ -158,6 +158,27 @@ PEERS = {
         "/predict",
         {"MAX_BATCH": "128", "WAIT_MS": "60000", "WORKERS": "2", "OTEL_SDK_DISABLED": "true"},
         tasks=LISTS + TABLES,
+    ),
+    "ray-pipeline": Peer(
+        "ray",
+        "ray",
+        _app("ray_pipeline"),
+        INPUT,
+        "/predict",
+        {**_RAY, "MAX_BATCH": "64", "WAIT_MS": "1"},
+        tasks=PIPELINES,
+    ),
+    "bentoml-pipeline": Peer(
+        "bentoml",
+        "bentoml",
+        _BENTOML.replace("bentoml_app", "bentoml_pipeline_app"),
+        ROWS,
+        "/predict",
+        {"MAX_BATCH": "128", "WAIT_MS": "60000", "OTEL_SDK_DISABLED": "true"},
+        tasks=PIPELINES,
+    ),
+    "pytriton-pipeline": Peer(
+        "pytriton", "nvidia-pytriton", _app("pytriton_pipeline"), V2, "/v2/models/m/infer", _TRITON, tasks=PIPELINES
     ),
     "litserve": Peer(
         "litserve",

@@ -24,7 +24,9 @@ TASKS = {
         Task("sum", "the sum of 4 floats", 20),
         Task("slept", "a model that sleeps 40 ms a batch and 50 µs a row", 100),
         Task("table", "a ColumnTransformer and logistic regression on 30 named columns", 100, "table_model.py"),
+        Task("chain", "three functions of 4 floats, each of which needs the output of the one before", 100),
+        Task("fanout", "two functions of 4 floats side by side, and one that needs both outputs", 100),
         Task("trees", "LightGBM with categories on 30 named columns", 100, "table_model.py"),
     )
 }
-LISTS, TABLES = ("svm", "sum", "slept"), ("table", "trees")
+LISTS, TABLES, PIPELINES = ("svm", "sum", "slept"), ("table", "trees"), ("chain", "fanout")

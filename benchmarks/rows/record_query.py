@@ -23,7 +23,7 @@ RECORD = ", ".join(
     + [f"{name}: string{{{','.join(map(json.dumps, KNOWN))}}}" for name in WORDS]
     + [f"{name}: string?" for name in TEXTS]
 )
-LIST, OBJECTS, COLUMNS, TENSORS = "lists", "objects", "columns", "tensors"
+LIST, OBJECTS, COLUMNS, SPLIT, TENSORS = "lists", "objects", "columns", "pandas split", "tensors"
 _DIFFERENT = 256
 _BATCH = 32
 MOST = 1.5
@@ -36,9 +36,11 @@ def record(chance: random.Random) -> dict[str, Any]:
 
 
 def numbers_of(size: int, chance: random.Random) -> list[float]:
-    """30 numbers whose JSON has about ``size`` bytes."""
-    digits = (size - 2 * 29 - 2) // 30 - 2
-    return [round(chance.random(), digits) for _ in range(30)]
+    """30 numbers between 0 and 1 whose JSON, a list without spaces, has ``size`` bytes."""
+    each, longer = divmod(size - 31, 30)
+    digits = [each - 2 + (place < longer) for place in range(30)]  # behind "0."
+    # Neither the first digit nor the last is 0, so that JSON writes all of them.
+    return [(chance.randrange(10 ** (count - 1), 10**count) // 10 * 10 + 5) / 10**count for count in digits]
 
 
 def record_30(bench: Workbench) -> Outcome:
@@ -66,12 +68,13 @@ def record_30_batch(bench: Workbench) -> Outcome:
         LIST: [_batch("numbers", "input_batch", [numbers_of(size, chance) for _ in batch]) for batch in batches],
         OBJECTS: [_batch("record", "input_batch", batch) for batch in batches],
         COLUMNS: [_batch("record", "input_columns", _columns(batch)) for batch in batches],
+        SPLIT: [_split(batch) for batch in batches],
         TENSORS: [_tensors(_columns(batch)) for batch in batches],
     }
     taken = {form: [us / _BATCH for us in each] for form, each in _worker_us(bench, forms, CONNECTIONS).items()}
-    over = {form: median_ratio(taken[form], taken[OBJECTS]) for form in (LIST, COLUMNS, TENSORS)}
+    over = {form: median_ratio(taken[form], taken[OBJECTS]) for form in (LIST, COLUMNS, SPLIT, TENSORS)}
     value = f"{median(taken[OBJECTS]):.1f} µs; " + ", ".join(f"{form} {ratio:.2f} ×" for form, ratio in over.items())
-    return Outcome(value, max(over[COLUMNS], over[TENSORS]) <= 1, {"worker_us": taken, "ratios": over})
+    return Outcome(value, max(over[COLUMNS], over[SPLIT], over[TENSORS]) <= 1, {"worker_us": taken, "ratios": over})
 
 
 def _columns(batch: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -81,6 +84,13 @@ def _columns(batch: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def _batch(application: str, kind: str, values: object) -> bytes:
     body = json.dumps({kind: values}, separators=(",", ":")).encode()
     return request(f"/{application}/predict", {"Content-Type": "application/json"}, body)
+
+
+def _split(batch: Sequence[Mapping[str, Any]]) -> bytes:
+    """The records as MLflow's clients send a DataFrame."""
+    frame = {"columns": list(batch[0]), "data": [list(each.values()) for each in batch]}
+    body = json.dumps({"dataframe_split": frame}, separators=(",", ":")).encode()
+    return request("/record/invocations", {"Content-Type": "application/json"}, body)
 
 
 def _tensors(columns: Mapping[str, list[Any]]) -> bytes:
@@ -128,8 +138,8 @@ ROWS = [
     ),
     Row(
         "record_30_batch",
-        "worker's processor time for one of 32 records: lists of numbers, columns and binary tensors, over objects",
-        "columns and tensors ≤ 1 ×",
+        "worker's processor time for one of 32 records: lists, columns, pandas' split, binary tensors, over objects",
+        "columns, split and tensors ≤ 1 ×",
         record_30_batch,
     ),
 ]

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from benchmarks.harness.pictures import panels, save
 from benchmarks.scale.measured import Measured
 
 
 def draw(measured: Sequence[Measured], path: Path) -> None:
     models = [one.models for one in measured]
-    picture = Figure(figsize=(11, 3.4), layout="tight")
-    changes, processor, memory = picture.subplots(1, 3)
+    picture, [changes, processor, memory] = panels(3)
     changes.plot(models, [one.create_s[0] * 1e3 for one in measured], "C0-o", label="new application")
     changes.plot(models, [one.deploy_s[0] * 1e3 for one in measured], "C1-o", label="new version of five replicas")
     changes.plot(models, [one.deploy_s[1] * 1e3 for one in measured], "C1:", label="the longest of ten")
@@ -28,5 +26,5 @@ def draw(measured: Sequence[Measured], path: Path) -> None:
         axes.set_xlabel("models, of five replicas each")
         axes.set_ylim(bottom=0)
         axes.grid(color="0.9")
-        axes.legend(fontsize=7)
-    picture.savefig(path, metadata={"Date": None})
+        axes.legend(fontsize=9)
+    save(picture, path)

@@ -89,18 +89,18 @@ async def connect(address: str, connection: Any, certificate: str) -> None:
     connection.connection_made(StubTransport(connection))
 
 
-class NoTransport:
+class NoConnection:
     """Of a link that nothing is sent over."""
 
     def abort(self) -> None: ...
 
 
-NO_TRANSPORT: Any = NoTransport()
+NO_CONNECTION: Any = NoConnection()
 
 
 def link_at_once(link: ReplicaLink) -> None:
     """In place of ``ReplicaLink.open``: the replica answers before anybody could wait, and is asked nothing."""
-    link._transport = NO_TRANSPORT
+    link._connection = NO_CONNECTION
     link._settle_first_attempt()
     link._listener.on_linked(Welcome(link._model.name, link._model.version, INPUT_TYPE, None, "stub"))
 

@@ -57,6 +57,8 @@ class Stub:
 
 
 class StubContainer(Stub):
+    is_lost = False
+
     def note_ready(self) -> None: ...
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from benchmarks.harness.at_start import at_start
 from benchmarks.harness.load import Answer, LoadClient
-from benchmarks.harness.servers import ClipperServer, CommandFailed, free_port
+from benchmarks.harness.servers import ClipperServer, CommandFailed, clipper_command, free_port
 from benchmarks.soak.acts import WORKERS, Actor
 from benchmarks.soak.by_grpc import NAME as BY_GRPC
 from benchmarks.soak.by_grpc import RpcSender
@@ -59,8 +60,9 @@ def main() -> int:
         stack.callback(_stop, server)
         grpc_port = free_port()
         actor = Actor(server, folder, (free_port(), free_port(), grpc_port))
+        stack.enter_context(at_start(clipper_command(), "in_use", str(folder)))
         actor.prepare()
-        facts = uvloop.run(_soak(server, actor, grpc_port, arguments.minutes * 60, arguments.rate))
+        facts = uvloop.run(_soak(server, folder, actor, grpc_port, arguments.minutes * 60, arguments.rate))
     found = judge(facts)
     arguments.results.mkdir(parents=True, exist_ok=True)
     document = {**msgspec.to_builtins(facts), "judged": msgspec.to_builtins(list(rows(facts))), "found": found}
@@ -71,7 +73,7 @@ def main() -> int:
 
 
 async def _soak(
-    server: ClipperServer, actor: Actor, grpc_port: int, duration_s: float, asked_per_s: float | None
+    server: ClipperServer, folder: Path, actor: Actor, grpc_port: int, duration_s: float, asked_per_s: float | None
 ) -> Facts:
     host, port = server.query_address()
     saturation_per_s = await _saturation_per_s(host, port)
@@ -87,7 +89,7 @@ async def _soak(
         await sender.connect()
     stop, began_s = threading.Event(), time.monotonic()
     by_grpc = RpcSender(f"{host}:{grpc_port}", "steady", rate, duration_s)
-    sampler = Sampler(server, grpc_port, began_s, duration_s)
+    sampler = Sampler(server, folder, grpc_port, began_s, duration_s)
     every_s = min(ACTS_EVERY_S, max(LEAST_EVERY_S, duration_s / 120))
     # What waits for the server's commands and for files does not hold up what is sent.
     threads = [asyncio.to_thread(sampler.run, stop), asyncio.to_thread(actor.run, stop, began_s, duration_s, every_s)]
@@ -150,6 +152,11 @@ def _tell(facts: Facts, found: list[str]) -> None:
             f"{row.name}: {row.resident.level / 1e6:.1f} MB {row.resident.per_hour / 1e6:+.2f}/h, "
             f"{row.descriptors.level:.0f} descriptors {row.descriptors.per_hour:+.1f}/h"
         )
+        if row.blocks.level:
+            print(
+                f"  in use: {row.blocks.level:.0f} blocks of Python's {row.blocks.per_hour:+.0f}/h, "
+                f"{row.malloc.level / 1e6:.1f} MB of malloc's {row.malloc.per_hour / 1e6:+.2f}/h"
+            )
     print(f"workers waited for a processor for up to {most_waited(facts):.0%} of the time between two samples")
     print("\n".join(found) or "It held: nothing grew, nothing was lost.")
 

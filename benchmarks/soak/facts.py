@@ -11,6 +11,8 @@ class Taken(Struct, frozen=True, array_like=True):
         uss: resident, and nobody else's.
         descriptors: but for clients' connections.
         waited_s: for how long in all its first thread could have run and had no processor.
+        blocks: of Python's that a worker has in use; 0 of other processes.
+        malloc_bytes: that malloc has given out in a worker; 0 of other processes.
     """
 
     at_s: float
@@ -20,6 +22,8 @@ class Taken(Struct, frozen=True, array_like=True):
     descriptors: int
     threads: int
     waited_s: float = 0.0
+    blocks: int = 0
+    malloc_bytes: int = 0
 
 
 class Life(Struct):

@@ -6,6 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
+from msgspec.structs import replace
+
+from benchmarks.harness import in_use
 from benchmarks.harness.servers import ClipperServer
 from benchmarks.soak.facts import Disk, Life, Taken
 from clipper import Clipper
@@ -23,8 +26,9 @@ _BOUNDED = (".log", ".log.1", "-wal", "/selection.sqlite3")
 class Sampler:
     """Looks at a server every ten seconds, or more often in a short run, until told to stop."""
 
-    def __init__(self, server: ClipperServer, grpc_port: int, began_s: float, duration_s: float) -> None:
-        self._grpc_port = grpc_port
+    def __init__(self, server: ClipperServer, folder: Path, grpc_port: int, began_s: float, duration_s: float) -> None:
+        """``folder``: where processes write what they have in use."""
+        self._folder, self._grpc_port = folder, grpc_port
         self._server, self._began_s = server, began_s
         self._every_s = min(EVERY_S, duration_s / LEAST_SAMPLES)
         self.lives: dict[tuple[int, str], Life] = {}
@@ -44,6 +48,8 @@ class Sampler:
         for pid, name in list(self._named.items()):
             with suppress(OSError):  # it has gone
                 taken, started = read(pid, at_s, clients)
+                blocks, malloc_bytes = in_use.ask(self._folder, pid)
+                taken = replace(taken, blocks=blocks, malloc_bytes=malloc_bytes)
                 self.lives.setdefault((pid, started), Life(name, pid)).taken.append(taken)
         self.disk.append(Disk(at_s, *_sizes(self._server.home), _processes_of(self._server.home)))
 

@@ -17,7 +17,11 @@ LOGS_AT_MOST_BYTES = 200e6
 
 
 class Row(Struct, frozen=True):
-    """How one process's memory and descriptors moved."""
+    """How one process's memory and descriptors moved.
+
+    Attributes:
+        blocks, malloc: in use, as Python and malloc count it.
+    """
 
     name: str
     pid: int
@@ -25,6 +29,8 @@ class Row(Struct, frozen=True):
     own: Trend
     descriptors: Trend
     threads: Trend
+    blocks: Trend
+    malloc: Trend
 
 
 def rows(facts: Facts) -> Iterator[Row]:
@@ -32,7 +38,7 @@ def rows(facts: Facts) -> Iterator[Row]:
     for life in facts.lives:
         trends = [
             trend([(each.at_s, getattr(each, name)) for each in life.taken], facts.duration_s)
-            for name in ("rss", "uss", "descriptors", "threads")
+            for name in ("rss", "uss", "descriptors", "threads", "blocks", "malloc_bytes")
         ]
         if all(trends):
             yield Row(life.name, life.pid, *(each for each in trends if each is not None))
@@ -53,8 +59,14 @@ def judge(facts: Facts) -> list[str]:
     if not judged:
         found.append("no process lived for long enough to be judged")
     for row in judged:
-        if not row.resident.is_flat():
-            found.append(_grew(row, "resident memory", row.resident, 1e6, "MB"))
+        # A worker's heap moves by more than 1 % as large inputs come and go.
+        for name, of, unit, units in (
+            ("resident memory", row.resident, 1e6, "MB"),
+            ("what Python has in use", row.blocks, 1, "blocks"),
+            ("what malloc has given out", row.malloc, 1e6, "MB"),
+        ):
+            if not of.is_flat() and not of.is_within_scatter:
+                found.append(_grew(row, name, of, unit, units))
         for name, of in (("descriptors", row.descriptors), ("threads", row.threads)):
             if not of.is_flat(at_least=DESCRIPTORS_AT_LEAST):
                 found.append(_grew(row, name, of, 1, ""))

@@ -26,7 +26,7 @@ enum Kind : uint32_t {
 };
 constexpr const char* kTypes[] = {"", "int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes"};
 constexpr size_t kTypeBytes[] = {0, 4, 8, 4, 8, 1, 1, 1, 1}, kString = 7, kBytes = 8;
-constexpr uint16_t kVersion = 4;  // of the protocol; callers of version 1 get no TYPED_RESULTS, of 3 no columns
+constexpr uint16_t kVersion = 5;  // of the protocol; callers of version 1 get no TYPED_RESULTS, of 3 no columns
 constexpr size_t kMaxHello = 8 + 0xFFFF, kMaxBody = 1 << 30, kMaxRows = 65'536, kMaxMessage = 4'096;
 constexpr size_t kMaxColumns = 1'000, kMaxName = 255;
 constexpr size_t kMaxTrace = 128 * 1'024;
@@ -410,63 +410,91 @@ struct Outputs {  // of a batch: one add or fail an input, in the inputs' order
 };
 struct Column {  // of COLUMN_RESULTS
   std::string name;
-  uint8_t dtype = 0, written_as = 0;
+  uint8_t dtype = 0, written_as = 0;  // written as 0: texts of JSON
   std::vector<uint32_t> shape{};  // 0: any length
   std::string present{};          // a bit for each row; empty if all have a value
   std::vector<uint32_t> lengths{};
   std::string data{};
 };
-inline bool add_value(Column& column, const Output& value) {  // false: it is not of the column's type
-  const bool is_open = column.dtype >= kString || std::count(column.shape.begin(), column.shape.end(), 0);
-  const bool is_absent = value.is_missing || value.has_failed();  // a record that failed has no fields
-  if (!is_absent && (value.dtype != column.dtype || value.shape.size() != column.shape.size())) return false;
+inline void add_value(Column& column, const Output* value, bool is_open) {  // null: the row has none of this type
   const size_t before = column.data.size();
-  for (size_t axis = 0; is_open && !is_absent && column.shape.size() > 1 && axis < column.shape.size(); ++axis)
-    column.data += pack(value.shape[axis]);
-  column.data += value.bytes;
-  if (is_open) column.lengths.push_back(uint32_t(column.data.size() - before));
-  else if (is_absent) {
-    size_t size = kTypeBytes[column.dtype];
-    for (const uint32_t length : column.shape) size *= length;
-    column.data.append(size, '\0');
-  }
-  return true;
+  for (size_t axis = 0; is_open && value && column.shape.size() > 1 && axis < column.shape.size(); ++axis)
+    column.data += pack(value->shape[axis]);
+  if (value) column.data += value->dtype ? value->bytes : value->json();
+  if (is_open) return column.lengths.push_back(uint32_t(column.data.size() - before));
+  size_t size = value ? 0 : kTypeBytes[column.dtype];
+  for (const uint32_t length : column.shape) size *= length;
+  column.data.append(size, '\0');
 }
-inline std::vector<Column> columns_of(const Outputs& outputs) {  // none if not all are records of the same fields
-  const Output* first = nullptr;
-  for (const Output& output : outputs.outputs) if (!first && !output.has_failed()) first = &output;
-  std::vector<Column> columns;
-  for (size_t index = 0; first && index < first->fields.size(); ++index) {
-    Column column{first->fields[index].first};
-    for (const Output& output : outputs.outputs) {
-      if (output.has_failed()) continue;
-      if (output.fields.size() != first->fields.size() || output.fields[index].first != column.name) return {};
-      const Output& value = output.fields[index].second;
-      if (value.is_missing) continue;
-      if (!column.dtype) column = {column.name, value.dtype, value.dtype, value.shape};
-      for (size_t axis = 0; axis < std::min(value.shape.size(), column.shape.size()); ++axis)
-        if (value.shape[axis] != column.shape[axis]) column.shape[axis] = 0;
+// A column for each type that the values of a name have; null: a row that failed. Appends none if there may be but one.
+inline void add_columns(std::vector<Column>& columns, const std::string& name, const std::vector<const Output*>& values,
+                        bool is_mixed) {
+  std::vector<Column> own;
+  const auto has = [](const Column& column, const Output* value) {
+    const bool is_there = value && !value->is_missing;
+    return is_there && value->dtype == column.written_as && value->shape.size() == column.shape.size();
+  };
+  bool is_any_missing = false;
+  for (const Output* value : values) {
+    is_any_missing = is_any_missing || (value && value->is_missing);
+    if (!value || value->is_missing) continue;
+    const auto like = std::find_if(own.begin(), own.end(), [&](const Column& column) { return has(column, value); });
+    if (like == own.end()) {
+      own.push_back({name, value->dtype ? value->dtype : uint8_t(kString), value->dtype, value->shape});
+      continue;
     }
-    if (!column.dtype || column.name.empty() || column.name.size() > kMaxName) return {};
-    std::string present((outputs.count + 7) / 8, '\0');
-    bool is_any_missing = false;
-    for (size_t row = 0; row < outputs.count; ++row) {
-      const Output& output = outputs.outputs[row];
-      const Output& value = output.has_failed() ? output : output.fields[index].second;
-      if (!add_value(column, value)) return {};
-      present[row / 8] = char(present[row / 8] | !value.is_missing << row % 8);
-      is_any_missing = is_any_missing || value.is_missing;
+    for (size_t axis = 0; axis < like->shape.size(); ++axis)
+      if (like->shape[axis] != value->shape[axis]) like->shape[axis] = 0;
+  }
+  if (!is_mixed && (own.size() != 1 || !own[0].written_as)) return;
+  if (own.empty()) own.push_back({name, kString});  // all are missing
+  for (Column& column : own) {
+    if (own.size() > 1) std::fill(column.shape.begin(), column.shape.end(), 0);  // an absent value takes no place
+    const bool is_open = column.dtype >= kString || std::count(column.shape.begin(), column.shape.end(), 0);
+    std::string present((values.size() + 7) / 8, '\0');
+    for (size_t row = 0; row < values.size(); ++row) {
+      const bool is_there = has(column, values[row]);
+      add_value(column, is_there ? values[row] : nullptr, is_open);
+      present[row / 8] = char(present[row / 8] | (is_there || !values[row]) << row % 8);
     }
-    if (is_any_missing) column.present = std::move(present);
+    if (is_any_missing || own.size() > 1) column.present = std::move(present);
     columns.push_back(std::move(column));
   }
-  return columns.size() > kMaxColumns ? std::vector<Column>{} : columns;
+}
+// Of records of the same fields; if mixed, also of arrays that differ, without a name. None of other outputs.
+inline std::vector<Column> columns_of(const Outputs& outputs, bool is_mixed) {
+  const Output* first = nullptr;
+  std::vector<const Output*> values;
+  bool are_records = true, has_array = false;
+  for (const Output& output : outputs.outputs) {
+    values.push_back(output.has_failed() ? nullptr : &output);
+    if (output.has_failed()) continue;
+    first = first ? first : &output;
+    has_array = has_array || (output.dtype && !output.shape.empty()) || !output.is_finite();
+    are_records = are_records && !output.fields.empty() && std::equal(
+        output.fields.begin(), output.fields.end(), first->fields.begin(), first->fields.end(),
+        [](const auto& mine, const auto& other) { return mine.first == other.first; });
+  }
+  std::vector<Column> columns;
+  if (!are_records && has_array && is_mixed) add_columns(columns, "", values, is_mixed);
+  for (size_t index = 0; first && are_records && index < first->fields.size(); ++index) {
+    const std::string& name = first->fields[index].first;
+    const size_t before = columns.size();
+    for (size_t row = 0; row < values.size(); ++row)
+      if (values[row]) values[row] = &outputs.outputs[row].fields[index].second;
+    if (!name.empty() && name.size() <= kMaxName) add_columns(columns, name, values, is_mixed);
+    if (columns.size() == before || columns.size() > kMaxColumns) return {};
+  }
+  return columns;
 }
 inline std::string type_of(const std::vector<Column>& columns) {  // e.g. "label": string, "scores": float32[10]
-  std::string type;
-  for (const Column& column : columns)
-    type += (type.empty() ? "" : ", ") + to_json(column.name) + ": " +
+  std::string type, last;
+  for (const Column& column : columns) {
+    if (!column.written_as || (!type.empty() && column.name == last)) return "";  // several types, or none
+    last = column.name;
+    type += (type.empty() ? "" : ", ") + (last.empty() ? "" : to_json(last) + ": ") +
         Output{column.dtype, column.shape, ""}.type() + (column.present.empty() ? "" : "?");
+  }
   return type;
 }
 struct Model {
@@ -510,11 +538,11 @@ inline std::string typed_results(uint64_t id, const Outputs& outputs, const Outp
   return frame(TYPED_RESULTS, id, body + outputs.failures);
 }
 inline std::string results(uint64_t id, const Outputs& outputs, int64_t evaluation_us, uint16_t version = 1) {
-  const std::vector<Column> columns = version >= 4 ? columns_of(outputs) : std::vector<Column>{};
-  if (!columns.empty()) return column_results(id, outputs, columns, evaluation_us);
   const Output* form = version >= 2 ? outputs.form() : nullptr;
   // The text of a number is as fast, but there is none for NaN and infinity.
   if (form && (!form->shape.empty() || !outputs.are_finite())) return typed_results(id, outputs, *form, evaluation_us);
+  const std::vector<Column> columns = version >= 4 ? columns_of(outputs, version >= 5) : std::vector<Column>{};
+  if (!columns.empty()) return column_results(id, outputs, columns, evaluation_us);
   std::string body = pack(outputs.count, outputs.failed, evaluation_us) + outputs.failures;
   for (size_t row = 0; row < outputs.count; ++row) body += (row ? "\n" : "") + outputs.outputs[row].json();
   return frame(RESULTS, id, body);
@@ -535,7 +563,7 @@ inline std::string answer(const Model& model, uint64_t id, const Rows& rows, uin
   }
   if (outputs.count != rows.size()) return frame(ERROR, id, "the model gave more or fewer outputs than inputs");
   const Output* form = outputs.form();
-  shown = form ? form->type() : type_of(columns_of(outputs));
+  shown = form ? form->type() : type_of(columns_of(outputs, true));
   return results(id, outputs, now_us() - started_us, version);
 }
 template <class T> void set(int fd, int level, int name, T value) { setsockopt(fd, level, name, &value, sizeof value); }

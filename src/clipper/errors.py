@@ -34,6 +34,8 @@ Codes are stable: they are in answers, metrics and logs. This module knows no HT
 codes to statuses in one table. Standard library only.
 """
 
+from collections.abc import Iterator
+
 
 class ClipperError(Exception):
     """The root. ``code`` is stable; the message says what was expected, what came and what to do."""
@@ -163,3 +165,13 @@ class ProtocolViolation(ServiceError):
 
 class NotImplementedYet(ServiceError):
     code = "not_implemented"
+
+
+def _kinds(root: type[ClipperError]) -> Iterator[type[ClipperError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)
+
+
+# The errors by code; of two with one code, the more special.
+KINDS = {kind.code: kind for kind in _kinds(ClipperError)}

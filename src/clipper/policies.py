@@ -3,7 +3,7 @@
 ``from clipper.policies import Choice, Policy``
 """
 
-from clipper.learning.policies import (
+from clipper.learning.policies.policy import (
     Choice,
     Combined,
     Increments,

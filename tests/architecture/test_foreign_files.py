@@ -6,7 +6,7 @@ kernel bounds. A process id alone is no proof: it passes to other processes. Exc
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.architecture.source_tree import ROOT, files
 
-# Calls of ``read_text`` that say nothing about errors: file and function, to why that does no harm.
+# Reads of text that say nothing about errors: file and function, to why that does no harm.
 READS = {
     ("worker/frontend/rpc/protocols.py", "_read"): "comes with Clipper",
     ("worker/frontend/rpc/protocols.py", ""): "comes with Clipper",
@@ -27,7 +27,7 @@ READS = {
     ("client/packaging/needs.py", "_mlflow"): "a file of the command's own user",
     ("client/packaging/needs.py", "_spark"): "a file of the command's own user",
     ("client/packaging/requirements_file.py", "_lines_of"): "a file of the command's own user",
-    ("supervisor/registry/shared.py", "read"): "the server's own, in its home, where nobody else may write",
+    ("base/known_ids.py", "read"): "the server's own, in its home, where nobody else may write",
     ("model/frameworks/caffe.py", "load"): "the model's own process reads it, and fails as on any of its files",
     (
         "model/frameworks/spark.py",
@@ -35,11 +35,22 @@ READS = {
     ): "the model's own process reads it, and fails as on any of its files",
     ("settings/texts.py", "text_of"): "a file of the command's own user",
     ("supervisor/config.py", "_store_address"): "a file of the operator's",
+    ("base/build.py", "commit"): "a ValueError is caught",
+    ("cli/tables.py", "_of_csv"): "a file of the command's own user",
+    ("settings/sample_files.py", "_csv"): "a ValueError is told",
+    ("settings/sample_files.py", "_json_lines"): "a ValueError is told",
+    ("supervisor/managers/environments/builder.py", "_install"): "a method that takes a text to write",
+    ("supervisor/operations/tokens.py", "again"): "a method that reads bytes",
+    ("supervisor/operations/tokens.py", "__init__"): "the same",
+    ("supervisor/server.py", "run"): "the same",
+    ("worker/abstraction/model_queue.py", "set_replicas"): "a method that opens a link",
     ("supervisor/folders.py", "make_id"): "the server's own, in its home, where nobody else may write",
 }
-# What recurses with the depth of a tree, or builds paths.
+# What recurses with the depth of a tree, or builds paths; and what a function that calls itself recurses with.
+LISTERS = {"listdir", "scandir", "iterdir", "glob"}
 WALKERS = {"walk", "fwalk", "rmtree", "rglob", "copytree"}
 WALKS = {
+    ("cli/commands/score.py", "_sources"): "a folder of files that this command has fetched",
     ("cli/manifest_facts.py", "write_artifact"): "an artifact, whose depth was bounded when it was unpacked",
     ("client/packaging/addresses.py", "digest_of"): "fetched by this user into a folder of this user's",
     ("client/packaging/addresses.py", "pickle_warning"): "the same",
@@ -49,11 +60,13 @@ WALKS = {
     ("client/packaging/code.py", "_python_files"): "a folder of the command's own user",
     ("client/packaging/models.py", "_members"): "a folder of the command's own user",
     ("client/packaging/needs.py", "_files"): "an artifact, whose depth was bounded when it was unpacked",
+    ("base/trees.py", "_seal"): "bounded by MAX_DEPTH",
     ("supervisor/artifacts/unpacking.py", "_seal"): "just unpacked, from members whose depth is bounded",
 }
 # What looks a process up by its number, or sends a signal to one.
 PIDS = {
     ("base/oom.py", "end_first"): "of itself, or of a child that has not been reaped",
+    ("base/processes/proc.py", "pids"): "lists numbers",
     ("base/processes/proc.py", "stat_fields"): "the start time is among what it reads",
     ("base/processes/proc.py", "variable"): "its callers hold a pidfd, compare the start time, or only count",
     ("base/processes/proc.py", "program_of"): "nothing is done to the process",
@@ -84,29 +97,59 @@ def found_in(node: ast.AST, file: str, function: str = "") -> Iterator[tuple[str
     """Everything that a rule is about, with the rule's name."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         function = node.name
+        if _names_in(node) >= {node.name} and _names_in(node) & LISTERS:
+            yield "walk", Found(file, function, node.lineno)
     if isinstance(node, ast.Call):
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        at = Found(file, function, node.lineno)
-        if name == "read_text" and len(node.args) < 2 and not any(word.arg == "errors" for word in node.keywords):
+        name, at = _name_of(node.func), Found(file, function, node.lineno)
+        if _reads_text(name, node) and not any(word.arg == "errors" for word in node.keywords):
             yield "read", at
-        if name in ("kill", "killpg") and isinstance(node.func, ast.Attribute) and _is(node.func.value, "os"):
+        if name in ("kill", "killpg") and (isinstance(node.func, ast.Name) or _is_os(node.func)):
             yield "pid", at
+        if name in ("glob", "rglob") and any(_is_text(each, lambda text: "**" in text) for each in node.args):
+            yield "walk", at
     # Also where it is passed on to a thread.
     if isinstance(node, ast.Attribute) and node.attr in WALKERS:
         yield "walk", Found(file, function, node.lineno)
     # The number of a process follows.
-    if isinstance(node, ast.JoinedStr) and any(_is_proc(value) for value in node.values):
-        yield "pid", Found(file, function, node.lineno)
+    if _is_text(node, lambda text: text.rstrip("/") == "/proc" or text.startswith("/proc/%")):
+        yield "pid", Found(file, function, getattr(node, "lineno", 0))
     for child in ast.iter_child_nodes(node):
         yield from found_in(child, file, function)
 
 
-def _is(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
+def _name_of(called: ast.AST) -> str:
+    return getattr(called, "attr", getattr(called, "id", ""))
 
 
-def _is_proc(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value == "/proc/"
+def _names_in(node: ast.AST) -> set[str]:
+    """The names of what a function calls."""
+    return {_name_of(each.func) for each in ast.walk(node) if isinstance(each, ast.Call)}
+
+
+def _is_os(called: ast.AST) -> bool:
+    return isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "os"
+
+
+def _is_text(node: ast.AST, holds: Callable[[str], bool]) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and holds(node.value)
+
+
+def _reads_text(name: str, call: ast.Call) -> bool:
+    """Whether a call reads text from a file or a process, and says nothing about errors without a keyword."""
+    words = {word.arg: word.value for word in call.keywords}
+    if name == "read_text":
+        return len(call.args) < 2
+    if name in ("run", "Popen", "check_output"):
+        return bool(words.keys() & {"text", "encoding", "universal_newlines"})
+    if name not in ("open", "fdopen") or _is_os(call.func) != (name == "fdopen"):
+        return False
+    if isinstance(call.func, ast.Attribute) and name == "open":  # of a path, unless it is a tar's
+        mode = call.args[0] if call.args else words.get("mode", ast.Constant("r"))
+        is_file = not words.keys() & {"fileobj", "format"}
+    else:
+        mode = call.args[1] if len(call.args) > 1 else words.get("mode", ast.Constant("r"))
+        is_file = True
+    return is_file and _is_text(mode, lambda text: "b" not in text and ("r" in text or "+" in text))
 
 
 @cache
@@ -141,8 +184,15 @@ def test_what_others_can_write_is_not_trusted(rule: str, allowed: dict[tuple[str
         ('Path(f"/proc/{pid}/stat").read_text()', ["read", "pid"]),
         ('Path("a").read_text("ascii")', ["read"]),
         ('Path("a").read_text("utf-8", "replace"); Path("a").read_text(errors="replace")', []),
+        ('open("a"); path.open("r+"); os.fdopen(3); path.open(newline="")', ["read"] * 4),
+        ('open("a", "rb"); path.open("ab"); os.fdopen(3, "w"); os.open(a, os.O_RDONLY); open(a, errors="replace")', []),
+        ("subprocess.run(a, text=True); Popen(a, encoding='utf-8'); subprocess.run(a); uvloop.run(a)", ["read"] * 2),
         ("asyncio.to_thread(shutil.rmtree, a); os.fwalk(a)", ["walk", "walk"]),
-        ("os.kill(pid, 0); process.kill()", ["pid"]),
+        ("def size(path): return sum(size(each) for each in path.iterdir())", ["walk"]),
+        ("def size(path): return sum(each.size for each in path.iterdir())", []),
+        ('path.glob("**/*.py"); path.glob("*.py")', ["walk"]),
+        ("os.kill(pid, 0); process.kill(); kill(pid, 9)", ["pid", "pid"]),
+        ('Path("/proc") / str(pid); "/proc/%d/stat" % pid; os.scandir("/proc")', ["pid"] * 3),
         ('Path("/proc/self/stat").read_bytes()', []),
     ],
 )

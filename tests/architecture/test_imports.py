@@ -25,7 +25,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "client": "api base settings values",
         "worker": "base control learning model settings values",
         "supervisor": "api base client control learning model settings values",
-        "cli": "api base client control learning settings supervisor values",
+        "cli": "api base client control learning model settings supervisor values",
         # The paths by which users import what lies in a room.
         "policies": "learning",
         "runtime": "model",
@@ -68,15 +68,18 @@ FOLDERS: dict[str, frozenset[str]] = {
         "supervisor.reconciler": "history managers registry rollout workers",
         "supervisor.operations": "artifacts history keepers managers metrics reconciler registry rollout workers",
         "supervisor.leadership": "artifacts history keepers managers metrics operations registry workers",
+        "cli.capacity": "",
         "cli.load": "",
         "cli.manifest": "",
-        "cli.commands": "load manifest",
+        "cli.score": "",
+        "cli.commands": "capacity load manifest score",
     }.items()
 }
 
 # Imports inside functions, each for a reason: module, imported module.
 LAZY = {
     ("src/clipper/__init__.py", "clipper.client"),  # a container imports the package without the client's libraries
+    ("src/clipper/__init__.py", "clipper.model.runtime.asking"),  # as above, the other way round
     # A node of a Ray cluster imports what the client packs, without the client's libraries.
     ("src/clipper/client/__init__.py", "clipper.client.clipper"),
     ("src/clipper/client/__init__.py", "clipper.client.query_calls"),
@@ -97,6 +100,11 @@ LAZY = {
     ("src/clipper/cli/commands/apply.py", "clipper.cli.commands.manifest_file"),  # as above
     ("src/clipper/cli/commands/server.py", "clipper.cli.commands.manifest_file"),
     ("src/clipper/cli/commands/app.py", "clipper.cli.commands.manifest_file"),
+    # numpy takes longer to load than most commands take.
+    ("src/clipper/cli/commands/log.py", "clipper.learning.decisions.export"),
+    ("src/clipper/cli/commands/score.py", "clipper.cli.score.inputs"),
+    ("src/clipper/cli/commands/score.py", "clipper.cli.score.output"),
+    ("src/clipper/cli/commands/score.py", "clipper.cli.score.run"),
 }
 
 PURE = (
@@ -147,6 +155,7 @@ PURE = (
     "clipper.supervisor.history.changes",
     "clipper.supervisor.history.event_log",
     "clipper.supervisor.history.story",
+    "clipper.worker.selection.pipeline.open_asks",
     "clipper.worker.selection.pipeline.run",
     "clipper.worker.selection.pipeline.times",
     "clipper.worker.telemetry.lines",
@@ -160,6 +169,7 @@ PURE = (
     "clipper.supervisor.history.sampler",
     "clipper.supervisor.history.values",
     "clipper.base.turn_budget",
+    "clipper.cli.capacity",
     "clipper.cli.load.arrivals",
     "clipper.cli.load.inputs",
     "clipper.cli.load.page",

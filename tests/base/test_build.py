@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clipper import __version__
 from clipper.base import build
 from clipper.base.build import form
 from tests.supervisor.live_server import Server, with_application
@@ -22,7 +23,7 @@ def test_what_runs_is_the_form_that_is_tested() -> None:
     command = [Path(sys.executable).with_name("clipper"), "--version"]
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
     # A clone is used as it stands, and what is compiled was installed from a wheel.
-    assert re.fullmatch(rf"clipper 0\.1\.0 \({EXPECTED}(, commit [0-9a-f]{{8}})?\)\n", told.stdout)
+    assert re.fullmatch(rf"clipper {re.escape(__version__)} \({EXPECTED}(, commit [0-9a-f]{{8}})?\)\n", told.stdout)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from clipper.base import http1
 from clipper.base.http1 import Address, Answer, AnswerReader, BadAnswer, Request
 from clipper.errors import InvalidArgument
 from clipper.worker.frontend.http.responses import answer as answer_of
-from clipper.worker.frontend.http.responses import ok
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -103,7 +102,7 @@ def test_what_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_however_it_is_cut_and_whether_its_head_came_before(bodies: list[bytes], cuts: list[int], status: int) -> None:
     for body in bodies:
-        whole = ok(body) if status == 200 else answer_of(status, body)
+        whole = answer_of(status, body)
         places = sorted({0, len(whole), *(min(cut, len(whole)) for cut in cuts)})
         reader = AnswerReader()
         found = [reader.feed(whole[start:end]) for start, end in pairwise(places)]

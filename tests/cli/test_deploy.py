@@ -167,3 +167,8 @@ def test_a_model_that_is_not_there(run: Run) -> None:
     result = run("deploy", "digits", "absent.joblib")
     assert (result.status, result.out) == (1, "")
     assert "cannot read the model file 'absent.joblib'" in result.err
+
+
+def test_an_argument_that_is_no_utf8_is_told(run: Run, model: str) -> None:
+    found = run("deploy", "digits", model, "--env", "A=\udcff\udcfe")
+    assert (found.status, "expected text in UTF-8" in found.err) == (1, True), found.err

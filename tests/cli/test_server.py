@@ -40,6 +40,7 @@ class Fails(Policy):
 """
 
 
+@pytest.mark.long
 def test_from_start_to_stop_and_back(clipper: Command, home: Path) -> None:
     started = succeed(clipper("start", *FREE_PORTS))
     assert "Clipper is running" in started and "gRPC at 127.0.0.1:" in started

@@ -2,6 +2,7 @@
 
 import pytest
 
+from clipper import __version__
 from clipper.base.build import form
 from tests.cli.in_process import Run, usage_error
 
@@ -87,4 +88,4 @@ def test_wrong_usage(bare: Run, line: str, says: str) -> None:
 
 
 def test_version(bare: Run) -> None:
-    assert bare("--version").out.startswith(f"clipper 0.1.0 ({form()}")
+    assert bare("--version").out.startswith(f"clipper {__version__} ({form()}")

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,21 @@ WRONG: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("--slo-ms", "--prior-weight", "--inherit", "--feedback-ttl-s", "--log-decisions"), LARGE),
     **dict.fromkeys(("--cost-weight", "--max-batch", "--batch-delay-ms", "--start-timeout", "--cpus"), LARGE),
     **dict.fromkeys(("--query-port", "--management-port", "--workers", "--access-log", "--slow-query-ms"), LARGE),
-    **dict.fromkeys(("--idle-after", "--workers-per-node"), LARGE),
+    **dict.fromkeys(("--idle-after", "--workers-per-node", "--keep-previous", "--every"), LARGE),
     **dict.fromkeys(("--trace-share", "--drain-delay", "--limit", "--lines", "--connections", "--reward"), LARGE),
     **dict.fromkeys(("--max-contexts", "--feedback-queries", "--keep-versions", "--width"), (*NUMBER, "-1", "0")),
-    **dict.fromkeys(("--rate",), (*NUMBER, "-1", "0")),
+    **dict.fromkeys(("--rate", "--cores"), (*NUMBER, "-1", "0")),
     **dict.fromkeys(("--query-id", "--confidence", "--tolerance"), NUMBER),
     **dict.fromkeys(("--max-in-flight", "--max-per-second", "--half-life", "--ramp"), OR_NONE),
-    **dict.fromkeys(("--max-cost-per-query", "--min-quality"), OR_NONE),
+    **dict.fromkeys(("--max-cost-per-query", "--min-quality", "--max-replicas"), OR_NONE),
     **dict.fromkeys(("--max-loss-increase", "--confidence-threshold", "--waking-slo-ms"), OR_NONE),
-    **dict.fromkeys(("--memory", "--cache-size", "--max-body-size", "--max-output-size", "--decision-log-size"), SIZE),
+    **dict.fromkeys(
+        ("--memory", "--gpu-memory", "--cache-size", "--max-body-size", "--max-output-size", "--decision-log-size"),
+        SIZE,
+    ),
     **dict.fromkeys(("--wait", "--confidence-from", "--batching", "--manager", "--log-format", "--log-level"), CHOICE),
     **dict.fromkeys(("--docker-transport", "--framework", "--language", "--kind", "--arrivals", "--role"), CHOICE),
-    **dict.fromkeys(("--start-method", "--ready-when"), CHOICE),
+    **dict.fromkeys(("--start-method", "--ready-when", "--precision", "--log-inputs"), CHOICE),
     **dict.fromkeys(("--default", "--sample", "--label", "--input"), JSON),
     **dict.fromkeys(("predict --features", "observe --features"), JSON),
     **dict.fromkeys(("--policy-parameter", "--loss-parameter"), NAMED),
@@ -70,15 +75,17 @@ WRONG: dict[str, tuple[str, ...]] = {
 # Texts that mean something to the server or to people, and paths that whoever opens them checks.
 FREE = frozenset(
     "--url --query-url --host --management-host --store --placement --python --gpus --input-type --output-type "  # noqa: SIM905
-    "--output --description --data --label-field "
+    "--output --description --data --label-field --redact "
     "--requirements --image --docker-base-image --docker-network --ray-address --ray-python --policy --loss --model "
-    "--shadow --version --app --context --api-key --subject --who --to --replica --log --artifacts "
+    "--shadow --prefix --version --app --context --api-key --subject --who --to --replica --log --artifacts "
     "--inputs --name --json "
-    "--install-completion --show-completion --file --unset --credentials --pipeline".split()
+    "--install-completion --show-completion --file --unset --credentials --pipeline --step".split()
 )
 # Options that a command wants besides, so that a value is what is wrong.
 WITH = {
     "clipper load": ("--rate", "1"),
+    "clipper plan": ("--rate", "1"),
+    "clipper score": ("--output", "scored.csv"),
     "clipper observe": ("--label", "1", "--query-id", "1"),
     "clipper observe --label": ("--query-id", "1"),
     "clipper observe --reward": ("--query-id", "1"),
@@ -123,13 +130,16 @@ def test_every_option_is_tried_or_takes_any_text() -> None:
 
 def refusal(words: list[str]) -> str:
     """What a command says that refuses its arguments. Nothing may have been started."""
-    try:
-        ROOT.main(words, "clipper", standalone_mode=False)
-    except UsageError as error:
-        return str(error.format_message())
-    except ClipperError as error:
-        return str(error)
-    raise AssertionError(f"{words} did not fail")
+    with redirect_stderr(StringIO()) as told:
+        try:
+            status = ROOT.main(words, "clipper", standalone_mode=False)
+        except UsageError as error:
+            return str(error.format_message())
+        except ClipperError as error:
+            return str(error)
+    # A command with --json writes its errors itself.
+    assert status == 1, f"{words} did not fail"
+    return told.getvalue().removeprefix("error: ").strip()
 
 
 # What a message says beside what came.

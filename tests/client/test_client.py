@@ -113,6 +113,16 @@ def test_a_wait_ends_where_a_replica_dies_again_and_again(api: Api, clipper: Cli
     assert caught.value.log_tail == list(LOG_TAIL)
 
 
+def test_a_replica_that_never_started_has_no_log_to_show(api: Api, clipper: Clipper) -> None:
+    made = clipper.deploy("double", double)
+    unstarted = msgspec.structs.replace(made.replicas[0], id="double:1#7", state="crash_loop", last_error="no GPU")
+    api.operations.versions["double"]["1"] = msgspec.structs.replace(made, replicas=(*made.replicas, unstarted))
+    api.operations.without_logs.add("double:1#7")
+    with pytest.raises(ContainerFailed, match="double:1#7 dies each time it starts: no GPU") as caught:
+        clipper.wait_until_ready("double", "1", timeout_s=60)
+    assert caught.value.log_tail == []
+
+
 def test_models(clipper: Clipper) -> None:
     clipper.deploy("double", double)
     clipper.deploy("double", double, version="b")

@@ -1,6 +1,7 @@
 """Both clients against servers that close, lie, are silent or never end."""
 
 import asyncio
+import json
 import socket
 import ssl
 import subprocess
@@ -39,6 +40,22 @@ def test_a_connection_is_kept(kind: str) -> None:
         assert [client.predict("app", ROW).output for _ in range(3)] == [7, 7, 7]
         assert client.predict("app", [1, 2]).output == 7
         assert server.accepted == 1
+
+
+@both
+def test_a_long_body_is_sent_whole(kind: str) -> None:
+    seen: list[bytes] = []
+
+    def script(connection: Accepted) -> None:
+        connection.tell_metadata()
+        while True:
+            seen.append(connection.predict()[2])
+
+    text = "".join(map(str, range(400_000)))
+    with scripted(script) as server, Blocking(server.url, kind) as client:
+        client.predict("app", text)
+        client.predict("app", "short")
+    assert [json.loads(body)["input"] for body in seen] == [text, "short"]
 
 
 @both

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import yaml
 
+from clipper import __version__
 from clipper.client import STOP_TIMEOUT_S
 from scripts.real_models import environment
 from tests.wheels import ROOT
 
 DEPLOY = ROOT / "deploy"
 MANIFESTS = DEPLOY / "kubernetes"
-# The adapter's rule is a value of its own configuration, and a kustomization is for kubectl.
-NO_OBJECTS = {"prometheus-adapter.yaml", "kustomization.yaml"}
+# The adapter's rule is a value of its own configuration, and files for kubectl and for Clipper are none of Kubernetes'.
+NO_OBJECTS = {"prometheus-adapter.yaml", "kustomization.yaml", "clipper.yaml"}
+# What may be added, each in a folder of its own.
+COMPONENTS = ("redis", "by-queries")
 # What a stop takes beyond the drain delay: 11 s for queries in flight, and what models take to end.
 DRAIN_S = 30
 
@@ -27,9 +30,13 @@ def check(*command: str) -> str:
     return done.stdout + done.stderr
 
 
-def manifests() -> dict[str, Any]:
-    paths = [path for path in MANIFESTS.glob("*.yaml") if path.name not in NO_OBJECTS]
+def manifests(folder: Path = MANIFESTS) -> dict[str, Any]:
+    paths = [path for path in folder.glob("*.yaml") if path.name not in NO_OBJECTS]
     return {path.name: yaml.safe_load(path.read_text()) for path in paths}
+
+
+def kustomization(folder: Path = MANIFESTS) -> Any:
+    return yaml.safe_load((folder / "kustomization.yaml").read_text())
 
 
 def unit() -> str:
@@ -43,9 +50,10 @@ def seconds(pattern: str, text: str) -> int:
 
 
 def test_manifests_are_what_kubernetes_takes() -> None:
-    paths = [str(MANIFESTS / name) for name in manifests()]
+    folders = MANIFESTS, *(MANIFESTS / name for name in COMPONENTS)
+    paths = [str(folder / name) for folder in folders for name in manifests(folder)]
     told = check(str(environment("deploy")), "-m", "kubernetes_validate", "--strict", *paths)
-    assert told.count(" passed for resource ") == len(paths) == 6
+    assert told.count(" passed for resource ") == len(paths) == 9
 
 
 def test_a_field_that_kubernetes_does_not_have_is_found(tmp_path: Path) -> None:
@@ -62,8 +70,7 @@ def test_the_compose_file_is_what_compose_takes() -> None:
 
 def test_manifests_speak_of_the_same_pods_ports_and_names() -> None:
     found = manifests()
-    kustomization = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())
-    assert sorted(kustomization["resources"]) == sorted(found)
+    assert sorted(kustomization()["resources"]) == sorted(found)
     deployment = found["deployment.yaml"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     selectors = [
@@ -72,8 +79,9 @@ def test_manifests_speak_of_the_same_pods_ports_and_names() -> None:
         found["disruption.yaml"]["spec"]["selector"]["matchLabels"],
         found["network.yaml"]["spec"]["podSelector"]["matchLabels"],
     ]
-    assert all(selector == labels for selector in selectors)
     pod = deployment["template"]["spec"]
+    selectors += [each["labelSelector"]["matchLabels"] for each in pod["topologySpreadConstraints"]]
+    assert all(selector == labels for selector in selectors)
     serves = pod["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in serves["ports"]}
     assert ports == {"queries": 1337, "management": 1338, "grpc": 1339}
@@ -86,7 +94,35 @@ def test_manifests_speak_of_the_same_pods_ports_and_names() -> None:
     # The autoscaler's own number would be undone by each apply.
     assert "replicas" not in deployment
     configured = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
-    assert configured == [found["config.yaml"]["metadata"]["name"]]
+    (files,) = kustomization()["configMapGenerator"]
+    assert configured == [files["name"]] and all((MANIFESTS / name).is_file() for name in files["files"])
+    (image,) = kustomization()["images"]
+    assert {each["image"] for each in pod["containers"]} == {image["name"]} and image["newTag"] == __version__
+
+
+def test_components_are_of_the_same_pods_and_secret() -> None:
+    pod = manifests()["deployment.yaml"]["spec"]["template"]
+    folder = MANIFESTS / "redis"
+    found, added = manifests(folder), kustomization(folder)
+    assert sorted(added["resources"]) == sorted(found)
+    (secret,) = added["secretGenerator"]
+    wanted = pod["spec"]["containers"][0]["env"][0]["valueFrom"]["secretKeyRef"]
+    (literal,) = secret["literals"]
+    name, port = found["service.yaml"]["metadata"]["name"], found["service.yaml"]["spec"]["ports"][0]["port"]
+    assert (secret["name"], literal) == (wanted["name"], f"{wanted['key']}=redis://{name}:{port}/0")
+    redis = found["redis.yaml"]["spec"]
+    labels = redis["template"]["metadata"]["labels"]
+    assert redis["selector"]["matchLabels"] == found["service.yaml"]["spec"]["selector"] == labels
+    (rule,) = found["network.yaml"]["spec"]["ingress"]
+    assert found["network.yaml"]["spec"]["podSelector"]["matchLabels"] == labels
+    assert rule["from"] == [{"podSelector": {"matchLabels": pod["metadata"]["labels"]}}]
+    compose = yaml.safe_load((DEPLOY / "docker/compose.yaml").read_text())["services"]["redis"]
+    (container,) = redis["template"]["spec"]["containers"]
+    assert (container["image"], " ".join(container["args"])) == (compose["image"], compose["command"])
+    (patch,) = kustomization(MANIFESTS / "by-queries")["patches"]
+    scaler, own = manifests(MANIFESTS / "by-queries")[patch["path"]], manifests()["autoscaler.yaml"]
+    assert scaler["metadata"]["name"] == own["metadata"]["name"]
+    assert scaler["spec"]["scaleTargetRef"] == own["spec"]["scaleTargetRef"]
 
 
 def test_nobody_waits_shorter_than_a_stop_takes() -> None:

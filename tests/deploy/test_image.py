@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.long, pytest.mark.machine]
 
 COMPOSE = yaml.safe_load((ROOT / "deploy/docker/compose.yaml").read_text())["services"]["clipper"]
 POD = yaml.safe_load((ROOT / "deploy/kubernetes/deployment.yaml").read_text())["spec"]["template"]["spec"]
-CONFIG = yaml.safe_load((ROOT / "deploy/kubernetes/config.yaml").read_text())["data"]
+CONFIG = {name: (ROOT / "deploy/kubernetes" / name).read_text() for name in ("clipper.yaml", "example.py")}
 HOME = "/var/lib/clipper"
 LIMITS = {"nofile": resource.RLIMIT_NOFILE}
 MODEL = "def total(inputs):\n    return [float(row.sum()) for row in inputs]\n"

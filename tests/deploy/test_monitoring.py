@@ -170,8 +170,9 @@ def test_the_failures_of_a_server_are_told(prometheus: Prometheus) -> None:
 
 
 def test_the_autoscalers_metric_is_what_its_rule_asks_for(prometheus: Prometheus) -> None:
-    (rule,) = yaml.safe_load((ROOT / "deploy/kubernetes/prometheus-adapter.yaml").read_text())
-    scaler = yaml.safe_load((ROOT / "deploy/kubernetes/autoscaler.yaml").read_text())
+    folder = ROOT / "deploy/kubernetes/by-queries"
+    (rule,) = yaml.safe_load((folder / "prometheus-adapter.yaml").read_text())
+    scaler = yaml.safe_load((folder / "autoscaler.yaml").read_text())
     (metric,) = scaler["spec"]["metrics"]
     assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
     series = rule["seriesQuery"].partition("{")[0]

@@ -25,6 +25,7 @@ from clipper.cli.main import cli
 from clipper.cli.manifest.keys import SECTIONS
 from clipper.cli.manifest.manifest import read_manifest
 from tests.docs.pages import FOLLOWED, ROOT, Block, blocks, commands
+from tests.docs.recipes import SAVES
 
 PAGES = [
     ROOT / "README.md",
@@ -49,13 +50,15 @@ RUN = {
     "docs/keys-and-tls.md": "tests/docs/test_tutorial.py",
     "docs/troubleshooting.md": "tests/docs/test_tutorial.py",
     "docs/own-policies.md": "tests/docs/test_policies_page.py",
-    "docs/frameworks.md": "tests/docs/recipes.py",
+    **{f"docs/{page}.md": "tests/docs/recipes.py" for page in SAVES},
     "docs/python.md": "tests/docs/test_python_page.py",
     "docs/inputs.md": "tests/docs/test_inputs_page.py",
     "docs/moving.md": "tests/docs/test_moving_page.py",
     "docs/open-inference.md": "tests/docs/slow_pages.py",
     "docs/environments.md": "tests/docs/slow_pages.py",
     "docs/logs-and-traces.md": "tests/docs/test_logs_and_traces_page.py",
+    "docs/decision-log.md": "tests/supervisor/test_decisions.py",
+    "docs/pipelines.md": "tests/docs/test_pipelines_page.py",
 }
 # The test that runs each page's commands; those that it leaves out have their reason there.
 COMMANDS_RUN = {
@@ -67,7 +70,7 @@ COMMANDS_RUN = {
     "docs/troubleshooting.md": "tests/docs/test_tutorial.py",
     **{f"docs/{page}.md": "tests/docs/test_followed_pages.py" for page in FOLLOWED},
     "docs/pipelines.md": "tests/docs/test_pipelines_page.py",
-    "docs/frameworks.md": "tests/docs/recipes.py",
+    **{f"docs/{page}.md": "tests/docs/recipes.py" for page in SAVES},
     "docs/environments.md": "tests/docs/slow_pages.py",
 }
 # Pages whose commands are only parsed, and why.
@@ -77,6 +80,7 @@ COMMANDS_PARSED = {
     "docs/high-availability.md": "the same; tests/supervisor/managers/ray run two supervisors",
     "docs/deploying.md": "they change the system; tests/deploy run the image and the files",
     "docs/docker.md": "they need a dockerd of the system's; tests/supervisor/test_docker.py runs one",
+    "docs/frameworks.md": "they deploy models of the reader's",
     "docs/gpus.md": "they need GPUs; tests/supervisor/managers assign some that are not there",
     "docs/languages.md": "they build into the checkout; tests/sdk build and deploy elsewhere",
     "docs/many-models.md": "they deploy models of the reader's; tests/supervisor/test_sleeping.py has some sleep",
@@ -86,6 +90,7 @@ COMMANDS_PARSED = {
     "docs/inputs.md": "they ask applications and files of the reader's; tests/docs/test_inputs_page.py has some",
     "docs/outputs.md": "they deploy models of the reader's",
     "docs/paper.md": "they take hours",
+    "docs/scoring.md": "they score files of the reader's; tests/supervisor/test_score.py has some",
     "docs/secrets.md": "they deploy models of the reader's; tests/supervisor/test_secrets.py has some",
     "docs/soak.md": "they take an hour",
     "docs/upgrades.md": "they upgrade the installation; tests/supervisor/test_upgrades.py does it without",

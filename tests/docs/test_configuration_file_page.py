@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clipper.cli.manifest.document import MAX_BYTES
-from clipper.cli.manifest_run import MODELS_AT_ONCE
+from clipper.cli.manifest_run import STEPS_AT_ONCE
 from clipper.cli.process import running, wait_until_gone
 
 ROOT = Path(__file__).parents[2]
@@ -52,4 +52,4 @@ def test_the_example_starts_answers_and_stays_as_it_is(home: Path, tmp_path: Pat
 
 def test_what_the_page_says_of_the_files_bounds() -> None:
     assert f"more than {MAX_BYTES // 2**20} MiB" in PAGE
-    assert MODELS_AT_ONCE == 4 and "four at a time" in PAGE
+    assert STEPS_AT_ONCE == 10 and "ten at a time" in PAGE

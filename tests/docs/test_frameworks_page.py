@@ -1,4 +1,4 @@
-"""docs/frameworks.md against the frameworks that there are, the links that it gives, and the models that it saves."""
+"""docs/frameworks.md against the frameworks that there areand the links that it gives; and the pages of frameworks."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from clipper.values.types import Framework
-from tests.docs.recipes import SAVES, recipes, run
+from tests.docs.recipes import SAVES, asked, saved
 
 PAGE = Path(__file__).parents[2] / "docs" / "frameworks.md"
 
@@ -24,10 +24,17 @@ def test_every_link_leads_somewhere() -> None:
     assert [link for link in links if not (PAGE.parent / link).exists()] == []
 
 
-def test_each_file_that_saves_a_model_is_known_to_make_docs_test() -> None:
-    assert recipes().keys() == SAVES.keys()
+def test_each_page_of_a_framework_is_linked_and_followed() -> None:
+    listed = PAGE.read_text().partition("## One page for each framework")[2].partition("## ")[0]
+    assert set(re.findall(r"\]\(([\w-]+)\.md\)", listed)) - {"python-models"} == SAVES.keys()
 
 
-@pytest.mark.parametrize("framework", ["sklearn", "lightgbm"])  # make docs-test runs all of them, which takes a minute
+@pytest.mark.parametrize("framework", ["lightgbm"])  # make docs-test runs all of them, which takes minutes
 def test_what_a_file_saves_is_recognised(framework: str, tmp_path: Path) -> None:
-    assert run(framework, tmp_path) == SAVES[framework]
+    assert saved(framework, tmp_path) == SAVES[framework][1]
+
+
+@pytest.mark.long
+def test_a_page_leads_from_training_to_an_answer(tmp_path: Path) -> None:
+    assert saved("scikit-learn", tmp_path) == SAVES["scikit-learn"][1]
+    assert asked("scikit-learn", tmp_path)[-1] == "0\n"

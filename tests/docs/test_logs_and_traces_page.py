@@ -75,6 +75,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
         wait_until_gone(home, server.pid)
 
 
+@pytest.mark.long
 def test_the_example_prints_a_trace(home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "traces"
     shutil.copytree(ROOT / "examples" / "traces", folder)

@@ -22,6 +22,8 @@ def test_commands_of_the_page_answer_what_it_shows(tmp_path: Path) -> None:
             if block.language == "sh":
                 printed |= {command: reader.run(command) for command in commands(block.text)}
                 latest = list(printed.values())[-1]
+            elif block.language == "python":
+                assert block.text.strip() in (ROOT / "examples" / "pipelines" / "asking.py").read_text()
             elif block.language == "json":
                 assert pattern(block.text).search(normal(latest)), latest
     finally:

@@ -9,8 +9,8 @@ import pytest
 from clipper.learning.mathematics.ledger import DEFAULT_HALF_LIFE, Ledger
 from clipper.learning.mathematics.losses import LOSSES
 from clipper.learning.mathematics.totals import DEFAULT_PRIOR_WEIGHT, Totals, tally
-from clipper.learning.policies import Choice, Combined, JudgedQuery, Outlook, QueryView
 from clipper.learning.policies.by_name import POLICIES, make_policy, parameters_of
+from clipper.policies import Choice, Combined, JudgedQuery, Outlook, QueryView
 from clipper.values.types import InputType
 
 ROOT = Path(__file__).parents[2]

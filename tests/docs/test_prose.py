@@ -1,10 +1,13 @@
-"""The English of the pages: kinds of sentences that readers had to read twice."""
+"""The English of pages and docstrings: kinds of sentences that readers had to read twice."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import ROOT
 from tests.docs.test_blocks import PAGES
 
 # Code, links' targets and the heads of tables are no sentences.
@@ -16,6 +19,7 @@ KINDS = {
     "who without a person": r"\b(?:one|those|that|all|others) who\b",
     "before and now: history belongs to commits": r"\b(?:it was|where it took|they took|which took) [\d.,]+ ",
     "one word for two ideas": r"\b(?:has what was|goes by|as ever)\b",
+    "a clause as the predicate: name the thing": r"\b(?:is|are|was|were) what (?:the|a|an|it|they|was|is|half|users)\b",
 }
 
 
@@ -23,8 +27,24 @@ def sentences(page: Path) -> str:
     return _NO_PROSE.sub("…", page.read_text())
 
 
+def docstrings() -> Iterator[tuple[str, str]]:
+    """The docstrings of the source, each with its place."""
+    described = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, described) and (text := ast.get_docstring(node)):
+                place = f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
+                yield place, re.sub(r"``[^`]*``", "…", text)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_page_has_a_sentence_of_this_kind(kind: str) -> None:
     kinds = re.compile(KINDS[kind], re.MULTILINE)
     found = [f"{page.name}: {match[0].strip()[:120]}" for page in PAGES for match in kinds.finditer(sentences(page))]
     assert found == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_docstring_has_a_sentence_of_this_kind(kind: str) -> None:
+    kinds = re.compile(KINDS[kind], re.MULTILINE)
+    assert [f"{place}: {match[0].strip()}" for place, text in docstrings() for match in kinds.finditer(text)] == []

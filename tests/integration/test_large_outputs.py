@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clipper.settings.application import Selection
-from clipper.worker.abstraction.results import TEXT_TIMES
+from clipper.values.outputs.output import TEXT_TIMES
 from tests.serving import SUM, Response, Serving, application, model, serving, version
 
 # Answers what its input's first number says; the second is how large it is.
@@ -65,11 +65,14 @@ def system() -> Iterator[Serving]:
         twin = system.start_container(SIZED, "twin", input_type="float64[2]")
         arrays = system.start_container(SIZED, "arrays", input_type="float64[2]")
         lists = system.start_container(SIZED, "lists", input_type="float64[2]")
+        # Each has answers of one kind, since a version's type is learned once.
+        untyped = {name: system.start_container(SIZED, name, input_type="float64[2]") for name in ("objects", "texts")}
         applications = [
             application(input_type="float64[2]", slo_ms=20_000),
             application("total", "total", slo_ms=20_000),
             application("arrays", "arrays", input_type="float64[2]", slo_ms=20_000),
             application("lists", "lists", input_type="float64[2]", slo_ms=20_000),
+            *(application(name, name, input_type="float64[2]", slo_ms=20_000) for name in untyped),
             application("both", "m", "twin", input_type="float64[2]", selection=Selection(policy="ensemble")),
         ]
         models = [
@@ -78,6 +81,7 @@ def system() -> Iterator[Serving]:
             model(version(twin, input_type="float64[2]"), name="twin"),
             model(version(arrays, input_type="float64[2]", output_type="float32[*,*]"), name="arrays"),
             model(version(lists, input_type="float64[2]", output_type="float64[*,3]"), name="lists"),
+            *(model(version(container, input_type="float64[2]"), name=name) for name, container in untyped.items()),
         ]
         assert system.apply(applications, models).unlinked == {}
         yield system
@@ -137,12 +141,12 @@ def test_long_lists_of_texts_as_a_tensor(system: Serving, is_binary: bool) -> No
         (output,) = answer.json["outputs"]
         assert (output["datatype"], output["shape"]) == ("FP64", [1, 20_000, 3])
         assert output["data"] == [number for row in expected(LISTS, 20_000) for number in row]  # type: ignore[attr-defined]
-    (output,) = infer(system, OBJECTS, 15_000, is_binary=False).json["outputs"]
+    (output,) = infer(system, OBJECTS, 15_000, is_binary=False, application="objects").json["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [1, 1])
-    assert json.loads(output["data"][0]) == expected(OBJECTS, 15_000)
-    (output,) = infer(system, TEXT, 50_000, is_binary=False).json["outputs"]
     # What has no type is its JSON.
-    assert json.loads(output["data"][0]) == expected(TEXT, 50_000)
+    assert json.loads(output["data"][0]) == expected(OBJECTS, 15_000)
+    (output,) = infer(system, TEXT, 50_000, is_binary=False, application="texts").json["outputs"]
+    assert output["data"] == [expected(TEXT, 50_000)]
 
 
 @pytest.mark.parametrize(("kind", "size"), [(ARRAY, 400), (LISTS, 200_000), (OBJECTS, 150_000), (TEXT, 500_000)])

@@ -123,7 +123,7 @@ GREETINGS = {
     "is not JSON": "send(WELCOME, 0, b'{')",
     "is no object": "send(WELCOME, 0, b'[]')",
     "is deep": "send(WELCOME, 0, b'[' * 100_000)",
-    "is of another protocol": "send(WELCOME, 0, welcome.replace(b'\"protocol\": 1', b'\"protocol\": 5'))",
+    "is of another protocol": "send(WELCOME, 0, welcome.replace(b'\"protocol\": 1', b'\"protocol\": 99'))",
     "is of another model": "send(WELCOME, 0, welcome.replace(b'\"m\"', b'\"n\"'))",
     "has no input type": "send(WELCOME, 0, welcome.replace(b'float64', b'complex'))",
     "has no batch": "send(WELCOME, 0, welcome.replace(b'null', b'0'))",

@@ -16,10 +16,12 @@ import pytest
 
 from clipper.model.protocol import messages
 from clipper.model.protocol.columns import ColumnResults, decode_column_results, encode_predict_columns
-from clipper.model.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
+from clipper.model.protocol.frames import MAX_BODY_BYTES, MIXED_VERSION, Kind, header
 from clipper.supervisor.workers.ports import port_of
 from clipper.values.columns import Column
 from clipper.values.inputs.record_rows import RecordRows
+from clipper.values.outputs.output import TypedOutput
+from clipper.values.outputs.record_columns import RecordColumns
 from clipper.values.records import RecordType, parse_type
 from clipper.values.types import DType, InputType
 from tests.model.runtime.caller import Caller, Refused, aligned_with_other_bytes
@@ -77,7 +79,7 @@ def test_a_model_is_told_of_the_trace_of_each_batch(programs: Programs) -> None:
     traces = [b"00-1-2-01 a=1 b=2\n00-1-3-01\n00-4-5-01 ", b"", b"00-6-7-01", b"\n"]
     said = [["00-1-2-01|a=1 b=2", "00-1-3-01|", "00-4-5-01|"], [], ["00-6-7-01|"], ["|", "|"]]
     with running(programs.acting) as container, container.caller(greet=False) as caller:
-        assert caller.greet(version=0xFFFF).protocol == PROTOCOL_VERSION
+        assert caller.greet(version=0xFFFF).protocol == MIXED_VERSION
         for batch_id, trace in enumerate(traces):
             predict = messages.encode_predict(batch_id, DType.FLOAT64, 0, [doubles(SAY_TRACE)] * 2)
             caller.socket.sendall(b"".join(messages.add_trace(predict, trace) if trace else predict))
@@ -262,7 +264,7 @@ def test_a_declared_record_has_to_suit(programs: Programs, declared: str) -> Non
 
 def greeting(caller: Caller) -> dict[str, Any]:
     """Greet in the newest version; the container's WELCOME as it is."""
-    caller.socket.sendall(messages.encode_hello(version=PROTOCOL_VERSION))
+    caller.socket.sendall(messages.encode_hello(version=MIXED_VERSION))
     kind, _, body = caller.read()
     assert kind == Kind.WELCOME
     return dict(json.loads(bytes(body)))
@@ -313,6 +315,37 @@ def test_outputs_with_names_are_columns(programs: Programs) -> None:
         learned = greeting(late)
         expected = "label: string, scores: float32[*], note: float64?, raw: bytes, n: int32"
         assert (str(parse_type(learned["output_type"])), learned["output_is_declared"]) == (expected, False)
+
+
+def test_outputs_that_differ_are_columns_without_a_name(programs: Programs) -> None:
+    with (
+        running(programs.acting) as container,
+        container.caller(greet=False) as older,
+        container.caller(greet=False) as caller,
+        container.caller(greet=False) as late,
+        container.caller(greet=False) as last,
+    ):
+        older.greet(version=4)
+        caller.greet(version=5)
+        actions = (NAN, INFINITY, FLOATS, RAGGED, TEXT, FAIL, NAMED_OTHER, EMPTY)
+        texts = outputs(older, *(action for action in actions if action != FAIL))
+        others = [[[1], [2, 3]], 'a "quoted" \\ text\n\tof é and \x01', {"other": 1}, []]
+        assert texts[:2] == [None, [1, None]] and texts[3:] == others
+        results = column_results(caller, *actions)
+        assert list(results.failures) == [5] and {column.name for column in results.columns} == {""}
+        found, _ = RecordColumns(results.columns).outputs(results.failures)
+        for row, dtype, expected in ((0, "<f8", [np.nan]), (1, "<f8", [1, -np.inf]), (2, "<f4", [1.1, 2, 3, -1e-7])):
+            output = found[row]
+            assert isinstance(output, TypedOutput)
+            assert np.array_equal(np.frombuffer(output.data, dtype), np.array(expected, dtype), equal_nan=True)
+        assert [json.loads(bytes(output)) for output in found if isinstance(output, bytes)] == others
+        # Absent rows take no place in columns of arrays.
+        sizes = {str(column.type): len(column.payload) for column in results.columns}
+        assert (sizes["float64[*]"], sizes["float32[*,*]"]) == (16, 24)
+        assert greeting(late)["output_type"] is None
+        (column,) = column_results(caller, INFINITY, NUMBERS, FAIL).columns
+        assert (str(column.type), column.lengths) == ("float64[*]", (16, 40, 0))
+        assert greeting(last)["output_type"] == "float64[*]"
 
 
 def test_the_example_of_a_table(programs: Programs) -> None:

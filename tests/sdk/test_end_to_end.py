@@ -87,14 +87,15 @@ def test_outputs_with_names_are_objects(programs: Programs, server: Server, clip
 TYPED: dict[str, tuple[Any, list[int], dict[str, tuple[str, list[int], bytes]]]] = {
     "float64[*]": (
         [0.5],
-        [20, 17, 1, 6],
+        [20, 3, 17, 1, 6],
         {
             "output": (
                 "FP64",
-                [4, 5],
+                [5, 5],
                 np.array(
                     [
                         [20, *[np.nan] * 4],
+                        [1, -np.inf, *[np.nan] * 3],
                         [np.nan] * 5,
                         [0.5, *[np.nan] * 4],
                         [0.1, 1e22, 5e-324, -1.7976931348623157e308, 1 / 3],

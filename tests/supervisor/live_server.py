@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -66,6 +67,10 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> "Server":
+        """Start it, and wait until a worker listens, as ``clipper start`` does, or the server has ended.
+
+        One that shares its registry may be a standby, whose workers do not listen.
+        """
         (self.home / "logs").mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(self.home)]
         # Tests of gRPC say otherwise.
@@ -76,7 +81,18 @@ class Server:
             self.process = subprocess.Popen(command, stderr=log)
         process = self.process
         until((self.home / "supervisor.json").exists, failed=lambda: process.poll() is not None and self.log)
+        if "--registry" not in command:
+            until(lambda: process.poll() is not None or self.listens())
         return self
+
+    def listens(self) -> bool:
+        """Whether a worker listens: one that has just begun may not yet."""
+        url = httpx.URL(self.place.query_url)
+        try:
+            socket.create_connection((url.host, url.port or 80), TIMEOUT_S).close()
+        except ConnectionRefusedError:
+            return False
+        return True
 
     def with_options(self, *options: str) -> "Server":
         self.options = options

@@ -113,6 +113,8 @@ FIELDS = {
     "confidence_from": either(VALUES, st.sampled_from(["agreement", "probabilities"])),
     "calibrate": either(VALUES, st.booleans()),
     "log_decisions": either(VALUES, st.floats(0, 1)),
+    "log_inputs": either(VALUES, st.sampled_from(["off", "sampled"])),
+    "redact": VALUES,
     "code": VALUES,
 }
 NEW = FIELDS | {

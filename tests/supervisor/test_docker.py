@@ -1,5 +1,6 @@
 """Models in Docker behind a real server: deployed as a user does, asked as an application does."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ import pytest
 from clipper.client import Clipper
 from clipper.errors import ClipperError, ContainerFailed, InvalidArgument
 from clipper.settings.replicas import ReplicaRange
+from clipper.settings.secret_files import SecretFiles
 from clipper.supervisor.folders import open_home
 from clipper.supervisor.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
 from tests.docker_daemon import BASE_IMAGE, DockerDaemon, running_daemon
-from tests.supervisor.live_server import Server
+from tests.supervisor.live_server import APP, Server
+from tests.supervisor.test_secrets import LOOKS, SECRET, VARIABLE, holders, holds
 from tests.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.machine]
@@ -91,6 +94,39 @@ def test_a_version_that_fails_leaves_the_earlier_one_running_as_a_process(
         clipper.delete_application("sums")
         clipper.delete_model("sum")
     until(lambda: owned(daemon, server) == ([], []))
+
+
+def test_variables_and_secrets_are_in_their_own_containers_alone(daemon: DockerDaemon, server: Server) -> None:
+    secrets = SecretFiles(server.home, {})
+    secrets.set("db-password", SECRET)
+    own: Any = {"env": {"LEVEL": VARIABLE}, "secrets": ["PASSWORD=db-password"]}
+    for model, settings in (("m", own), ("other", {})):
+        fields = {"input_type": "string", "cache": False, "manager": "docker", **settings}
+        assert server.deploy(model, LOOKS, **fields)["state"] == "ready"
+        server.call(
+            "POST", "/applications", {**APP, "name": model, "input_type": "string", "links": [{"model": model}]}
+        )
+    seen = "os.environ['PASSWORD'], os.environ['LEVEL']"
+    assert server.predict("m", seen)["output"] == str((SECRET, VARIABLE))
+    # Another model sees the processes of its own container, and no others.
+    reads = "''.join(open(f'/proc/{pid}/environ').read() for pid in os.listdir('/proc') if pid.isdigit())"
+    read = server.predict("other", reads)["output"]
+    assert "PYTHONPATH=/clipper" in read and not holds(read)
+    containers, images = owned(daemon, server)
+    (with_it,) = [one for one in containers if holds(json.dumps(one.attrs))]
+    assert f"PASSWORD={SECRET}" in with_it.attrs["Config"]["Env"] and len(containers) == 2
+    assert not any(holds(json.dumps([image.attrs, image.history()])) for image in images)
+    # Nor has any other process of the machine, of dockerd's or of ours, been given them.
+    assert holders() == {int(process[1]) for process in with_it.top()["Processes"]}
+    until(lambda: "begun with ***" in server.ask("GET", "/models/m/logs").text)
+    assert not holds(server.ask("GET", "/models/m/logs").text) and not holds(server.log)
+    # A container that starts again has them, and that of a new version the secret's new value.
+    with_it.kill()
+    until(lambda: server.predict("m", seen).get("output") == str((SECRET, VARIABLE)))
+    secrets.set("db-password", "another one")
+    with Clipper.connect(home=server.home) as clipper:
+        clipper.redeploy("m", without=["LEVEL"])
+    assert server.predict("m", "os.environ['PASSWORD'], os.environ.get('LEVEL')")["output"] == "('another one', None)"
 
 
 def test_dockerd_is_killed_while_its_containers_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,7 @@ def last_minute(server: Server, name: str) -> Any:
     return server.call("GET", f"/applications/{name}")["last_minute"]
 
 
+@pytest.mark.long
 def test_queries_on_which_the_model_fails_are_a_problem_with_its_message(server: Server) -> None:
     """The first queries of a new application, which nothing was known of before."""
     create(server, "erring")
@@ -70,6 +71,7 @@ def test_queries_on_which_the_model_fails_are_a_problem_with_its_message(server:
         "defaults": {},
         "errors": {"model_error": 6},
         "explanations": {"model_error": "ValueError: column age\nis missing (my_model.py:7, in predict)"},
+        "answered": {},
     }
     shown = {one["name"]: one["last_minute"] for one in server.call("GET", "/applications")}
     assert shown["erring"]["errors"] == {"model_error": 6} and shown["app"]["queries"] == 0

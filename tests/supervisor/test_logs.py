@@ -93,6 +93,7 @@ def test_containers_log_as_the_server_does_and_models_as_they_like(shared: Serve
     assert text.splitlines() == ["==> broken:1#1 <==", printed, odd, last]
 
 
+@pytest.mark.long
 def test_a_receiver_that_is_away_is_a_problem_of_a_server_that_is_ready(server: Server) -> None:
     with otlp_receiver() as receiver:
         receiver.status = 400

@@ -32,6 +32,7 @@ def predict(inputs):
 QUERIES = 8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", ["single", "adaptive"])
 def test_queries_of_a_model_that_hangs_and_dies_go_to_the_next(shared: Server, tmp_path: Path, policy: str) -> None:
     best, next_best = f"best-{policy}", f"next-{policy}"

@@ -1,13 +1,19 @@
 """Pipelines through a whole server: applications whose answers are made from the answers of others."""
 
+import itertools
 import json
+import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
+from clipper.cli.main import main
 from tests.supervisor.live_server import Server, answering
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until
 
 UPPER = "def predict(inputs): return [text.upper() for text in inputs]\n"
 # Sleeps for longer than any test waits.
@@ -235,6 +241,158 @@ def test_equal_queries_of_a_step_are_computed_once(server: Server) -> None:
         '{"label": "s", "vector": [4.0, 0.0]}'
     }
     assert batches(server, "encode") - before == 1
+
+
+# What a step's model may answer to a text, and what the query is then told.
+NONSENSE = """
+import numpy as np
+def predict(inputs):
+    answers = {
+        "nan": lambda: [float("nan"), float("inf")],
+        "deep": lambda: eval("[" * 60 + "]" * 60),
+        "object": lambda: {"boxes": {"x": 1}},
+        "set": lambda: {1, 2},
+        "nothing": lambda: None,
+        "ten thousand": lambda: [[1.0, 2.0]] * 10_000,
+        "short": lambda: [[1.0]],
+        "texts": lambda: ["a", "b"],
+    }
+    return [answers.get(text, lambda: [[1.0, 2.0]])() for text in inputs]
+"""
+
+
+@pytest.fixture(scope="module")
+def nonsense(server: Server) -> Server:
+    """A pipeline whose first step answers what the second one cannot take."""
+    found = server.deploy("nonsense", NONSENSE, input_type="string", sample="fine")
+    assert found["state"] == "ready", found
+    server.call("POST", "/applications", {"name": "nonsense", "slo_ms": SLO_MS, "links": [{"model": "nonsense"}]})
+    pipeline(server, "odd-boxes", {"nonsense": {}, "add": {"for_each": "nonsense", "input": "item"}})
+    return server
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nan", "step add: "),
+        ("deep", "step add: "),
+        ("object", "step add: nonsense is no list"),
+        ("set", "step nonsense: "),
+        ("ten thousand", "step add: nonsense has 10000 elements: expected 100 at most"),
+        ("short", "step add: "),
+        ("texts", "step add: "),
+    ],
+)
+def test_nonsense_of_a_step_is_an_error_that_names_the_step(nonsense: Server, text: str, says: str) -> None:
+    answer = nonsense.predict("odd-boxes", text)
+    assert answer["error"] == "model_error", answer
+    assert answer["cause"].startswith(says), answer
+    assert nonsense.predict("odd-boxes", "fine")["output"] == [3.0]
+
+
+def test_nothing_in_place_of_a_list_skips_the_step(nonsense: Server) -> None:
+    assert nonsense.predict("odd-boxes", "nothing")["output"] is None
+
+
+def test_step_whose_model_is_scaled_to_0_is_named_at_once(server: Server) -> None:
+    assert server.deploy("idle", UPPER, input_type="string")["state"] == "ready"
+    server.call("POST", "/applications", {"name": "idle", "slo_ms": SLO_MS, "links": [{"model": "idle"}]})
+    pipeline(server, "idled", {"upper": {}, "idle": {"input": "upper"}})
+    assert server.predict("idled", "a")["output"] == "A"
+    server.call("POST", "/models/idle/scale", {"replicas": 0})
+    # A query that came before the replica was gone has its output in the cache.
+    numbers = itertools.count()
+    answer = until(lambda: (found := server.predict("idled", f"b{next(numbers)}")).get("error") and found)
+    assert (answer["error"], answer["cause"].startswith("step idle: ")) == ("no_replica", True)
+    server.call("POST", "/models/idle/scale", {"replicas": 1})
+    until(lambda: server.predict("idled", "c").get("output") == "C")
+
+
+def test_steps_that_change_and_go_under_load_answer_every_query_once(server: Server) -> None:
+    """Queries are between steps while the steps are exchanged, and while an application of one is made anew."""
+    slow = "import time\ndef predict(inputs):\n    time.sleep(0.02)\n    return inputs\n"
+    assert server.deploy("slow", slow, input_type="string", output_type="string", cache=False)["state"] == "ready"
+    for name in ("slow", "renamed"):
+        server.call("POST", "/applications", {"name": name, "slo_ms": SLO_MS, "links": [{"model": "slow"}]})
+    forms = (
+        {"first": {"application": "slow"}, "last": {"application": "upper", "input": "first"}},
+        {"other": {"application": "renamed"}, "last": {"application": "upper", "input": "other"}},
+    )
+    pipeline(server, "moving", forms[0])
+    url, stopped = f"{server.place.query_url}/moving/predict", threading.Event()
+
+    def ask(worker: int) -> list[tuple[str, Any]]:
+        found: list[tuple[str, Any]] = []
+        with httpx.Client(timeout=TIMEOUT_S) as client:
+            while True:
+                is_last, text = stopped.is_set(), f"q {worker} {len(found)}"
+                found.append((text, client.post(url, json={"input": text}).json()))
+                if is_last:
+                    return found
+
+    with ThreadPoolExecutor() as pool:
+        asking = [pool.submit(ask, worker) for worker in range(4)]
+        for turn in range(12):
+            own = {"name": "renamed", "slo_ms": SLO_MS, "links": [{"model": "slow"}]}
+            server.call("PATCH", "/applications/moving", {"steps": forms[(turn + 1) % 2]})
+            if turn % 2:  # nothing new asks it now
+                server.call("DELETE", "/applications/renamed")
+                server.call("POST", "/applications", own)
+        stopped.set()
+        answers = [each for one in asking for each in one.result()]
+    for text, answer in answers:
+        if "error" in answer:  # its step's application went under it
+            assert answer["cause"].startswith("step other: "), answer
+        else:
+            assert answer["output"] == text.upper()
+    assert all("error" not in one.result()[-1][1] for one in asking)
+    ids = [answer["query_id"] for _, answer in answers if "query_id" in answer]
+    assert len(set(ids)) == len(ids)
+
+
+def test_label_for_a_step_teaches_its_application(server: Server) -> None:
+    links = [{"model": "wrong"}, {"model": "right"}]
+    fields = {"slo_ms": SLO_MS, "links": links, "policy": {"name": "epsilon_greedy"}}
+    server.call("POST", "/applications", {"name": "judged", "ramp": None, "half_life": None, **fields})
+    pipeline(server, "by-step", {"judged": {}, "upper": {"input": "judged"}})
+    query_id = server.predict("by-step", "a text")["query_id"]
+    assert server.observe("by-step", query_id=query_id, step="judged", label="yes").json() == {
+        "observed": True,
+        "duplicate": False,
+    }
+    assert server.call("GET", "/applications/judged/policy")["observations"] == 1
+    wrong = server.observe("by-step", query_id=query_id, step="nobody", label="yes")
+    assert (wrong.status_code, "expected judged, upper" in wrong.text) == (400, True)
+    wrong = server.observe("by-step", input="a text", step="judged", label="yes")
+    assert (wrong.status_code, "step goes with a query_id" in wrong.text) == (400, True)
+
+
+def test_report_and_plan_have_the_steps_and_their_measured_times(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline(server, "planned", {"boxes": {}, "name": {"for_each": "boxes", "input": "item"}})
+    for place in range(1, 8):
+        assert len(server.predict("planned", str(place))["output"]) == place
+    steps = server.call("GET", "/applications/planned/report")["steps"]
+    assert [(step["step"], step["application"]) for step in steps] == [("boxes", "boxes"), ("name", "name")]
+    for step in steps:
+        [model] = step["models"]
+        assert (model["version"], model["replicas"], model["cpus"], model["scales"]) == ("1", 1, None, False)
+        assert sum(count for count, _ in model["batches"].values()) > 0
+        assert step["queries"] >= model["asked"] >= 7
+    alone = server.call("GET", "/applications/add/report")["steps"]
+    assert [(step["step"], step["application"]) for step in alone] == [("add", "add")]
+    for line, says in (
+        (["app", "report", "planned"], "share of time"),
+        (["plan", "planned", "--rate", "5", "--slo-ms", "5000"], "of 5/s are answered within 5000 ms"),
+        (["plan", "name", "--rate", "5", "--slo-ms", "5000"], "name limits it"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["clipper", *line, "--home", str(server.home)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert ended.value.code == 0, said.err
+        assert says in said.out
 
 
 def batches(server: Server, model: str) -> float:

@@ -1,5 +1,7 @@
 """Models on a Ray cluster behind a real server: what happens when parts of it are lost."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +15,14 @@ from clipper.base.processes.marks import MARK
 from clipper.base.processes.proc import start_time, variable
 from clipper.client import Clipper
 from clipper.settings.replicas import ReplicaRange
+from clipper.settings.secret_files import SecretFiles
 from scripts.ray_cluster import RayCluster, actor_of, running_cluster
 from scripts.real_models import environment
 from tests.manager_bench import RAY_PORTS
 from tests.own_network import cut, has_own_networks, heal, own_network
 from tests.redis_server import RedisServer
-from tests.supervisor.live_server import Server
+from tests.supervisor.live_server import APP, Server
+from tests.supervisor.test_secrets import LOOKS, SECRET, VARIABLE, holders, holds
 from tests.waiting import until
 
 pytestmark = [pytest.mark.scale, pytest.mark.machine]
@@ -123,6 +127,31 @@ def test_a_node_is_lost_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         wrong = [(expected, answer) for expected, answer in load.answers if answer.get("output") != expected]
         assert wrong == []
         assert not any(answer["default"] for _, answer in load.answers)
+
+
+def test_variables_and_secrets_are_in_their_own_containers_alone(tmp_path: Path) -> None:
+    with running_cluster(environment("ray"), 0, 2, 2) as cluster, running_server(tmp_path / "home", cluster) as server:
+        SecretFiles(server.home, {}).set("db-password", SECRET)
+        own: Any = {"env": {"LEVEL": VARIABLE}, "secrets": ["PASSWORD=db-password"]}
+        for model, settings in (("m", own), ("other", {})):
+            fields = {"input_type": "string", "cache": False, "manager": "ray", **settings}
+            assert server.deploy(model, LOOKS, **fields)["state"] == "ready"
+            links = [{"model": model}]
+            server.call("POST", "/applications", {**APP, "name": model, "input_type": "string", "links": links})
+        seen = "os.environ['PASSWORD'], os.environ['LEVEL']"
+        assert server.predict("m", seen)["output"] == str((SECRET, VARIABLE))
+        assert not holds(server.predict("other", "dict(os.environ)")["output"])
+        # Not that of its actor or of anything else of Ray's either.
+        (pid,) = server.ready_pids("m")
+        assert holders() == {pid}
+        until(lambda: "begun with ***" in server.ask("GET", "/models/m/logs").text)
+        assert not holds(server.ask("GET", "/models/m/logs").text) and not holds(server.log)
+        for path in Path("/tmp/ray/session_latest/logs").rglob("*"):
+            assert not path.is_file() or not holds(path.read_bytes().decode(errors="replace")), path
+        # Its actor starts it again, with them.
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: server.predict("m", seen).get("output") == str((SECRET, VARIABLE)))
+        assert holders() == set(server.ready_pids("m")) != {pid}
 
 
 def test_one_that_nobody_asks_sleeps_and_wakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

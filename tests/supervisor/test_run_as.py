@@ -260,6 +260,7 @@ class Tells(Policy):
 """
 
 
+@pytest.mark.long
 def test_a_policy_is_tried_as_that_user(server: Server) -> None:
     assert NOBODY is not None
     server.start()

@@ -31,6 +31,7 @@ def begun(server: Server) -> bool:
     return bool(rates) and rates[-1] is not None
 
 
+@pytest.mark.long
 def test_series_show_what_was_asked_and_begin_anew_after_a_restart(shared: Server) -> None:
     until(lambda: begun(shared))
     for _ in range(10):

@@ -251,3 +251,21 @@ def test_an_unreadable_row_of_the_registry_is_told_and_the_rest_is_served(server
     assert server.deploy("m", answering("two"), input_type="float64[2]")["version"] == "10"
     server.call("POST", "/applications", {**APP, "name": "lost"})
     assert len(server.call("GET", "/status")["problems"]) == 1
+
+
+def test_the_previous_version_keeps_a_replica_and_a_rollback_gets_all(shared: Server) -> None:
+    """It kept all of its replicas, so a model took twice its room, and three times while it was deployed."""
+    for value in (1, 2):
+        assert shared.deploy("kept", answering(value), input_type="float64[2]", replicas=3)["state"] == "ready"
+
+    def ready() -> list[tuple[int, int]]:
+        versions = shared.call("GET", "/models/kept")["versions"]
+        return [
+            (sum(one["state"] == "ready" for one in each["replicas"]), each["replicas_wanted"]) for each in versions
+        ]
+
+    until(lambda: ready() == [(1, 1), (3, 3)])
+    shared.call("POST", "/models/kept/rollback", {})
+    assert ready()[0] == (3, 3)
+    until(lambda: ready() == [(3, 3), (1, 1)])
+    shared.call("DELETE", "/models/kept")

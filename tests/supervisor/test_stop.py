@@ -65,6 +65,7 @@ def test_while_it_waits_to_drain_it_is_not_ready_anywhere_and_answers(server: Se
     assert "Traceback" not in server.log
 
 
+@pytest.mark.long
 def test_a_supervisor_that_takes_over_from_one_that_was_stopping_is_ready(server: Server) -> None:
     with_application(server.with_options(*DELAY))
     assert server.process is not None
@@ -81,6 +82,7 @@ def test_a_supervisor_that_takes_over_from_one_that_was_stopping_is_ready(server
     assert server.stop() == 0
 
 
+@pytest.mark.long
 def test_the_delay_passes(server: Server) -> None:
     with_application(server.with_options("--drain-delay-s", "0.5"))
     assert server.stop() == 0

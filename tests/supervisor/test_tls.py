@@ -180,6 +180,7 @@ def test_a_renewed_certificate_is_taken_without_losing_a_connection(
         assert secure.call("GET", "/health/live") == {"status": "live"}
 
 
+@pytest.mark.long
 def test_a_broken_pair_changes_nothing_and_is_told(secure: Server, authority: Authority, pair: Pair) -> None:
     before = shown(secure, authority)
     good = pair.certificate.read_bytes()

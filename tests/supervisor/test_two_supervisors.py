@@ -65,6 +65,7 @@ def answers(server: Server, output: str = "one") -> bool:
         return False
 
 
+@pytest.mark.long
 def test_a_leader_that_stops_hands_over_and_its_standby_has_everything(servers: tuple[Server, Server]) -> None:
     first, second = servers
     with_application(first)

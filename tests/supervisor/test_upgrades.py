@@ -14,9 +14,9 @@ import pytest
 from clipper.base.build import build_id
 from clipper.supervisor.backup import back_up, restore
 from clipper.supervisor.managers.launcher import RUNTIME_PARTS
-from tests.asking import Asking, older_clipper
+from tests.asking import Asking, clipper_of, older_clipper
 from tests.supervisor.live_server import APP, NO_TLS, Server, answering, processes_of, with_application
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
 
@@ -129,6 +129,50 @@ def test_an_upgrade_replaces_workers_then_replicas_without_losing_a_query(
     assert ("m:1#1", "leaves service: it runs another Clipper's code or other settings") in told
     status = server.call("GET", "/status")
     assert [worker["restarts"] for worker in status["workers"]] == [0, 0]
+
+
+# The last commit before records and pipelines, with version 2 of the container protocol.
+BEFORE_RECORDS = "6e306d23"
+PEOPLE = "age: float64, sex: string"
+FIRST_SEX = 'def predict(columns): return [f"{sex} of {age:g}" for sex, age in zip(columns["sex"], columns["age"])]\n'
+ANNA = {"age": 31, "sex": "female"}
+PATH = {"first": {"application": "people"}}
+
+
+def test_records_and_pipelines_come_beside_workers_that_know_neither(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(clipper_of(BEFORE_RECORDS, tmp_path / "old")))
+    server.with_options("--workers", "2")
+    with_application(server, replicas=2, cache=False)
+    before = processes_of(server.home)
+    monkeypatch.delenv("PYTHONPATH")
+    answers: list[tuple[int, object]] = []
+
+    def all_are_new() -> bool:
+        for name in ("people", "path"):
+            url = f"{server.place.query_url}/{name}/predict"
+            asked = httpx.post(url, json={"input": ANNA}, verify=NO_TLS, timeout=TIMEOUT_S)
+            answers.append((asked.status_code, asked.json().get("output")))
+        return not before.keys() & processes_of(server.home).keys()
+
+    with Asking(f"{server.place.query_url}/app/predict", 2) as asking:
+        server.kill()
+        server.start()
+        assert len(before.keys() & processes_of(server.home).keys()) >= 3  # both workers are old, and a replica is
+        assert server.deploy("people", FIRST_SEX, input_type=PEOPLE)["state"] == "ready"
+        people = {"name": "people", "input_type": PEOPLE, "links": [{"model": "people"}], "slo_ms": 20_000}
+        server.call("POST", "/applications", people)
+        path = {"name": "path", "input_type": PEOPLE, "steps": PATH, "slo_ms": 20_000}
+        server.call("POST", "/applications", path)
+        until(all_are_new, timeout_s=120)
+    # An old worker knows neither; no worker failed at them, nor lost a query of its other application.
+    assert set(answers) <= {(404, None), (200, "female of 31")}
+    assert set(asking.answers) == {"one"}
+    for name in ("people", "path"):
+        assert {server.predict(name, ANNA)["output"] for _ in range(20)} == {"female of 31"}
+    until(lambda: not server.call("GET", "/status")["problems"])
+    assert [worker["restarts"] for worker in server.call("GET", "/status")["workers"]] == [0, 0]
 
 
 def test_a_restart_of_the_same_clipper_replaces_nothing(server: Server) -> None:

@@ -4,10 +4,17 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import joblib
+import pandas as pd
 import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from tests.supervisor.live_server import Server
 from tests.waiting import until
@@ -106,6 +113,35 @@ def test_a_model_file_is_warmed_up_with_zeros_of_the_type_that_it_states(shared:
     # What does not say what it takes is asked nothing.
     assert deploy("unsaid", tells, None)["state"] == "ready"
     assert asked(shared, "unsaid") == []
+
+
+def test_a_guessed_type_is_told_with_the_line_to_type(shared: Server) -> None:
+    table = pd.DataFrame({"age": [22.0, 38.0, 26.0, 35.0], "is_alone": [True, False, True, True]})
+    columns = make_column_transformer((StandardScaler(), ["age"]), ("passthrough", ["is_alone"]))
+    fitted = make_pipeline(columns, LinearRegression()).fit(table, [0.0, 1.0, 1.0, 0.5])
+    file = BytesIO()
+    joblib.dump(fitted, file)
+    digest = shared.upload_files({"m.joblib": file.getvalue()})
+
+    def deploy(**how: Any) -> Any:
+        body = {"artifact": digest, "loader": "file", "target": "m.joblib", "framework": "joblib", **how}
+        return shared.decided("alone", shared.call("POST", "/models/alone/versions", body)["version"])
+
+    guessed = deploy()
+    assert guessed["state"] == "ready"
+    assert guessed["warning"].startswith(
+        "the model does not say the types of its columns is_alone, which are guessed: "
+    )
+    assert "--sample @FILE" in guessed["warning"]
+    assert guessed["warning"].endswith("--input-type 'age: float64, is_alone: float64'")
+    record = "age: float64, is_alone: bool"
+    for how in ({"sample": {"age": 22, "is_alone": True}}, {"input_type": record}):
+        known = deploy(**how)
+        assert (known["state"], known["input_type"], known["warning"]) == ("ready", record, None)
+    body = {"name": "alone", "slo_ms": 20_000, "input_type": record, "links": [{"model": "alone"}]}
+    shared.call("POST", "/applications", body)
+    output = shared.predict("alone", {"age": 38, "is_alone": False})["output"]
+    assert output == pytest.approx(fitted.predict(table)[1])
 
 
 class Load(threading.Thread):

@@ -3,24 +3,37 @@
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from selectors import BaseSelector, SelectorKey
 
 import pytest
 
 from clipper.control.feedback import Feedback, Outcome
-from clipper.control.messages import AnyReply, Draining, Framer, Observe, Observed, ObservePart, decode_command, encode
+from clipper.control.messages import (
+    AnyReply,
+    Draining,
+    Framer,
+    Observe,
+    Observed,
+    ObservePart,
+    decode_command,
+    encode,
+    encode_body,
+)
 from clipper.control.snapshot import Peer
-from clipper.errors import Overloaded, StoreUnavailable
+from clipper.errors import Overloaded, StoreUnavailable, Unavailable
 from clipper.learning.stores.gathered_reads import Read
 from clipper.learning.stores.redis import RedisStore
 from clipper.learning.stores.sqlite import SqliteStore
+from clipper.learning.stores.store import Mailbox
 from clipper.settings.application import Selection
 from clipper.worker import feedback_router
 from clipper.worker.feedback_router import FeedbackRouter
+from clipper.worker.selection.application import Application
 from clipper.worker.selection.learner import Learner, Tell
 from clipper.worker.selection.query import QueryIds
+from clipper.worker.selection.remembering import Remembering
 from clipper.worker.selection.synchronizer import Synchronizer
 from clipper.worker.worker import GC_THRESHOLDS
 from tests.event_loops import ShiftedLoop
@@ -60,8 +73,12 @@ class PeerWorker:
         await self._server.wait_closed()
 
 
-def router_here() -> FeedbackRouter:
-    return FeedbackRouter(HERE, make_turn())
+def router_here(
+    applications: Mapping[str, Application] | None = None,
+    mailbox: Mailbox | None = None,
+    remembering: Remembering | None = None,
+) -> FeedbackRouter:
+    return FeedbackRouter(HERE, make_turn(), applications or {}, None, mailbox, remembering)
 
 
 def first_id(instance: int) -> int:
@@ -107,17 +124,102 @@ def test_a_peers_feedback_is_learned_by_application_and_told_in_order(tmp_path: 
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("single"))
         asked = [(await desk.answer(application)).query_id for _ in range(3)]
-        router = router_here()
-        parts = [
-            ObservePart("known", (on_query(asked[0], b"1"), on_query(first_id(HERE) + 10**6, b"1"))),
+        router = router_here({"known": application})
+        others = (
             ObservePart("other", (on_query(asked[1], b"1"),)),
             ObservePart("known", (on_query(asked[2], b"1"),)),
-        ]
-        outcomes = await router.observe_parts({"known": application}.get, parts)
+        )
+        first = on_query(asked[0], b"1"), on_query(first_id(HERE) + 10**6, b"1")
+        outcomes = (await router.take(Observe("known", first, others))).outcomes
         assert [each.error for each in outcomes] == [None, "not_found", "not_found", None]
         assert "'other' is not known" in outcomes[2].cause
 
     run(tmp_path, ONE, scenario, cache=True)
+
+
+class Members:
+    """The mailbox of a worker whose store other servers share. ``coming`` are members that it has not heard of."""
+
+    def __init__(
+        self,
+        reply: Callable[[Observe], Observed],
+        members: set[int],
+        coming: Collection[int] = (),
+        *,
+        reaches: bool = True,
+    ) -> None:
+        self.members, self._coming, self._reply, self._reaches = members, coming, reply, reaches
+        self.asked: list[tuple[int, Observe]] = []
+
+    async def ask(self, instance: int, request: bytes, timeout_s: float) -> bytes:
+        if not self._reaches:
+            raise Unavailable("it did not answer")
+        command = decode_command(request)
+        assert isinstance(command, Observe)
+        self.asked.append((instance, command))
+        return encode_body(self._reply(command))
+
+    async def run(self, answer: Callable[[bytes], Awaitable[bytes]]) -> None:
+        raise AssertionError("it is not begun")
+
+    async def meet(self) -> None:
+        self.members.update(self._coming)
+
+
+def test_feedback_goes_to_other_servers_also_to_one_that_has_just_begun(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        mine = (await desk.answer(application)).query_id
+        mailbox = Members(lambda command: Observed((Outcome(True),) * len(command.feedback)), {THERE}, {GONE})
+        router = router_here({"app": application}, mailbox)
+        pieces = [on_query(each, b"1") for each in (first_id(THERE), mine, first_id(GONE), first_id(9))]
+        outcomes = await router.observe(application, [*pieces, on_input(ROW, b"1")])
+        assert [each.error for each in outcomes] == [None, None, None, "not_found", None]
+        assert [each.duplicate for each in outcomes] == [True, False, True, False, False]
+        assert {instance for instance, _ in mailbox.asked} == {THERE, GONE}
+        told: list[Outcome] = []
+        for each in pieces:
+            router.observe_one(application, each, told.append)
+        await until_async(lambda: len(told) == 4)
+        assert sorted(str(each.error) for each in told) == ["None", "None", "None", "not_found"]
+
+    run(tmp_path, ONE, scenario, cache=True)
+
+
+def test_queries_of_a_worker_that_has_ended_are_recalled(tmp_path: Path) -> None:
+    """Here the desk itself is that worker: the router has another number, and the table was emptied."""
+    with RedisServer(tmp_path) as redis:
+        redis.start()
+
+        async def scenario(desk: Desk) -> None:
+            application = await desk.application(Selection("exp3", half_life=None))
+            store = RedisStore(redis.url)
+            joins, queries = desk.surroundings.joins, store.queries()
+            remembering = Remembering(queries, joins, {"app": application})
+            ids = [(await desk.answer(application)).query_id for _ in range(3)]
+            await remembering.write()
+            assert (joins.stored, joins.unstored) == (3, 0)
+            joins._by_id.clear()
+            ended = QueryIds.instance_of(ids[0])
+            mailbox = Members(lambda _: Observed(()), {ended}, reaches=False)
+            router = FeedbackRouter(ended + 1, make_turn(), {"app": application}, None, mailbox, remembering)
+            pieces = [on_query(each, b"1") for each in (*ids, ids[-1] + 1)]
+            # It was killed, and is still a member.
+            (first, unknown) = await router.observe(application, [pieces[0], pieces[3]])
+            assert (first, unknown.error) == (Outcome(), "unavailable")
+            mailbox.members.clear()
+            outcomes = await router.observe(application, pieces)
+            assert outcomes[:3] == [Outcome(duplicate=True), Outcome(), Outcome()]
+            assert outcomes[3].error == "not_found"
+            assert application.contexts.prior().observations == 3
+            other = await desk.application(Selection("exp3"), id="later")
+            router = FeedbackRouter(
+                ended + 1, make_turn(), {"app": other}, None, mailbox, Remembering(queries, joins, {"app": other})
+            )
+            assert [each.error for each in await router.observe(other, pieces)] == ["not_found"] * 4
+            await store.close()
+
+        run(tmp_path, ONE, scenario)
 
 
 def test_feedback_that_waits_at_a_peer_holds_up_no_other_application(tmp_path: Path) -> None:

@@ -5,15 +5,17 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from clipper.base.tcp import CUT_AFTER_S
 from clipper.model.protocol import messages
+from clipper.model.protocol.asks import encode_ask
 from clipper.model.protocol.batches import make_encoder
 from clipper.model.protocol.columns import encode_column_results
-from clipper.model.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, header
+from clipper.model.protocol.frames import ASKS_VERSION, HEADER_BYTES, PROTOCOL_VERSION, RETOLD_VERSION, Kind, header
 from clipper.model.protocol.messages import Welcome
 from clipper.model.protocol.trace import BatchTrace, TraceContext, read_trace
 from clipper.model.protocol.typed import encode_typed_results
@@ -22,7 +24,15 @@ from clipper.values.output_arrays import OutputForm
 from clipper.values.types import DType, InputType, ModelId
 from clipper.worker import link as link_module
 from clipper.worker.__main__ import PreciseLoop
-from clipper.worker.link import FIRST_REDIAL_S, MAX_STRAY_ANSWERS, MAX_WELCOME_BYTES, ReplicaLink
+from clipper.worker.link import (
+    FIRST_REDIAL_S,
+    MAX_ASKS_AT_ONCE,
+    MAX_STRAY_ANSWERS,
+    MAX_WELCOME_BYTES,
+    READ_AT_ONCE_BYTES,
+    WRITE_AT_ONCE_BYTES,
+    ReplicaLink,
+)
 from tests.event_loops import ShiftedLoop, run_clean, turn_over
 from tests.hearing import Hearing
 from tests.small_container import DOUBLES, SmallContainer
@@ -61,6 +71,75 @@ async def end(link: ReplicaLink, *containers: SmallContainer) -> None:
     for container in containers:
         await container.kill()
     await turn_over()
+
+
+def test_a_long_answer_leaves_the_loop_to_others_again_and_again(run: Callable[[Scenario], None]) -> None:
+    """A container that writes as fast as it is read held the loop for ten milliseconds."""
+
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing, link = await linked(tmp_path)
+        connection: Any = link._connection
+        told: list[str] = []
+        transport = connection.transport
+        connection.transport = SimpleNamespace(
+            pause_reading=lambda: told.append("pause"),
+            resume_reading=lambda: told.append("resume"),
+            is_closing=transport.is_closing,
+        )
+        text = b'"%b"' % (b"x" * (4 * READ_AT_ONCE_BYTES))
+        data, piece = messages.encode_results(7, 1, text), READ_AT_ONCE_BYTES // 4
+        for start in range(0, len(data), 5 * piece):
+            for at in range(start, min(start + 5 * piece, len(data)), piece):
+                connection.data_received(data[at : at + piece])
+            await turn_over()
+        assert told == ["pause", "resume"] * 3
+        connection.transport = transport
+        link.send(8, [ROW])
+        await until_async(lambda: len(container.batches) == 1)
+        container.batches[0].answer([text])
+        await until_async(lambda: len(hearing.heard) == 3)
+        assert [each[:2] for each in hearing.heard[1:]] == [("results", 7), ("results", 8)]
+        assert all(list(map(bytes, each[2])) == [text] for each in hearing.heard[1:])
+        await end(link, container)
+
+    run(scenario)
+
+
+def test_a_large_batch_leaves_the_loop_to_others_again_and_again(run: Callable[[Scenario], None]) -> None:
+    """The kernel copied 40 MB in one call while the container read, which held the loop for 35 to 70 ms."""
+
+    async def scenario(tmp_path: Path) -> None:
+        container, _, link = await linked(tmp_path)
+        connection: Any = link._connection
+        written: list[bytes] = []
+        transport = connection.transport
+        connection.transport = SimpleNamespace(
+            write=lambda data: written.append(bytes(data)),
+            writelines=lambda parts: written.append(b"".join(parts)),
+            is_closing=lambda: False,
+        )
+        large = [b"head", bytes(range(256)) * (WRITE_AT_ONCE_BYTES // 16)]
+        link.send_frame([b"small"])
+        link.send_frame(large)
+        link.send_frame([b"behind"])
+        assert written == [b"small", b"head"]
+        await turn_over()
+        assert len(written) > 2 and max(map(len, written)) <= WRITE_AT_ONCE_BYTES
+        # What the kernel does not take waits here.
+        connection.pause_writing()
+        await turn_over()
+        before = len(written)
+        await turn_over()
+        assert len(written) == before < 18
+        connection.resume_writing()
+        await turn_over(40)
+        assert b"".join(written) == b"small" + b"".join(large) + b"behind"
+        link.send_frame([b"after"])
+        assert written[-1] == b"after"
+        connection.transport = transport
+        await end(link, container)
+
+    run(scenario)
 
 
 def test_welcome_and_batches(run: Callable[[Scenario], None]) -> None:
@@ -353,11 +432,41 @@ def test_tcp(run: Callable[[Scenario], None]) -> None:
         port = server.sockets[0].getsockname()[1]
         link = make_link(f"tcp:127.0.0.1:{port}", Hearing(), "secret")
         await until_async(lambda: link.is_linked)
-        assert link._transport is not None
-        own_socket = link._transport.get_extra_info("socket")
+        assert link._connection is not None and link._connection.transport is not None
+        own_socket = link._connection.transport.get_extra_info("socket")
         assert own_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == CUT_AFTER_S * 1000
         link.close()
         server.close()
+        await until_async(lambda: len(asyncio.all_tasks()) == 1)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("version", [RETOLD_VERSION - 1, RETOLD_VERSION])
+def test_a_container_tells_once_what_it_has_learned(run: Callable[[Scenario], None], version: int) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        told = messages.encode_welcome(Welcome("digits", "1", DOUBLES, output_type=DOUBLES, protocol=version))
+        greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES, protocol=version))
+
+        async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(len(messages.encode_hello()))
+            writer.write(greeting)
+            if await reader.read(1):  # not the link that is dialled again
+                writer.write(told + messages.encode_results(1, 1, b"1", 5, {}) + told)
+            await reader.read()
+            writer.close()
+
+        server, hearing = await asyncio.start_unix_server(greet, tmp_path / "s"), Hearing()
+        link = make_link(f"unix:{tmp_path / 's'}", hearing)
+        await until_async(lambda: link.is_linked)
+        link.send(1, [ROW])
+        await until_async(lambda: "lost" in hearing.kinds())
+        end_at = hearing.kinds().index("lost")
+        expected = ["told", "results"] if version == RETOLD_VERSION else []
+        assert hearing.kinds()[:end_at] == ["linked", *expected]
+        assert "unexpected frame of kind 2" in hearing.heard[end_at][1]
+        server.close()
+        await end(link)
         await until_async(lambda: len(asyncio.all_tasks()) == 1)
 
     run(scenario)
@@ -450,6 +559,30 @@ def test_columns_from_a_container_of_an_older_protocol_end_the_connection(run: C
         container.callers[0].write(b"".join(encode_column_results(1, [SCORE])))
         await until_async(lambda: len(hearing.heard) > 1)
         assert hearing.heard[1] == ("lost", "the container sent an unexpected frame of kind 10")
+        await end(link, container)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("version", [ASKS_VERSION - 1, ASKS_VERSION])
+def test_asks_are_heard_from_a_version_on_and_a_flood_ends_the_connection(
+    run: Callable[[Scenario], None], version: int
+) -> None:
+    ask = encode_ask(1, 1, 0, "app", messages.encode_results(0, 1, b"1"))
+
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing = SmallContainer(tmp_path / "s"), Hearing()
+        container.greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES, protocol=version))
+        await container.start()
+        link = make_link(container.address, hearing)
+        await until_async(lambda: link.is_linked)
+        container.callers[0].write(ask * 2)
+        if version >= ASKS_VERSION:
+            await until_async(lambda: hearing.kinds().count("ask") == 2)
+            container.callers[0].write(ask * (4 * MAX_ASKS_AT_ONCE))
+        await until_async(lambda: "lost" in hearing.kinds())
+        lost = next(event for event in hearing.heard if event[0] == "lost")
+        assert ("does not wait for answers" if version >= ASKS_VERSION else "unexpected frame of kind 11") in lost[1]
         await end(link, container)
 
     run(scenario)

@@ -21,6 +21,7 @@ from clipper.control.messages import (
     GetStatistics,
 )
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
+from clipper.worker.selection.query import QueryIds
 from clipper.worker.snapshot_file import SnapshotFile, epoch_of
 from tests.control_channel import LEADS
 from tests.remote_worker import RemoteWorker
@@ -108,8 +109,9 @@ def test_a_restarted_one_answers_by_what_it_had_and_obeys_no_old_server() -> Non
         with Client(second.port) as client:
             answer = client.ask("/app/predict", {"input": [20, 23]}).json
             assert answer["output"] == 43.0
-            # Its ids are others, so feedback on the queries of before is on none of its own.
-            assert answer["query_id"] - before["query_id"] == 2 ** (33 - 6)
+            # Its ids are of the next 64th of the range, so feedback on the queries of before is on none of its own.
+            part_bits = QueryIds.COUNT_BITS - QueryIds.RESTART_BITS
+            assert answer["query_id"] >> part_bits == (before["query_id"] >> part_bits) + 1
             late = client.ask("/app/observe", {"query_id": before["query_id"], "label": 42.0})
             assert late.status == 404, late
         assert second.ask(GetStatistics((), ())).worker.generation == snapshot.generation

@@ -1,4 +1,4 @@
-"""A Clipper with one model and one application, made by its commands.
+"""A Clipper with one model and one application, or one pipeline, made by its commands.
 
 It goes without its cache, unless ``CACHE`` is set: the load sends bodies again, and no peer has one.
 """
@@ -32,6 +32,10 @@ def main():
             if process.poll() is not None:
                 sys.exit("clipper start has ended")
             time.sleep(0.1)
+        pipeline = APPS / f"{os.environ['TASK']}.yaml"
+        if pipeline.exists():
+            run("apply", str(pipeline))
+            sys.exit(process.wait())
         functions = {"sum": "clipper_models:total", "slept": "clipper_models:slept"}
         function = functions.get(os.environ["TASK"])
         what = [os.environ["MODEL"]] if function is None else [function, "--input-type", "float64[4]"]

@@ -13,3 +13,15 @@ def total(inputs):
 def slept(inputs):
     time.sleep(BATCH_S + len(inputs) * ROW_S)
     return inputs.sum(1)
+
+
+def doubled(inputs):
+    return inputs * 2
+
+
+def raised(inputs):
+    return inputs + 1
+
+
+def ranked(inputs):
+    return inputs["left"].sum(1) + inputs["right"].sum(1)

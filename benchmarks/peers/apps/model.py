@@ -35,6 +35,22 @@ class Slept(Sum):
         return super().predict(rows)
 
 
+def doubled(rows):
+    return np.asarray(rows) * 2
+
+
+def raised(rows):
+    return np.asarray(rows) + 1
+
+
+def total(rows):
+    return np.asarray(rows).sum(axis=1)
+
+
+def ranked(left, right):
+    return total(left) + total(right)
+
+
 IS_TABLE = os.environ.get("TASK") in ("table", "trees")
 
 
@@ -66,6 +82,9 @@ def main(folder):
     fours = np.round(np.random.default_rng(3).random((ROWS, 4)), 4)
     sums = {"rows": fours.tolist(), "answers": Sum().predict(fours).tolist()}
     asked_of = {"svm": {"rows": asked.tolist(), "answers": svm.predict(asked).tolist()}, "sum": sums, "slept": sums}
+    # What pipelines of the functions above answer.
+    piped = {"chain": total(raised(doubled(fours))), "fanout": ranked(doubled(fours), raised(fours))}
+    asked_of |= {task: {"rows": fours.tolist(), "answers": answers.tolist()} for task, answers in piped.items()}
     (folder / "rows.json").write_text(json.dumps(asked_of))
 
 

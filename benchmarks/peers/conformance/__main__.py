@@ -15,12 +15,15 @@ from pathlib import Path
 from benchmarks.harness.termination import end_in_order_at_sigterm
 from benchmarks.peers.conformance.calls import Call, read_calls, shown
 from benchmarks.peers.conformance.clients import (
+    DIFFERENCES,
+    FAILURES,
     PROGRAMS,
+    RIGHT,
     Found,
     Program,
     client_tables,
     found_by,
-    read_differences,
+    read_reasons,
 )
 from benchmarks.peers.conformance.servers import SERVERS
 from benchmarks.peers.results import version_of
@@ -53,16 +56,18 @@ def main() -> int:
     calls = [] if arguments.clients else read_calls()
     wrong: list[str] = []
     with ExitStack() as stack:
-        names = list(COMPARED) if calls else ["clipper", *sorted({each.beside for each in programs})]
+        names = list(COMPARED) if calls else ["clipper", *sorted({each.beside for each in programs} - {""})]
         servers = {name: stack.enter_context(running(name, SERVERS[name], TASKS["sum"])) for name in names}
         answers = {name: answered(name, servers[name], calls) for name in names}
         found: dict[Program, tuple[Found, Found]] = {}
         for each in programs:
             try:
-                found[each] = (found_by(each, servers["clipper"]), found_by(each, servers[each.beside]))
+                ours = found_by(each, servers["clipper"])
+                theirs = found_by(each, servers[each.beside]) if each.beside else dict.fromkeys(ours, RIGHT)
+                found[each] = ours, theirs
             except PeerFailed as error:
                 wrong.append(str(error))
-    text, faults = client_tables(found, read_differences())
+    text, faults = client_tables(found, read_reasons(DIFFERENCES), read_reasons(FAILURES))
     wrong += faults
     if calls:
         text = f"{table(calls, answers, {name: _version(name) for name in names})}\n\n{text}"

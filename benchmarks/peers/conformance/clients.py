@@ -14,8 +14,14 @@ from scripts.real_models import ROOT, environment
 
 FOLDER = Path(__file__).parent / "clients"
 PROTO = ROOT / "proto" / "open_inference.proto"
-# Why a check has another result with another server, by program, server and the check's beginning.
+# Why a check has another result with another server, by program, server and the check's beginning; and why it is meant
+# to fail with both.
 DIFFERENCES = Path(__file__).with_name("differences.json")
+FAILURES = Path(__file__).with_name("failures.json")
+# How the text of a check begins that got no answer.
+FAILED = ("raises", "refused", "failed", "error")
+# What a program without a server beside Clipper says of a check that is as it has to be.
+RIGHT = "right"
 PROGRAM_WITHIN_S = 600
 
 # What a program has found, by check.
@@ -30,7 +36,7 @@ class Program:
         what: the clients in the table.
         environment: of ``requirements``.
         packages: whose versions are told.
-        beside: the server whose results Clipper's have to equal.
+        beside: the server whose results Clipper's have to equal; empty if the program itself says what is right.
     """
 
     name: str
@@ -65,11 +71,18 @@ PROGRAMS = (
         ("mlserver",),
         beside="mlserver",
     ),
+    Program(
+        "openapi_clients",
+        "clients that two generators make of `/openapi.json`",
+        "openapi_clients",
+        ("openapi-python-client", "openapi-generator-cli"),
+        beside="",
+    ),
 )
 
 
-class Difference(msgspec.Struct, frozen=True):
-    """A check that another server answers differently.
+class Reason(msgspec.Struct, frozen=True):
+    """Why a check has another result with another server, or fails with both.
 
     Attributes:
         check: its name, or the beginning of the names of several.
@@ -81,8 +94,8 @@ class Difference(msgspec.Struct, frozen=True):
     why: str
 
 
-def read_differences() -> list[Difference]:
-    return msgspec.json.decode(DIFFERENCES.read_bytes(), type=list[Difference])
+def read_reasons(path: Path) -> list[Reason]:
+    return msgspec.json.decode(path.read_bytes(), type=list[Reason])
 
 
 def found_by(program: Program, server: Running) -> Found:
@@ -101,26 +114,11 @@ def found_by(program: Program, server: Running) -> Found:
     return found
 
 
-def compared(
-    program: Program, ours: Found, theirs: Found, known: Sequence[Difference]
-) -> tuple[int, list[str], list[str]]:
+def compared(program: Program, ours: Found, theirs: Found, known: Sequence[Reason]) -> tuple[int, list[str], list[str]]:
     """Return how many checks are alike, a row for each difference, and what is wrong with the differences known."""
     names = list(dict.fromkeys([*ours, *theirs]))
     unlike = [name for name in names if ours.get(name) != theirs.get(name)]
-    rows, wrong, used = [], [], set()
-    for difference in known:
-        if difference.program == program.name:
-            of_this = [name for name in unlike if name.startswith(difference.check)]
-            used.update(of_this)
-            if of_this:
-                rows.append((difference, of_this))
-            else:
-                wrong.append(f"{program.name}: {difference.check!r} does not differ, and has a reason")
-    wrong += [
-        f"{program.name}: {name!r} differs without a reason: {ours.get(name)} | {theirs.get(name)}"
-        for name in unlike
-        if name not in used
-    ]
+    rows, wrong = _explained(program, unlike, known, "differs")
     told = []
     for each, checks in rows:
         cells = [
@@ -133,21 +131,55 @@ def compared(
     return len(names) - len(unlike), told, wrong
 
 
-def client_tables(results: Mapping[Program, tuple[Found, Found]], known: Sequence[Difference]) -> tuple[str, list[str]]:
-    """The tables in Markdown, of all programs and of the differences, and what is wrong."""
-    heads = ["| clients | beside | checks | alike |", "|---|---|---|---|"]
+def failed_in_both(
+    program: Program, ours: Found, theirs: Found, meant: Sequence[Reason]
+) -> tuple[int, list[str], list[str]]:
+    """Return how many checks fail alike, a row for each reason, and what is wrong with the reasons."""
+    failed = [name for name, text in ours.items() if text.startswith(FAILED) and theirs.get(name) == text]
+    rows, wrong = _explained(program, failed, meant, "fails in both")
+    told = [
+        f"| {program.name} | {each.check} ({len(checks)}) | {_cell(ours[checks[0]])} | {each.why} |"
+        for each, checks in rows
+    ]
+    return len(failed), told, wrong
+
+
+def _explained(
+    program: Program, names: Sequence[str], known: Sequence[Reason], what: str
+) -> tuple[list[tuple[Reason, list[str]]], list[str]]:
+    """Return the checks that each reason explains, and what is without a reason, and which reason is not needed."""
+    of_reason = {
+        each: [name for name in names if name.startswith(each.check)] for each in known if each.program == program.name
+    }
+    explained = {name for checks in of_reason.values() for name in checks}
+    wrong = [
+        f"{program.name}: {each.check!r} has a reason, and none {what}" for each, of in of_reason.items() if not of
+    ]
+    wrong += [f"{program.name}: {name!r} {what} without a reason" for name in names if name not in explained]
+    return [(each, checks) for each, checks in of_reason.items() if checks], wrong
+
+
+def client_tables(
+    results: Mapping[Program, tuple[Found, Found]], known: Sequence[Reason], meant: Sequence[Reason]
+) -> tuple[str, list[str]]:
+    """The tables in Markdown, of all programs, of the differences and of the failures, and what is wrong."""
+    heads = ["| clients | beside | checks | alike | of these fail in both |", "|---|---|---|---|---|"]
     rows: list[str] = []
+    failures: list[str] = []
     wrong: list[str] = []
     for program, (ours, theirs) in results.items():
         alike, told, faults = compared(program, ours, theirs, known)
+        failed, refused, unmeant = failed_in_both(program, ours, theirs, meant)
         versions = ", ".join(
             f"{each} {version_of(environment(program.environment), each)}" for each in program.packages
         )
-        counts = f"{len({**ours, **theirs})} | {alike}"
-        heads.append(f"| {program.what} ({versions}) | {program.beside} | {counts} |")
+        counts = f"{len({**ours, **theirs})} | {alike} | {failed}"
+        heads.append(f"| {program.what} ({versions}) | {program.beside or '–'} | {counts} |")
         rows += told
-        wrong += faults
-    told = ["| program | checks | Clipper | the other | why they differ |", "|---|---|---|---|---|", *rows]
+        failures += refused
+        wrong += faults + unmeant
+    told = ["| program | checks | Clipper | the other | why they differ |", "|---|---|---|---|---|", *rows, ""]
+    told += ["| program | checks that fail in both | both | why that is right |", "|---|---|---|---|", *failures]
     return "\n".join([*heads, "", *told]), wrong
 
 

@@ -103,7 +103,8 @@ static std::vector<Column> columns_in(const Vector& vector) {
     const size_t index = columns.size();
     Column column{name};
     while (part("dtype", index) != kTypes[column.dtype]) ++column.dtype;
-    while (part("written_as", index) != kTypes[column.written_as]) ++column.written_as;
+    const bool is_json = part("written_as", index) == "json";
+    while (!is_json && part("written_as", index) != kTypes[column.written_as]) ++column.written_as;
     std::istringstream shape(part("shape", index)), lengths(part("lengths", index));
     for (uint32_t length; shape >> length;) column.shape.push_back(length);
     for (uint32_t length; lengths >> length;) column.lengths.push_back(length);
@@ -219,6 +220,7 @@ int main(int argc, char** argv) {
       // A container reads no WELCOME, RESULTS, TYPED_RESULTS, COLUMN_RESULTS or PONG.
       const std::set<std::string> read_kinds{"HEADER", "HELLO", "PREDICT", "PREDICT_COLUMNS"};
       const bool is_read = !invalid || read_kinds.count(vector["as"]);
+      if (vector["kind"] == "ASK" || vector["kind"] == "ANSWER") continue;  // of version 7, which this SDK does not speak
       if (!invalid) check_valid(vector);
       else if (is_read) check(is_refused(vector), "that it has to be refused");
     } catch (const std::exception& error) {

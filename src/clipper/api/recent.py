@@ -15,6 +15,7 @@ class LastMinute(Struct, frozen=True):
         queries: queries that were asked. Some of the answers may be to earlier queries.
         late: answers later than the SLO, and defaults and errors because no model answered within it.
         defaults, errors: by reason; an error is an answer without any output.
+        answered: by model, or model and version, how many had an output of it. An ensemble's answer has several.
         explanations: by reason, the explanation of the latest default or error. A model's message may quote an input.
     """
 
@@ -23,6 +24,7 @@ class LastMinute(Struct, frozen=True):
     defaults: dict[str, int] = {}
     errors: dict[str, int] = {}
     explanations: dict[str, str] = {}
+    answered: dict[str, int] = {}
 
     @property
     def failures(self) -> Counter[str]:

@@ -129,6 +129,53 @@ class Frontier(Struct, frozen=True):
     min_quality: float | None
 
 
+class BatchTime(Struct, frozen=True, array_like=True):
+    """The batches of one size: how many were answered, and their mean time."""
+
+    count: int
+    mean_ms: float
+
+
+class StepModel(Struct, frozen=True):
+    """A version that an application asks, or a step of a pipeline.
+
+    Attributes:
+        asked: how often the application asked it, since the workers started.
+        evaluated: the share of all its look-ups that a replica evaluated; the others were cached, or asked at once.
+        replicas, cpus: how many it should have, and the processors of each; None if it may use any.
+        scales: whether its load decides how many it has.
+        batches: by size, over all workers and applications.
+        waiting: rows in its queues now.
+    """
+
+    model: str
+    version: str
+    asked: int
+    evaluated: float
+    replicas: int
+    cpus: float | None
+    scales: bool
+    batches: dict[int, BatchTime]
+    waiting: int = 0
+
+
+class StepReport(Struct, frozen=True):
+    """A step of a pipeline, or an application without steps, since the workers started.
+
+    Attributes:
+        queries: of the step's application, also those that came to it directly.
+        defaults, errors: by reason.
+    """
+
+    step: str
+    application: str
+    queries: int
+    defaults: dict[str, int]
+    errors: dict[str, int]
+    latency: Latency | None
+    models: tuple[StepModel, ...]
+
+
 class Report(Struct, frozen=True):
     """A comparison of an application's models, over all queries and then in contexts.
 
@@ -138,6 +185,8 @@ class Report(Struct, frozen=True):
             reason.
         last_minute: the outcomes of the last minute's queries alone; None from an older server.
         frontier: None if no cost is known.
+        steps: those of a pipeline in the order in which they are asked, or the application itself; empty from an older
+            server.
     """
 
     application: str
@@ -156,3 +205,4 @@ class Report(Struct, frozen=True):
     groups: tuple[ReportGroup, ...]
     last_minute: LastMinute | None = None
     frontier: Frontier | None = None
+    steps: tuple[StepReport, ...] = ()

@@ -84,6 +84,7 @@ class LearnedPolicy(Struct, frozen=True):
     Attributes:
         mean_cost: the mean cost of queries since the workers' start, at today's costs; None if no cost is known.
         stages: the shares of these queries that went on to a second model, a third and so on.
+        prices: what a budget and full models do to choices at the moment in a worker, a sentence for each.
     """
 
     policy: str
@@ -97,6 +98,7 @@ class LearnedPolicy(Struct, frozen=True):
     test: Standing | None = None
     mean_cost: float | None = None
     stages: tuple[float, ...] = ()
+    prices: tuple[str, ...] = ()
 
 
 class Replica(Struct, frozen=True):
@@ -134,6 +136,8 @@ class Version(Struct, frozen=True):
         output_type: the type of its outputs, as it was declared, or that of its first answer; None if it is not known.
         output_is_declared: whether it was declared. Outputs are then converted to it, or fail. If not, its lengths are
             open: those of the first answer bind no other.
+        output_is_untyped: whether no type describes its first answer. Clients that need a type get the text of the JSON
+            of all its outputs.
         progress: the step before its containers can start, such as ``installing 12 packages``.
         warning: a mismatch between the model and the packages that it runs with, or that it is not known to answer any
             input.
@@ -172,6 +176,7 @@ class Version(Struct, frozen=True):
     variables: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     source: str | None = None
+    output_is_untyped: bool = False
 
     @property
     def ready_replicas(self) -> int:

@@ -17,7 +17,7 @@ class SeriesOverview(Struct, frozen=True):
 
     Attributes:
         end_s: when the newest sample was taken, in seconds since 1970.
-        applications: ``rate``, ``p99_ms``, ``late_share`` and ``default_share``.
+        applications: ``rate``, ``p99_ms``, ``late_share``, ``default_share`` and ``error_share``.
         models: ``rate`` and ``replicas_ready``.
         workers: ``cpu_share``, of one core, and ``rss_bytes``, by the worker's index.
         left_out: how many applications and models have series that are not kept for an hour, because there are too

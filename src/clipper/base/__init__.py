@@ -1,1 +1,1 @@
-"""What any process of Clipper needs and that knows nothing of serving models: TLS, processes, files, sockets, logs."""
+"""The parts that any process needs and that know nothing of serving models: TLS, processes, files, sockets, logs."""

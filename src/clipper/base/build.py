@@ -46,7 +46,7 @@ def commit() -> str:
 
 
 def build_id(files: Sequence[str] = (".",)) -> str:
-    """Return Clipper's version and a digest of its source, such as ``0.1.0+3f2a91c04b7e``.
+    """Return Clipper's version and a digest of its source, such as ``1.0.0+3f2a91c04b7e``.
 
     The digest of compiled code differs from that of its source. ``files`` are the paths, inside the package, of the
     modules and folders that count.

@@ -15,6 +15,10 @@ def _is_installed(library: str) -> bool:
 # certificates.
 has_cryptography = partial(_is_installed, "cryptography")
 has_docker = partial(_is_installed, "docker")
-has_grpc = partial(_is_installed, "ngh2")
 has_otel = partial(_is_installed, "opentelemetry.proto")
 has_ray = partial(_is_installed, "ray")
+
+
+def has_grpc() -> bool:
+    """Whether there is HTTP/2: by libnghttp2, or slower by h2."""
+    return _is_installed("ngh2") or _is_installed("h2")

@@ -72,11 +72,15 @@ class Request(Struct, frozen=True):
     may_repeat: bool = True
 
     def encode(self, address: Address) -> bytes:
+        return b"".join(self.buffers(address))
+
+    def buffers(self, address: Address) -> tuple[bytes, ...]:
+        """Return what ``encode`` joins."""
         head = (
             f"{self.method} {address.path}{self.path} HTTP/1.1\r\nhost: {address.authority}\r\n{self.headers}"
             f"content-length: {sum(map(len, self.body))}\r\n\r\n"
         )
-        return b"".join((head.encode("latin-1"), *self.body))
+        return head.encode("latin-1"), *self.body
 
 
 class Answer(Struct, frozen=True, gc=False):

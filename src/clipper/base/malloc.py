@@ -3,10 +3,13 @@
 import ctypes
 
 # From glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 # Pieces of at least this size are large bodies and the tables of large dicts.
 LARGE_PIECE_BYTES = 1024 * 1024
+# glibc's own bound of what it takes from its heaps.
+_MOST_HEAP_PIECE_BYTES = 32 * 1024 * 1024
 
 _libc = ctypes.CDLL(None)
 # Absent in C libraries other than glibc, which have rules of their own.
@@ -33,6 +36,16 @@ def share_one_arena() -> None:
     """
     if _mallopt is not None:
         _mallopt(_M_ARENA_MAX, 1)
+
+
+def keep_freed() -> None:
+    """Keep what was freed for the next pieces. For a job that makes and frees large pieces of one size, over and over:
+    otherwise the kernel clears each of their pages anew, which takes more than to fill them.
+    """
+    if _mallopt is not None:
+        _mallopt(_M_MMAP_THRESHOLD, _MOST_HEAP_PIECE_BYTES)
+        _mallopt(_M_TRIM_THRESHOLD, 16 * _MOST_HEAP_PIECE_BYTES)
+    share_one_arena()
 
 
 def give_back_freed() -> None:

@@ -25,6 +25,11 @@ EXAMPLES = {
         "clipper deploy digits digits.onnx --keep-current --version candidate",
         "clipper deploy digits s3://models/digits.onnx --credentials registry",
     ),
+    "score": (
+        "clipper score digits rows.parquet -o scored.parquet",
+        "clipper score digits:3 'days/*.csv' -o scored.csv",
+        "clipper score ./model.joblib s3://rows/today.csv -o scored.csv",
+    ),
     "predict": (
         "clipper predict digits '[0.0, 1.5]'",
         "clipper predict adults age=31 job=nurse",
@@ -38,6 +43,7 @@ EXAMPLES = {
         "clipper load digits --rate 500 --duration 30s",
         "clipper load digits --sweep --html sweep.html",
     ),
+    "plan": ("clipper plan desk --rate 500", "clipper plan desk --rate 500 --slo-ms 200 --cores 16 --json"),
     "logs": ("clipper logs digits --follow", "clipper logs --lines 100"),
     "app create": (
         "clipper app create digits --model digits --slo-ms 50 --default 0",

@@ -19,8 +19,10 @@ from clipper.cli.commands.events import events
 from clipper.cli.commands.load import load
 from clipper.cli.commands.log import whatif
 from clipper.cli.commands.logs import logs
+from clipper.cli.commands.plan import plan
 from clipper.cli.commands.predict import observe, predict
 from clipper.cli.commands.report import report
+from clipper.cli.commands.score import score
 from clipper.cli.commands.serve import serve
 from clipper.cli.commands.server import dashboard, restart, start, status, stop
 from clipper.cli.output import write_error
@@ -54,7 +56,7 @@ app.commands.command()(report)
 # By task, in the order in which a newcomer meets them.
 _COMMANDS: dict[str, tuple[Any, ...]] = {
     "Serve a model": (serve, deploy, ("model", model.commands), ("replica", model.replicas)),
-    "Ask, and learn from answers": (("app", app.commands), predict, observe, load),
+    "Ask, and learn from answers": (("app", app.commands), predict, score, observe, load, plan),
     "Run a server": (start, status, restart, stop, ("cluster", cluster.commands)),
     "See what happens": (dashboard, events, logs, ("log", log.commands)),
     "Let others in": (("key", access.keys), ("token", access.tokens), ("secret", secret.commands)),

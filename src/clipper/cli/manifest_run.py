@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from clipper.cli.manifest.manifest import Manifest, WantedApplication, WantedModel
 from clipper.cli.manifest.plan import Packed, model_steps
@@ -29,9 +30,12 @@ from clipper.client.calls import SETTLE_TIMEOUT_S
 from clipper.errors import ClipperError, Conflict, NotFound, Unavailable
 from clipper.settings.version import MOST_START_TIMES
 
-# Each deployment loads a model, and perhaps builds its environment: more at once would only share the same processors.
-MODELS_AT_ONCE = 4
+# Each deployment loads a model, and perhaps builds its environment, which shares the same processors. But like a new
+# application, it also waits for the disk of a registry in Redis, which writes once a second for all that wait.
+STEPS_AT_ONCE = 10
 
+T = TypeVar("T")
+R = TypeVar("R")
 Status = Literal["done", "failed", "skipped"]
 Tell = Callable[[str], None]
 
@@ -66,14 +70,10 @@ class Run:
         for outcome in self._models(plan, progress):
             has_failed |= outcome.status == "failed"
             yield outcome
-        for step in plan.others:
-            if failed := sorted(step.needs & self._failed_models):
-                why = f"stays as it is, because model {', '.join(failed)} failed"
-                outcome = Outcome(step.subject, "skipped", why)
-            else:
-                outcome = self._tried(step, progress)
-            has_failed |= outcome.status != "done"
-            yield outcome
+        for steps in _side_by_side(plan.others):
+            for outcome in self._at_once(steps, lambda step: self._other(step, progress)):
+                has_failed |= outcome.status != "done"
+                yield outcome
         for deletion in plan.deletions:
             if has_failed:
                 yield Outcome(deletion.subject, "skipped", "stays, because not all of the file could be done")
@@ -82,12 +82,21 @@ class Run:
 
     def _models(self, plan: Plan, progress: Tell) -> Iterator[Outcome]:
         names = [name for name in plan.models if name not in self._failed_models]
-        executor = ThreadPoolExecutor(MODELS_AT_ONCE, thread_name_prefix="apply")
+        for outcomes, name in zip(self._at_once(names, lambda name: self._model(name, progress)), names):
+            if any(outcome.status == "failed" for outcome in outcomes):
+                self._failed_models.add(name)
+            yield from outcomes
+
+    def _other(self, step: Step, progress: Tell) -> Outcome:
+        if failed := sorted(step.needs & self._failed_models):
+            return Outcome(step.subject, "skipped", f"stays as it is, because model {', '.join(failed)} failed")
+        return self._tried(step, progress)
+
+    def _at_once(self, subjects: Sequence[T], do: Callable[[T], R]) -> Iterator[R]:
+        """Do some at a time, and yield the results in order."""
+        executor = ThreadPoolExecutor(STEPS_AT_ONCE, thread_name_prefix="apply")
         try:
-            for name, outcomes in zip(names, executor.map(lambda name: self._model(name, progress), names)):
-                if any(outcome.status == "failed" for outcome in outcomes):
-                    self._failed_models.add(name)
-                yield from outcomes
+            yield from executor.map(do, subjects)
         except BaseException:
             # Also on ^C: otherwise the threads would go on until their versions are ready.
             self._stopping.set()
@@ -239,3 +248,16 @@ class Run:
             "key": lambda: self._clipper.revoke_key(step.name),
         }
         calls[step.kind]()
+
+
+def _side_by_side(steps: Sequence[Step]) -> Iterator[list[Step]]:
+    """Group steps, in their order, into those that may be done at once: new applications that ask no others."""
+    for is_apart, group in groupby(steps, _asks_no_others):
+        if is_apart:
+            yield list(group)
+        else:
+            yield from ([step] for step in group)
+
+
+def _asks_no_others(step: Step) -> bool:
+    return isinstance(step, CreateApplication) and not step.application.settings.get("steps")

@@ -72,7 +72,11 @@ class Commands(typer.Typer):
         add = super().command(name, cls=_Command, **looks)
 
         def decorate(command: Any) -> Any:
-            add(_with_options(command) if "server" in inspect.signature(command).parameters else command)
+            parameters = inspect.signature(command).parameters
+            if "server" in parameters:
+                add(_with_options(command))
+            else:
+                add(_with_errors_as_json(command) if parameters.get("as_json") else command)
             return command
 
         return decorate
@@ -82,6 +86,18 @@ _OPTIONS = [
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
     for name, kind, default in (("home", Home, None), ("url", Url, None), ("as_json", AsJson, False))
 ]
+
+
+def _with_errors_as_json(command: Callable[..., None]) -> Callable[..., None]:
+    @wraps(command)
+    def run(*, as_json: bool, **values: Any) -> None:
+        try:
+            command(as_json=as_json, **values)
+        except ClipperError as error:
+            write_error(error, as_json=as_json)
+            raise typer.Exit(1) from error
+
+    return run
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -32,23 +32,27 @@ _SUBJECTS = {
     ),
     "Deadlines and clients": "slo_ms waking_slo_ms wait require_key max_in_flight max_per_second",
     "Batches and cache": "batching max_batch batch_delay_ms cache",
-    "Replicas and what they may use": ("replicas start_timeout_s memory_bytes cpus gpus resources placement manager"),
+    "Replicas and what they may use": (
+        "replicas max_replicas start_timeout_s memory_bytes cpus gpus gpu_memory_bytes precision resources placement "
+        "manager"
+    ),
     "Files, packages and variables": "data language framework requirements python env secrets credentials",
     "Selection of models": (
         "policy features prior_weight inherit half_life cost_weight max_cost_per_query min_quality "
         "confidence_threshold confidence_from calibrate"
     ),
     "New versions": "ramp max_loss_increase make_current",
-    "Feedback": "loss label_field feedback_ttl_s log_decisions",
+    "Feedback": "loss label_field feedback_ttl_s log_decisions log_inputs redact",
     "Ports and TLS": (
         "host management_host allowed_host insecure open_metrics api_keys allowed_origin tls_cert tls_key "
         "tls_client_ca query_port grpc_port management_port"
     ),
     "Processes": "workers workers_per_node run_as start_method idle_after_s ready_when drain_delay_s",
     "Bounds": (
-        "cache_bytes max_body_bytes max_output_bytes max_contexts feedback_queries keep_versions decision_log_bytes"
+        "cache_bytes max_body_bytes max_output_bytes max_contexts feedback_queries keep_versions keep_previous"
+        " decision_log_bytes"
     ),
-    "Where state is kept": "store registry",
+    "Where state is kept": "store registry remember_in_store",
     "Docker and Ray": "docker_base_image docker_network docker_transport ray_address ray_ports ray_python",
     "Logs and traces": "log_format log_level access_log slow_query_ms otlp_endpoint trace_share",
 }
@@ -81,17 +85,15 @@ def options_of(
     only: Collection[str] = (),
     without: Collection[str] = (),
     to_change: bool = False,
-    panel: str | None = None,
 ) -> list[Option]:
     """Make an option for each setting of a struct.
 
     Args:
         only, without: keywords of the settings to take, or to leave out.
         to_change: whether the options change something, so that they have no default: settings that are left out stay.
-        panel: the heading of these options in a command's help; None gives each the heading of its subject.
     """
     return [
-        _option(described, to_change, panel or SUBJECT_OF.get(described.keyword))
+        _option(described, to_change)
         for described in settings_of(kind)
         if (not only or described.keyword in only)
         and described.keyword not in without
@@ -135,7 +137,7 @@ def _read(option: Option, value: Any) -> Any:
         raise typer.BadParameter(str(error), param_hint=f"'{option.flag}'{variable}") from error
 
 
-def _option(described: Described, to_change: bool, panel: str | None) -> Option:
+def _option(described: Described, to_change: bool) -> Option:
     """The kind of option follows from the setting's type, unless the setting has a ``read`` of its own."""
     setting, default = described.setting, described.default
     flag = described.flag
@@ -146,24 +148,22 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
     looks: dict[str, Any] = {
         "help": setting.help,
         "envvar": setting.environment,
-        "rich_help_panel": panel,
+        "rich_help_panel": SUBJECT_OF.get(described.keyword),
         "show_default": not to_change and (setting.default or True),
     }
     if described.keyword in _NAMES:
         looks["autocompletion"] = names_starting(_NAMES[described.keyword])
     read: Callable[[Any], Any] | None = text_of if described.keyword in _LONG else None
+    option = typer.Option(flag, metavar=setting.metavar, **looks)
     if get_origin(kind) is tuple:
         read_one = setting.read or str
         kind, begins, read = list[str], None, lambda values: tuple(map(read_one, values))
-        option = typer.Option(flag, metavar=setting.metavar, **looks)
     elif setting.several:
         read_part = setting.read or dict
         kind, begins = list[str], None
         read = lambda texts: {name: value for text in texts for name, value in read_part(text).items()}  # noqa: E731
-        option = typer.Option(flag, metavar=setting.metavar, **looks)
     elif setting.read is not None:
         kind, begins, read = str, None if begins is None else str(begins), setting.read
-        option = typer.Option(flag, metavar=setting.metavar, **looks)
     elif kind is bool:
         begins = None
         if setting.option is not None:

@@ -16,6 +16,7 @@ from clipper.cli.process import (
     READY_TIMEOUT_S,
     USUAL,
     ServerStart,
+    StartingServer,
     answers,
     checked_start,
     running,
@@ -302,3 +303,22 @@ def _started_again(home: Path, before: Place) -> Status:
         f"the server of {home} was told to start again, and does not answer after {READY_TIMEOUT_S:.0f} s; what runs "
         f"goes on: see clipper status and {home / 'logs'}"
     )
+
+
+@contextmanager
+def foreground_server(out: Output, start: ServerStart) -> Iterator[StartingServer]:
+    """Run a server that is stopped when ^C, SIGTERM or an error ends the block, or when this process is killed."""
+    reading, writing = os.pipe()
+    try:
+        server = spawn(start, reading)
+        os.close(reading)
+        try:
+            yield server
+        except KeyboardInterrupt:
+            pass
+        finally:
+            with out.progress("draining"):
+                server.stop()
+    finally:
+        # If a user asks a second time while the server drains, this is the second request.
+        os.close(writing)

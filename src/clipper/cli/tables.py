@@ -32,7 +32,7 @@ def _of_csv(path: Path, input_type: ValueType | None) -> Iterator[Any]:
         csv.field_size_limit(MOST_MAX_BODY_BYTES)
         lines = csv.reader(file)
         names = next(lines, [])
-        kept = _kept(names, input_type, path)
+        kept = kept_columns(names, input_type, path)
         for line in lines:
             if not line:
                 continue
@@ -51,13 +51,13 @@ def _of_parquet(path: Path, input_type: ValueType | None) -> Iterator[Any]:
         raise InvalidArgument("Parquet needs the extra clipper-serving[log]: install it, or give CSV") from error
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        columns = [names[index] for index in _kept(names, input_type, path)]
+        columns = [names[index] for index in kept_columns(names, input_type, path)]
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
             for row in batch.to_pylist():
                 yield row if isinstance(input_type, RecordType) else list_of(list(row.values()), input_type)
 
 
-def _kept(names: Sequence[str], input_type: ValueType | None, path: Path) -> Sequence[int]:
+def kept_columns(names: Sequence[str], input_type: ValueType | None, path: Path) -> Sequence[int]:
     """Return the places of the columns that inputs are made of: those of the fields, so that a table may also have the
     label; of other types all."""
     if input_type is None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Struct
@@ -56,7 +56,10 @@ class Calls:
         return msgspec.json.decode(self._send(method, path, body, timeout_s), type=kind)
 
     def _send(self, method: str, path: str, body: Struct | None, timeout_s: float = SETTLE_TIMEOUT_S) -> bytes:
-        content = None if body is None else msgspec.json.encode(body, enc_hook=to_list)
+        try:
+            content = None if body is None else msgspec.json.encode(body, enc_hook=to_list)
+        except UnicodeEncodeError as error:  # an argument of a command has bytes that are no UTF-8
+            raise InvalidArgument("a text has characters that UTF-8 cannot hold: expected text in UTF-8") from error
         return self._management.call(method, path, content, timeout_s)
 
     def _upload(self, artifact: Artifact, report: Callable[[str], None]) -> None:
@@ -81,9 +84,9 @@ def part(name: str) -> str:
 
 def query_string(parameters: Mapping[str, object]) -> str:
     """Return the query string of the parameters that are not None. A list repeats its parameter."""
-    lists = [(name, value if isinstance(value, list) else [value]) for name, value in parameters.items()]
-    given = [f"{name}={part(str(one))}" for name, values in lists for one in values if one is not None]
-    return "?" + "&".join(given) if given else ""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    text = urlencode(given, doseq=True, quote_via=quote, safe="")
+    return f"?{text}" if text else ""
 
 
 def polls(timeout_s: float) -> Iterator[None]:

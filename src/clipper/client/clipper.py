@@ -126,7 +126,8 @@ class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
 
         Args:
             by_worker: return each worker's own numbers instead of their sums.
-            applications, models: return only the series of these.
+            applications: return only the series of these, and of ``models``.
+            models: return only the series of these, and of ``applications``.
         """
         query = {"by_worker": "true" if by_worker else None, "application": applications, "model": models}
         return self._management.call("GET", f"/metrics{query_string(query)}").decode()

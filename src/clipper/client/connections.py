@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from clipper.base.http1 import CONNECT_TIMEOUT_S, RENEWAL_S, Address, Answer, AnswerReader, BadAnswer, Request
@@ -17,6 +18,8 @@ MAX_CONNECTIONS = 64
 # The query port closes a connection that was idle for 75 s, and proxies often do after 60 s.
 MAX_IDLE_S = 45.0
 _READ_BYTES = 256 * 1024
+# A longer request is not copied once more, to be sent in one call.
+_JOINED_BYTES = 64 * 1024
 
 
 class BrokenOff(Exception):
@@ -34,18 +37,19 @@ class _Connection:
         self._socket = opened
         self.idle_since_s = 0.0
 
-    def ask(self, data: bytes, deadline_s: float) -> Answer:
-        """Send a request and return its answer.
+    def ask(self, data: Sequence[bytes], deadline_s: float) -> Answer:
+        """Send a request in buffers and return its answer.
 
         Raises BadAnswer if the bytes are not an answer, or are too many; BrokenOff if the connection ended;
         TimeoutError at the deadline.
         """
         reader = AnswerReader()
         try:
-            view, sent = memoryview(data), 0
-            while sent < len(view):
-                self._set_timeout(deadline_s)
-                sent += self._socket.send(view[sent:])
+            for buffer in data:
+                view, sent = memoryview(buffer), 0
+                while sent < len(view):
+                    self._set_timeout(deadline_s)
+                    sent += self._socket.send(view[sent:])
         except TimeoutError:
             raise
         except OSError as error:
@@ -143,7 +147,8 @@ class Connections:
             connection.close()
 
     def _ask(self, pool: _Pool, request: Request, deadline_s: float) -> Answer:
-        data = request.encode(self.address)
+        is_long = sum(map(len, request.body)) > _JOINED_BYTES
+        data = request.buffers(self.address) if is_long else (request.encode(self.address),)
         while (connection := _pop(pool)) is not None:
             if not connection.is_usable(time.monotonic()):
                 connection.close()
@@ -157,7 +162,7 @@ class Connections:
                 break
         return self._ask_on(pool, self._open(deadline_s), data, deadline_s)
 
-    def _ask_on(self, pool: _Pool, connection: _Connection, data: bytes, deadline_s: float) -> Answer:
+    def _ask_on(self, pool: _Pool, connection: _Connection, data: Sequence[bytes], deadline_s: float) -> Answer:
         try:
             answer = connection.ask(data, deadline_s)
         except BaseException:  # also KeyboardInterrupt: the answer may still come, and would be taken for the next one

@@ -1,12 +1,11 @@
 """The errors of failed calls: the error that the server answered, or why it did not answer."""
 
-from collections.abc import Iterator
-
 import msgspec
 from msgspec import Struct
 
 from clipper.api.schemas import Failure
 from clipper.errors import (
+    KINDS,
     ClipperError,
     ContainerFailed,
     DeadlineExceeded,
@@ -64,23 +63,15 @@ _BODILESS: dict[int, tuple[type[ClipperError], str]] = {
     401: (Unauthorized, "requires another token: the server does not know this one"),
     403: (Forbidden, "needs a token of the role admin, and this one is not"),
     404: (NotFound, "is not there"),
+    503: (Unavailable, "cannot be answered now: see clipper status"),
 }
 
 
 def to_error(failure: Failure) -> ClipperError:
-    kind = _KINDS.get(failure.error, ClipperError)
+    kind = KINDS.get(failure.error, ClipperError)
     if issubclass(kind, ContainerFailed):
         return kind(failure.cause, list(failure.log_tail))
     return kind(failure.cause)
-
-
-def _kinds(root: type[ClipperError]) -> Iterator[type[ClipperError]]:
-    yield root
-    for kind in root.__subclasses__():
-        yield from _kinds(kind)
-
-
-_KINDS = {kind.code: kind for kind in _kinds(ClipperError)}
 
 
 def cannot_connect(url: str, error: Exception) -> Unavailable:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 
 import httpx
+import msgspec
 
+from clipper.api.schemas import Status
 from clipper.base.http1 import CONNECT_TIMEOUT_S, RENEWAL_S, Address
 from clipper.base.tls.trust import ClientTls, Trust
 from clipper.client.failures import NOT_TRUSTED, answered_error, broke_off, cannot_connect, too_late
-from clipper.errors import InvalidArgument, NotFound, Unauthorized
+from clipper.errors import InvalidArgument, NotFound, NotLeader, Unauthorized, Unavailable
 
 _DEFAULT_TIMEOUT_S = 30.0
 
@@ -50,11 +52,17 @@ class HttpApi:
         self._client.close()
 
     def has(self, path: str) -> bool:
-        """Whether HEAD finds the path."""
+        """Whether HEAD finds the path of the management API."""
         try:
             self.call("HEAD", path)
         except NotFound:
             return False
+        except Unavailable as error:
+            # An answer to HEAD has no text that says why; for a standby, the server's status does.
+            status = msgspec.json.decode(self.call("GET", "/status"), type=Status)
+            if status.lease is not None and status.lease.role == "standby":
+                raise NotLeader(f"{self.url}: {status.problems[0]}") from error
+            raise
         return True
 
     def call(

@@ -1,7 +1,7 @@
 """The client's methods for models: deploy, watch, roll back, scale, remove."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,7 +19,7 @@ from clipper.client.calls import (
 )
 from clipper.client.packaging.artifact import Artifact
 from clipper.client.packaging.models import Language, package
-from clipper.errors import Conflict, ContainerFailed, DeadlineExceeded, InvalidArgument
+from clipper.errors import Conflict, ContainerFailed, DeadlineExceeded, InvalidArgument, NotFound
 from clipper.settings.fields import settings_of
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.variables import secret_of
@@ -108,7 +108,8 @@ class Models(Calls):
         Args:
             name: the model's name.
             without: variables that the new version does not have, from ``env`` or ``secrets``.
-            wait, progress: as in ``deploy``.
+            wait: as in ``deploy``.
+            progress: as in ``deploy``.
             settings: the settings to change. ``env`` and ``secrets`` are added to the variables that are there.
 
         Raises the errors of ``deploy``; Conflict if the model has no current version.
@@ -130,7 +131,7 @@ class Models(Calls):
             env={key: value for key, value in (before.env | env).items() if key not in {*without, *secrets}},
             secrets=tuple((kept | secrets).values()),
         )
-        return self._deployed(name, _with_settings(changed, settings), progress or ignore, wait=wait)
+        return self._deployed(name, with_settings(changed, settings), progress or ignore, wait=wait)
 
     def _deployed(self, name: str, deployment: Deployment, report: Callable[[str], None], *, wait: bool) -> Version:
         made = self._ask(Version, "POST", f"/models/{part(name)}/versions", deployment)
@@ -187,7 +188,9 @@ class Models(Calls):
             report(f"{model}:{version}: {now.progress or now.state}")
 
     def _crash_loop(self, replica: Replica) -> ContainerFailed:
-        tails = self.logs(replica.model, version=replica.version, replica=replica.id, lines=_CRASH_LOG_LINES).lines
+        tails: Mapping[str, Sequence[str]] = {}
+        with suppress(NotFound):  # a container that could not even be started has no log
+            tails = self.logs(replica.model, version=replica.version, replica=replica.id, lines=_CRASH_LOG_LINES).lines
         cause = f"{replica.id} dies each time it starts: {replica.last_error}; it is tried again every 30 s"
         return ContainerFailed(cause, [line for tail in tails.values() for line in tail])
 
@@ -267,10 +270,11 @@ def places(after: Logs | None) -> list[str]:
 
 
 def _deployment(artifact: Artifact, settings: DeploymentOptions) -> Deployment:
-    return _with_settings(Deployment(**artifact.deployed), settings)
+    return with_settings(Deployment(**artifact.deployed), settings)
 
 
-def _with_settings(deployment: Deployment, settings: DeploymentOptions) -> Deployment:
+def with_settings(deployment: Deployment, settings: DeploymentOptions) -> Deployment:
+    """Return the deployment with these settings, too."""
     options: dict[str, Any] = {**settings}
     # On the wire the options of batching are one struct.
     batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}

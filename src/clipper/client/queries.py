@@ -81,7 +81,9 @@ class Queries:
             inputs: a list, or a numpy array whose first dimension counts the inputs; of records a list of dicts, or a
                 table: a data frame of pandas or polars, a table of pyarrow, or a dict of lists or arrays by field.
             features: a list with the features of each input, or a numpy array of two dimensions.
-            version, context, timeout_s: as in ``predict``.
+            version: as in ``predict``.
+            context: as in ``predict``, of all inputs.
+            timeout_s: as in ``predict``, for the whole batch.
         """
         how = How(version, context, features, timeout_s)
         return self._run(self._calls.predict_batch(application, inputs, how))
@@ -97,6 +99,7 @@ class Queries:
         context: str | None = None,
         features: Any = None,
         id: str | None = None,  # noqa: A002
+        step: str | None = None,
     ) -> Observed:
         """Send feedback, from which the application's policy learns. Once this returns, the feedback is durable.
 
@@ -105,16 +108,18 @@ class Queries:
             reward: instead of a label: how good the answer to ``query_id`` was, from 0 to 1.
             query_id: the id of the query that the feedback is about.
             input: instead of a query: the input that the label is right for.
-            context, features: those of that input; a query has its own.
+            context: that of the input; a query has its own.
+            features: those of the input; a query has its own.
             id: a name for the feedback, so that it counts once however often it is sent. Without one, feedback on a
                 query counts once, and feedback on an input counts each time.
+            step: the step of a pipeline that the feedback on ``query_id`` is about, instead of the whole answer.
 
         Raises:
             Unavailable: the server or the connection failed. Feedback on an input without an ``id`` may have been
                 learned nevertheless; all other feedback may be sent again.
         """
         given = {"label": label, "reward": reward, "query_id": query_id, "input": input, "context": context, "id": id}
-        return self._run(self._calls.observe(application, given | {"features": features}))
+        return self._run(self._calls.observe(application, given | {"features": features, "step": step}))
 
     def observe_batch(
         self, application: str, observations: Sequence[Mapping[str, Any]]
@@ -125,6 +130,18 @@ class Queries:
         feedback on an input has an ``id``.
         """
         return self._run(self._calls.observe_batch(application, observations))
+
+    def score_block(self, application: str, version: str, frame: bytes) -> bytes:
+        """Have a block of rows evaluated while no query waits. ``clipper score`` does this for whole files.
+
+        Args:
+            version: of the application's model.
+            frame: the rows, as a batch of the container protocol.
+
+        Returns:
+            The answers, as frames of the container protocol.
+        """
+        return self._run(self._calls.score(application, version, frame))
 
     def input_type(self, application: str) -> str:
         """Return the type of an application's inputs, such as ``float64[4]`` or ``age: float64, job: string?``; empty

@@ -44,6 +44,8 @@ MAX_KNOWN = 1000
 # Feedback is answered once it is durable, and models may have to be asked before.
 _OBSERVE_TIMEOUT_S = 60.0
 _METADATA_TIMEOUT_S = 30.0
+# A block of rows waits for a minute at most until queries leave time for it.
+_SCORE_TIMEOUT_S = 90.0
 # The fields of feedback in tensors. Anything else, such as a reward, is refused by the server in words for JSON.
 _AS_TENSORS = frozenset({"input", "label", "features", "id", "context"})
 # Those fields that have a text for each piece of feedback.
@@ -166,6 +168,12 @@ class QueryCalls:
 
     def input_type(self, application: str) -> Steps[str]:
         return (yield from self._look_up(application)).input_type
+
+    def score(self, application: str, version: str, frame: bytes) -> Steps[bytes]:
+        path = f"/v2/models/{part(application)}/versions/{part(version)}/score"
+        headers = f"{self._headers}content-type: application/octet-stream\r\n"
+        answer = yield Request("POST", path, (frame,), headers, _SCORE_TIMEOUT_S)
+        return self._decoded(answer, bytes)
 
     def observe(self, application: str, observation: Mapping[str, Any]) -> Steps[Observed]:
         body = _given(observation)

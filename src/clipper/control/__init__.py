@@ -1,1 +1,1 @@
-"""What the supervisor and workers tell each other: what to serve by, what was counted, and the channel."""
+"""The messages between the supervisor and workers: snapshots, readings of what was counted, and the channel."""

@@ -45,7 +45,7 @@ def make_request() -> tuple[bytes, bytes]:
 
 
 class Authority:
-    """The authority. ``certificate``: in PEM, for all who have to trust what it signs."""
+    """The authority. ``certificate``: in PEM, for every process that has to trust its signatures."""
 
     def __init__(self, pem: bytes) -> None:
         """Read what ``make_authority`` has returned. Raises InvalidArgument if it is anything else."""

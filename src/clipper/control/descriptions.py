@@ -1,4 +1,4 @@
-"""What an application has learned, as workers describe it and operators see it."""
+"""An application's learned state, as workers describe it and operators see it."""
 
 from msgspec import Struct
 

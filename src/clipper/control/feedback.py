@@ -13,6 +13,8 @@ class Feedback(Struct, frozen=True):
         label: JSON text of the right output; None if there is a reward instead.
         reward: in [0, 1], for the models that were selected.
         features: raw buffer of the float64 numbers that come with an input; a query has brought its own.
+        step: the step of a pipeline that the feedback is on; None if it is on the whole answer. A worker from before
+            this field takes it for that.
     """
 
     id: str
@@ -22,6 +24,7 @@ class Feedback(Struct, frozen=True):
     label: bytes | None = None
     reward: float | None = None
     features: bytes | None = None
+    step: str | None = None
 
 
 class Outcome(Struct, frozen=True):

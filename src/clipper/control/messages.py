@@ -159,6 +159,7 @@ class PolicyDescription(Struct, frozen=True, tag=True):
     """The state that a policy has learned. Old feedback counts for less in its numbers.
 
     ``found`` is False if the worker does not know the application. ``test`` is None if the policy is not a test.
+    ``prices`` say what asking models costs queries at the moment, a sentence for each.
     """
 
     found: bool
@@ -167,6 +168,7 @@ class PolicyDescription(Struct, frozen=True, tag=True):
     problem: str | None = None
     calibration: tuple[Reliability, ...] = ()
     test: Standing | None = None
+    prices: tuple[str, ...] = ()
 
 
 class DescribePolicy(Command[PolicyDescription], frozen=True, tag=True):
@@ -199,8 +201,12 @@ _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
 
 
+def encode_body(message: Command[R] | AnyReply | Refused) -> bytes:
+    return _encoder.encode(message)
+
+
 def encode(message: Command[R] | AnyReply | Refused) -> bytes:
-    body = _encoder.encode(message)
+    body = encode_body(message)
     return _SIZE.pack(len(body)) + body
 
 

@@ -30,6 +30,7 @@ class SharedSettings(Struct, frozen=True):
         allowed_origins: origins of web pages that may read answers; see ``Origins``.
         telemetry: settings of logs and spans.
         logs: folder of its access log and its slow-query log.
+        remember_in_store: whether answered queries are written to the store, for other servers.
         max_output_bytes: bound of one output of a model, as its container sends it.
         ready_when: which applications have to be able to answer before the worker calls itself ready.
     """
@@ -51,3 +52,4 @@ class SharedSettings(Struct, frozen=True):
     logs: str = ""
     ready_when: ReadyWhen = "any"
     max_output_bytes: int = MAX_OUTPUT_BYTES
+    remember_in_store: bool = False

@@ -23,6 +23,7 @@ class ReplicaAddress(Struct, frozen=True):
         token: the token that its callers send in HELLO; empty if it needs none.
         certificate: the only certificate that it may show, in PEM; empty if it is not dialled over TLS.
         node: the address of its node, like ``WorkerConfig.node``; empty if there is only one node.
+        devices: the ids of the accelerators of its node on which it computes, as far as its manager knows them.
     """
 
     id: str
@@ -30,16 +31,42 @@ class ReplicaAddress(Struct, frozen=True):
     token: str = ""
     certificate: str = ""
     node: str = ""
+    devices: tuple[str, ...] = ()
 
 
-class VersionSnapshot(Struct, frozen=True):
+class SharedVersion(Struct, frozen=True, kw_only=True):
+    """The facts about a version that the registry and the workers share, besides how it runs.
+
+    Attributes:
+        predecessor: the version that was current when this one was deployed; None if there was none, or in an old
+            record.
+        output_type: the text form of the type of its outputs, as it was declared, or that of its first answer, whose
+            lengths bind no other; None if it is not known. The type that was learned first stays.
+        output_is_declared: whether it was declared, at deployment or by the container.
+        output_is_untyped: whether no type describes its first answer, so that it has none, whatever it answers later.
+        state_key: its name in the learned state of applications, by its content; given at deployment, or to an old
+            record when it is loaded.
+        predecessor_state_key: that of its predecessor; empty if there was none.
+    """
+
+    predecessor: str | None = None
+    output_type: str | None = None
+    output_is_declared: bool = False
+    output_is_untyped: bool = False
+    state_key: str = ""
+    predecessor_state_key: str = ""
+
+    @property
+    def knows_outputs(self) -> bool:
+        """Whether its record has the type of its outputs, or that there is none."""
+        return self.output_type is not None or self.output_is_untyped
+
+
+class VersionSnapshot(SharedVersion, frozen=True):
     """A version of a model.
 
     Attributes:
         input_type: the text form of a ``records.ValueType``.
-        output_type: the text form of the type of its outputs; None if it is not known.
-        output_is_declared: whether that was declared, and not learned from its first answer.
-        predecessor: the version that was current when this one was deployed; None if there was none.
         wakes: whether the version is asleep while it has no replica, and gets a replica once it is asked.
         is_starting: no replica is in service, and a replica is starting or about to be restarted: queries wait for it.
     """
@@ -49,16 +76,16 @@ class VersionSnapshot(Struct, frozen=True):
     batching: Batching = Batching()
     cache: bool = True
     replicas: tuple[ReplicaAddress, ...] = ()
-    predecessor: str | None = None
     wakes: bool = False
     is_starting: bool = False
-    output_type: str | None = None
-    output_is_declared: bool = False
 
     @property
     def without_replicas(self) -> "VersionSnapshot":
-        """Everything except for the replicas. If this changes, a worker serves the version anew."""
-        return replace(self, replicas=(), wakes=False, is_starting=False)
+        """Everything except for the replicas and what was learned of its outputs. If this changes, a worker serves the
+        version anew."""
+        declared = self.output_type if self.output_is_declared else None
+        parts = {"output_type": declared, "output_is_untyped": False}
+        return replace(self, replicas=(), wakes=False, is_starting=False, **parts)
 
 
 class ModelSnapshot(Struct, frozen=True):
@@ -109,18 +136,19 @@ class Newcomer(Struct, frozen=True):
         return f"{self.model}:{self.version}"
 
 
-class ApplicationSnapshot(Struct, frozen=True):
-    """An application.
+class SharedApplication(Struct, frozen=True):
+    """The facts about an application that the registry and the workers share.
 
     Attributes:
-        default_output: JSON text, or None if it has no default.
+        input_type: the text form of a ``records.ValueType``.
+        default_output: JSON text; None if it has no default.
         id: the key of its learned state; a new application with an old name has another id.
-        newcomers: the newcomers among its links' versions.
-        watched: newcomers that answer all queries of their links, unless they fail.
-        needs_key: whether it answers only clients that send a key for it.
         max_in_flight, max_per_second: limits on its queries over all workers; None means no limit.
+        newcomers: versions of its links that are ramped, or that were stopped, if no operator has acted on them since.
         waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
         show_model: whether its answers say which versions gave them.
+        watched: versions that were deployed or linked in place of others while the policy does not learn. They answer
+            all queries of their links, and are stopped if they fail more than the versions before.
         null_is_nan, ignore_unknown_fields: how inputs are read.
         steps, output: the steps of a pipeline, and what it answers; see ``settings/pipeline.py``.
         nan_as_text: whether NaN and infinity are texts in answers in JSON, and not null.
@@ -133,7 +161,6 @@ class ApplicationSnapshot(Struct, frozen=True):
     selection: Selection = Selection()
     links: tuple[Link, ...] = ()
     id: str = ""
-    needs_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
     newcomers: tuple[Newcomer, ...] = ()
@@ -145,6 +172,12 @@ class ApplicationSnapshot(Struct, frozen=True):
     steps: dict[str, Step] = {}
     output: Wiring | None = None
     nan_as_text: bool = False
+
+
+class ApplicationSnapshot(SharedApplication, frozen=True, kw_only=True):
+    """An application. ``needs_key``: whether it answers only clients that send a key for it."""
+
+    needs_key: bool = False
 
 
 class KeySnapshot(Struct, frozen=True):

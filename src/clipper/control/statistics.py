@@ -15,6 +15,8 @@ LATENCY_BOUNDS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02,
     0.025, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
+# Models that an application no longer asks, whose counts are kept: more than any page shows.
+MAX_FORMER_MODELS = 100
 CONFIDENCE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # The mark of a thing that has not been read yet.
 NO_MARK = -1
@@ -116,6 +118,7 @@ class ApplicationStatistics(Struct, frozen=True):
         test: None if the policy is not a test.
         mark: a number that changes whenever a query, an answer or feedback was counted.
         explanations: by reason, the explanation of the latest default or error. It may quote a client's input.
+        id: tells the application from an earlier one of its name; empty from workers that do not say.
         trials: a reading for each newcomer. Explanations and trials are told only where marks are asked for.
     """
 
@@ -130,6 +133,7 @@ class ApplicationStatistics(Struct, frozen=True):
     mark: int = 0
     explanations: dict[str, str] = {}
     trials: tuple[TrialReading, ...] = ()
+    id: str = ""
 
 
 class BatchesOfSize(Struct, frozen=True):
@@ -184,6 +188,13 @@ class VersionStatistics(Struct, frozen=True):
     batches: dict[int, BatchesOfSize] = {}
     last_answered_at: float = 0.0
 
+    @property
+    def evaluated(self) -> float:
+        """The share of the look-ups that the cache did not answer; 1 without any."""
+        arrivals = self.arrivals or 0
+        looked_up = arrivals + self.cache_hits + self.cache_joins
+        return arrivals / looked_up if looked_up else 1.0
+
 
 class ReplicaStatistics(Struct, frozen=True):
     """``state`` is ``dialing``, ``linked``, ``draining`` or ``lost``."""
@@ -220,6 +231,8 @@ class FeedbackWindowStatistics(Struct, frozen=True):
     Attributes:
         evicted: queries evicted before feedback on them was too late, since the worker started.
         age_s: how long ago the oldest query was asked; 0 if there is none.
+        stored, unstored: queries that were written to the store for other servers, and that were not, since the worker
+            started.
     """
 
     queries: int = 0
@@ -228,6 +241,8 @@ class FeedbackWindowStatistics(Struct, frozen=True):
     capacity_bytes: int = 0
     evicted: int = 0
     age_s: float = 0.0
+    stored: int = 0
+    unstored: int = 0
 
 
 class DecisionLogStatistics(Struct, frozen=True):
@@ -273,6 +288,8 @@ class WorkerStatistics(Struct, frozen=True):
         policy_problems: by application whose policy was not made, the reason.
         store_problem: why feedback could not be stored lately; None if it could, or if none came lately.
         demanded: sleeping versions that were asked in the last seconds, in the order in which they were asked.
+        learned: versions whose record has no type of outputs, and the type that this worker has learned.
+        untyped: such versions of which it has learned that no type describes their first answer.
     """
 
     index: int
@@ -294,3 +311,5 @@ class WorkerStatistics(Struct, frozen=True):
     policy_problems: dict[str, str] = {}
     store_problem: str | None = None
     demanded: tuple[ModelId, ...] = ()
+    learned: tuple[tuple[ModelId, str], ...] = ()
+    untyped: tuple[ModelId, ...] = ()

@@ -68,6 +68,8 @@ class LoadedModel:
         predict_batch: takes ``Inputs`` and should return one output for each, but may do anything.
         runtime: free text about the environment, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
         output_type: what it says of its outputs; None if that has to be learned from them.
+        device: where it computes, if a GPU is reserved for it and that is known; else empty.
+        warning: what whoever deploys it should know, in a sentence; else empty.
     """
 
     predict_batch: Callable[[Inputs], object]
@@ -75,3 +77,5 @@ class LoadedModel:
     max_batch: int | None
     runtime: str
     output_type: ValueType | None = None
+    device: str = ""
+    warning: str = ""

@@ -9,8 +9,16 @@ from msgspec import UNSET, Struct, UnsetType
 
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, changes_of
-from clipper.settings.pipeline import Step, Wiring
-from clipper.settings.texts import INPUT_TYPE_HELP, number_or_none, read_cost, read_features, read_json_or_file
+from clipper.settings.pipeline import MAX_STEPS, Step, Wiring
+from clipper.settings.replicas import MAX_REPLICAS
+from clipper.settings.texts import (
+    INPUT_TYPE_HELP,
+    number_or_none,
+    read_cost,
+    read_features,
+    read_json_or_file,
+    read_text_or_none,
+)
 from clipper.values.types import MAX_FEATURES
 
 Wait = Literal["all", "decided", "expected"]
@@ -18,6 +26,7 @@ ConfidenceFrom = Literal["agreement", "probabilities"]
 # How many each query brings; ``input``, or the names of a record's fields, if they are the input.
 Features = int | str | None
 Cost = float | Literal["auto"]
+LogInputs = Literal["off", "sampled"]
 
 MAX_SLO_MS = 600_000.0
 # Later feedback would be on a model that is likely gone. Ids of feedback are kept for as long.
@@ -101,10 +110,7 @@ def link_names(links: Sequence[Link]) -> tuple[str, ...]:
     It is the model's name, or ``MODEL:VERSION`` for a pinned version if several versions of the model are linked.
     """
     links_of = Counter(link.model for link in links)
-    return tuple(
-        link.model if link.version is None or links_of[link.model] == 1 else f"{link.model}:{link.version}"
-        for link in links
-    )
+    return tuple(link.model if links_of[link.model] == 1 else link.target for link in links)
 
 
 class Configured(Struct, frozen=True, forbid_unknown_fields=True):
@@ -214,6 +220,16 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
         float,
         Setting("Share of the queries that is written to the decision log, e.g. 0.1.", least=0, most=1),
     ] = 0.0
+    log_inputs: Annotated[LogInputs, Setting("Whether the decision log keeps its queries' inputs, too.")] = "off"
+    redact: Annotated[
+        str | None,
+        Setting(
+            "Fields that the decision log leaves out of inputs, outputs and labels, such as name,email.",
+            metavar="FIELDS|none",
+            default="none",
+            read=read_text_or_none,
+        ),
+    ] = None
     cost_weight: Annotated[
         float,
         Setting(
@@ -223,8 +239,8 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     max_cost_per_query: Annotated[
         float | None,
         number_or_none(
-            "The most that a query may cost on average, in the unit of the links' costs: the best models within it are "
-            "asked; none means no budget.",
+            "Experimental: the most that a query may cost on average, in the unit of the links' costs: the best models "
+            "within it are asked; none means no budget.",
             least=0,
             above=True,
             most=MAX_COST,
@@ -234,7 +250,8 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     min_quality: Annotated[
         float | None,
         number_or_none(
-            "The mean quality of answers to keep, 1 minus their mean loss, at the least cost; none means no bound.",
+            "Experimental: the mean quality of answers to keep, 1 minus their mean loss, at the least cost; none means "
+            "no bound.",
             least=0,
             above=True,
             most=1,
@@ -281,6 +298,7 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
         code: SHA-256 of the artifact with the modules of the user's own policy or loss.
         waking_slo_ms: the SLO while none of its models has a replica and a sleeping model wakes; None means ``slo_ms``.
         max_in_flight, max_per_second: limits on its queries, over all workers; None means no limit.
+        max_replicas: the most replicas of all versions that the steps ask; it bounds those that are scaled by load.
         steps: the steps of a pipeline, by name; without steps, an application asks the models that it links.
         output: the values that a pipeline's answer is made of; None means the output of the last step.
     """
@@ -341,6 +359,16 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     nan_as_text: Annotated[
         bool, Setting('Answer NaN and infinity in JSON as "NaN", "Infinity" and "-Infinity", instead of null.')
     ] = False
+    max_replicas: Annotated[
+        int | None,
+        number_or_none(
+            "The most replicas that all models of a pipeline's steps have together: the load decides which get them.",
+            whole=True,
+            least=1,
+            most=MAX_STEPS * MAX_REPLICAS,
+            default="none",
+        ),
+    ] = None
     # Litestar's schema does not accept a dict as a default.
     steps: Annotated[
         dict[str, Step],
@@ -399,6 +427,8 @@ class ApplicationOptions(TypedDict, total=False):
     calibrate: bool
     feedback_ttl_s: float
     log_decisions: float
+    log_inputs: LogInputs
+    redact: str | None
     features: Features
     cost_weight: float
     max_cost_per_query: float | None
@@ -410,5 +440,6 @@ class ApplicationOptions(TypedDict, total=False):
     null_is_nan: bool
     ignore_unknown_fields: bool
     nan_as_text: bool
+    max_replicas: int | None
     steps: dict[str, Step]
     output: Wiring | None

@@ -63,6 +63,7 @@ DEFAULT_LOG_BYTES = 1024 * 1024 * 1024
 GRPC_PORT = 1339
 # Enough to roll back by a few weeks of deployments; each version keeps its artifact on disk.
 KEEP_VERSIONS = 10
+KEEP_PREVIOUS = 1
 
 
 class TelemetrySettings(Struct, frozen=True, kw_only=True):
@@ -224,10 +225,25 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
         int,
         Setting("How many queries each worker keeps for feedback by query_id; the oldest go first.", least=1),
     ] = FEEDBACK_QUERIES
+    remember_in_store: Annotated[
+        bool,
+        Setting(
+            "Also keep answered queries in a --store in Redis, so that feedback by query_id finds them there once "
+            "their worker has ended.",
+            option="remember-in-store",
+        ),
+    ] = False
     keep_versions: Annotated[
         int,
         Setting("How many versions of each model are kept while they do not run; the oldest are removed.", least=1),
     ] = KEEP_VERSIONS
+    keep_previous: Annotated[
+        int,
+        Setting(
+            "How many replicas a model's previous version keeps, so that a rollback begins with these; 0 for none.",
+            least=0,
+        ),
+    ] = KEEP_PREVIOUS
     decision_log_bytes: Annotated[
         int,
         size(

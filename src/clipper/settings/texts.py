@@ -231,6 +231,11 @@ def read_registry(text: str) -> str:
     return text
 
 
+def read_text_or_none(text: str) -> str | None:
+    """Read a text, or ``none``."""
+    return None if text == "none" else text
+
+
 def read_cost(text: str) -> float | Literal["auto"]:
     """Read a number of at least 0, or ``auto``."""
     if text == "auto":

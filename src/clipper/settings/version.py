@@ -13,6 +13,8 @@ from clipper.values.types import Framework, Loader
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ManagerName = Literal["local", "docker", "ray"]
+# Half precision: IEEE 754's binary16, and the first half of its binary32.
+Precision = Literal["fp16", "bf16"]
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "aimd_damped", "quantile_refit", "fixed", "none"]
 
 # The largest batch by default.
@@ -57,6 +59,8 @@ class VersionSpec(Struct, frozen=True):
         memory_bytes: the most memory that a replica may have, with all processes that it forks; None means no bound.
         cpus: None means any processor, with libraries that compute in one thread.
         gpus: a text that ``managers.shares.parse_gpus`` reads; None means no GPU.
+        gpu_memory_bytes: the memory of its GPU that is counted as taken by each replica, which is not held to it; None
+            means that memory is not counted.
         resources: further resources of its node in a cluster, by name, that each replica takes; at least 0.0001 each.
         placement: a text that ``managers.ray.placement.parse_nodes`` reads; None means spread over the cluster's nodes.
         sample: an input as JSON text; None means an input that a worker remembers.
@@ -101,7 +105,23 @@ class VersionSpec(Struct, frozen=True):
     ] = None
     gpus: Annotated[
         str | None,
-        Setting("GPUs that each replica may use: how many, all, or ids such as 0,1.", metavar="GPUS"),
+        Setting(
+            "Experimental: GPUs that each replica may use: how many, a part such as 0.5, all, or ids such as 0,1.",
+            metavar="GPUS",
+        ),
+    ] = None
+    gpu_memory_bytes: Annotated[
+        int | None,
+        size(
+            "Experimental: memory of its GPU that each replica takes, e.g. 4g.",
+            least=MIN_MEMORY_BYTES,
+            most=1 << 44,
+            option="gpu-memory",
+        ),
+    ] = None
+    precision: Annotated[
+        Precision | None,
+        Setting("Experimental: the numbers that a PyTorch network computes with.", default="the model's own"),
     ] = None
     resources: Annotated[
         dict[str, float],
@@ -221,6 +241,8 @@ class DeploymentOptions(TypedDict, total=False):
     memory_bytes: int | None
     cpus: float | None
     gpus: str | None
+    gpu_memory_bytes: int | None
+    precision: Precision | None
     resources: dict[str, float]
     placement: str | None
     sample: Any

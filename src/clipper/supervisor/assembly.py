@@ -24,8 +24,8 @@ from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.managers.launcher import RUNTIME_PARTS, Facilities
 from clipper.supervisor.managers.manager import Manager
-from clipper.supervisor.managers.open import ELSEWHERE, open_launchers, open_worker_host
-from clipper.supervisor.managers.worker_host import ClusterHost
+from clipper.supervisor.managers.open import ELSEWHERE, open_launchers
+from clipper.supervisor.managers.worker_host import ClusterHost, LocalWorkerHost, WorkerHost
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.tokens import TokenFile, Tokens
@@ -135,8 +135,10 @@ def make_parts(ground: Ground) -> Parts:
 
 
 def _make_workers(ground: Ground, wake: Callable[[], None]) -> Workers:
-    config, per_node = ground.config, ground.config.workers_per_node
-    host = ground.cluster if per_node and ground.cluster is not None else open_worker_host(ground.facilities)
+    config, per_node, here = ground.config, ground.config.workers_per_node, ground.facilities
+    host: WorkerHost = LocalWorkerHost(here.processes, here.sockets, here.logs)
+    if per_node and ground.cluster is not None:
+        host = ground.cluster
     # The variables of OpenTelemetry's library, such as headers with a receiver's key. No model gets them.
     otel = {name: value for name, value in os.environ.items() if name.startswith(OTEL_PREFIX)}
     build, messages = build_id(), ApplyMessages()

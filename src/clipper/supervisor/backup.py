@@ -29,6 +29,7 @@ from clipper.errors import ClipperError, Conflict, InvalidArgument, Unavailable
 from clipper.learning.stores.sqlite_schema import SCHEMA_VERSION
 from clipper.settings import home as homes
 from clipper.supervisor.registry.sqlite import SqliteRegistry
+from clipper.supervisor.workers.settings import INSTANCES
 
 FORMAT = 1
 _INFO, _END = "backup.json", "end"
@@ -38,8 +39,6 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _END_OF_TIMES_S = 221_845_392_000
 # Tries of a copy: after the registry was copied, an artifact may be removed with its version.
 TRIES = 3
-# Query ids begin with the number of a worker's start, which is below this: see ``supervisor.workers.settings``.
-INSTANCES = 2**20
 
 
 class Backup(Struct, frozen=True):

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from clipper.api.server.operations import UNSYNCED
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
+from clipper.settings.application import link_names
+from clipper.settings.server import KEEP_PREVIOUS
 from clipper.supervisor.history.changes import events_of
 from clipper.supervisor.history.event_log import NewEvent
 from clipper.supervisor.registry import records
 from clipper.supervisor.registry.store import Change, Delete, ForgetLater, Forgotten, Put, Registry
-from clipper.supervisor.rollout import wanted
+from clipper.supervisor.rollout import rules, wanted
 from clipper.values.types import CLIPPER, Caller, ModelId, in_other_case
 
 log = logging.getLogger(__name__)
@@ -23,8 +26,16 @@ class Catalog:
     ``revision`` counts the changes, and ``fleet_revision`` the changes of models and versions.
     """
 
-    def __init__(self, registry: Registry, record: Callable[[Sequence[NewEvent]], None] = lambda _: None) -> None:
-        """Load the registry. ``record`` gets the events of each change once it is made. Raises RegistryUnavailable."""
+    def __init__(
+        self,
+        registry: Registry,
+        record: Callable[[Sequence[NewEvent]], None] = lambda _: None,
+        keep_previous: int = KEEP_PREVIOUS,
+    ) -> None:
+        """Load the registry. Raises RegistryUnavailable.
+
+        ``record`` gets the events of each change once it is made. ``keep_previous``: see ``wanted.Records``.
+        """
         contents = registry.load()
         self.applications = {application.name: application for application in contents.applications}
         self.models = {model.name: model for model in contents.models}
@@ -36,6 +47,7 @@ class Catalog:
         self._unreadable = {(one.kind, one.name): one for one in contents.unreadable}
         self._registry = registry
         self._record = record
+        self.keep_previous = keep_previous
         self.revision = self.fleet_revision = 0
         # By model, its versions, and the applications that link it: with thousands, few questions are about all.
         self._versions_of: defaultdict[str, dict[ModelId, records.VersionRecord]] = defaultdict(dict)
@@ -46,6 +58,7 @@ class Catalog:
             self._index(None, application)
         self._running: tuple[int, Mapping[ModelId, int]] = -1, {}
         self._unsaved: dict[ModelId, records.VersionRecord] = {}
+        self._name_contents()
 
     def application(self, name: str) -> records.ApplicationRecord:
         try:
@@ -78,9 +91,19 @@ class Catalog:
         known = self.models.get(model)
         return known.current if known else None
 
+    def asked(self, application: records.ApplicationRecord) -> dict[str, ModelId]:
+        """Return the versions that an application's links ask now, by the names of the links."""
+        named = zip(link_names(application.links), application.links, strict=True)
+        asked = ((name, link.model, link.version or self.current(link.model)) for name, link in named)
+        return {name: ModelId(model, version) for name, model, version in asked if version is not None}
+
     def versions_of(self, model: str) -> list[records.VersionRecord]:
         """Return a model's versions, oldest first."""
         return sorted(self._versions_of.get(model, {}).values(), key=lambda record: (record.created_at, record.version))
+
+    def state_keys(self, models: Iterable[str]) -> dict[str, str]:
+        """Map all versions of some models, as ``MODEL:VERSION``, to their names in learned state."""
+        return {str(record.id): record.state_key for model in models for record in self.versions_of(model)}
 
     def linking(self, model: str) -> Iterator[tuple[records.ApplicationRecord, str | None]]:
         """Return the applications that link a model, each with the version that it pins."""
@@ -128,8 +151,14 @@ class Catalog:
         return {version.spec.artifact for version in self.versions.values()}
 
     def commit(self, *changes: Change, why: str = "", by: Caller = CLIPPER) -> None:
-        """Make changes, all or none. Events say ``why``, and who made them. Raises RegistryUnavailable."""
+        """Make changes, all or none. Events say ``why``, and who made them. Raises RegistryUnavailable.
+
+        They are in force at once. A call of the management API is answered once they survive, or may be lost: see
+        ``UNSYNCED``.
+        """
         self._registry.write(*changes)
+        if (unsynced := UNSYNCED.get()) is not None:
+            unsynced.add(self._registry.sync)
         events = [event if event.by else replace(event, by=by) for event in events_of(self, changes, why)]
         for change in changes:
             self._apply(change)
@@ -161,6 +190,20 @@ class Catalog:
         self._unsaved.clear()
         return True
 
+    def _name_contents(self) -> None:
+        """Give versions of earlier Clippers their state keys, the oldest first. They are stored with the next notes."""
+        for model in self.models:
+            for record in self.versions_of(model):
+                if not record.state_key:
+                    known = self.state_keys([model])
+                    named = replace(
+                        record,
+                        state_key=rules.state_key(model, record.version, record.spec, known.values()),
+                        predecessor_state_key=known.get(f"{model}:{record.predecessor}", ""),
+                    )
+                    self._put_version(named)
+                    self._unsaved[named.id] = named
+
     def _put_version(self, record: records.VersionRecord) -> None:
         self.revision += 1
         self.fleet_revision += 1
@@ -169,7 +212,10 @@ class Catalog:
     def _index(self, before: records.ApplicationRecord | None, now: records.ApplicationRecord | None) -> None:
         if before is not None:
             for link in before.links:
-                self._linking[link.model].pop(before.name, None)
+                linking = self._linking[link.model]
+                linking.pop(before.name, None)
+                if not linking:  # the model may be gone for good
+                    del self._linking[link.model]
         if now is not None:
             for link in now.links:
                 self._linking[link.model][now.name] = now

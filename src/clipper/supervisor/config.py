@@ -107,6 +107,8 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         parser.error(f"{wrong.options}: {wrong.why}")
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
+    if config.remember_in_store and (config.store_address or "sqlite:").startswith("sqlite:"):
+        parser.error("--remember-in-store: other servers find queries in a Redis: give --store redis://HOST:PORT/DB")
     if why := _why_not_on_nodes(config):
         parser.error(f"--workers-per-node {config.workers_per_node}: {why}")
     try:
@@ -178,10 +180,6 @@ def _store_address(store: str) -> str:
     return f"sqlite:{Path(path).expanduser().absolute()}" if scheme == "sqlite" and path else store
 
 
-def _registry_address(text: str) -> str:
-    return _by(read_registry)(_store_address(text))
-
-
 def _between(kind: type[int] | type[float], least: float, most: float | None) -> Callable[[str], float]:
     def parse(text: str) -> float:
         number = kind(text)
@@ -196,7 +194,7 @@ def _between(kind: type[int] | type[float], least: float, most: float | None) ->
 
 _READ_HERE: dict[str, Callable[[str], object]] = {
     "store": _store_address,
-    "registry": _registry_address,
+    "registry": lambda text: _by(read_registry)(_store_address(text)),
     "run_as": _by(_run_as),
     "grpc_port": _by(read_grpc_port),
     "otlp_endpoint": _by(read_endpoint),

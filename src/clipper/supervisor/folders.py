@@ -186,14 +186,14 @@ def _link_package(link: Path) -> None:
     temporary.replace(link)
 
 
-def facilities_of(config: Config, home: HomeFolders, processes: ProcessFolder) -> Facilities:
+def facilities_of(config: Config, home: HomeFolders) -> Facilities:
     return Facilities(
         home=home.root,
         artifacts=home.artifacts,
         scratch=home.scratch,
         sockets=home.sockets,
         environments=home.environments,
-        processes=processes,
+        processes=ProcessFolder(home.run, os.environ, home.python_path),
         logs=home.logs,
         environ=os.environ,
         settings=config,

@@ -10,7 +10,7 @@ import sys
 
 import msgspec
 
-from clipper.base.processes.folder import ProcessFolder, running
+from clipper.base.processes.folder import running
 from clipper.errors import ClipperError
 from clipper.settings.home import Orphan, lock_home
 from clipper.supervisor.config import Config, parse_command_line
@@ -29,8 +29,7 @@ async def look(config: Config, home: HomeFolders) -> list[Orphan]:
         for record in running(home.run)
         if (note := worker_note(record)) is not None
     ]
-    processes = ProcessFolder(home.run, os.environ, home.python_path)
-    for name, launcher in open_launchers(facilities_of(config, home, processes)).items():
+    for name, launcher in open_launchers(facilities_of(config, home)).items():
         found += [Orphan(str(note.slot), name, pid) for note, pid in await launcher.seen()]
     return found
 
@@ -41,8 +40,7 @@ async def end(config: Config, home: HomeFolders) -> list[Orphan]:
     Processes on a cluster are left to the servers that share a registry.
     """
     found = await look(config, home)
-    processes = ProcessFolder(home.run, os.environ, home.python_path)
-    facilities = facilities_of(config, home, processes)
+    facilities = facilities_of(config, home)
     if config.registry is None and (cluster := open_cluster_host(facilities, None)) is not None:
         try:
             for record in await cluster.orphans():
@@ -50,7 +48,7 @@ async def end(config: Config, home: HomeFolders) -> list[Orphan]:
         finally:
             cluster.close()
     launchers = open_launchers(facilities, "everywhere" if config.registry is None else "here")
-    await takeover.end_all_orphans(processes, home, launchers.values())
+    await takeover.end_all_orphans(facilities.processes, home, launchers.values())
     home.remove_sockets_folder()
     home.place.unlink(missing_ok=True)
     return found

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from clipper.base.processes.folder import ProcessFolder
+from clipper.base.known_ids import Known
 from clipper.base.processes.process import ProcessRecord
 from clipper.errors import InvalidArgument, RegistryUnavailable
 from clipper.learning.stores.open import open_store
@@ -26,11 +26,12 @@ from clipper.supervisor.history.event_log import NewEvent
 from clipper.supervisor.history.events import LOOK_EVERY_S as EVENTS_EVERY_S
 from clipper.supervisor.history.events import EventFile, EventKeeper
 from clipper.supervisor.history.story import started_event
-from clipper.supervisor.keepers import cleaner, disks, ended_tests, scaler
+from clipper.supervisor.keepers import cleaner, disks, ended_tests, output_types, scaler
 from clipper.supervisor.keepers.certificates import LOOK_EVERY_S as CERTIFICATES_EVERY_S
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.keepers.ended_tests import EndedTests
+from clipper.supervisor.keepers.output_types import OutputTypes
 from clipper.supervisor.leadership.step_down import HandOver, start_again, step_down
 from clipper.supervisor.leadership.succession import Succession
 from clipper.supervisor.management_port import ManagementPort
@@ -40,8 +41,8 @@ from clipper.supervisor.operations.operations import SupervisorOperations
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.tokens import TokenFile
 from clipper.supervisor.operations.views import options_view
-from clipper.supervisor.registry.leadership import Leadership
-from clipper.supervisor.registry.shared import EPOCHS, REGISTRY_ID_NAME, Holder, Known, SharedRegistry
+from clipper.supervisor.registry.leadership import SYNC_EVERY_S, Leadership
+from clipper.supervisor.registry.shared import EPOCHS, REGISTRY_ID_NAME, Holder, SharedRegistry
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.registry.store import Registry
 from clipper.supervisor.stop_requests import StopRequests
@@ -139,9 +140,9 @@ class Supervisor:
         self, registry: Registry, store: Store, events: EventKeeper, leadership: Leadership | None
     ) -> tuple[Parts, QueryPorts]:
         """Assemble the parts and take over running processes; nothing new is started yet."""
-        home, catalog = self._home, Catalog(registry, events.record)
-        processes = ProcessFolder(home.run, os.environ, home.python_path)
-        facilities = facilities_of(self._config, home, processes)
+        home, catalog = self._home, Catalog(registry, events.record, self._config.keep_previous)
+        facilities = facilities_of(self._config, home)
+        processes = facilities.processes
         if leadership is not None:
             used = {version.spec.manager for version in catalog.versions.values()}
             facilities = replace(
@@ -241,6 +242,8 @@ class Supervisor:
             keepers.start("following the cluster's nodes", parts.nodes.run)
         tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story, parts.events)
         keepers.repeat("reporting tests that have ended", tests.look, ended_tests.LOOK_EVERY_S)
+        types = OutputTypes(parts.catalog, parts.workers, parts.reconciler.wake)
+        keepers.repeat("recording types of outputs", types.look, output_types.LOOK_EVERY_S)
         # Images of versions that were removed while Docker was away.
         keepers.start("removing images that nobody uses", lambda: parts.manager.prune(parts.catalog.artifacts()))
         taken_over = sum(worker.process is not None for worker in parts.workers)
@@ -253,6 +256,7 @@ class Supervisor:
             keepers.repeat("looking for new certificates", certificates.look, CERTIFICATES_EVERY_S)
         self._home.write_place(place, config.options)
         if leadership is not None:
+            keepers.repeat("waiting for the registry's disk", leadership.sync, SYNC_EVERY_S)
             keepers.start(
                 "telling standbys that queries are answered", partial(leadership.tell_when_ready, operations.problems)
             )

@@ -16,6 +16,7 @@ class Column(NamedTuple):
         lengths: the size of each value in bytes; None if the type determines it.
         present: a bit for each row, the lowest bit of each byte first, 1 if the row has a value; None if all have one.
         written_as: the type of the elements' JSON texts: the type's own, or float64 for float32.
+        is_json: whether the values are JSON texts of anything, and not strings.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Column(NamedTuple):
     lengths: tuple[int, ...] | None = None
     present: bytes | None = None
     written_as: DType | None = None
+    is_json: bool = False
 
     @property
     def dtype(self) -> DType:

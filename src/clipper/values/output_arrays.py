@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from clipper.values.types import DType, InputType
 
+# Results with more bytes of outputs are read a row at a time: to check and copy all of them at once would take long.
+LARGE_RESULTS_BYTES = 256 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class OutputForm:
@@ -54,3 +57,11 @@ class TypedResults(NamedTuple):
     data: memoryview
     evaluation_us: int
     failures: Mapping[int, str]
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data)
+
+    @property
+    def is_large(self) -> bool:
+        return self.size_bytes > LARGE_RESULTS_BYTES

@@ -87,6 +87,9 @@ MAX_FORK_MESSAGE_BYTES = 64 * 1024
 # A variable whose value makes room for the variables of forked containers.
 ROOM_VARIABLE = "CLIPPER_ROOM"
 
+# A container's name for its device, if its model does not compute on the GPU that is reserved for it.
+CPU = "CPU"
+
 # Bytes that a replica may allocate for each byte that it may use: a thread uses a hundredth of its stack of 8 MiB.
 DATA_PER_MEMORY = 2
 

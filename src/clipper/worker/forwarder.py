@@ -9,7 +9,7 @@ from itertools import islice
 
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.messages import Observe, Observed, ObservePart
-from clipper.errors import ClipperError
+from clipper.errors import ClipperError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class Forwarder:
     ) -> None:
         """Pass feedback on, and ``tell`` an outcome for each piece, in order.
 
-        The outcome of all is ``unavailable`` if the worker does not answer.
+        The outcome of all is ``unavailable`` if the worker does not answer, and ``store_unavailable`` if it can only be
+        reached through a store that is away.
         """
         self._waiting.append(_Waiting(ObservePart(application, tuple(feedback)), tell))
         self._begin()
@@ -97,6 +98,8 @@ class Forwarder:
         first, *others = (each.part for each in sent)
         try:
             outcomes = (await self._ask(Observe(first.application, first.feedback, tuple(others)))).outcomes
+        except StoreUnavailable as error:
+            outcomes = (Outcome(error=error.code, cause=str(error)),) * pieces
         except (OSError, ClipperError) as error:
             outcomes = _unavailable(f"cannot be reached: {error!r}", pieces)
         except Exception as error:  # a bug in Clipper: whoever waits is told

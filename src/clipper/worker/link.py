@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
@@ -10,20 +11,21 @@ from clipper.base.tcp import end_when_cut
 from clipper.base.tls.trust import pinned_context
 from clipper.errors import ClipperError, ModelFailed, ProtocolViolation
 from clipper.model.protocol import messages
+from clipper.model.protocol.asks import MAX_OPEN_ASKS
 from clipper.model.protocol.batches import BatchEncoder
-from clipper.model.protocol.columns import ColumnResults, decode_column_results
+from clipper.model.protocol.columns import RESULTS_DECODERS, BatchResults
 from clipper.model.protocol.frames import (
+    ASKS_VERSION,
     DROPPED,
     MAX_BODY_BYTES,
     OLDEST_VERSION,
     PROTOCOL_VERSION,
+    RETOLD_VERSION,
     Kind,
     Splitter,
 )
-from clipper.model.protocol.messages import Buffer, Results, Welcome
+from clipper.model.protocol.messages import Buffer, Welcome
 from clipper.model.protocol.trace import BatchTrace, write_trace
-from clipper.model.protocol.typed import decode_typed_results
-from clipper.values.output_arrays import TypedResults
 from clipper.values.records import MAX_TYPE_CHARACTERS
 from clipper.values.types import ModelId
 
@@ -39,18 +41,23 @@ LAST_REDIAL_S = 1.0
 # The kernel sends this much of a batch by itself, if it allows so large a buffer; the rest waits for the worker's loop,
 # once for each bufferful. With the usual 208 KiB, 125 rows of 784 float64 took 13 ms while the loop was busy.
 SEND_BUFFER_BYTES = 4 * 1024 * 1024
+# A connection that has read this much lets the loop look at others before it reads on. Otherwise the loop reads up to
+# 32 times in a row from a container that writes as fast, for ten milliseconds and more.
+READ_AT_ONCE_BYTES = 1024 * 1024
+# A frame over this size is written in pieces of it. Otherwise the kernel copies all of it in one call while the
+# container reads as fast: 40 MB held the loop for 35 to 70 ms.
+WRITE_AT_ONCE_BYTES = 1024 * 1024
 # Results over this size are not kept, unless a single output may have more: a container without a bound may send a
 # gigabyte. The first large outputs of a model may come in a batch of many; after that, their size is known.
 MAX_RESULTS_BYTES = 256 * 1024 * 1024
 # The kinds of results that have raw values, and the version of the protocol that brought each.
 _RAW_SINCE: Mapping[int, int] = {Kind.TYPED_RESULTS: 2, Kind.COLUMN_RESULTS: 4}
-# Answers on a connection to batches that the container was not sent. A few do no harm. Each costs some 10 µs, and a
-# million in a row held the loop for half a second at a time.
+# Answers on a connection to batches that the container was not sent, and asks while it reads nothing. A few do no harm,
+# and a model has fewer asks open. Each costs some 10 µs, and a million in a row held the loop for half a second at a
+# time.
 MAX_STRAY_ANSWERS = 100
-
-
-# The answer to a batch: texts, an array, or columns of named outputs.
-BatchResults = Results | TypedResults | ColumnResults
+# The asks that come in one read, which are some batches' at most: each takes some 50 µs.
+MAX_ASKS_AT_ONCE = 4 * MAX_OPEN_ASKS
 
 
 class Listener(Protocol):
@@ -60,6 +67,12 @@ class Listener(Protocol):
     """
 
     def on_linked(self, welcome: Welcome) -> None: ...
+
+    def on_told(self, welcome: Welcome) -> None:
+        """Take what the container has learned of its outputs, before the first answer of which it knows that."""
+
+    def on_ask(self, ask_id: int, body: Buffer) -> None:
+        """Take what the model asks. Raises ProtocolViolation if the body is not an ASK."""
 
     def on_results(self, batch_id: int, results: BatchResults) -> bool: ...
 
@@ -100,7 +113,7 @@ class ReplicaLink:
         self._certificate = certificate
         self._listener = listener
         self._most_results_bytes = most_results_bytes
-        self._transport: asyncio.WriteTransport | None = None
+        self._connection: _Connection | None = None
         self._version = OLDEST_VERSION  # the version that is spoken while it is linked
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
@@ -108,7 +121,7 @@ class ReplicaLink:
 
     @property
     def is_linked(self) -> bool:
-        return self._transport is not None
+        return self._connection is not None
 
     def open(self) -> None:
         """Start to dial."""
@@ -118,10 +131,10 @@ class ReplicaLink:
         """Close for good: the listener is not called again."""
         if self._task is not None:
             self._task.cancel()
-        if self._transport is not None:
+        if self._connection is not None:
             # close() would wait until the container has read the rest, which may never happen.
-            self._transport.abort()
-            self._transport = None
+            self._connection.abort()
+            self._connection = None
         self._settle_first_attempt()
 
     def send(self, batch_id: int, rows: Sequence[bytes], trace: BatchTrace | None = None) -> None:
@@ -129,10 +142,13 @@ class ReplicaLink:
 
         ``trace`` is None if the batch is not traced. A container of an older version does not get it.
         """
-        transport = self._transport
-        assert transport is not None
         is_told = trace is not None and self._version >= 3
-        transport.writelines(self._encoder.encode(batch_id, rows, write_trace(trace) if is_told and trace else b""))
+        self.send_frame(self._encoder.encode(batch_id, rows, write_trace(trace) if is_told and trace else b""))
+
+    def send_frame(self, frame: Sequence[Buffer]) -> None:
+        """Write a batch, or the answer to an ask, that is encoded."""
+        assert self._connection is not None
+        self._connection.write_frame(frame)
 
     async def _keep_linked(self) -> None:
         delay_s = FIRST_REDIAL_S
@@ -177,8 +193,8 @@ class ReplicaLink:
             raise
         self.last_error = None
         self._version = connection.version
-        self._transport = connection.transport
-        connection.on_lost = self._forget_transport
+        self._connection = connection
+        connection.on_lost = self._forget_connection
         self._listener.on_linked(welcome)
         return connection
 
@@ -194,9 +210,9 @@ class ReplicaLink:
                 raise
             return None
 
-    def _forget_transport(self, reason: str) -> None:
-        if self._transport is not None:
-            self._transport = None
+    def _forget_connection(self, reason: str) -> None:
+        if self._connection is not None:
+            self._connection = None
             self.last_error = reason
             self._listener.on_lost(reason)
 
@@ -241,14 +257,19 @@ class _Connection(asyncio.Protocol):
         self.welcome: asyncio.Future[Welcome] = loop.create_future()
         self.lost: asyncio.Future[str] = loop.create_future()
         self.is_faulty = False
-        self._stray_answers = 0
+        self._stray_answers = self._unread_asks = self._asks_at_once = 0
+        self._may_tell = False
+        self._read_bytes = 0  # since it let the loop look at the others
+        # What is still to be written of large frames, and of those behind them, in pieces.
+        self._unwritten: deque[Buffer] = deque()
+        self._is_paused = False
         self.on_lost: Callable[[str], None] | None = None
-        self.transport: asyncio.WriteTransport | None = None
+        self.transport: asyncio.Transport | None = None
         # After a failed dial nobody awaits this future, and asyncio would log that its exception was not retrieved.
         self.welcome.add_done_callback(_retrieve)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.WriteTransport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         own_socket = transport.get_extra_info("socket")
         if own_socket.family == socket.AF_UNIX:  # the kernel enlarges the buffers of TCP by itself
             own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
@@ -260,11 +281,46 @@ class _Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(data)
 
+    def write_frame(self, frame: Sequence[Buffer]) -> None:
+        """Write a frame: a large one in pieces, between which the loop looks at others."""
+        assert self.transport is not None
+        if not self._unwritten and sum(map(len, frame)) <= WRITE_AT_ONCE_BYTES:
+            self.transport.writelines(frame)
+            return
+        is_first = not self._unwritten
+        for part in frame:
+            whole = memoryview(part)
+            self._unwritten.extend(
+                whole[start : start + WRITE_AT_ONCE_BYTES] for start in range(0, len(whole), WRITE_AT_ONCE_BYTES)
+            )
+        if is_first and not self._is_paused:
+            self._write_on()
+
+    def _write_on(self) -> None:
+        if self._unwritten and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(self._unwritten.popleft())
+            if self._unwritten and not self._is_paused:
+                asyncio.get_running_loop().call_soon(self._write_on)
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._unread_asks = 0
+        self._write_on()
+
     def abort(self) -> None:
         if self.transport is not None:
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        self._asks_at_once = 0
+        self._read_bytes += len(data)
+        if self._read_bytes > READ_AT_ONCE_BYTES and self.transport is not None:
+            self._read_bytes = 0
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
         try:
             splitter = self._splitter.feed(data)
             while splitter.rest and (frame := splitter.take()) is not None:
@@ -278,6 +334,10 @@ class _Connection(asyncio.Protocol):
             self.abort()
             self._end(str(error))
 
+    def _read_on(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def eof_received(self) -> None:
         # A container that has stopped sending will not answer, so there is no point in sending it the rest.
         self.abort()
@@ -287,22 +347,32 @@ class _Connection(asyncio.Protocol):
 
     def _receive(self, kind: int, frame_id: int, body: Buffer) -> None:
         listener, is_linked = self._listener, self.welcome.done()
-        if body is DROPPED and is_linked:
+        if body is DROPPED and is_linked and kind != Kind.ASK:
             most = self._splitter.most_kept_bytes
             message = f"{messages.BATCH_TOO_LARGE}outputs of a batch are over {most} bytes: have the model return less"
-            self._count_answer(frame_id, listener.on_error(frame_id, message))
+            if not listener.on_error(frame_id, message):
+                self._count_stray(frame_id)
         elif kind == Kind.RESULTS and is_linked:
-            self._count_answer(frame_id, listener.on_results(frame_id, messages.decode_results(body)))
+            if not listener.on_results(frame_id, messages.decode_results(body)):
+                self._count_stray(frame_id)
         elif is_linked and self.version >= _RAW_SINCE.get(kind, PROTOCOL_VERSION + 1):
-            decode = decode_typed_results if kind == Kind.TYPED_RESULTS else decode_column_results
             try:
-                results = decode(body)
+                results = RESULTS_DECODERS[kind](body)
             except ModelFailed as error:
-                self._count_answer(frame_id, listener.on_error(frame_id, str(error)))
+                was_sent = listener.on_error(frame_id, str(error))
             else:
-                self._count_answer(frame_id, listener.on_results(frame_id, results))
+                was_sent = listener.on_results(frame_id, results)
+            if not was_sent:
+                self._count_stray(frame_id)
+        elif kind == Kind.ASK and is_linked and self.version >= ASKS_VERSION:
+            self._asks_at_once += 1
+            self._unread_asks += self._is_paused
+            if self._asks_at_once > MAX_ASKS_AT_ONCE or self._unread_asks > MAX_STRAY_ANSWERS:
+                raise ProtocolViolation("the container asks again and again, and does not wait for answers")
+            listener.on_ask(frame_id, body)
         elif kind == Kind.ERROR and is_linked:
-            self._count_answer(frame_id, listener.on_error(frame_id, messages.decode_error(body)))
+            if not listener.on_error(frame_id, messages.decode_error(body)):
+                self._count_stray(frame_id)
         elif kind == Kind.ERROR:
             reason = messages.decode_error(body)
             self.welcome.set_exception(HelloRefused(f"the container refused the connection: {reason}"))
@@ -310,13 +380,18 @@ class _Connection(asyncio.Protocol):
             welcome = messages.decode_welcome(body, self.version)
             self.version = welcome.protocol
             self.welcome.set_result(welcome)
+            self._may_tell = self.version >= RETOLD_VERSION
             self._splitter.max_body_bytes = MAX_BODY_BYTES
+        elif kind == Kind.WELCOME and self._may_tell:
+            if len(body) > MAX_WELCOME_BYTES:
+                raise ProtocolViolation(f"a WELCOME of {len(body)} bytes is too long: expected {MAX_WELCOME_BYTES}")
+            self._may_tell = False  # it learns once
+            listener.on_told(messages.decode_welcome(body, self.version))
         else:
             raise ProtocolViolation(f"the container sent an unexpected frame of kind {kind}")
 
-    def _count_answer(self, batch_id: int, was_sent: bool) -> None:
-        if was_sent:
-            return
+    def _count_stray(self, batch_id: int) -> None:
+        """Count an answer to a batch that the container was not sent."""
         self._stray_answers += 1
         if self._stray_answers > MAX_STRAY_ANSWERS:
             raise ProtocolViolation(
@@ -330,6 +405,7 @@ class _Connection(asyncio.Protocol):
             )
 
     def _end(self, reason: str) -> None:
+        self._unwritten.clear()
         if self.lost.done():
             return
         self.lost.set_result(reason)

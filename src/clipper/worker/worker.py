@@ -31,8 +31,6 @@ from clipper.control.messages import (
     GetRecentInput,
     GetStatistics,
     Observe,
-    Observed,
-    ObservePart,
     PolicyDescription,
     RecentInput,
     Statistics,
@@ -68,7 +66,9 @@ from clipper.worker.selection.committer import Committer
 from clipper.worker.selection.description import count, describe
 from clipper.worker.selection.feedback.join_table import JoinTable
 from clipper.worker.selection.learner import MAX_ASKING
+from clipper.worker.selection.pipeline.asks import Asks
 from clipper.worker.selection.query import QueryIds
+from clipper.worker.selection.remembering import Remembering
 from clipper.worker.selection.synchronizer import Synchronizer
 from clipper.worker.telemetry.exporter import open_exporter
 from clipper.worker.telemetry.watch import Watch
@@ -141,7 +141,7 @@ class Worker:
         # These learn and select: the store, users' own policies under watch, the decision log.
         # The variable is removed, so that processes of users' own policies do not find it.
         given = os.environ.pop(STORE_VARIABLE, "")
-        self._store = open_store(config.store or given)
+        self._store = open_store(config.store or given, Path(config.run).parent if config.run else None)
         run, name = Path(config.run) if config.run else None, f"policy-trial-{config.index}"
         # A sibling of the worker's own mark: a trial ends all processes with its mark, and the worker must not be one.
         self._trials = str(Path(os.environ.get(MARK, "")).parent / name)
@@ -161,7 +161,7 @@ class Worker:
             self._decisions = DecisionLog(Path(config.decisions), f"w{config.instance}", config.decision_log_bytes)
         self._surroundings = Surroundings(
             predictor=self._predictor,
-            ids=QueryIds(config.instance, config.restart),
+            ids=QueryIds(config.instance, config.restart, random.randrange(QueryIds.MAX_SKIP)),
             random=random,
             store=self._store,
             committer=Committer(self._store, self.turn),
@@ -172,7 +172,11 @@ class Worker:
             watch=self._watch,
             applications=self._applications,
         )
-        self._router = FeedbackRouter(config.instance, self.turn, identity)
+        self._predictor.take_asks_by(Asks(self._applications, self._predictor.do, self._watch))
+        mailbox = self._store.mailbox(config.instance)
+        queries = self._store.queries() if config.remember_in_store else None
+        remembering = None if queries is None else Remembering(queries, self._surroundings.joins, self._applications)
+        self._router = FeedbackRouter(config.instance, self.turn, self._applications, identity, mailbox, remembering)
         self._synchronizer = Synchronizer(
             store=self._store,
             committer=self._surroundings.committer,
@@ -208,6 +212,7 @@ class Worker:
         with contextlib.suppress(OSError):
             kill_marked(lambda mark: mark.startswith(f"{self._trials}-"))
         self._synchronizing = asyncio.ensure_future(self._synchronizer.run())
+        self._router.begin()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -223,9 +228,8 @@ class Worker:
                 return await self._apply(located(difference, self._config.artifacts), tls, is_stopping)
             case GetStatistics():
                 return Statistics(await self.statistics(command))
-            case Observe(name, feedback, others):
-                parts = [ObservePart(name, feedback), *others]
-                return Observed(await self._router.observe_parts(self._applications.get, parts))
+            case Observe():
+                return await self._router.take(command)
             case DescribePolicy(name, context):
                 known = self._applications.get(name)
                 return PolicyDescription(found=False) if known is None else await describe(known, context)
@@ -318,6 +322,7 @@ class Worker:
                     replicas += queue.replica_statistics()
             if done % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
+        learned = self._predictor.learned()
         why_no_policy = {one.name: one.counts.why_no_policy for one in self._applications.values()}
         return WorkerStatistics(
             index=self._config.index,
@@ -339,6 +344,8 @@ class Worker:
             store_problem=self._surroundings.committer.problem,
             policy_problems={name: why for name, why in why_no_policy.items() if why} if asked.marks is None else {},
             demanded=self._predictor.demanded(),
+            learned=tuple(each for each in learned if each[1]),
+            untyped=tuple(id_ for id_, text in learned if not text),
         )
 
     async def drain(self) -> int:
@@ -356,7 +363,7 @@ class Worker:
         ending.cancel()
         if self._synchronizing is not None:
             self._synchronizing.cancel()
-        self._router.close()
+        await self._router.close()
         self._predictor.close()
         await self._store.close()
         if self._decisions is not None:

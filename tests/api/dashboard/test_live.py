@@ -142,6 +142,13 @@ def test_an_incident_as_an_operator_sees_it(server: Server) -> None:
         screen.go("", "Overview")
         good = page.get_by_role("region", name="Models").locator("tbody tr", has_text="good")
         expect(good).to_contain_text("ready; version 2 stopped")
+        server.deploy("good", answering("right"))
+        until(lambda: server.call("GET", "/applications/ramped")["newcomers"] != [])
+        page.get_by_role("button", name="Promote good:3 …").click()
+        page.get_by_role("dialog").get_by_role("button", name="Promote good:3").click()
+        until(lambda: server.call("GET", "/applications/ramped")["newcomers"] == [])
+        until(lambda: server.call("GET", "/applications/ramped")["ramp"] == 0.5)
+        assert server.call("GET", "/models/good")["current"] == "3"
 
         screen.go("events")
         rows = page.get_by_role("region", name="Events").locator("tbody tr")

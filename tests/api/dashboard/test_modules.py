@@ -58,6 +58,42 @@ def test_applications_that_break_their_objective_come_first(screen: Screen) -> N
     assert trouble(problem="it hangs") == 1
 
 
+@pytest.mark.parametrize(
+    ("late", "failed", "seconds"),
+    [
+        ([0.0, 0.5, 0.5], [0.0, 0.0, 0.0], 4.0),
+        ([0.5, 0.0, None], [0.0, 0.0, None], 0.0),
+        ([0.0, 0.5, None, 0.5, None], [0.0, 0.5, None, 0.5, None], 8.0),
+        ([0.0, 0.0, 0.0], [0.0, 0.9, 0.9], 4.0),
+        ([0.5, 0.5], [0.5, 0.5], 4.0),
+        ([], [], 0.0),
+    ],
+)
+@pytest.mark.parametrize("kind", ["default_share", "error_share"])
+def test_since_when_an_objective_is_missed(
+    screen: Screen, late: list[Any], failed: list[Any], seconds: float, kind: str
+) -> None:
+    series = {"late_share": late, kind: failed}
+    assert call(screen, "pages/trouble.js", "troubledFor", series, 2.0) == seconds
+
+
+def test_why_an_objective_is_missed(screen: Screen) -> None:
+    def why(late_share: float, problem: str | None = None, **minute: Any) -> Any:
+        shares = {"late": late_share, "errors": 0.0, "defaults": 0.0, "asked_defaults": 0.0}
+        minute = {"queries": 100, "late": 0, "errors": {}, "defaults": {}, "explanations": {}, **minute}
+        given = {"recent": {"p99_ms": 1.0}, "slo_ms": 20.0, "problem": problem, "shares": shares, "last_minute": minute}
+        return call(screen, "pages/trouble.js", "whyTroubled", given)
+
+    assert why(0.0, defaults={"timeout": 1}) == []
+    explained = {"late": 30, "defaults": {"timeout": 20, "low_confidence": 50}, "explanations": {"timeout": "full"}}
+    assert why(0.3, **explained) == ["20 timeout: full", "10 answers came after the SLO"]
+    assert why(0.3, "it hangs", late=1, errors={"model_error": 9}) == [
+        "it hangs",
+        "9 model_error",
+        "1 answer came after the SLO",
+    ]
+
+
 def test_shares_of_the_last_minute_are_of_its_queries(screen: Screen) -> None:
     counted = {"queries": 40, "late": 10, "errors": {"timeout": 8, "model_error": 2}, "defaults": {"low_confidence": 4}}
     shares = {"late": 0.25, "errors": 0.25, "defaults": 0.1, "asked_defaults": 0.1}
@@ -207,3 +243,44 @@ def test_metrics_are_read_for_one_application(screen: Screen) -> None:
 )
 def test_numbers_as_people_read_them(screen: Screen, function: str, value: Any, text: str) -> None:
     assert call(screen, "format.js", function, value) == text
+
+
+def test_the_graph_of_a_pipeline(screen: Screen) -> None:
+    steps = {
+        "language": {"input": "query"},
+        "translate": {"input": "query", "when": 'language.label == "or"'},
+        "words": {"input": "translate or query"},
+        "boxes": {"input": "item.box", "for_each": "words.all"},
+        "topic": {"input": {"words": "words", "tone": "query"}},
+    }
+    needs = call(screen, "pages/graph.js", "needsOf", steps)
+    assert needs == {
+        "language": [],
+        "translate": ["language"],
+        "words": ["translate"],
+        "boxes": ["words"],
+        "topic": ["words"],
+    }
+    assert list(call(screen, "pages/graph.js", "depthsOf", needs).values()) == [0, 1, 2, 3, 3]
+    assert call(screen, "pages/graph.js", "answeredBy", {"steps": steps, "output": None}) == ["topic"]
+    output = {"topic": "topic.label", "text": "translate or query"}
+    assert call(screen, "pages/graph.js", "answeredBy", {"steps": steps, "output": output}) == ["translate", "topic"]
+
+
+def test_what_is_shown_of_a_step(screen: Screen) -> None:
+    latency = {"mean_ms": 3.0, "p99_ms": 9.0}
+    models = [{"model": "m", "version": "2", "waiting": 4}, {"model": "n", "version": "1", "waiting": 1}]
+    steps = [
+        {"step": "a", "application": "app.a", "queries": 10, "latency": latency, "models": models},
+        {"step": "b", "application": "app.b", "queries": 90, "latency": {"mean_ms": 1.0, "p99_ms": 2.0}, "models": []},
+        {"step": "c", "application": "app.c", "queries": 0, "latency": None, "models": []},
+    ]
+    code = """async (steps) => {
+        const minute = new Map([["app.a", { queries: 120, errors: { timeout: 6 }, defaults: { timeout: 6 } }]]);
+        return (await import("/dashboard/pages/graph.js")).rowsOf(steps, minute);
+    }"""
+    first, second, third = screen.page.evaluate(code, steps)
+    assert (first["rate"], first["lost"], first["waiting"], first["share"]) == (2.0, 0.1, 5, 0.25)
+    assert first["models"] == "m:2, n:1"
+    assert (second["rate"], second["lost"], second["share"]) == (None, None, 0.75)
+    assert third["share"] == 0

@@ -9,6 +9,8 @@ from playwright.sync_api import Browser, expect
 from clipper.api.learned import Newcomer, Watched
 from clipper.api.recent import LastMinute
 from clipper.control.descriptions import EndedRamp
+from clipper.settings.application import Link
+from clipper.settings.pipeline import Step
 from clipper.supervisor.history.event_log import NewEvent
 from tests.api.dashboard.browser import Screen, chromium
 from tests.api.dashboard.populated import HOSTILE, crash, populate
@@ -96,6 +98,26 @@ def test_every_page_with_so_many_models(screen: Screen, api: Api, count: int) ->
         expect(rows).to_have_count(1000)
 
 
+@pytest.mark.parametrize("width", [1280, 360])
+def test_steps_of_a_pipeline_are_drawn(browser: Browser, api: Api, width: int) -> None:
+    populate(api.operations, 1)
+    [plain] = api.operations.applications.values()
+    steps = {"language": Step(), "translate": Step(when='language == "de"'), "topic": Step(input="translate or query")}
+    desk = msgspec.structs.replace(plain, name="desk", links=(), steps=steps)
+    api.operations.applications["desk"] = desk
+    screen = Screen(browser, api.url, width)
+    screen.log_in(TOKEN)
+    screen.go("applications/desk")
+    expect(screen.page.get_by_role("img", name="Steps: language, translate, topic")).to_be_visible()
+    rows = screen.page.get_by_role("region", name="Steps").locator("tbody tr")
+    expect(rows).to_have_count(3)
+    expect(rows.first.get_by_role("link")).to_have_attribute("href", "#/applications/desk.language")
+    assert not screen.is_too_wide
+    assert screen.violations() == []
+    screen.context.close()
+    assert screen.faults == []
+
+
 @pytest.mark.parametrize(("width", "theme"), [(1280, "dark"), (360, "light")])
 def test_dark_and_on_a_phone(browser: Browser, api: Api, width: int, theme: str) -> None:
     populate(api.operations, 2)
@@ -168,6 +190,7 @@ def test_how_far_ramps_are_and_how_often_answers_are_right(screen: Screen, api: 
     for row, text in enumerate(counts):
         expect(rows.nth(row).locator("td.number").nth(1)).to_have_text(text)
     expect(page.get_by_role("img", name="Expected calibration error 0.033 as answered")).to_be_visible()
+    page.get_by_text("The same as a table").click()
     expect(page.get_by_role("region", name="Calibration of svm, probability").locator("tbody tr")).to_have_count(2)
     assert screen.violations() == [] and not screen.is_too_wide
 
@@ -214,6 +237,7 @@ def test_defaults_that_a_threshold_asks_for_are_not_red(screen: Screen, api: Api
     rows = table.locator("tbody tr")
     expect(rows.first).to_contain_text("app-0002")
     expect(rows.first.locator("strong.bad")).to_contain_text("50 %")
+    expect(rows.first).to_contain_text("20 timeout")
     expect(rows.first).to_contain_text("30 % low confidence")
     expect(table.locator("tr", has_text="app-0001")).to_contain_text("25 % low confidence")
     expect(table.locator("strong.bad")).to_have_count(1)
@@ -229,7 +253,9 @@ def test_an_application_that_fails_comes_first_and_says_why(screen: Screen, api:
     screen.log_in(TOKEN)
     row = screen.page.get_by_role("region", name="Applications").locator("tbody tr").first
     expect(row).to_contain_text("app-0002")
-    expect(row.locator("strong.bad")).to_have_text(["3.3 % (more than 1.0 %)", "100 % (more than 1.0 %)"])
+    expect(row.locator("strong.bad")).to_have_text(["97 % (less than 99 %)", "100 % (more than 1.0 %)"])
+    expect(row).to_contain_text(f"58 model_error: ValueError: {HOSTILE}")
+    expect(screen.page.get_by_role("status")).to_contain_text("1 application misses its objective: app-0002.")
     screen.go("applications/app-0002")
     why = screen.page.get_by_role("region", name="Queries without a model's answer").locator("tbody tr")
     expect(why).to_have_text([f"errormodel_error58 of 60ValueError: {HOSTILE}", "errortimeout2 of 60–"])
@@ -323,6 +349,63 @@ def test_an_admin_rolls_back_scales_and_changes_weights(screen: Screen, api: Api
     dialog.get_by_label("Weight of model-0001").fill("5")
     dialog.get_by_role("button", name="Change the weights").click()
     until(lambda: api.operations.applications["app-0001"].policy.parameters == {"weights": {"model-0001": 5}})
+
+
+@pytest.mark.parametrize("where", ["", "applications/app-0001"])
+def test_an_admin_lets_newcomers_in(screen: Screen, api: Api, where: str) -> None:
+    populate(api.operations, 2)
+    ramped = Newcomer("model-0001", "2", "1", 0.05, 30, 700, 200, 0.25, 0.125, None)
+    new_to(api, "app-0001", newcomers=(ramped, msgspec.structs.replace(ramped, version="1", before="2", stopped="bad")))
+    happened(api, {"app-0001": LastMinute(100, answered={"model-0001:1": 95, "model-0001:2": 5})})
+    screen.log_in(TOKEN, where)
+    page, dialog = screen.page, screen.page.get_by_role("dialog")
+    if where == "":
+        row = page.get_by_role("region", name="Applications").locator("tr", has_text="app-0001")
+        expect(row).to_contain_text("model-0001:1 95 %model-0001:2 5.0 %")
+        expect(row).to_contain_text("model-0001:1 was stopped")
+        expect(page.get_by_role("listitem")).to_contain_text("model-0001:2 gets 5.0 % of the queries: 30 of 200")
+    page.get_by_role("button", name="Promote model-0001:2 …").click()
+    expect(dialog).to_contain_text("gets 5.0 % of the queries of app-0001: 30 of 200 answers with feedback")
+    expect(dialog).to_contain_text("which lost 0.25 on average, the others 0.125")
+    expect(dialog).to_contain_text("Later versions will get 5.0 % at first")
+    assert screen.violations() == [] and not screen.is_too_wide
+    dialog.get_by_role("button", name="Promote model-0001:2").click()
+    # The ramp was off for a moment, which let the newcomer in.
+    until(lambda: api.operations.applications["app-0001"].newcomers == ())
+    until(lambda: api.operations.applications["app-0001"].ramp == 0.05)
+    expect(page.get_by_role("button", name="Promote")).to_have_count(0)
+
+
+def test_an_admin_stops_newcomers_from_the_first_screen(screen: Screen, api: Api) -> None:
+    """Each by what makes its link ask the version before."""
+    populate(api.operations, 4)
+    new = Newcomer("model-0001", "2", "1", 0.05, 0, 0, 200, None, None, None)
+    new_to(api, "app-0001", newcomers=(new,))
+    watched = Watched("model-0002", "2", "1", 21, 200, 12, 3, 11, 0, "no weights")
+    new_to(api, "app-0002", watched=(watched,), links=(Link("model-0002", "2", cost=3.0),))
+    alone = msgspec.structs.replace(new, model="model-0001", before=None)
+    new_to(api, "app-0003", newcomers=(alone,), links=(Link("model-0003"), Link("model-0001")))
+    screen.log_in(TOKEN)
+    dialog = screen.page.get_by_role("dialog")
+
+    def stop(app: str, version: str, says: str) -> None:
+        screen.page.get_by_role("listitem").filter(has_text=app).get_by_role("button", name=f"Stop {version} …").click()
+        expect(dialog).to_contain_text(says)
+        assert screen.violations() == []
+        dialog.get_by_role("button", name=f"Stop {version}").click()
+        expect(dialog).to_have_count(0)
+
+    of = api.operations.applications
+    stop("app-0003", "model-0001:2", "app-0003 will not ask model-0001:2 any more")
+    assert of["app-0003"].links == (Link("model-0003"),)
+    stop("app-0002", "model-0002:2", "Version 1 answers again the queries that version 2 gets from app-0002.")
+    assert of["app-0002"].links == (Link("model-0002", "1", cost=3.0),)
+    stop("app-0001", "model-0001:2", "Version 1 answers again the queries that version 2 gets from app-0001.")
+    assert api.operations.current["model-0001"] == "1"
+
+
+def new_to(api: Api, name: str, **changed: object) -> None:
+    api.operations.applications[name] = msgspec.structs.replace(api.operations.applications[name], **changed)
 
 
 def test_a_stopped_version_is_not_proposed_and_says_why(screen: Screen, api: Api) -> None:

@@ -53,9 +53,12 @@ QUICK_CELLS = (
     Cell("five", "4x", 1.0, "adaptive", 2000),
     Cell("five", "step", 1.0, "adaptive", 3000),
     Cell("five", "all die", 0.0, "single", 3000),
+    Cell("shared", "2x", 1.0, "adaptive", 3000),
+    Cell("shared", "4x", 0.0, "single", 3000),
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cell", QUICK_CELLS, ids=named)
 def test_users_get_what_is_wanted_in_each_kind_of_load(cell: Cell) -> None:
     found = play(cell)

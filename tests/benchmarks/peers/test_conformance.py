@@ -7,12 +7,15 @@ import pytest
 from benchmarks.peers.conformance.__main__ import BEGIN, COMPARED, END, PAGE, table, with_table
 from benchmarks.peers.conformance.calls import PATH, Call, read_calls, shown
 from benchmarks.peers.conformance.clients import (
+    DIFFERENCES,
+    FAILURES,
     FOLDER,
     PROGRAMS,
-    Difference,
     Program,
+    Reason,
     compared,
-    read_differences,
+    failed_in_both,
+    read_reasons,
 )
 from benchmarks.peers.conformance.servers import SERVERS
 from benchmarks.peers.conformance.zoo.models import MODELS
@@ -76,25 +79,35 @@ def test_the_page_has_the_table_of_these_calls() -> None:
 def test_the_page_has_all_clients_and_differences() -> None:
     told = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].partition("| clients |")[2]
     assert [program.name for program in PROGRAMS if f"| {program.what} (" not in told] == []
-    assert [each for each in read_differences() if f"| {each.program} | {each.check} (" not in told] == []
+    reasons = [*read_reasons(DIFFERENCES), *read_reasons(FAILURES)]
+    assert [each for each in reasons if f"| {each.program} | {each.check} (" not in told] == []
 
 
 def test_a_program_has_its_file_and_its_environment() -> None:
     for program in PROGRAMS:
         assert (FOLDER / f"{program.name}.py").is_file() and requirements(program.environment).is_file()
-        assert program.beside in SERVERS
-    assert {each.program for each in read_differences()} <= {program.name for program in PROGRAMS}
+        assert program.beside in {*SERVERS, ""}
+    reasons = [*read_reasons(DIFFERENCES), *read_reasons(FAILURES)]
+    assert {each.program for each in reasons} <= {program.name for program in PROGRAMS}
 
 
 def test_a_difference_needs_a_reason_and_a_reason_a_difference() -> None:
     ours, theirs = {"a, x": "1", "a, y": "2", "b": "3"}, {"a, x": "1", "a, y": "5", "b": "3", "c": "4"}
     alike, rows, wrong = compared(PROGRAM, ours, theirs, [])
     assert (alike, rows, len(wrong)) == (2, [], 2) and "'c' differs without a reason" in wrong[1]
-    known = [Difference("p", "a", "first"), Difference("p", "c", "second"), Difference("other", "b", "third")]
+    known = [Reason("p", "a", "first"), Reason("p", "c", "second"), Reason("other", "b", "third")]
     alike, rows, wrong = compared(PROGRAM, ours, theirs, known)
     assert (alike, wrong) == (2, [])
     assert rows == ["| p | a (1) | `2` | `5` | first |", "| p | c (1) | `not asked` | `4` | second |"]
-    assert compared(PROGRAM, ours, ours, known[:1])[2] == ["p: 'a' does not differ, and has a reason"]
+    assert compared(PROGRAM, ours, ours, known[:1])[2] == ["p: 'a' has a reason, and none differs"]
+
+
+def test_a_check_that_fails_in_both_is_meant_to_fail() -> None:
+    ours = {"a, x": "raises A", "a, y": "raises A", "b": "refused, 400", "c": "raises A", "d": "right"}
+    theirs = {**ours, "c": "raises B"}
+    count, rows, wrong = failed_in_both(PROGRAM, ours, theirs, [Reason("p", "a", "a wrong name"), Reason("p", "d", "")])
+    assert (count, rows) == (3, ["| p | a (2) | `raises A` | a wrong name |"])
+    assert wrong == ["p: 'd' has a reason, and none fails in both", "p: 'b' fails in both without a reason"]
 
 
 def test_a_model_of_the_zoo_states_its_types() -> None:

@@ -40,6 +40,11 @@ class Listener:
     def on_linked(self, welcome: Welcome) -> None:
         self.welcome = welcome
 
+    def on_told(self, welcome: Welcome) -> None:
+        self.welcome = welcome
+
+    def on_ask(self, ask_id: int, body: object) -> None: ...
+
     def on_results(self, batch_id: int, results: object) -> bool:
         return True
 

@@ -3,13 +3,17 @@
 import mmap
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
+from benchmarks.harness import in_use
 from benchmarks.soak.processes import established, read
+from tests.waiting import until
 
 
 def test_memory_descriptors_and_threads_of_this_process() -> None:
@@ -47,6 +51,19 @@ def test_connections_of_clients_are_not_counted_while_they_are_open() -> None:
             assert accepted.recv(1) == b""
             # Whoever does not close what its client has closed leaks it.
             assert descriptors() == before + 2
+
+
+def test_workers_of_the_server_tell_what_they_have_in_use(tmp_path: Path) -> None:
+    program = "from benchmarks.harness import in_use\nin_use.begin(sys.argv[2])\ninput()"
+    for role in ("clipper.worker", "clipper.model.runtime"):
+        command = [sys.executable, "-c", f"import sys\n{program}", role, str(tmp_path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=Path(__file__).parents[3]) as process:
+            if role == "clipper.worker":
+                until(lambda pid=process.pid: in_use.ask(tmp_path, pid)[0] > 10_000)
+            else:  # SIGUSR2 would end it
+                assert in_use.ask(tmp_path, process.pid) == (0, 0)
+            process.communicate(b"\n")
+        assert process.returncode == 0
 
 
 def test_one_that_has_gone() -> None:

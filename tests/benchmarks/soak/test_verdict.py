@@ -39,6 +39,21 @@ def test_memory_that_grows_is_named_with_its_process_and_pace() -> None:
     assert found.startswith("supervisor (7): resident memory grew by 20.00 MB an hour at 1")
 
 
+def test_what_is_in_use_may_not_grow_either() -> None:
+    def keeping(**grown: int) -> Life:
+        kept = life("worker 0")
+        kept.taken = [
+            replace(each, **{name: 10_000_000 + int(more * each.at_s / HOUR_S) for name, more in grown.items()})
+            for each in kept.taken
+        ]
+        return kept
+
+    assert judge(facts(lives=(keeping(blocks=0, malloc_bytes=100_000),))) == []
+    blocks, malloc = judge(facts(lives=(keeping(blocks=1_000_000, malloc_bytes=2_000_000),)))
+    assert blocks.startswith("worker 0 (7): what Python has in use grew by 1000000.00 blocks an hour")
+    assert malloc.startswith("worker 0 (7): what malloc has given out grew by 2.00 MB an hour")
+
+
 def test_descriptors_may_come_and_go_but_not_grow() -> None:
     def leaking(more_per_hour: float) -> Life:
         grown = life("worker 0")
@@ -47,7 +62,7 @@ def test_descriptors_may_come_and_go_but_not_grow() -> None:
 
     assert judge(facts(lives=(leaking(1),))) == []
     (found,) = judge(facts(lives=(leaking(12),)))
-    assert "descriptors grew by 11" in found
+    assert "descriptors grew by 12.0" in found
 
 
 def test_queries_without_an_answer_and_answers_of_5xx() -> None:
@@ -66,7 +81,7 @@ def test_disk_processes_acts_and_problems() -> None:
     home, logs, processes, act, problem = judge(facts(disk=disk, acts=acts, problems=("logs stand still",)))
     assert home.startswith("the home grew by 3.6 MB an hour")
     assert logs == "logs took more than 200 MB"
-    assert processes.startswith("processes grew by 11.2 an hour")
+    assert processes.startswith("processes grew by 12.0 an hour")
     assert act == "kill_worker failed after 30 s: no such process"
     assert problem == "at the end: logs stand still"
 

@@ -226,6 +226,7 @@ def test_all_faults_of_a_file_come_at_once() -> None:
     assert [line.split(":")[0] for line in faults_of(text)] == ["2", "4", "5"]
 
 
+@pytest.mark.long
 def test_work_does_not_grow_with_the_square_of_the_file() -> None:
     # It would take minutes, which is longer than a test may take.
     lines = faults_of(

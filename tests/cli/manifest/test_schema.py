@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from clipper.cli.manifest import keys
+from clipper.cli.manifest.keys import SCHEMA
 from clipper.cli.manifest.manifest import read_manifest
-from clipper.cli.manifest.schema import SCHEMA, make_schema
 from clipper.settings.fields import settings_of
 from clipper.settings.version import Deployment
-from scripts.manifest_pages import PAGE, schema_text, with_tables
+from scripts.manifest_pages import PAGE, make_schema, schema_text, with_tables
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 VALIDATOR = jsonschema_rs.Draft7Validator(make_schema())

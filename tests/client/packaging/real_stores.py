@@ -3,13 +3,14 @@
 It runs with the packages of requirements/stores.txt before the checkout's own.
 """
 
+import base64
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
@@ -20,7 +21,7 @@ import httpx
 
 from clipper.client.packaging import stores
 from clipper.client.packaging.addresses import read_address
-from clipper.client.packaging.models import package
+from clipper.client.packaging.models import look, package
 from clipper.client.packaging.stores import Fetched, fetch
 from clipper.errors import ClipperError, InvalidArgument, NotFound, Unavailable
 from tests.ports import keep_port
@@ -45,6 +46,54 @@ def refusal(text: str, kind: type[ClipperError], **credentials: str) -> str:
     raise AssertionError(f"{text} was fetched")
 
 
+def try_objects(root: str, put: Callable[[str, bytes], object], given: Mapping[str, str]) -> None:
+    """Fetch from an object store. ``put`` writes a file below ``root``; ``given`` are the variables of the store."""
+    put("a/m.onnx", CONTENT)
+    put("a/more/m.pkl", b"a pickle")
+    found = fetched(f"{root}/a/m.onnx", **given)
+    assert found.path.read_bytes() == CONTENT
+    assert found.source == f"{root}/a/m.onnx#sha256={hashlib.sha256(CONTENT).hexdigest()}"
+    folder = fetched(f"{root}/a", **given)
+    assert (folder.path / "more" / "m.pkl").read_bytes() == b"a pickle" and "m.pkl is a pickle" in str(folder.warning)
+    assert fetched(folder.source, **given).path == folder.path
+    # Its content changes: by its pinned address it is not had any more.
+    before = look_with(f"{root}/a/m.onnx", given)
+    put("a/m.onnx", CONTENT[::-1])
+    assert look_with(f"{root}/a/m.onnx", given) != before
+    assert "has the digest" in refusal(found.source, InvalidArgument, **given)
+    assert fetched(f"{root}/a/m.onnx", **given).path.read_bytes() == CONTENT[::-1]
+    # It changes while it is fetched.
+    copy: Callable[..., None] = stores._copy
+
+    def change_and_copy(*arguments: Any) -> None:
+        copy(*arguments)
+        put("a/m.onnx", os.urandom(5))
+
+    stores._copy = change_and_copy
+    put("a/m.onnx", os.urandom(1000))
+    assert "has changed while it was fetched" in refusal(f"{root}/a/m.onnx", Unavailable, **given)
+    stores._copy = copy
+    # A part of it is here from a command that was killed.
+    put("a/m.onnx", CONTENT)
+
+    def break_off(system: Any, source: str, size_bytes: int, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.with_name(f"{target.name}.partial").write_bytes(CONTENT[:7_000_000])
+        copy(system, source, size_bytes, target)
+
+    stores._copy = break_off
+    assert fetched(f"{root}/a/m.onnx", **given).path.read_bytes() == CONTENT
+    stores._copy = copy
+    assert f"there is no {root}/b" in refusal(f"{root}/b", NotFound, **given)
+    refusal(f"{root}-nobody-has/b", NotFound, **given)
+
+
+def look_with(text: str, variables: Mapping[str, str]) -> str:
+    address = read_address(text)
+    assert address is not None
+    return stores.look(address, variables)
+
+
 def try_s3(_: Path) -> None:
     server = import_module("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
@@ -56,33 +105,101 @@ def try_s3(_: Path) -> None:
     for name in given:
         del os.environ[name]
     s3.create_bucket(Bucket="models")
-    s3.put_object(Bucket="models", Key="a/m.onnx", Body=CONTENT)
-    s3.put_object(Bucket="models", Key="a/more/m.pkl", Body=b"a pickle")
-    found = fetched("s3://models/a/m.onnx", **given)
-    assert found.path.read_bytes() == CONTENT
-    assert found.source == f"s3://models/a/m.onnx#sha256={hashlib.sha256(CONTENT).hexdigest()}"
-    folder = fetched("s3://models/a", **given)
-    assert (folder.path / "more" / "m.pkl").read_bytes() == b"a pickle" and "m.pkl is a pickle" in str(folder.warning)
-    assert fetched(folder.source, **given).path == folder.path
-    # Its content changes: by its pinned address it is not had any more.
-    s3.put_object(Bucket="models", Key="a/m.onnx", Body=CONTENT[::-1])
-    assert "has the digest" in refusal(found.source, InvalidArgument, **given)
-    assert fetched("s3://models/a/m.onnx", **given).path.read_bytes() == CONTENT[::-1]
-    # It changes while it is fetched.
-    copy: Callable[..., None] = stores._copy
-
-    def change_and_copy(*arguments: Any) -> None:
-        copy(*arguments)
-        s3.put_object(Bucket="models", Key="a/m.onnx", Body=os.urandom(5))
-
-    stores._copy = change_and_copy
-    s3.put_object(Bucket="models", Key="a/m.onnx", Body=os.urandom(1000))
-    assert "has changed while it was fetched" in refusal("s3://models/a/m.onnx", Unavailable, **given)
-    stores._copy = copy
-    assert "there is no s3://models/b" in refusal("s3://models/b", NotFound, **given)
-    refusal("s3://nobody/b", NotFound, **given)
+    try_objects("s3://models", lambda name, content: s3.put_object(Bucket="models", Key=name, Body=content), given)
     server.stop()
     refusal("s3://models/a/m.onnx", Unavailable, **given, AWS_MAX_ATTEMPTS="1")
+
+
+def try_gs(_: Path) -> None:
+    with keep_port() as kept:
+        port = kept.getsockname()[1]
+        emulator = import_module("gcp_storage_emulator.server")
+        server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="models")
+        server.start()
+        given = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
+        # The library would ask for the kind of a bucket by gRPC, which the emulator does not have, for a minute.
+        os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+        system = import_module("gcsfs").GCSFileSystem(token="anon", endpoint_url=given["STORAGE_EMULATOR_HOST"])
+        try_objects("gs://models", lambda name, content: system.pipe_file(f"models/{name}", content), given)
+        server.stop()
+        refusal("gs://models/a/m.onnx", Unavailable, **given)
+
+
+def try_az(folder: Path) -> None:
+    key = base64.b64encode(SECRET.encode()).decode()
+    with keep_port() as kept, (folder / "azurite.log").open("wb") as log:
+        port = kept.getsockname()[1]
+        process = subprocess.Popen(
+            [os.environ["AZURITE"], "--blobPort", str(port), "--inMemoryPersistence", "--skipApiVersionCheck"],
+            env={**os.environ, "AZURITE_ACCOUNTS": f"testing:{key}"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            until(
+                lambda: b"successfully listens" in (folder / "azurite.log").read_bytes(),
+                failed=lambda: process.poll() is not None and (folder / "azurite.log").read_text(),
+            )
+            parts = {
+                "DefaultEndpointsProtocol": "http",
+                "AccountName": "testing",
+                "AccountKey": key,
+                "BlobEndpoint": f"http://127.0.0.1:{port}/testing",
+            }
+            given = {"AZURE_STORAGE_CONNECTION_STRING": ";".join(f"{name}={value}" for name, value in parts.items())}
+            blobs = import_module("azure.storage.blob").BlobServiceClient.from_connection_string(
+                given["AZURE_STORAGE_CONNECTION_STRING"]
+            )
+            container = blobs.create_container("models")
+            for scheme in ("az", "abfs"):
+                try_objects(
+                    f"{scheme}://models",
+                    lambda name, content: container.upload_blob(name, content, overwrite=True),
+                    given,
+                )
+        finally:
+            process.terminate()
+            process.wait()
+        refusal("az://models/a/m.onnx", Unavailable, **given)
+
+
+def try_oci(folder: Path) -> None:
+    """Files that oras pushes to Docker's registry."""
+    with keep_port() as kept, (folder / "registry.log").open("wb") as log:
+        host = f"127.0.0.1:{kept.getsockname()[1]}"
+        (folder / "registry.yml").write_text(
+            f"version: 0.1\nhttp: {{addr: '{host}'}}\nstorage: {{filesystem: {{rootdirectory: {folder}/kept}}}}\n"
+        )
+        command = ["docker-registry", "serve", str(folder / "registry.yml")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"http://{host}/v2/").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        try:
+            until(answers, failed=lambda: process.poll() is not None and (folder / "registry.log").read_text())
+            (folder / "saved" / "in").mkdir(parents=True)
+            (folder / "saved" / "in" / "a").write_bytes(b"1")
+            (folder / "m.onnx").write_bytes(CONTENT)
+            oras = import_module("oras.client").OrasClient(insecure=True)
+            os.chdir(folder)
+            oras.push(target=f"{host}/org/m:1", files=["m.onnx"])
+            oras.push(target=f"{host}/org/m:2", files=["m.onnx", "saved"])
+            found = fetched(f"oci://{host}/org/m:1")
+            assert found.path.name == "m.onnx" and found.path.read_bytes() == CONTENT
+            assert fetched(found.source).source == found.source
+            several = fetched(f"oci://{host}/org/m:2")
+            assert (several.path / "saved" / "in" / "a").read_bytes() == b"1"
+            assert (several.path / "m.onnx").read_bytes() == CONTENT
+            assert look(f"oci://{host}/org/m:1") != look(f"oci://{host}/org/m:2")
+            refusal(f"oci://{host}/org/m:3", NotFound)
+        finally:
+            process.terminate()
+            process.wait()
+        refusal(f"oci://{host}/org/m:1", Unavailable)
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -200,10 +317,12 @@ def try_mlflow(folder: Path) -> None:
                 mlflow.sklearn.log_model(fitted, name="model", registered_model_name="digits")
         client = mlflow.MlflowClient()
         client.set_registered_model_alias("digits", "champion", "1")
+        assert look("models:/digits@champion") == "1" and look("models:/digits/latest") == "2"
         by_alias = fetched("models:/digits@champion")
         assert by_alias.source.startswith("models:/digits/1#sha256=")
         assert fetched("models:/digits/latest").source.startswith("models:/digits/2#sha256=")
         client.set_registered_model_alias("digits", "champion", "2")
+        assert look("models:/digits@champion") == "2"
         moved = fetched("models:/digits@champion")
         assert moved.source.startswith("models:/digits/2#sha256=") and moved.source != by_alias.source
         assert fetched(by_alias.source).source == by_alias.source
@@ -217,5 +336,7 @@ def try_mlflow(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"s3": try_s3, "hf": try_hub, "mlflow": try_mlflow}[sys.argv[1]](Path(sys.argv[2]))
+    {"s3": try_s3, "gs": try_gs, "az": try_az, "oci": try_oci, "hf": try_hub, "mlflow": try_mlflow}[sys.argv[1]](
+        Path(sys.argv[2])
+    )
     print("all of it was tried")

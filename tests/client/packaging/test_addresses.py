@@ -42,11 +42,12 @@ def test_an_address_is_shown_without_its_secrets(text: str, shown: str, name: st
     [
         ("ftp://host/m.onnx", "addresses that begin with ftp: are not known: expected a path, or https://"),
         ("file:///etc/passwd", "addresses that begin with file: are not known"),
-        ("oci://host/m:1", "pull the file with oras"),
         ("http://host/m.onnx", "over http:// others can replace the model"),
         ("https://host/m#v2", "expected #sha256= and 64 of 0-9 and a-f"),
         ("https://[::1/m", "the address is malformed"),
         ("s3:///", "names no model"),
+        ("https://host/models/..", "names no model"),  # it would be the folder of all downloads
+        ("s3://bucket/../", "names no model"),
     ],
 )
 def test_addresses_that_cannot_be_fetched(text: str, message: str) -> None:

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import joblib
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from clipper.client.packaging import stores
+from clipper.client.packaging import stores, web
 from clipper.client.packaging.addresses import read_address
-from clipper.client.packaging.models import package
+from clipper.client.packaging.models import look, package
 from clipper.client.packaging.stores import Fetched, fetch
 from clipper.errors import InvalidArgument, NotFound, TooLarge, Unavailable
 from clipper.settings.secret_files import SecretFiles
@@ -29,9 +30,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         assert isinstance(server, Store)
-        server.asked.append({name.lower(): value for name, value in self.headers.items()} | {"path": self.path})
+        asked = {name.lower(): value for name, value in self.headers.items()}
+        server.asked.append(asked | {"path": self.path, "method": self.command})
         answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
         answer(self)
+
+    do_HEAD = do_GET  # noqa: N815  # the name that the library calls
 
     def say(self, status: int, body: bytes, **headers: str) -> None:
         """``length``: what the answer says that its length is."""
@@ -157,9 +161,10 @@ def lied_longer(handler: Handler) -> None:
     handler.say(200, CONTENT, ETag='"1"', length=str(len(CONTENT) + 1))
 
 
-def endless(handler: Handler) -> None:
+def endless(handler: Handler, *, is_begun: bool = False) -> None:
     """Says no length, and does not end."""
-    handler.send_response(200)
+    if not is_begun:
+        handler.send_response(200)
     handler.send_header("Connection", "close")
     handler.end_headers()
     try:
@@ -192,14 +197,45 @@ def test_a_server_that_misbehaves(
     assert not list(cache.rglob("m.onnx"))
 
 
+def test_what_is_too_large_leaves_room_on_the_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that says no length and does not end must fill neither an artifact's bound nor the disk."""
+
+    def named_endless(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("ETag", '"1"')
+        endless(handler, is_begun=True)
+
+    def usage(_: object) -> object:
+        written = sum(each.stat().st_size for each in cache.rglob("*") if each.is_file())
+        return SimpleNamespace(free=20_000_000 - written)
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    for answer in (endless, named_endless):
+        with store(answer) as server, pytest.raises(TooLarge, match="left: name another folder"):
+            fetched(server.url)
+        assert not [each for each in cache.rglob("*") if each.is_file()]
+
+
 def test_a_store_that_is_down_or_says_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "STALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(web, "STALL_TIMEOUT_S", 0.2)
     released = threading.Event()
     with store(lambda _: released.wait() and None) as server:
         with pytest.raises(Unavailable, match="ReadTimeout"):
             fetched(server.url)
         released.set()
     with pytest.raises(Unavailable, match="ConnectError"):
+        fetched(server.url)
+
+
+def test_a_store_that_sends_a_byte_now_and_then_is_given_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "STALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(stores, "LEAST_BYTES_PER_S", 1e12)
+
+    def dripping(handler: Handler) -> None:
+        handler.send_response(200)
+        endless(handler, is_begun=True)
+
+    with store(dripping) as server, pytest.raises(Unavailable, match=r"it sent \d+ bytes in 0 s"):
         fetched(server.url)
 
 
@@ -211,6 +247,26 @@ def test_credentials_go_to_the_store_and_into_no_message(cache: Path, monkeypatc
         assert server.asked[0]["authorization"] == "Bearer hidden too"
         assert server.asked[0]["path"] == "/m.onnx?signature=hidden"
     assert "hidden" not in fetched_source(cache)
+
+
+def test_a_look_notices_a_change_without_fetching(cache: Path) -> None:
+    def tagged(number: int) -> Answer:
+        return lambda handler: handler.say(200, b"", ETag=f'"{number}"')
+
+    with store(tagged(1), tagged(1), tagged(2)) as server:
+        first, same, other = (look(server.url) for _ in range(3))
+        assert first == same != other
+        assert [one["method"] for one in server.asked] == ["HEAD"] * 3
+    with store(lambda handler: handler.say(200, b"")) as server, pytest.raises(InvalidArgument, match="no ETag"):
+        look(server.url)
+    with store(lambda handler: handler.say(404, b"")) as server, pytest.raises(NotFound):
+        look(server.url)
+    with pytest.raises(Unavailable, match="cannot be looked at"):
+        look(server.url)
+    for fixed in ("runs:/1/model", f"{server.url}#sha256={'0' * 64}"):
+        with pytest.raises(InvalidArgument):
+            look(fixed)
+    assert not cache.exists()
 
 
 def fetched_source(cache: Path) -> str:

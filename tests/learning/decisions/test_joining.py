@@ -7,15 +7,21 @@ import tracemalloc
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.learning.decisions import joining
-from clipper.learning.decisions.export import export, row_of
+from clipper.learning.decisions.export import export, row_of, training_rows
 from clipper.learning.decisions.joining import joined
 from clipper.learning.decisions.reading import LogReader
 from clipper.learning.decisions.records import Setting
+from clipper.values.inputs.record_rows import RecordRows
+from clipper.values.records import RecordType, parse_type
 from tests.learning.decisions.log_files import SETTING, block_of, decision, judgement, write_log
+
+AGES = RecordType.parse("age: string")
 
 
 def read(folder: Path, **limits: object) -> dict[int, float | None]:
@@ -182,3 +188,68 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(Unavailable, match="cannot be written"):
             export([], output)
+
+
+def with_types(tmp_path: Path, *of_types: str) -> LogReader:
+    """A log with an input of each type, and one query without."""
+    examples = {
+        "age": 3.5,
+        "job": b"smith",
+        "seen": True,
+        "pixels": np.arange(4, dtype=np.uint8).tobytes(),
+        "raw": b"\xff",
+    }
+    for number, text in enumerate(of_types):
+        of_type = parse_type(text)
+        if isinstance(of_type, RecordType):
+            row = RecordRows(of_type).row([examples[name] for name in of_type.names])
+        else:
+            row = np.arange(2, dtype=of_type.dtype.numpy_code).tobytes()
+        setting = replace(SETTING, input_type=text)
+        write_log(
+            tmp_path,
+            block_of(setting, decision(number, input=row), decision(100), judgement(number)),
+            writer=f"w{number}",
+        )
+    return LogReader(tmp_path)
+
+
+def train(reader: LogReader, output: Path) -> int:
+    return export(filter(None, training_rows(joined(reader))), output, reader.input_types())
+
+
+def test_a_training_set_has_a_column_for_each_field_and_the_label(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    reader = with_types(tmp_path, "age: float64, job: string?, seen: bool, pixels: uint8[2,2], raw: bytes")
+    assert train(reader, tmp_path / "out.parquet") == train(reader, tmp_path / "out.jsonl") == 1
+    (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    inputs = {name: value for name, value in row.items() if name.startswith("input")}
+    assert inputs == {
+        "input.age": 3.5,
+        "input.job": "smith",
+        "input.seen": True,
+        "input.pixels": [[0, 1], [2, 3]],
+        "input.raw": b"\xff",
+    }
+    assert (row["label"], row["output"], row["query_id"]) == ("1", "1", 0)
+    line = json.loads((tmp_path / "out.jsonl").read_text())
+    assert line["input"] == {"age": 3.5, "job": "smith", "seen": True, "pixels": [[0, 1], [2, 3]], "raw": "/w=="}
+    assert line["label"] == 1
+
+
+def test_inputs_whose_type_changed_share_a_table_if_they_can(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    grown = with_types(tmp_path / "a", "float32[2]", "float64[*]", "age: float64", "age: float64, seen: bool")
+    assert train(grown, tmp_path / "out.parquet") == 4
+    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["input"] for row in table] == [[0.0, 1.0], [0.0, 1.0], None, None]
+    assert [(row["input.age"], row["input.seen"]) for row in table[2:]] == [(3.5, None), (3.5, True)]
+    other = with_types(tmp_path / "b", "age: float64", "float64[2]")
+    write_log(
+        tmp_path / "b",
+        block_of(replace(SETTING, input_type="age: string"), decision(7, input=RecordRows(AGES).row([b"old"]))),
+        writer="w9",
+    )
+    with pytest.raises(InvalidArgument, match=r"the type of the inputs has changed.*--until or --since"):
+        train(other, tmp_path / "no.parquet")
+    assert train(other, tmp_path / "no.jsonl") == 3

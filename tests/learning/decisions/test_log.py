@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -14,11 +15,18 @@ from clipper.learning.decisions.application import QUERY_IDS, ApplicationDecisio
 from clipper.learning.decisions.log import DecisionLog
 from clipper.learning.decisions.reading import LogReader
 from clipper.learning.decisions.records import MAX_BLOCK_BYTES, MAX_OUTPUTS_BYTES, Decision, Setting
+from clipper.learning.decisions.redaction import Redaction
 from clipper.learning.decisions.segments import MAX_WRITERS, RESERVED_PART
 from clipper.learning.policies.policy import Choice, Step
+from clipper.settings.application import Selection
 from clipper.settings.server import LEAST_LOG_BYTES
+from clipper.values.inputs.record_rows import RecordRows
+from clipper.values.outputs.output import Output, OutputNames, make_record
+from clipper.values.records import RecordType, parse_type
 from tests.learning.decisions.log_files import SETTING, decision, judgement
 from tests.waiting import until_async
+
+NOTHING = Redaction(None, parse_type("float64[2]"))
 
 
 def ids_in(folder: Path) -> list[int]:
@@ -103,7 +111,7 @@ def _drain(pipe: int, stop: threading.Event) -> None:
 def test_a_share_is_spread_evenly_over_ids_whatever_their_steps(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path, "w", LEAST_LOG_BYTES)
     for rate in (0.01, 0.3, 0.5, 1.0):
-        taker = ApplicationDecisions(log, SETTING, rate)
+        taker = ApplicationDecisions(log, SETTING, rate, NOTHING)
         for first, step in ((0, 1), (7 << 33, 1), (3, 2), (5, 7), (1, 1 << 20)):
             taken = sum(taker.takes(first + step * number) for number in range(20_000))
             assert abs(taken - 20_000 * rate) <= 200, (rate, first, step)
@@ -112,12 +120,13 @@ def test_a_share_is_spread_evenly_over_ids_whatever_their_steps(tmp_path: Path) 
 def test_feedback_on_what_cannot_be_a_query_is_not_taken(tmp_path: Path) -> None:
     async def whole() -> None:
         log = DecisionLog(tmp_path, "w", LEAST_LOG_BYTES)
-        taker = ApplicationDecisions(log, SETTING, 1.0)
+        taker = ApplicationDecisions(log, SETTING, 1.0, NOTHING)
         for query_id in (-1, QUERY_IDS, 10**40):
-            assert not taker.judge_late(query_id, b"1", None, "zero_one", {})
+            assert not taker.judge_late(query_id, b"1", None, Selection("single"))
         for reward in (-0.1, 1.5, float("nan"), float("inf")):
-            assert not taker.judge_late(1, None, reward, "zero_one", {})
-        assert taker.judge_late(QUERY_IDS - 1, b"1", None, "absolute", {"range": 2})
+            assert not taker.judge_late(1, None, reward, Selection("single"))
+        absolute = Selection("single", loss="absolute", loss_parameters={"range": 2})
+        assert taker.judge_late(QUERY_IDS - 1, b"1", None, absolute)
         await log.close()
         (piece,) = LogReader(tmp_path).judgements()
         assert [each.query_id for each in piece] == [QUERY_IDS - 1]
@@ -142,20 +151,21 @@ class Answered:
         self.raw_confidence: float | None = None
         self.reason: str | None = None
         self.candidates: tuple[str, ...] | None = None
+        self.path: Any = None
         self.outputs: dict[str, bytes] = {} if output is None else {"a": output}
         for name, value in fields.items():
             setattr(self, name, value)
 
-    def output_starts(self, most: int) -> dict[str, bytes]:
-        return {model: output[:most] for model, output in self.outputs.items()}
+    def texts(self, text_of: Callable[[Output], bytes]) -> dict[str, bytes]:
+        return {model: text_of(output) for model, output in self.outputs.items()}
 
 
 def written(tmp_path: Path, *queries: Answered, then: Callable[[], None] = lambda: None) -> dict[int, Decision]:
     async def whole() -> None:
         log = DecisionLog(tmp_path, "w", LEAST_LOG_BYTES)
-        taker = ApplicationDecisions(log, SETTING, 1.0)
+        taker = ApplicationDecisions(log, SETTING, 1.0, NOTHING)
         for query in queries:
-            taker.add(query, 0.25)
+            taker.add(query, None, 0.25)
         then()
         await log.close()
 
@@ -241,9 +251,9 @@ def test_what_is_left_out_of_a_brief_record_is_as_it_is_by_default(tmp_path: Pat
         found = []
         for name in ("held", "alone"):
             log = DecisionLog(tmp_path / name, "w", LEAST_LOG_BYTES)
-            taker = ApplicationDecisions(log, SETTING, 1.0)
+            taker = ApplicationDecisions(log, SETTING, 1.0, NOTHING)
             for query in queries:
-                taker.add(query, 0.25)
+                taker.add(query, None, 0.25)
                 if name == "alone":
                     log.flush()
             await log.close()
@@ -261,5 +271,74 @@ def test_no_block_of_held_queries_outgrows_the_smallest_segment(tmp_path: Path) 
     queries = [Answered(number, b"x" * (number % 1500), context="u" * (number % 900)) for number in range(3000)]
     found = written(tmp_path, *queries)
     assert sorted(found) == list(range(3000))
+    smallest = LEAST_LOG_BYTES // RESERVED_PART // MAX_WRITERS
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) <= smallest
+
+
+def test_inputs_are_written_without_what_is_redacted(tmp_path: Path) -> None:
+    """Held, and one by one; also in outputs, answers, labels and the default."""
+    person = parse_type("age: float64, name: string")
+    assert isinstance(person, RecordType)
+    rows = [RecordRows(person).row([float(age), b"SECRET"]) for age in range(4)]
+    record = make_record(OutputNames(("name", "x")), (b'"SECRET"', b"1"))
+    setting = replace(SETTING, default=b'{"name": "SECRET"}')
+
+    async def whole() -> None:
+        log = DecisionLog(tmp_path, "w", LEAST_LOG_BYTES)
+        taker = ApplicationDecisions(log, setting, 1.0, Redaction("name", person), keeps_inputs=True)
+        taker.add(Answered(0, b'{"name": "SECRET"}'), rows[0], 0.25)
+        taker.add(Answered(1, record), rows[1], 0.25)
+        both = Choice(("a", "b"), (0.5, 0.5))
+        several = {"a": b'{"name": "SECRET", "x": 1}', "b": b"2"}
+        taker.add(Answered(2, several["a"], choice=both, outputs=several), rows[2], 0.25)
+        taker.add(Answered(3, b'{"name": "SECRET", "x": "' + b"y" * 100_000 + b'"}'), rows[3], 0.25)
+        taker.add(Answered(4, b"5"), bytes(log.most_input_bytes + 1), 0.25)
+        taker.judge(1, b'{"name": "SECRET", "x": 2}', None, {"a": 0.0}, 0.0)
+        taker.judge_late(2, b'{"name": "SECRET", "x": "' + b"y" * 100_000 + b'"}', None, Selection("single"))
+        await log.close()
+
+    asyncio.run(whole())
+    assert all(b"SECRET" not in path.read_bytes() for path in tmp_path.iterdir())
+    reader = LogReader(tmp_path)
+    (found,) = [{each.query_id: (setting, each) for setting, each in piece} for piece in reader.decisions()]
+    assert {setting.input_type for setting, _ in found.values()} == {"age: float64"} == set(reader.input_types())
+    assert [found[number][1].input for number in range(5)] == [*(row[:8] for row in rows), None]
+    outputs = [found[number][1].outputs for number in range(4)]
+    assert outputs == [(b"{}",), (b'{"x":1}',), (b'{"x":1}', b"2"), (b"",)]
+    assert (found[2][1].answer, found[3][1].is_cut, found[0][0].default) == (b'{"x":1}', True, b"{}")
+    (piece,) = reader.judgements()
+    assert [each.label for each in piece] == [b'{"x":2}', None]
+
+
+def test_no_block_with_inputs_and_settings_outgrows_the_smallest_segment(tmp_path: Path) -> None:
+    """Of many applications, each of whose settings are as long as they may be."""
+
+    async def whole() -> None:
+        log = DecisionLog(tmp_path, "w", LEAST_LOG_BYTES)
+        fields = ", ".join(f"{'f' * 200}{number}: float64" for number in range(140))
+        of_type = parse_type(fields)
+        assert log.most_input_bytes // 2 < len(str(of_type)) <= log.most_input_bytes
+        takers = [
+            ApplicationDecisions(
+                log,
+                replace(SETTING, application=f"app{number}", default=b"x" * 9000),
+                1.0,
+                Redaction(None, of_type),
+                True,
+            )
+            for number in range(20)
+        ]
+        for number in range(400):
+            size = (number * 7919) % log.most_input_bytes
+            await until_async(lambda: log.statistics().waiting_bytes < log_module.MAX_WAITING_BYTES // 2)
+            takers[number % 20].add(Answered(number, b"1"), bytes(size if number % 3 else number % 256), 0.25)
+        await log.close()
+        assert log.statistics().dropped == {"queue_full": 0, "write_failed": 0}
+
+    asyncio.run(whole())
+    reader = LogReader(tmp_path)
+    found = [(s, d) for piece in reader.decisions() for s, d in piece]
+    assert sorted(d.query_id for _, d in found) == list(range(400)) and not reader.damaged
+    assert all(s.application == f"app{d.query_id % 20}" and d.input is not None for s, d in found)
     smallest = LEAST_LOG_BYTES // RESERVED_PART // MAX_WRITERS
     assert max(path.stat().st_size for path in tmp_path.iterdir()) <= smallest

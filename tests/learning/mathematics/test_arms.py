@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clipper.learning.mathematics.arms import MAX_PLACES, Arms, lineage
+from clipper.learning.mathematics.arms import MAX_PLACES, Arms, by_version, lineage, owners_of
 from clipper.learning.mathematics.totals import Arrays, Totals
 
 # From a store of before versions were told apart, and from now.
@@ -124,3 +124,63 @@ def test_more_keys_than_are_remembered_have_their_places_all_the_same() -> None:
         keyed = arms.keyed(taught)
         assert keyed == {("m:2", name): amount for (_, name), amount in taught.items()}
         assert arms.view(Totals({key: float(amount) for key, amount in keyed.items()})).numbers == taught
+
+
+STATE_KEYS = {"m:1": "m:@aa", "m:2": "m:@bb"}
+OTHERS = {"m:1": "m:@cc"}
+TAKEN_BY_OTHERS = {("m:@cc", "takes.1~never"): 1.0}
+
+
+def test_a_state_names_versions_by_their_contents() -> None:
+    origins = {"m": lineage("m", "2", PREDECESSORS, 0.1)}
+    arms = Arms(origins, state_keys=STATE_KEYS)
+    assert arms.key("m") == "m:2"
+    assert arms.keyed({("m", "loss"): 1.0, ("", "mine"): 2.0}) == {("m:@bb", "loss"): 1.0, ("", "mine"): 2.0}
+    assert arms.with_key("m", "m:1").keyed({("m", "loss"): 1.0}) == {("m:@aa", "loss"): 1.0}
+    assert arms.lineup == Arms({"m": [("m:@bb", 1.0)]}).lineup != Arms(origins).lineup
+    seen = arms.view(Totals({("m:@bb", "x"): 1.0, ("m:@aa", "x"): 10.0, ("m:@cc", "x"): 100.0}))
+    assert seen.number("m", "x") == pytest.approx(2.0) and seen.of_version("m", "x") == 1.0
+    assert set(seen.numbers) == {("m", "x")}  # nothing of other code under its name
+    assert arms != Arms(origins) and arms == Arms(origins, state_keys=dict(STATE_KEYS))
+    array, other = np.ones(2), np.zeros(2)
+    arrays = Arrays({("m:@bb", "w", 2): [(array, 1.0)], ("m:@cc", "w", 2): [(other, 1.0)]})
+    assert arms.view(Totals({}, arrays=arrays)).arrays.parts == {("m", "w", 2): [(array, 1.0)]}
+
+
+def test_what_was_learned_by_name_is_of_the_first_taker() -> None:
+    arms, others = (Arms({"m": lineage("m", "1", PREDECESSORS, 0.1)}, state_keys=keys) for keys in (STATE_KEYS, OTHERS))
+    for each in (arms, others):
+        assert each.beside(NUMBERS) is each
+        assert each.view(Totals(NUMBERS)).number("m", "scored") == 108.0
+    marks = others.takes(NUMBERS)
+    assert marks == TAKEN_BY_OTHERS
+    # Earlier Clippers go on, and what they learn counts for the same content.
+    later = {**NUMBERS, **marks, ("m:@aa", "scored"): 3.0, ("m:@cc", "scored"): 5.0, ("m:1", "scored"): 101.0}
+    assert others.beside(later).view(Totals(later)).number("m", "scored") == 114.0
+    beside = arms.beside(later)
+    assert beside.view(Totals(later)).number("m", "scored") == 11.0 and arms.takes(later) == others.takes(later) == {}
+    array = np.ones(2)
+    arrays = Arrays({("m:1", "w", 2): [(array, 1.0)]})
+    assert beside.view(Totals(later, arrays=arrays)).arrays.parts == {}
+    assert others.view(Totals(later, arrays=arrays)).arrays.parts == {("m", "w", 2): [(array, 1.0)]}
+    assert beside != arms and beside.beside(NUMBERS) == arms
+
+
+def test_of_two_takers_all_servers_agree_on_one() -> None:
+    numbers = {**TAKEN_BY_OTHERS, ("m:@aa", "takes.1~never"): 2.0}
+    assert owners_of(numbers) == {"m:1": "m:@aa"} == owners_of(dict(reversed(numbers.items())))
+
+
+def test_marks_are_left_only_where_something_is_taken() -> None:
+    arms = Arms({"m": lineage("m", "2", PREDECESSORS, 0.1), "o": lineage("o", "1", {}, 0.1)}, state_keys=STATE_KEYS)
+    assert arms.takes({("m:@bb", "x"): 1.0, ("", "x"): 1.0}) == {}
+    assert arms.takes(NUMBERS) == {("m:@aa", "takes.1~never"): 1.0, ("m:@bb", "takes.2~never"): 1.0}
+
+
+def test_reports_read_a_state_by_the_servers_own_names() -> None:
+    numbers = {("m:1", "x"): 1.0, ("m:@aa", "x"): 10.0, ("m:@cc", "x"): 100.0, ("m:3", "x"): 1000.0, ("", "x"): 2.0}
+    rest = {("m:3", "x"): 1000.0, ("", "x"): 2.0}
+    found = by_version(Totals(numbers), STATE_KEYS, {})
+    assert found.numbers == {("m:1", "x"): 11.0, ("m:@cc", "x"): 100.0, **rest}
+    found = by_version(Totals(numbers), STATE_KEYS, owners_of(TAKEN_BY_OTHERS))
+    assert found.numbers == {("m:1", "x"): 10.0, ("m:@cc", "x"): 101.0, **rest}

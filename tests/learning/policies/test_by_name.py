@@ -11,7 +11,7 @@ from clipper.learning.policies.by_name import POLICIES, is_by_context, make_loss
 from clipper.learning.policies.exp3 import Exp3
 
 MODULE = """
-from clipper.learning.policies import Choice, Policy
+from clipper.policies import Choice, Policy
 
 class First(Policy):
     def __init__(self, limit=3):
@@ -165,7 +165,7 @@ def test_what_is_no_loss_is_told(code: str, name: str, parameters: dict[str, obj
 
 
 OF_BEFORE = """
-from clipper.learning.policies import Choice, Policy
+from clipper.policies import Choice, Policy
 
 class Selects(Policy):
     def select(self, models, totals, context, random): ...

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from clipper.errors import InvalidArgument
 from clipper.learning.mathematics.ledger import Ledger
 from clipper.learning.mathematics.totals import Totals, tally
-from clipper.learning.policies import Choice, Combined
 from clipper.learning.policies.by_name import POLICIES, make_policy
 from clipper.learning.policies.policy import JudgedQuery, QueryView
+from clipper.policies import Choice, Combined
 from tests.learning.policies.bandits import MODELS, bernoulli, learned, play
 
 ASKS_ONE = (

@@ -12,7 +12,7 @@ from clipper.learning.mathematics.totals import Totals
 from clipper.learning.policies.by_name import POLICIES, make_policy
 from clipper.learning.policies.candidates import candidates
 from clipper.learning.policies.policy import QueryView
-from clipper.learning.policies.prices import LEAST_SCARCITY, SAVED_SHARE, STEP, Price, Prices
+from clipper.learning.policies.prices import LEAST_SCARCITY, SAVED_SHARE, STEP, Price, Prices, Resource
 from tests.learning.policies.budgets import MODELS, Operator, World
 
 ABLE = [name for name, kind in POLICIES.items() if kind.has_budget]
@@ -102,7 +102,8 @@ def test_at_least_one_model_with_a_chance_is_left_in_order(
     if rate:
         prices._rate = Price(rate)
     if is_scarce:
-        prices.scarcity["dear"] = Price(0.3)
+        prices.ration("cheap", {"dear": 0.0}, places_of(dear=1.0), 1.0)
+        prices.scarcity["dear"].value = 0.3
     query = QueryView(packed_features=np.ones(1).tobytes(), in_time=dict(zip(MODELS, chances)))
     found = candidates(make_policy(name), MODELS, KNOWN, query, default_loss, prices=prices)
     assert found and list(found) == [model for model in MODELS if model in found]
@@ -205,13 +206,18 @@ def test_a_new_budget_begins_anew_and_an_equal_one_goes_on() -> None:
 def test_a_look_at_what_would_be_asked_learns_nothing() -> None:
     prices = Prices()
     prices.follow(COSTS, 0.2, None)
-    prices.scarcity["dear"] = Price(5.0)
+    prices.ration("cheap", {"dear": 0.0}, places_of(dear=1.0), 1.0)
     view = prices.of_money()
     candidates(make_policy("adaptive"), MODELS, KNOWN, QueryView(), 1.0, prices=view)
     assert prices.rate == 0.0 and view.rate > 0.0 and not view.scarcity
 
 
 # -- scarce models ---------------------------------------------------------------------------------------
+
+
+def places_of(**per_s: float) -> dict[str, Resource]:
+    """Return the places of models that answer so many rows a second."""
+    return {name: Resource(rows, {name: 1.0}) for name, rows in per_s.items()}
 
 
 def scarce(share: float, is_priced: bool, queries: int = 6000) -> tuple[float, Prices]:
@@ -234,7 +240,7 @@ def scarce(share: float, is_priced: bool, queries: int = 6000) -> tuple[float, P
         choice = policy.select(among, totals, view, random)
         model = choice.models[0]
         if is_priced:
-            prices.ration(model, chances, {"good": share, "quick": 1e6}, float(number))
+            prices.ration(model, chances, places_of(good=share, quick=1e6), float(number))
         places -= model == "good"
         lost += losses[model][group] * (number >= queries // 3)
         if number < 200 or number % 5 == 0:
@@ -256,23 +262,92 @@ def test_a_scarce_model_answers_where_it_gains_most() -> None:
 def test_a_model_with_room_has_no_price() -> None:
     _, prices = scarce(1.5, is_priced=True, queries=500)
     assert not prices.scarcity and not prices.is_active
-    prices.ration("good", {"good": 0.5}, {"good": 1.0}, 1.0)
+    prices.ration("good", {"good": 0.5}, places_of(good=1.0), 1.0)
     assert prices.is_active and prices.scarcity["good"].value == LEAST_SCARCITY
     # Nobody asks it for a long while.
-    prices.ration("quick", {}, {"good": 1.0}, 1000.0)
+    prices.ration("quick", {}, places_of(good=1.0), 1000.0)
     assert not prices.is_active
 
 
-def test_a_model_that_is_no_longer_rationed_loses_its_price() -> None:
+def test_what_is_no_longer_rationed_loses_its_price() -> None:
     prices = Prices()
-    prices.ration("quick", {"good": 0.0, "other": 0.0}, {"good": 9.0, "other": 9.0}, 1.0)
-    prices.follow(COSTS, None, None, ["good", "quick"])
+    prices.ration("quick", {"good": 0.0, "other": 0.0}, places_of(good=9.0, other=9.0), 1.0)
+    prices.ration("quick", {"good": 0.0}, places_of(good=9.0), 2.0)
     assert prices.scarcity.keys() == {"good"} and prices.is_active
-    prices.follow(COSTS, None, None)
+    prices.ration("quick", {"good": 0.0}, {}, 3.0)
     assert not prices.scarcity and not prices.is_active
 
 
 def test_a_model_that_nothing_is_known_to_answer_is_not_scarce() -> None:
     prices = Prices()
-    prices.ration("quick", {"good": 0.0}, {"good": 0.0}, 1.0)
+    prices.ration("quick", {"good": 0.0}, places_of(good=0.0), 1.0)
     assert not prices.scarcity
+
+
+# -- a device that models share --------------------------------------------------------------------------
+
+# Each model takes about half as long as the one before, and errs more.
+LOSS_BY, USES = (0.03, 0.07, 0.12, 0.2, 0.3), (1.0, 0.5, 0.25, 0.1, 0.025)
+FIVE = tuple("abcde")
+FIVE_KNOWN = Totals(
+    {
+        **{(name, "scored"): 10_000.0 for name in FIVE},
+        **{(name, "loss"): 10_000.0 * loss for name, loss in zip(FIVE, LOSS_BY)},
+    }
+)
+MOST_WAITING = 5.0
+
+
+@pytest.mark.parametrize("policy", ["single", "adaptive", "thompson", "ucb1", "epsilon_greedy"])
+@pytest.mark.parametrize("units, possible", [(1.1, 0.03), (0.5, 0.07), (0.375, 0.095), (0.1, 0.2)])
+def test_the_time_of_a_device_goes_to_the_models_that_gain_most_in_it(
+    policy: str, units: float, possible: float
+) -> None:
+    """``units``: the time that passes between two queries, in rows of the slowest model."""
+    made, prices, random, waiting, lost, late = make_policy(policy), Prices(), Random(1), 0.0, 0.0, 0
+    device = {"GPU 0": Resource(1.0, dict(zip(FIVE, USES)))}
+    for number in range(4000):
+        chances = {name: 1.0 if waiting + used <= MOST_WAITING else 0.0 for name, used in zip(FIVE, USES)}
+        view = QueryView(in_time=chances)
+        among = candidates(made, FIVE, FIVE_KNOWN, view, 1.0, prices=prices if prices.is_active else None)
+        model = made.select(among, FIVE_KNOWN, view, random).models[0]
+        late += not chances[model]
+        prices.ration(model, chances, device, units * number)
+        waiting = max(0.0, waiting + USES[FIVE.index(model)] - units)
+        lost += LOSS_BY[FIVE.index(model)] * (number >= 1000)
+    assert lost / 3000 <= possible + 0.01 and not late
+
+
+def test_a_model_that_nothing_is_known_of_is_tried_on_a_full_device() -> None:
+    prices = Prices()
+    device = {"GPU 0": Resource(1.0, dict(zip(FIVE, USES)))}
+    prices.ration("c", {"a": 0.0}, device, 1.0)
+    prices.scarcity["GPU 0"].value = 0.15
+    known = {key: number for key, number in FIVE_KNOWN.numbers.items() if key[0] != "b"}
+    view = QueryView()
+    policy = make_policy("adaptive")
+    assert candidates(policy, FIVE, FIVE_KNOWN, view, 1.0, prices=prices) == ("b",)
+    # By the mean of five answers it would not be asked.
+    unlucky = Totals(known | {("b", "scored"): 5.0, ("b", "loss"): 1.0})
+    assert candidates(policy, FIVE, unlucky, view, 1.0, prices=prices) == ("b",)
+
+
+def test_prices_are_told_in_words() -> None:
+    prices = Prices()
+    assert prices.in_words(MODELS) == []
+    prices.follow(COSTS, 0.2, None)
+    prices._rate = Price(0.5)
+    assert prices.in_words(MODELS) == [
+        "at the budget's present rate a query asks a model if it loses less than cheap: dear by at least 0.49, "
+        "middling by at least 0.095"
+    ]
+    prices.follow(COSTS, None, None)
+    prices.ration("d", {"a": 0.0}, places_of(a=1.0) | {"GPU 0": Resource(1.0, {"b": 1.0, "c": 0.5})}, 1.0)
+    prices.ration("d", {"a": 0.0, "b": 0.0}, places_of(a=1.0) | {"GPU 0": Resource(1.0, {"b": 1.0, "c": 0.5})}, 1.0)
+    for price in prices.scarcity.values():
+        price.value = 0.2
+    assert prices.in_words(FIVE) == [
+        "a is full: a query asks a model if it loses less than the others: a by at least 0.2",
+        "GPU 0 has no time for all: a query asks a model if it loses less than the others: b by at least 0.2, "
+        "c by at least 0.1",
+    ]

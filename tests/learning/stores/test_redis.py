@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
+from clipper.base.known_ids import Known
 from clipper.errors import StoreUnavailable
-from clipper.learning.stores.redis import RedisStore
+from clipper.learning.stores.redis import PREFIX, STORE_ID_NAME, RedisStore
 from clipper.learning.stores.store import EVERYONE, Amount, Observation
 from tests.learning.stores.kept_states import observation, opened, run
 from tests.redis_server import RedisServer
@@ -37,21 +39,25 @@ def test_a_redis_that_keeps_nothing_on_disk_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_redis_has_lost_before_it_was_on_disk_is_not_acknowledged(redis_server: RedisServer) -> None:
+    client = Redis.from_url(redis_server.url)
+
     async def scenario() -> None:
         async with opened(lambda: RedisStore(redis_server.url)) as store:
             await store.commit([observation("a", x=1.0)])
             await store.sync()
             await store.commit([observation("b", x=1.0)])
             # As one that was started again from a file that lacks its last second.
-            command = ["redis-cli", "-p", str(redis_server.port), "flushall"]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            id_ = client.get(PREFIX + "id")
+            client.flushall()
+            client.set(PREFIX + "id", id_)
             await store.commit([observation("c", x=1.0)])
             with pytest.raises(StoreUnavailable, match="has lost"):
                 await store.sync()
             await store.sync()  # nothing is left to wait for
             assert await store.commit([observation("c", x=1.0)]) == [False]
 
-    asyncio.run(scenario())
+    with client:
+        asyncio.run(scenario())
 
 
 def test_a_key_of_another_kind_costs_its_own_state_alone(redis_server: RedisServer) -> None:
@@ -175,3 +181,37 @@ def test_a_commit_whose_answer_was_lost_is_answered_as_it_was(redis_server: Redi
 
     subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
     asyncio.run(scenario())
+
+
+def test_a_store_that_was_emptied_is_refused_until_it_is_back(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Feedback was acknowledged into it, and gone once somebody had given Redis its file back."""
+    path, client = tmp_path / STORE_ID_NAME, Redis.from_url(redis_server.url)
+
+    def open_store() -> RedisStore:
+        return RedisStore(redis_server.url, known=Known(path))
+
+    async def scenario() -> None:
+        async with opened(open_store) as store, opened(open_store) as beside:
+            await store.commit([observation("a", x=1.0)])
+            _, id_ = path.read_text().split()
+            client.flushall()
+            async with opened(open_store) as later:
+                for each in (store, beside, later):
+                    with pytest.raises(StoreUnavailable, match=r"was emptied.*remove the file store\.id"):
+                        await each.commit([observation("b", x=1.0)])
+                    with pytest.raises(StoreUnavailable, match="was emptied"):
+                        await each.changes(0)
+                    with pytest.raises(StoreUnavailable, match="was emptied"):
+                        await each.load("app", EVERYONE)
+            assert not client.keys("*sums*")
+            client.set(PREFIX + "id", id_)
+            assert await store.commit([observation("b", x=1.0)]) == [True]
+            # An operator begins anew.
+            client.flushall()
+            path.unlink()
+            await store.changes(0)
+            assert await store.commit([observation("b", x=1.0)]) == [True]
+            assert await beside.commit([observation("c", x=1.0)]) == [True]
+
+    with client:
+        asyncio.run(scenario())

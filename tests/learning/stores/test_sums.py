@@ -56,7 +56,8 @@ def test_numbers_keep_their_digits(make_store: MakeStore) -> None:
 
 def test_many_writers_at_once_lose_nothing(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     # All at once is more than workers do: on a slow disk the last one's turn comes late.
-    monkeypatch.setattr("clipper.learning.stores.sqlite.BUSY_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("clipper.learning.stores.sqlite_connection.BUSY_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("clipper.learning.stores.sqlite_connection.ANSWER_WITHIN_S", 600.0)
 
     async def write() -> None:
         async with AsyncExitStack() as stack:

@@ -43,10 +43,14 @@ for target, zipmap in (("mapped.onnx", True), ("array.onnx", False)):
     (folder / target).write_bytes(made.SerializeToString())
     labels, probabilities = run(target, X=images[:30])
     case(target, target, images[:30].tolist(), labels.tolist())
-    plain = [{str(k): v for k, v in row.items()} for row in probabilities] if zipmap else probabilities.tolist()
+    plain = [list(row.values()) for row in probabilities] if zipmap else probabilities.tolist()
     case(f"{target} probabilities", target, images[:30].tolist(), plain, output="probabilities")
     both = [{"label": label, "probabilities": row} for label, row in zip(labels.tolist(), plain)]
     case(f"{target} both", target, images[:30].tolist(), both, output="label,probabilities")
+    if zipmap:
+        by_class = [{str(label): number for label, number in row.items()} for row in probabilities]
+        case("by class", target, images[:30].tolist(), by_class, output="class_probabilities")
+        case("by its own name", target, images[:30].tolist(), by_class, output="output_probability")
 case("bytes for floats", "array.onnx", images[:30].astype(int).tolist(), labels.tolist(), input_type="uint8[64]")
 case("no such output", "array.onnx", [], [], output="logits")
 case("wrong length", "array.onnx", [], [], input_type="float32[63]")

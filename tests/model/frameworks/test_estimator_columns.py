@@ -1,6 +1,7 @@
 """Estimators that were fitted on DataFrames: what they take is found, and they answer as in their own process."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,8 @@ def test_columns_of_one_kind_may_lack_values_together(tmp_path: Path) -> None:
     def answer(of_type: RecordType, given: Any) -> object:
         return fitted.predict(framing(of_type)(given))
 
-    record = find_record(fitted, [*names, "sex"], None, None, answer)
+    record, warning = find_record(fitted, [*names, "sex"], None, None, answer)
+    assert not warning
     assert [field.is_nullable for field in record.fields] == [False] * 500 + [True]
     # It takes longer, the wider a table is; what is left may not lack values.
     assert len(calls) <= 10
@@ -185,6 +187,45 @@ def test_what_is_declared_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.
     assert (str(model.input_type), calls) == (declared, [1] * 4)
     frame = FRAME[["sex", "age"]].dropna(subset=["sex"])
     assert answered(model, frame) == texts_of(fitted.predict(frame))
+
+
+def years(frame: pd.DataFrame) -> Any:
+    return frame.apply(lambda column: pd.to_datetime(column).dt.year)
+
+
+def test_dates_are_asked_for_though_a_number_would_do(tmp_path: Path) -> None:
+    frame = FRAME[["pclass"]].assign(
+        bought=["2020-01-31", "1999-12-01", "2024-02-29"] * 10, is_alone=[True, False] * 15
+    )
+    columns = make_column_transformer(
+        (FunctionTransformer(years), ["bought"]), ("passthrough", ["is_alone"]), (StandardScaler(), ["pclass"])
+    )
+    fitted = make_pipeline(columns, LinearRegression()).fit(frame, SURVIVED)
+    line = "--input-type 'pclass: float64, bought: string, is_alone: float64', where theirs are guesses"
+    asks = f"types of its columns bought, is_alone: deploy it again with --sample .* {line}"
+    with pytest.raises(ContainerFailed, match=asks):
+        saved(tmp_path, fitted)
+    model = saved(tmp_path, fitted, input_type="bought: string, pclass: float64, is_alone: bool")
+    assert np.allclose([float(text) for text in answered(model, frame)], fitted.predict(frame))
+
+
+def test_names_with_any_character_are_shown_in_a_line(tmp_path: Path) -> None:
+    names = ["it's", "a\nb", 'q"x']
+    frame = pd.DataFrame(np.arange(9.0).reshape(3, 3), columns=names)
+    columns = make_column_transformer(("passthrough", names))
+    model = saved(tmp_path, make_pipeline(columns, LinearRegression()).fit(frame, SURVIVED[:3]))
+    assert model.warning.startswith('the model does not say the types of its columns it\'s, "a\\nb", q"x, which')
+    # What a shell makes of the line is what was guessed.
+    line = shlex.split(model.warning[model.warning.index("--input-type") :])
+    assert line == ["--input-type", str(model.input_type)]
+
+
+def test_line_to_type_of_a_wide_guess_is_left_out(tmp_path: Path) -> None:
+    wide = pd.DataFrame(np.arange(3000.0).reshape(3, 1000) % 7, columns=[f"n{index}" for index in range(1000)])
+    columns = make_column_transformer(("passthrough", wide.columns.tolist()))
+    model = saved(tmp_path, make_pipeline(columns, LinearRegression()).fit(wide, SURVIVED[:3]))
+    assert "its columns n0, n1, " in model.warning and len(model.warning) < 1000
+    assert model.warning.endswith("or with the right types of all columns in --input-type")
 
 
 def number_of_letters(frame: pd.DataFrame) -> Any:

@@ -36,7 +36,13 @@ def test_one_output_is_answered_as_it_is_and_several_by_name() -> None:
     array = np.zeros((2, 3))
     assert answered({"a": array}) is array
     both = {"a": [1, 2], "b": ["x", "y"]}
-    assert answered(both) is both
+    assert answered(both) == both
+    # One that has names itself adds these.
+    assert answered({"a": [1, 2], "by_class": {"no": [0.2, 0.8], "yes": [0.8, 0.2]}}) == {
+        "a": [1, 2],
+        "no": [0.2, 0.8],
+        "yes": [0.8, 0.2],
+    }
     numbers, text = InputType(DType.FLOAT32, (3,)), InputType(DType.STRING)
     assert answered_type({"a": numbers}) == numbers
     assert str(answered_type({"a": numbers, "b c": text})) == 'a: float32[3], "b c": string'

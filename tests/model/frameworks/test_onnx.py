@@ -13,7 +13,7 @@ def told() -> Told:
 
 
 def test_answers_are_the_librarys_own(told: Told) -> None:
-    assert len(told.served) == 22
+    assert len(told.served) == 24
     assert told.wrong() == {} and told.broken() == {}
 
 
@@ -42,7 +42,11 @@ def test_what_a_graph_takes(told: Told, case: str, takes: str, max_batch: int | 
     [
         ("array.onnx", "int64[]"),
         ("array.onnx both", "label: int64, probabilities: float32[10]"),
-        ("mapped.onnx probabilities", None),
+        # Converters make maps of probabilities by default. They are as scikit-learn gives them.
+        ("mapped.onnx", "int64[]"),
+        ("mapped.onnx probabilities", "float32[10]"),
+        ("mapped.onnx both", "label: int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, probabilities: float32[10]"),
+        ("by class", ", ".join(f'"{label}": float32' for label in range(10))),
         ("texts", "string"),
         ("magika labels", "int64[]"),
         ("one row at a time", "float32[3]"),

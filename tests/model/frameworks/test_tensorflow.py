@@ -92,6 +92,12 @@ def test_numbers_of_another_type_are_converted(tensorflow: Desk, networks: Path,
     assert near(model.predict(images), np.load(networks / "answers.npy"))
 
 
+@pytest.mark.parametrize(("framework", "name"), FORMS)
+def test_a_reserved_gpu_that_is_not_there_is_said(tensorflow: Desk, networks: Path, framework: str, name: str) -> None:
+    assert tensorflow.load(networks / name, framework, has_gpu=True).device == "CPU"
+    assert tensorflow.load(networks / name, framework).device == ""
+
+
 def test_python_code_in_an_archive_is_not_run(tensorflow: Desk, networks: Path) -> None:
     with pytest.raises(Refused, match=r"cannot be loaded: ValueError: .*Lambda"):
         tensorflow.load(networks / "with_code.keras", "keras")

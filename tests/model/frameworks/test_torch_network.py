@@ -103,6 +103,30 @@ def test_answers_are_those_of_the_network(torch: Desk, efficientnet: Path, code:
     assert near(model.predict(inputs[:1]), answers[:1], 1e-4)
 
 
+@pytest.mark.parametrize("form", ["torchscript", "torch_export"])
+def test_a_reserved_gpu_that_is_not_there_is_said(torch: Desk, efficientnet: Path, form: str) -> None:
+    path = efficientnet / ("network.pt" if form == "torchscript" else "network.pt2")
+    assert torch.load(path, form).device == ""
+    model = torch.load(path, form, has_gpu=True, output="labels")
+    assert model.device == "CPU"
+    assert model.predict(np.load(efficientnet / "inputs.npy")) == [PALACE, DAISY]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("form", ["torchscript", "torch_state"])
+def test_a_network_in_half_precision(torch: Desk, efficientnet: Path, code: Path, form: str, precision: str) -> None:
+    inputs, answers = np.load(efficientnet / "inputs.npy"), np.load(efficientnet / "answers.npy")
+    more = {"input_type": "float32[3,224,224]", "precision": precision}
+    if form == "torch_state":
+        model = state(torch, efficientnet / "weights.pth", "networks:lite0", code, **more)
+    else:
+        model = torch.load(efficientnet / "network.pt", "torchscript", **more)
+    outputs = np.array(model.predict(inputs))
+    assert outputs.argmax(axis=1).tolist() == [PALACE, DAISY]
+    # Of 11 or 8 binary digits, so the answers differ from those of 24, and not by much.
+    assert 0 < np.abs(outputs - answers).max() < 0.1 * np.abs(answers).max()
+
+
 def test_labels(torch: Desk, efficientnet: Path) -> None:
     model = torch.load(efficientnet / "network.pt", "torchscript", output="labels", input_type="float64[3,224,224]")
     assert model.predict(np.load(efficientnet / "inputs.npy")) == [PALACE, DAISY]

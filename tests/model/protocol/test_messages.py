@@ -117,6 +117,22 @@ def test_any_json_is_a_welcome_or_a_violation(value: object) -> None:
             assert str(violation)
 
 
+@pytest.mark.parametrize("field, kept", [("runtime", 512), ("device", 512), ("warning", 4096)])
+def test_descriptions_are_cut_and_can_be_written(field: str, kept: int) -> None:
+    fields = {"protocol": 3, "model": "m", "version": "1", "input_type": "string", "runtime": ""}
+    text = json.dumps(fields | {field: "a\ud800" + "G" * 1_000_000}).encode()
+    found = getattr(messages.decode_welcome(text, 3), field)
+    assert found.startswith("a?G") and len(found.encode()) == kept
+
+
+@pytest.mark.parametrize("value", ["a\ud800", "\udfff" * 1_000_000, 10**4000], ids=["half", "halves", "number"])
+def test_a_welcome_is_refused_in_few_words(value: object) -> None:
+    fields = {"protocol": 3, "model": "m", "version": "1", "input_type": value}
+    with pytest.raises(ProtocolViolation, match="WELCOME is not valid") as told:
+        messages.decode_welcome(json.dumps(fields).encode(), 3)
+    assert len(str(told.value).encode()) < 2000
+
+
 def test_deep_welcome_is_a_violation() -> None:
     with pytest.raises(ProtocolViolation):
         messages.decode_welcome(b"[" * 1_000_000)
@@ -151,7 +167,7 @@ def test_line_feeds_do_not_become_objects() -> None:
 def test_newer_protocol_is_named_before_anything_else() -> None:
     with pytest.raises(ProtocolViolation, match="protocol 3: expected 1 to 2"):
         messages.decode_welcome(b'{"protocol": 3, "anything": []}', 2)
-    with pytest.raises(ProtocolViolation, match="protocol 0: this container speaks 1 to 4"):
+    with pytest.raises(ProtocolViolation, match="protocol 0: this container speaks 1 to 7"):
         messages.decode_hello(b"CLPR\x00\x00\xff\xff")
 
 
@@ -165,6 +181,14 @@ def test_runtime_and_max_batch_are_optional_in_welcome() -> None:
     text = b'{"protocol": 1, "model": "m", "version": "1", "input_type": "string"}'
     assert messages.decode_welcome(text) == full
     assert messages.decode_welcome(text[:-1] + b', "max_batch": 8}') == replace(full, max_batch=8)
+
+
+def test_a_container_may_say_where_it_computes_and_warn() -> None:
+    known = Welcome("m", "1", InputType(DType.STRING), device="cuda (NVIDIA L4)", warning="types are guessed")
+    assert messages.decode_welcome(body(messages.encode_welcome(known))) == known
+    text = b'{"protocol": 1, "model": "m", "version": "1", "input_type": "string", "device": 5}'
+    with pytest.raises(ProtocolViolation, match="is not valid"):
+        messages.decode_welcome(text)
 
 
 def test_a_container_may_say_what_its_outputs_are() -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from clipper.errors import ModelFailed, ProtocolViolation
 from clipper.model.protocol import messages
+from clipper.model.protocol.asks import Refusal, answer_frame, decode_answer, decode_ask, encode_ask
 from clipper.model.protocol.columns import (
+    RESULTS_DECODERS,
     decode_column_results,
     decode_predict_columns,
     encode_column_results,
@@ -33,6 +35,8 @@ DECODERS: dict[str, Callable[[memoryview], object]] = {
     "TYPED_RESULTS": decode_typed_results,
     "PREDICT_COLUMNS": decode_predict_columns,
     "COLUMN_RESULTS": decode_column_results,
+    "ASK": decode_ask,
+    "ANSWER": decode_answer,
 }
 # What is wrong with such outputs fails their batch alone.
 FAILS_ITS_BATCH = {"TYPED_RESULTS", "COLUMN_RESULTS"}
@@ -124,6 +128,11 @@ def decoded(kind: Kind, body: memoryview) -> object:
             return answered.rows, [plain(one) for one in answered.columns], answered.evaluation_us, answered.failures
         case Kind.WELCOME:
             return messages.decode_welcome(body, PROTOCOL_VERSION)
+        case Kind.ASK:
+            asked = decode_ask(body)
+            return asked.batch_id, asked.timeout_us, asked.application, asked.rows
+        case Kind.ANSWER:
+            return decode_answer(body)
         case Kind.ERROR:
             return messages.decode_error(body)
         case Kind.PING:
@@ -151,12 +160,23 @@ def meaning(vector: Vector) -> object:
             return columns(vector)[0].rows, columns(vector), trace_of(vector) or b""
         case "COLUMN_RESULTS":
             return int(vector["rows"]), columns(vector), int(vector["evaluation_us"]), failures(vector)
+        case "ASK":
+            rows = of_frame(bytes.fromhex(vector["rows"]))
+            return int(vector["batch"]), int(vector["timeout_us"]), vector["application"], rows
+        case "ANSWER":
+            return of_frame(bytes.fromhex(vector["answer"]))
         case "ERROR":
             return vector["message"]
         case "PONG":
             return int(vector["busy_us"])
         case _:
             return b""
+
+
+def of_frame(frame: bytes) -> object:
+    """What a frame of results means, or of an error."""
+    [(kind, _, body)] = Splitter().feed(frame)
+    return Refusal(*messages.decode_error(body).split(": ", 1)) if kind == Kind.ERROR else RESULTS_DECODERS[kind](body)
 
 
 def form(vector: Vector) -> OutputForm:
@@ -172,7 +192,10 @@ def columns(vector: Vector) -> list[Column]:
         sizes, payload = tuple(map(int, lengths.split())) or None, bytes.fromhex(data)
         rows = len(sizes) if sizes else len(payload) // (of_type.row_bytes or 1)
         bits = bytes.fromhex(present) or None
-        found.append(Column(name, of_type, rows, payload, sizes, bits, DType.parse(written_as)))
+        is_json = written_as == "json"
+        found.append(
+            Column(name, of_type, rows, payload, sizes, bits, DType.parse(dtype if is_json else written_as), is_json)
+        )
     assert len(found) == len(vector.all("column"))
     return found
 
@@ -216,6 +239,11 @@ def encoded(vector: Vector) -> bytes:
         case "COLUMN_RESULTS":
             parts = encode_column_results(frame_id, columns(vector), int(vector["evaluation_us"]), failures(vector))
             return b"".join(parts)
+        case "ASK":
+            batch, timeout_us = int(vector["batch"]), int(vector["timeout_us"])
+            return encode_ask(frame_id, batch, timeout_us, vector["application"], bytes.fromhex(vector["rows"]))
+        case "ANSWER":
+            return b"".join(answer_frame(frame_id, [bytes.fromhex(vector["answer"])]))
         case "ERROR":
             return messages.encode_error(frame_id, vector["message"])
         case "PING":

@@ -35,6 +35,7 @@ class Model:
     max_batch: int | None
     runtime: str
     output_type: str | None
+    device: str
 
     def predict(self, inputs: Any) -> Any:
         """Ask it for one batch; its outputs as they come out of JSON. They are of the type that the model states.
@@ -59,17 +60,16 @@ class Desk:
     process: "subprocess.Popen[str]"
     folder: Path
 
-    def load(self, path: Path, framework: str, **more: str) -> Model:
+    def load(self, path: Path, framework: str, **more: str | bool) -> Model:
         """Load a model file or folder that lies where an artifact would have it."""
         loader = {"loader": "file", "target": path.name} | more
         return self.load_artifact({"artifact": str(path.parent), "framework": framework, **loader})
 
-    def load_artifact(self, source: dict[str, str]) -> Model:
+    def load_artifact(self, source: dict[str, str | bool]) -> Model:
         """Load what has the fields of ``ModelSource``."""
         answer = self.ask(source)
-        return Model(
-            self, answer["model"], answer["input_type"], answer["max_batch"], answer["runtime"], answer["output_type"]
-        )
+        named = ("input_type", "max_batch", "runtime", "output_type", "device")
+        return Model(self, answer["model"], *(answer[name] for name in named))
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None

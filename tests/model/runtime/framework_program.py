@@ -45,6 +45,7 @@ def answered(asked: Message, models: list[LoadedModel]) -> Message:
         "input_type": str(model.input_type),
         "max_batch": model.max_batch,
         "runtime": model.runtime,
+        "device": model.device,
         "output_type": None if model.output_type is None else str(model.output_type),
     }
 

@@ -31,6 +31,7 @@ class Passenger:
     small: np.float32
     cabin: str | None = None
     parch: int = 0
+    scores: list[float] = dataclasses.field(default_factory=list)
 
 
 class Typed(TypedDict):
@@ -42,6 +43,7 @@ class Modelled(pydantic.BaseModel):
     age: int = pydantic.Field(ge=0)
     job: str | None = None
     rate: float = 0.5
+    tags: list[int] = pydantic.Field(default_factory=list)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +52,10 @@ class Modelled(pydantic.BaseModel):
         (
             Passenger,
             'age: float64?, sex: string{"male", "female"}, colour: string{"red", "green"}, pixels: uint8[2,2], '
-            "tags: int64[*], small: float32, cabin: string?, parch: int64 = 0",
+            "tags: int64[*], small: float32, cabin: string?, parch: int64 = 0, scores: float64[*] = []",
         ),
         (Typed, "age: float64, job: string?"),
-        (Modelled, "age: int64, job: string?, rate: float64 = 0.5"),
+        (Modelled, "age: int64, job: string?, rate: float64 = 0.5, tags: int64[*] = []"),
     ],
 )
 def test_class_of_a_row_says_its_record(row: Any, record: str) -> None:
@@ -79,6 +81,7 @@ def columns() -> Any:
         "small": np.array([1, 2], np.float32),
         "cabin": [None, "C1"],
         "parch": np.array([0, 1]),
+        "scores": [np.array([0.5]), np.array([])],
     }
 
 
@@ -92,7 +95,7 @@ def test_model_gets_objects_of_its_class() -> None:
     first, second = answered
     assert (first.age, second.age, first.colour, first.tags, second.cabin) == (31.0, None, Colour.RED, [1, 2], "C1")
     assert first.pixels.shape == (2, 2)
-    assert type(first.parch) is int
+    assert type(first.parch) is int and (first.scores, second.scores) == ([0.5], [])
 
 
 def test_functions_say_in_which_form_they_want_a_batch() -> None:

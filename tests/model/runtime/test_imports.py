@@ -23,6 +23,7 @@ MODULES = {
     "clipper.model",
     "clipper.values",
     "clipper.values.columns",
+    "clipper.values.json_types",
     "clipper.values.output_arrays",
     "clipper.values.records",
     "clipper.values.types",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from clipper.model.protocol import messages
 from clipper.model.protocol.columns import decode_column_results
-from clipper.model.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, header
+from clipper.model.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, RETOLD_VERSION, Kind, header
 from clipper.model.runtime.loop import MAX_CONNECTIONS
 from clipper.values.types import DType, InputType
 from tests.model.runtime.caller import (
@@ -120,6 +120,47 @@ def test_each_caller_gets_arrays_as_its_version_has_them(tmp_path: Path) -> None
             assert results.failures == {}
         # One that speaks a newer version than the container is answered in the container's newest.
         assert third.greet(version=9).protocol == PROTOCOL_VERSION
+
+
+@pytest.mark.parametrize(
+    ("source", "learned", "is_untyped"),
+    [
+        ("def model(inputs): return [b'raw'] * len(inputs)", "bytes", False),
+        ("def model(inputs): return inputs[:, 0].astype('int64')", "int64[]", False),
+        ("def model(inputs): return [{'a': {'b': 1}}] * len(inputs)", None, True),
+    ],
+)
+def test_what_is_learned_is_told_before_an_answer(
+    tmp_path: Path, source: str, learned: str | None, is_untyped: bool
+) -> None:
+    """Texts of bytes and of whole numbers do not show their types."""
+    with (
+        running(tmp_path, *code(tmp_path, source)) as container,
+        container.caller(greet=False) as older,
+        container.caller(greet=False) as first,
+        container.caller(greet=False) as second,
+        container.caller(greet=False) as late,
+    ):
+        older.greet(version=RETOLD_VERSION - 1)
+        for caller in (first, second):
+            greeted = caller.greet(version=RETOLD_VERSION)
+            assert (greeted.output_type, greeted.output_is_untyped) == (None, False)
+        for caller in (first, second):
+            for is_first in (True, False):
+                caller.send(7, DType.FLOAT64, [np.array([1.0]).tobytes()])
+                kind, _, body = caller.read()
+                if is_first:
+                    assert kind == Kind.WELCOME
+                    told = messages.decode_welcome(body, RETOLD_VERSION)
+                    assert told.protocol == RETOLD_VERSION and told.output_is_untyped == is_untyped
+                    assert (None if told.output_type is None else str(told.output_type)) == learned
+                    kind, _, _ = caller.read()
+                assert kind in (Kind.RESULTS, Kind.COLUMN_RESULTS)
+        older.send(7, DType.FLOAT64, [np.array([1.0]).tobytes()])
+        assert older.read()[0] in (Kind.RESULTS, Kind.COLUMN_RESULTS)
+        assert late.greet(version=RETOLD_VERSION).output_is_untyped == is_untyped
+        late.send(7, DType.FLOAT64, [np.array([1.0]).tobytes()])
+        assert late.read()[0] in (Kind.RESULTS, Kind.COLUMN_RESULTS)
 
 
 NAMED = """

@@ -13,7 +13,7 @@ from opentelemetry import trace as otel
 
 from clipper.model.model import Inputs
 from clipper.model.protocol import messages
-from clipper.model.protocol.frames import PROTOCOL_VERSION
+from clipper.model.protocol.frames import MIXED_VERSION
 from clipper.model.protocol.trace import BatchTrace, TraceContext, write_trace
 from clipper.model.runtime.trace import current_trace, tracing
 from clipper.values.types import DType
@@ -91,7 +91,7 @@ def model(inputs):
 def test_a_container_passes_the_trace_of_each_batch_to_its_model(tmp_path: Path) -> None:
     row = struct.pack("<d", 1.0)
     with running(tmp_path, *code(tmp_path, MODEL)) as container, container.caller(greet=False) as caller:
-        assert caller.greet(version=PROTOCOL_VERSION).protocol == PROTOCOL_VERSION
+        assert caller.greet(version=MIXED_VERSION).protocol == MIXED_VERSION
         for batch_id, trace in ((1, write_trace(TRACE)), (2, b"")):
             predict = messages.encode_predict(batch_id, DType.FLOAT64, 0, [row])
             caller.socket.sendall(b"".join(messages.add_trace(predict, trace) if trace else predict))

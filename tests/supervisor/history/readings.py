@@ -36,6 +36,7 @@ def reading(
     answers_scored: int = 0,
     answer_loss: float = 0.0,
     mark: int = 1,
+    id_: str = "",
 ) -> ApplicationStatistics:
     counts = (queries if answers is None else answers,) if latency is None else tuple(latency)
     selection = SelectionStatistics(
@@ -43,7 +44,7 @@ def reading(
     )
     return ApplicationStatistics(
         name, queries, defaults or {}, errors or {}, late, HistogramData(counts, 0.0), selection, mark=mark,
-        explanations=explanations or {},
+        explanations=explanations or {}, id=id_,
     )  # fmt: skip
 
 

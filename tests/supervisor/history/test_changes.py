@@ -71,6 +71,17 @@ def test_a_deployment_from_its_request_to_current() -> None:
     ]
 
 
+def test_a_deployment_from_an_address_says_which_and_which_was_before() -> None:
+    def of(record: VersionRecord, source: str) -> VersionRecord:
+        return replace(record, spec=replace(record.spec, source=source))
+
+    new = of(TWO, "models:/m/2#sha256=b")
+    text = "version 2 is deployed, with 3 replicas, from models:/m/2#sha256=b"
+    assert told(before(ModelRecord("m", "1"), ONE), Put(new))[0][1] == text
+    known = before(ModelRecord("m", "1"), of(ONE, "models:/m/1#sha256=a"))
+    assert told(known, Put(new))[0][1] == f"{text}, after models:/m/1#sha256=a"
+
+
 def test_a_version_becomes_current_in_the_name_of_who_asked_for_it() -> None:
     asked = replace(TWO, promoted_by=Caller("ci", "10.0.0.7"))
     known = before(ModelRecord("m", "1"), ONE, asked)
@@ -207,10 +218,10 @@ def test_a_newcomer_from_its_ramp_to_the_guardrail() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (Put(KeyRecord("new", "digest", 1.0)), ("key", "the key is made")),
-        (Put(KeyRecord("web", "other", 1.0)), ("key", "the key is replaced")),
+        (Put(KeyRecord("new", "digest", created_at=1.0)), ("key", "the key is made")),
+        (Put(KeyRecord("web", "other", created_at=1.0)), ("key", "the key is replaced")),
         (
-            Put(KeyRecord("web", "digest", 1.0, ("app",), 7)),
+            Put(KeyRecord("web", "digest", ("app",), 7, created_at=1.0)),
             ("key", "the key is kept; applications ('app',) in place of (); max_in_flight 7 in place of none"),
         ),
         (Delete(KeyRecord, "web"), ("key", "the key is revoked")),
@@ -221,7 +232,7 @@ def test_a_newcomer_from_its_ramp_to_the_guardrail() -> None:
     ],
 )
 def test_keys_tokens_and_removals(change: Change, expected: tuple[str, str]) -> None:
-    known = before(KeyRecord("web", "digest", 1.0))
+    known = before(KeyRecord("web", "digest", created_at=1.0))
     known.tokens["ci"] = TokenRecord("ci", "admin", "digest", 1.0)
     (event,) = events_of(known, [change])
     assert (event.kind, event.message) == expected

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.api.recent import LastMinute
+from clipper.control.statistics import ModelSelectionStatistics
 from clipper.supervisor.history.recent import RECENT_S, Recent, Rows, answers_of, sum_of_answers, sum_of_rows
 from clipper.values.types import ModelId
 from tests.supervisor.history.readings import reading, version_reading
@@ -22,6 +23,11 @@ def test_a_step_has_the_explanations_of_what_was_counted_in_it() -> None:
     )
 
 
+def test_models_answered_where_they_were_chosen_and_not_missing() -> None:
+    counts = {"m": ModelSelectionStatistics(9, 2, 0, 0.0), "late": ModelSelectionStatistics(3, 3, 0, 0.0)}
+    assert answers_of(reading(9, models=counts)).answered == {"m": 7}
+
+
 def test_a_wanted_default_is_no_failure_and_a_time_out_no_late_output() -> None:
     answers = LastMinute(10, 5, {"low_confidence": 4, "timeout": 1}, {"timeout": 2, "model_error": 1})
     assert answers.failures == {"timeout": 3, "model_error": 1}
@@ -30,7 +36,8 @@ def test_a_wanted_default_is_no_failure_and_a_time_out_no_late_output() -> None:
 
 small = st.integers(0, 9)
 reasons = st.dictionaries(st.sampled_from(["timeout", "model_error", "low_confidence"]), small)
-answers = st.builds(LastMinute, small, small, reasons, reasons, st.just({}))
+models = st.dictionaries(st.sampled_from(["m", "n:1"]), small)
+answers = st.builds(LastMinute, small, small, reasons, reasons, st.just({}), models)
 
 
 @given(st.lists(answers))
@@ -39,6 +46,7 @@ def test_a_sum_has_each_count_once(steps: list[LastMinute]) -> None:
     assert (total.queries, total.late) == (sum(one.queries for one in steps), sum(one.late for one in steps))
     assert sum(total.defaults.values()) == sum(sum(one.defaults.values()) for one in steps)
     assert sum(total.errors.values()) == sum(sum(one.errors.values()) for one in steps)
+    assert sum(total.answered.values()) == sum(sum(one.answered.values()) for one in steps)
 
 
 def test_the_latest_explanations_are_told() -> None:

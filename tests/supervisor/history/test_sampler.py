@@ -41,7 +41,13 @@ def facts(*workers: int, **changes: object) -> Facts:
 
 
 def said(
-    queries: int = 0, rows: int = 0, version: str = "2", limit: int = 8, loss: float = 0.0, name: str = "app"
+    queries: int = 0,
+    rows: int = 0,
+    version: str = "2",
+    limit: int = 8,
+    loss: float = 0.0,
+    name: str = "app",
+    id_: str = "",
 ) -> WorkerStatistics:
     scored = queries if loss else 0
     app = reading(
@@ -53,6 +59,7 @@ def said(
         answers_scored=scored,
         answer_loss=scored * loss * 2,
         mark=queries,
+        id_=id_,
     )
     batches = histogram(rows)
     one = version_reading(version=version, sent=2 * rows, waits=batches, times=batches, batch_limit=limit, mark=rows)
@@ -63,7 +70,7 @@ def test_an_overview_has_room_for_all_that_is_followed() -> None:
     sampler = Sampler(0.0, max_series=3)
     run(sampler, {7: said(0)}, {7: said(10)})
     assert {APP, MODEL} & sampler.ring.left_out
-    assert sampler.latest.names(APP) == ("default_share", "late_share", "p99_ms", "rate")
+    assert sampler.latest.names(APP) == ("default_share", "error_share", "late_share", "p99_ms", "rate")
     assert sampler.latest.names(MODEL) == ("rate", "replicas_ready")
     assert sampler.latest.left_out == frozenset()
     assert MAX_FOLLOWED * sum(len(OF_OVERVIEW[kind]) for kind in ("application", "model")) < MAX_LATEST_SERIES
@@ -105,6 +112,23 @@ def test_of_an_application_that_came_since_the_last_step_all_is_counted() -> Non
     again = facts(7, 8, applications=(ApplicationFacts("app", "app#2", 20.0),))
     sampler.take(3 * STEP_S + 0.01, again, {7: said(30), 8: said(1001)})
     assert sampler.recent.answers("app").queries == 0
+
+
+def test_of_an_application_that_was_made_again_all_is_counted() -> None:
+    sampler = Sampler(0.0)
+    run(sampler, {7: said(100, id_="app#1"), 8: said(7, id_="app#1")}, {7: said(120, id_="app#1"), 8: NOTHING})
+    again = facts(7, 8, applications=(ApplicationFacts("app", "app#2", 20.0),))
+    # Pages that are asked for in between know it before the sampler does; also that it was gone for a moment.
+    sampler.forget_former({})
+    sampler.forget_former({"app": "app#2"})
+    assert sampler.question(7, again).marks[0] == (NO_MARK,)
+    # One worker has heard of it, and the other one not yet.
+    run(sampler, {7: said(30, id_="app#2"), 8: said(9, id_="app#1")}, first=2, of=again)
+    assert sampler.recent.answers("app").queries == 30
+    assert values(sampler, "rate")[-1] == 15.0
+    run(sampler, {7: said(40, id_="app#2"), 8: said(5, id_="app#2")}, first=3, of=again)
+    assert sampler.recent.answers("app").queries == 45
+    assert values(sampler, "rate")[-1] == 7.5
 
 
 def test_of_a_worker_that_was_started_meanwhile_all_is_counted() -> None:

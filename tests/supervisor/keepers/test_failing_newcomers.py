@@ -99,7 +99,7 @@ def test_a_version_that_raises_is_stopped_without_feedback(live: Server, policy:
 
 
 FIRST = """
-from clipper.learning.policies import Choice, Policy
+from clipper.policies import Choice, Policy
 
 class First(Policy):
     def select(self, models, totals, query, random):

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from clipper.control.statistics import HistogramData, VersionStatistics
+from clipper.settings.server import MAX_WORKERS
 from clipper.supervisor.keepers.scaler import DEFAULT_START_S, LoadMeter, StartTimes
 
 NO_BATCH = HistogramData((0, 0), 0.0)
@@ -50,6 +51,17 @@ def test_a_restarted_worker_or_a_new_queue_counts_from_nothing() -> None:
     anew = meter.look({2: replace(COUNTED, arrivals=5)}, 11.0, 1, 2.0)
     assert restarted is not None and anew is not None
     assert (restarted.arrivals, anew.arrivals) == (7, 5)
+
+
+def test_ended_workers_are_forgotten_and_silent_ones_are_not() -> None:
+    """A worker that ends again and again has a new instance each time."""
+    meter = LoadMeter()
+    meter.look({0: COUNTED, 1: COUNTED}, 10.0, 1, 2.0)
+    for instance in range(2, 3 * MAX_WORKERS):
+        meter.look({0: COUNTED, instance: COUNTED}, 10.0 + instance, 1, 2.0)
+    assert len(meter._before) == MAX_WORKERS + 2
+    load = meter.look({0: COUNTED, 2 * MAX_WORKERS: replace(COUNTED, arrivals=107)}, 1000.0, 1, 2.0)
+    assert load is not None and load.arrivals == 7
 
 
 def test_without_an_answer_there_is_no_look_and_the_next_is_at_all_since() -> None:

@@ -4,23 +4,27 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 
 from clipper.control.messages import GetStatistics, Statistics
-from clipper.control.statistics import CacheStatistics, WorkerStatistics
+from clipper.control.statistics import CacheStatistics, ModelSelectionStatistics, WorkerStatistics
+from clipper.settings.application import Link
+from clipper.settings.pipeline import Step
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.managers.manager import Manager
-from clipper.supervisor.registry.records import ModelRecord, VersionRecord
+from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.registry.store import Delete, Put
 from clipper.supervisor.workers.workers import Workers
 from clipper.values.types import ModelId
+from tests.supervisor.history.readings import answer, reading, version_reading
 
 SPEC = VersionSpec("a", "import", "m:f")
 MODELS = 200
@@ -86,3 +90,69 @@ def test_hundreds_wake_in_one_step(registry: CountingRegistry) -> None:
     assert woken == [before + 2]  # the removal, and all that woke
     wanted = {version.model: version.replicas_wanted for version in registry.load().versions}
     assert wanted == {**dict.fromkeys(names, 1), "unasked": 0}
+
+
+class LoadedWorkers:
+    """One worker whose counts of a pipeline of two steps a test sets."""
+
+    def __init__(self) -> None:
+        self.queries = self.first = self.second = 0
+
+    async def ask_all(self, command: GetStatistics) -> list[tuple[int, Statistics]]:
+        assert command.applications == ("desk", "desk.a", "desk.b")
+        applications = [reading(self.queries, name="desk")]
+        for name, model, rows in (("desk.a", "a", self.first), ("desk.b", "b", self.second)):
+            models = {model: ModelSelectionStatistics(rows, 0, 0, 0.0)}
+            applications.append(reading(rows, name=name, models=models))
+        rates = {"x": 100.0}
+        versions = [
+            replace(version_reading(), model=model, arrivals=rows, slo_s=1.0, rows_per_s=rates)
+            for model, rows in (("a", self.first), ("b", self.second))
+        ]
+        return [(1, Statistics(answer(applications, versions)))]
+
+
+class OneReplica:
+    """A manager where each version has one replica in service."""
+
+    def slots(self, id_: ModelId) -> list[Any]:
+        return [SimpleNamespace(phase="ready", replica=None)]
+
+
+def scaled_pipeline(catalog: Catalog, max_replicas: int | None = None) -> None:
+    for name in ("a", "b"):
+        scaling = ReplicaRange(1, 8)
+        version = VersionRecord(name, "1", SPEC, Batching(), True, 1, 0.0, "ready", scaling=scaling)
+        catalog.commit(Put(ModelRecord(name, "1")), Put(version))
+        catalog.commit(Put(ApplicationRecord(f"desk.{name}", "string", 1000.0, links=(Link(name),))))
+    steps = {"a": Step(), "b": Step(for_each="a", input="item")}
+    catalog.commit(Put(ApplicationRecord("desk", "string", 1000.0, steps=steps, max_replicas=max_replicas)))
+
+
+@pytest.mark.parametrize(("max_replicas", "expected"), [(None, {"a": 2, "b": 3}), (4, {"a": 2, "b": 2})])
+def test_steps_of_a_pipeline_rise_together(
+    registry: CountingRegistry, max_replicas: int | None, expected: dict[str, int]
+) -> None:
+    """The first step is full, so that the second one's own arrivals do not grow."""
+    catalog, workers = Catalog(registry), LoadedWorkers()
+    scaled_pipeline(catalog, max_replicas)
+
+    async def run() -> None:
+        scaler = Scaler(catalog, cast(Manager, OneReplica()), cast(Workers, workers), lambda: None, 600.0)
+        loop, now_s = asyncio.get_running_loop(), 0.0
+        loop.time = lambda: now_s  # type: ignore[method-assign]
+        for look in range(30):
+            now_s = 0.5 * look
+            is_rush = look >= 24
+            workers.queries += 60 if is_rush else 10
+            workers.first += 60 if is_rush else 10
+            workers.second += 25 if is_rush else 20
+            await scaler.look()
+            if look == 23:
+                assert wanted() == {"a": 1, "b": 1}
+
+    def wanted() -> dict[str, int]:
+        return {version.model: version.replicas_wanted for version in registry.load().versions}
+
+    asyncio.run(run())
+    assert wanted() == expected

@@ -10,6 +10,8 @@ import pytest
 from litestar.testing import TestClient
 
 from clipper.api.server.app import create_app
+from clipper.client.http_api import HttpApi
+from clipper.errors import NotLeader
 from clipper.settings.home import Place
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.leadership.succession import Standby, StandbyOperations
@@ -60,3 +62,12 @@ def test_what_is_refused_says_who_leads(tmp_path: Path) -> None:
         upload = client.put(f"/artifacts/{'ab' * 32}", content=b"x", headers={"Content-Type": "application/x-tar"})
         assert upload.status_code == 503
         assert client.get("/metrics").status_code == 200
+
+
+def test_a_deployment_there_says_who_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks first by HEAD whether the artifact is there, and an answer to that has no text."""
+    with TestClient(app_of_standby(tmp_path)) as client:
+        api = HttpApi("http://127.0.0.1:1")
+        monkeypatch.setattr(api, "_client", client)
+        with pytest.raises(NotLeader, match="http://other:1338 leads, with epoch 7; ask there"):
+            api.has(f"/artifacts/{'ab' * 32}")

@@ -19,6 +19,7 @@ class Elsewhere:
 
     warning = None
     how_it_ended = "is gone"
+    is_lost = False
 
     def __init__(self, node: str | None) -> None:
         self.node = node

@@ -40,6 +40,13 @@ def test_the_runtime_is_told_of_a_sample_that_is_a_record() -> None:
     assert "--sample-type" not in plain
 
 
+def test_the_runtime_is_told_of_gpus_and_of_the_precision() -> None:
+    argv = container_argv(NOTE, Path("/a"), "python3")
+    assert not {"--gpu", "--precision"} & set(argv)
+    on_gpu = container_argv(replace(NOTE, spec=replace(NOTE.spec, gpus="0.5", precision="bf16")), Path("/a"), "python3")
+    assert on_gpu == [*argv[:-2], "--precision", "bf16", *argv[-2:], "--gpu"]
+
+
 def test_the_runtime_is_told_the_bound_of_an_output() -> None:
     argv = container_argv(replace(NOTE, max_output_bytes=70_000), Path("/a"), "python3")
     assert argv[argv.index("--max-output-bytes") + 1] == "70000"

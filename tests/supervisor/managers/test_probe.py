@@ -31,7 +31,7 @@ def after_hello(answer: bytes) -> Callable[[int, int], bytes]:
     [
         (lambda *_: encode_error(0, "go away"), "refused HELLO: go away"),
         (lambda *_: encode_pong(0, 0), "HELLO with PONG"),
-        (lambda *_: b"HTTP/1.1 400 Bad Request\r\n\r\n", "not of protocol 4"),
+        (lambda *_: b"HTTP/1.1 400 Bad Request\r\n\r\n", "not of protocol 7"),
         (lambda *_: HEADER.pack(MAX_REPLY_BYTES + 1, Kind.WELCOME, 0, 0, 0), f"{MAX_REPLY_BYTES + 1} bytes"),
         (after_hello(encode_pong(99, 0)), "PING 1 with PONG 99"),
         (after_hello(encode_error(1, "no")), "PING 1 with ERROR"),

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from clipper.control.descriptions import Standing
 from clipper.control.statistics import (
+    MAX_FORMER_MODELS,
     ApplicationStatistics,
     HistogramData,
     ModelSelectionStatistics,
     SelectionStatistics,
     VersionStatistics,
 )
-from clipper.supervisor.metrics.totals import counted, has_fallen, increase, negative, total
+from clipper.supervisor.metrics.totals import Totals, counted, has_fallen, increase, negative, total
 
 COUNTS = st.integers(0, 2**53)
 
@@ -87,9 +88,7 @@ def _lacks(before: ApplicationStatistics, now: ApplicationStatistics) -> bool:
     def names(one: ApplicationStatistics) -> list[set[str]]:
         of = one.selection
         mine = [set(one.defaults), set(one.errors), {"selection"} if of else set()]
-        return mine + (
-            [set(of.models), set(of.feedback), set(of.answer_loss_by_reason), set(of.stages)] if of else [set()] * 4
-        )
+        return mine + ([set(of.feedback), set(of.answer_loss_by_reason), set(of.stages)] if of else [set()] * 3)
 
     return any(there - left for there, left in zip(names(before), names(now)))
 
@@ -145,6 +144,38 @@ def test_an_application_that_was_made_anew_counts_from_0() -> None:
     # More queries than before, and yet another: a reason has disappeared.
     now = ApplicationStatistics("app", 11, {}, {}, 0, HistogramData((11,), 0.0))
     assert increase(before, now) == now
+
+
+def of_models(*names: str) -> ApplicationStatistics:
+    """Statistics of an application that has asked each of these models once."""
+    models = {name: ModelSelectionStatistics(1, 0, 0, 0.0) for name in names}
+    of = SelectionStatistics(models, HistogramData((), 0.0), {}, 0, 0.0, 0, 0, None)
+    return ApplicationStatistics("app", len(names), {}, {}, 0, HistogramData((), 0.0), of)
+
+
+def test_a_former_models_counts_may_go_while_others_stay() -> None:
+    """Workers forget the oldest of many former models, which is no reason to count all else anew."""
+    sums: Totals[str, ApplicationStatistics] = Totals(ApplicationStatistics, lambda _: True)
+    sums.keep_things({"app": 1})
+    for names in (("a", "b"), ("b", "c", "d")):
+        sums.take(1, False, {"app": of_models(*names)})
+    found = sums.total("app", {1: {"app": of_models("b", "c", "d")}})
+    assert found is not None and found.selection is not None
+    assert (found.queries, set(found.selection.models)) == (3, {"b", "c", "d"})
+
+
+def test_former_models_of_ended_workers_are_bounded() -> None:
+    sums: Totals[str, ApplicationStatistics] = Totals(ApplicationStatistics, lambda _: True)
+    sums.keep_things({"app": 1})
+    for number in range(3 * MAX_FORMER_MODELS):
+        sums.take(number, False, {"app": of_models("m", f"m:{number}")})
+        sums.keep_workers({number})
+    sums.keep_workers(())
+    found = sums.total("app", {})
+    assert found is not None and found.selection is not None and found.queries == 6 * MAX_FORMER_MODELS
+    assert found.selection.models["m"].selected == 3 * MAX_FORMER_MODELS
+    kept = range(2 * MAX_FORMER_MODELS - 1, 3 * MAX_FORMER_MODELS)
+    assert list(found.selection.models) == ["m", *(f"m:{number}" for number in kept)]
 
 
 def test_present_values_are_those_of_now_and_follow_their_own_rules() -> None:

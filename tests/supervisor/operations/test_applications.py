@@ -7,6 +7,7 @@ import pytest
 from clipper.settings.application import ApplicationSettings
 from clipper.settings.fields import settings_of
 from tests.supervisor.live_server import APP, Server, with_application
+from tests.waiting import until
 
 
 def test_applications_change_while_they_are_served(server: Server) -> None:
@@ -40,7 +41,7 @@ def test_applications_that_cannot_be(shared: Server, body: dict[str, Any], code:
 
 
 # Those of pipelines, which link no models: tests/supervisor/test_pipelines.py.
-OF_PIPELINES = ("steps", "output")
+OF_PIPELINES = ("steps", "output", "max_replicas")
 # Of each other setting a value that is not its default.
 SET: dict[str, Any] = {
     "slo_ms": 77.0,
@@ -68,6 +69,8 @@ SET: dict[str, Any] = {
     "calibrate": True,
     "feedback_ttl_s": 60.0,
     "log_decisions": 0.5,
+    "log_inputs": "sampled",
+    "redact": "name, email",
     "cost_weight": 0.25,
 }
 
@@ -94,7 +97,7 @@ def test_every_setting_is_kept_as_it_is_made_and_as_it_is_changed(shared: Server
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_a_budget_is_kept_changed_and_taken_away(shared: Server, budget: str) -> None:
     name = budget.replace("_", "-")
-    new = {"name": name, "links": [{"model": "m"}], "policy": "thompson"}
+    new = {"name": name, "links": [{"model": "m", "cost": 1}], "policy": "thompson"}
     made = shared.call("POST", "/applications", {**new, budget: 0.5})
     assert made[budget] == 0.5
     assert shared.call("PATCH", f"/applications/{name}", {budget: 0.75})[budget] == 0.75
@@ -103,3 +106,23 @@ def test_a_budget_is_kept_changed_and_taken_away(shared: Server, budget: str) ->
     assert shared.call("PATCH", f"/applications/{name}", {budget: None, other: 0.5})[other] == 0.5
     unlimited = shared.call("PATCH", f"/applications/{name}", {other: None, "policy": "ensemble"})
     assert (unlimited[budget], unlimited[other]) == (None, None)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_budget_over_models_without_costs_is_refused(shared: Server, budget: str) -> None:
+    name, free = f"free-{budget.replace('_', '-')}", {"policy": "thompson", budget: 0.5}
+    why = f"{budget} weighs what models cost, and no linked model has a cost: expected one for each"
+    for links in (
+        [{"model": "m"}],
+        [{"model": "m", "cost": 0}],
+        [{"model": "m"}, {"model": "m", "version": "1", "shadow": True, "cost": 1}],
+    ):
+        assert why in shared.call("POST", "/applications", {"name": name, "links": links, **free}, status=400)["cause"]
+    shared.call("POST", "/applications", {"name": name, "links": [{"model": "m"}], "policy": "thompson"})
+    assert why in shared.call("PATCH", f"/applications/{name}", {budget: 0.5}, status=400)["cause"]
+    shared.call("PUT", f"/applications/{name}/links/m", {"cost": "auto"})
+    shared.call("PATCH", f"/applications/{name}", {budget: 0.5})
+    # The cost that it had may be taken away all the same, and then it is said.
+    shared.call("PUT", f"/applications/{name}/links/m", {"cost": None})
+    until(lambda: "none of its models has a cost" in (shared.call("GET", f"/applications/{name}")["problem"] or ""))
+    assert "cost" in shared.call("GET", f"/applications/{name}/policy")["problem"]

@@ -11,7 +11,7 @@ BEGAN_S = 1_700_000_000.0
 
 
 def key(name: str, life_s: float | None) -> KeyRecord:
-    return KeyRecord(name, "digest", BEGAN_S, expires_at=None if life_s is None else BEGAN_S + life_s)
+    return KeyRecord(name, "digest", created_at=BEGAN_S, expires_at=None if life_s is None else BEGAN_S + life_s)
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,7 @@ def test_a_crash_loop_is_visible_and_the_rest_unharmed(own: Own, tmp_path: Path)
     assert own.server.predict("app", [1, 2])["output"] == "one"
 
 
+@pytest.mark.long
 def test_no_rollback_returns_to_a_version_whose_replicas_did_not_stay_up(own: Own, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     own.deploy(dies_after(gate) + answering("two"))

@@ -73,7 +73,9 @@ class Workers:
         self._statistics = statistics
         self.asked: list[object] = []
 
-    async def statistics(self, applications: Sequence[str], versions: Sequence[ModelId]) -> list[WorkerStatistics]:
+    async def statistics(
+        self, applications: Sequence[str], versions: Sequence[ModelId], *, batches: bool
+    ) -> list[WorkerStatistics]:
         self.asked.append((list(applications), sorted(map(str, versions))))
         told = [
             [one for one in each.versions if ModelId(one.model, one.version) in versions] for each in self._statistics

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,14 @@ from clipper.learning.policies.exp3 import Exp3
 from clipper.learning.policies.thompson import Thompson
 from clipper.settings.application import ApplicationChange, Configured, NewApplication, Selection
 from clipper.settings.fields import check_ranges
-from clipper.supervisor.operations.selections import changed_selection, check_budget, names_code, new_selection
+from clipper.supervisor.operations.selections import (
+    changed_selection,
+    check_budget,
+    check_log,
+    names_code,
+    new_selection,
+)
+from clipper.values.records import parse_type
 
 OLD = Selection("exp3", {"eta": 0.5}, "absolute", {"range": 2}, half_life=7)
 # One new value for each field of a change that is about selection.
@@ -25,6 +34,8 @@ NEW = {
     "confidence_threshold": 0.5,
     "feedback_ttl_s": 9.0,
     "log_decisions": 0.25,
+    "log_inputs": "sampled",
+    "redact": "name",
     "cost_weight": 0.5,
     "max_cost_per_query": 0.2,
     "min_quality": 0.9,
@@ -89,7 +100,7 @@ def test_what_a_change_leaves_out_stays(names: set[str]) -> None:
 
 def test_every_field_of_a_change_is_of_the_selection_or_known_not_to_be() -> None:
     others = {"slo_ms", "waking_slo_ms", "default_output", "code", "require_key", "max_in_flight", "max_per_second"}
-    others |= {"show_model", "null_is_nan", "ignore_unknown_fields", "nan_as_text", "steps", "output"}
+    others |= {"show_model", "null_is_nan", "ignore_unknown_fields", "nan_as_text", "max_replicas", "steps", "output"}
     assert {field.name for field in fields(ApplicationChange)} == NEW.keys() | others
     assert all(field.default is UNSET for field in fields(ApplicationChange))
 
@@ -125,3 +136,38 @@ def test_a_budget_contradicts_another_one_and_a_weight_of_costs() -> None:
 def test_what_is_no_budget_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidArgument, match="expected a number"):
         check_ranges(replace(Selection("thompson"), **wrong))
+
+
+def test_inputs_are_kept_only_of_queries_that_are_logged() -> None:
+    check_log(Selection(log_decisions=0.1, log_inputs="sampled"), None, parse_type("float64[2]"), ())
+    with pytest.raises(InvalidArgument, match=r"no query is logged: expected log_decisions .--log-decisions. above 0"):
+        check_log(Selection(log_inputs="sampled"), None, parse_type("float64[2]"), ())
+
+
+@pytest.mark.parametrize(
+    ("redact", "outputs", "cause"),
+    [
+        ("job", (), ""),
+        ('job, "last, first"', (), ""),
+        ("score", ("score: float64, label: string",), ""),
+        (
+            "jbo",
+            ("score: float64",),
+            "redact names 'jbo', which is no field .*expected some of age, job, last, first, score",
+        ),
+        ("jbo", ("float64[*]",), "'jbo'"),
+        # Outputs that are not known, and bytes, may be objects with any fields; but not with almost those of the input.
+        ("jbo", (None,), "'jbo'"),
+        ("email", (None,), ""),
+        ("jbo", ("bytes",), ""),
+        ("jbo", ("score: bytes",), ""),
+        ("age,,job", (), "is no list of fields"),
+        ("age,age", (), "is no list of fields"),
+    ],
+)
+def test_a_redacted_field_is_one_that_there_may_be(redact: str, outputs: tuple[str | None, ...], cause: str) -> None:
+    record = parse_type('age: bytes, job: string?, "last, first": string')
+    with pytest.raises(InvalidArgument, match=cause) if cause else nullcontext():
+        check_log(Selection(redact=redact), None, record, outputs)
+    # A name that is there already is not asked about again: the models may have changed since.
+    check_log(Selection(redact=redact, prior_weight=1), Selection(redact=redact), record, outputs)

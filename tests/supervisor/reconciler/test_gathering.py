@@ -5,14 +5,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from clipper.control.snapshot import ReplicaAddress
+from clipper.model.protocol.messages import Welcome
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.caller import SampleSource
 from clipper.supervisor.managers.launcher import ContainerNote
 from clipper.supervisor.managers.manager import Manager, SlotStatus
 from clipper.supervisor.managers.reconcile.plan import Slot
-from clipper.supervisor.reconciler.reconciler import LOOK_AT_ALL_S, SlotGathering
+from clipper.supervisor.operations.operations import problems_of_replicas
+from clipper.supervisor.reconciler.reconciler import LOOK_AT_ALL_S, SlotGathering, slot_facts
+from clipper.values.types import DType, InputType
 
 SPEC = VersionSpec("a", "import", "m:f")
 
@@ -25,6 +29,7 @@ def replica(phase: str, node: str | None = None) -> Any:
         phase=phase,
         welcome=None,
         warning=None,
+        progress=None,
         address=address,
         node=node,
         retire=lambda: None,
@@ -84,3 +89,26 @@ def test_replicas_on_nodes_that_are_being_emptied_have_to_move(tmp_path: Path) -
     assert len(changes) == 1
     manager.empty(set())
     assert [one.has_to_move for one in gathering.facts(0.2)] == [False] * 3 and len(changes) == 2
+
+
+@pytest.mark.parametrize(
+    ("device", "runtime", "warned"),
+    [
+        ("", "python 3.11.7", False),
+        ("cuda (NVIDIA L4)", "python 3.11.7, on cuda (NVIDIA L4)", False),
+        ("CPU", "python 3.11.7, on CPU", True),
+    ],
+)
+def test_a_model_that_leaves_its_gpu_idle_is_told(manager: Manager, device: str, runtime: str, warned: bool) -> None:
+    spec = replace(SPEC, gpus="0.5")
+    on_gpu = replica("ready")
+    on_gpu.welcome = Welcome("m", "1", InputType(DType.STRING), runtime="python 3.11.7", device=device)
+    on_gpu.warning = "saved with another version"
+    status = SlotStatus(Slot("m", "1", 1), spec, on_gpu)
+    facts = slot_facts(status, manager)
+    assert facts.runtime == runtime
+    unused = "; GPUs are reserved for it (--gpus 0.5), and it computes on the processor: its library found no GPU that"
+    assert (facts.warning or "").startswith(f"saved with another version{unused if warned else ''}")
+    assert (facts.warning == on_gpu.warning) is not warned
+    problems = problems_of_replicas([status])
+    assert problems == (["m:1: GPUs are reserved for it (--gpus), and it computes on the processor"] if warned else [])

@@ -1,8 +1,12 @@
 """What only the registry in Redis has: the lease, the fence of changes, artifacts, and a Redis that is away."""
 
+import asyncio
 import os
 import signal
 import subprocess
+import threading
+from asyncio import run
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -17,10 +21,11 @@ from clipper.supervisor.registry.lease import Lease, LeaseTimes
 from clipper.supervisor.registry.redis import PREFIX, RedisRegistry
 from clipper.supervisor.registry.shared import PIECE_BYTES, Away, Holder, Leader, Renewed
 from clipper.supervisor.registry.store import SCHEMA_VERSION, Put
+from tests.event_loops import run_clean, turn_over
 from tests.redis_server import RedisServer
 from tests.supervisor.registry.leases import DIGEST, Open, led
 from tests.supervisor.registry.registry_records import APPLICATION, TOKEN
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until, until_async
 
 # Long over when the next request comes.
 SHORT = LeaseTimes(duration_s=0.001)
@@ -200,9 +205,75 @@ def test_a_disk_that_does_not_write_leaves_a_change_in_doubt(
     port = str(own_server.port)
     subprocess.run(["redis-cli", "-p", port, "config", "set", "appendfsync", "no"], check=True, capture_output=True)
     monkeypatch.setattr(durable_redis, "DISK_TIMEOUT_S", 0.01)
-    with pytest.raises(RegistryUnavailable, match="did not write to disk"):
-        registry.write(Put(TOKEN))
+    registry.write(Put(TOKEN))
+    with pytest.raises(RegistryUnavailable, match=r"did not write to disk.*may have been made or not"):
+        run(registry.sync())
     assert registry.doubt is not None
+    with pytest.raises(RegistryUnavailable, match="nothing was changed"):
+        registry.write(Put(TOKEN))
+
+
+def test_all_changes_that_wait_for_the_disk_wait_once_beside_the_loop(
+    server: RedisServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them held up the supervisor's loop for a second or two."""
+    registry = opened(server)
+    led(registry)
+    waits: list[int] = []
+    written = threading.Event()
+    wait_for_disk = registry._wait_for_disk
+
+    def wait(names: Sequence[str]) -> int:
+        waits.append(len(names))
+        assert written.wait(TIMEOUT_S)
+        return wait_for_disk(names)
+
+    monkeypatch.setattr(registry, "_wait_for_disk", wait)
+
+    async def change() -> None:
+        registry.write(Put(TOKEN))
+        await registry.sync()
+
+    async def steps() -> None:
+        await registry.sync()  # there is nothing to wait for
+        first = asyncio.create_task(change())
+        await until_async(lambda: waits == [1])
+        later = [asyncio.create_task(change()) for _ in range(10)]
+        await turn_over()
+        assert not first.done() and not any(each.done() for each in later)
+        written.set()
+        await asyncio.gather(first, *later)
+        assert waits == [1, 10]
+
+    run_clean(steps())
+
+
+def test_a_redis_that_has_forgotten_a_change_is_noticed(server: RedisServer, opened: Open, client: Redis) -> None:
+    """It was started again before its disk had the change."""
+    registry = opened(server)
+    led(registry)
+    registry.write(Put(TOKEN))
+    registry.write(Put(APPLICATION))
+    client.delete(*client.keys(f"{PREFIX}change:*")[:1])
+    with pytest.raises(RegistryUnavailable, match=r"lost 1 changes.*may have been made or not"):
+        run(registry.sync())
+    assert registry.doubt is not None
+    with pytest.raises(RegistryUnavailable, match="lost 1 changes"):
+        run(registry.sync())
+
+
+def test_changes_that_redis_refuses_to_wait_for_are_waited_for_again(own_server: RedisServer, opened: Open) -> None:
+    registry = opened(own_server)
+    led(registry)
+    registry.write(Put(TOKEN))
+    redis_cli = ["redis-cli", "-p", str(own_server.port), "config", "set", "appendonly"]
+    subprocess.run([*redis_cli, "no"], check=True, capture_output=True)
+    for _ in range(2):
+        with pytest.raises(RegistryUnavailable, match="appendonly"):
+            run(registry.sync())
+    assert registry.doubt is None
+    subprocess.run([*redis_cli, "yes"], check=True, capture_output=True)
+    run(registry.sync())
 
 
 def test_an_artifact_comes_back_in_its_pieces(server: RedisServer, opened: Open, client: Redis) -> None:

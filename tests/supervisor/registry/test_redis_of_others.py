@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from clipper.base.known_ids import Known
 from clipper.errors import ClipperError, NotLeader, RegistryUnavailable
 from clipper.supervisor.registry import redis as redis_registry
 from clipper.supervisor.registry.lease import Lease
 from clipper.supervisor.registry.redis import PREFIX, RedisRegistry
-from clipper.supervisor.registry.shared import REGISTRY_ID_NAME, Away, Holder, Known, Leader, Renewed
+from clipper.supervisor.registry.shared import REGISTRY_ID_NAME, Away, Holder, Leader, Renewed
 from clipper.supervisor.registry.store import Put
 from tests.redis_server import RedisServer
 from tests.supervisor.registry.leases import DIGEST, Open, led

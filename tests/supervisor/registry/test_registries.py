@@ -75,7 +75,7 @@ def open_registry(storage: tuple[Open, Spoil]) -> Open:
 
 def test_everything_comes_back_after_reopening(open_registry: Open) -> None:
     versions = (version_of("svm", "1", state="ready"), version_of("svm", "2", promotion=3, log_tail=("a", "b")))
-    key = KeyRecord("shop", "ef" * 32, 1e9, ("digits",), 3, 4.5)
+    key = KeyRecord("shop", "ef" * 32, ("digits",), 3, 4.5, created_at=1e9)
     registry = open_registry()
     registry.write(Put(APPLICATION), Put(ModelRecord("svm", "1")), *map(Put, versions), Put(TOKEN), Put(key))
     registry.close()
@@ -111,7 +111,7 @@ def test_deleting(open_registry: Open) -> None:
     registry = open_registry()
     registry.write(Put(APPLICATION), Put(ModelRecord("svm")), Put(ModelRecord("forest")), Put(ModelRecord("svm-2")))
     registry.write(*(Put(version_of(model, version)) for model in ("svm", "forest", "svm-2") for version in "12"))
-    registry.write(Put(TOKEN), Put(KeyRecord("shop", "ef" * 32, 1e9)))
+    registry.write(Put(TOKEN), Put(KeyRecord("shop", "ef" * 32, created_at=1e9)))
     registry.write(Delete(ApplicationRecord, "digits"), Delete(VersionRecord, "svm-2:1"), Delete(ModelRecord, "svm"))
     registry.write(
         Delete(TokenRecord, "ci"), Delete(KeyRecord, "shop"), Delete(KeyRecord, "never"), Delete(ModelRecord, "never")

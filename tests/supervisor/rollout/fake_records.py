@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from clipper.settings.server import KEEP_PREVIOUS
 from clipper.supervisor.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
 from clipper.supervisor.registry.store import Put
 from clipper.values.types import ModelId
@@ -14,6 +15,7 @@ class Records:
     models: dict[str, ModelRecord] = field(default_factory=dict)
     versions: dict[ModelId, VersionRecord] = field(default_factory=dict)
     keys: dict[str, KeyRecord] = field(default_factory=dict)
+    keep_previous: int = KEEP_PREVIOUS
 
     def versions_of(self, model: str) -> list[VersionRecord]:
         found = (record for record in self.versions.values() if record.model == model)
@@ -34,7 +36,9 @@ class Records:
                     self.versions[version.id] = version
 
     def copy(self) -> "Records":
-        return Records(dict(self.applications), dict(self.models), dict(self.versions), dict(self.keys))
+        return Records(
+            dict(self.applications), dict(self.models), dict(self.versions), dict(self.keys), self.keep_previous
+        )
 
 
 def records_of(*records: ApplicationRecord | ModelRecord | VersionRecord) -> Records:

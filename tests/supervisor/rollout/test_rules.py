@@ -31,6 +31,9 @@ class Stored:
     def write(self, *changes: object) -> None:
         raise AssertionError("the rules change nothing")
 
+    async def sync(self) -> None:
+        raise AssertionError("the rules change nothing")
+
     def reserve(self, counter: str, count: int) -> int:
         raise AssertionError("the rules change nothing")
 
@@ -39,7 +42,7 @@ class Stored:
 
 
 def version(name: str, **fields: object) -> VersionRecord:
-    spec = VersionSpec("a", "import", "m:f")
+    spec = fields.pop("spec", VersionSpec("a", "import", "m:f"))
     given = {"state": "ready", "input_type": "float64[2]", "replicas_wanted": int(name), **fields}
     return VersionRecord("m", name, spec, Batching(), True, created_at=float(name), **given)  # type: ignore[arg-type]
 
@@ -107,3 +110,37 @@ def test_an_input_type_whose_rows_no_request_can_hold() -> None:
     for text in ("uint8[33554433]", "float64[1024,1024,33]", "float64[" + ",".join(["9999999999"] * 8) + "]"):
         with pytest.raises(InvalidArgument, match="bytes as JSON, and a request has 67108864 at most"):
             rules.checked_type(text)
+
+
+def test_a_state_key_is_that_of_what_decides_the_outputs() -> None:
+    spec = VersionSpec("a", "import", "m:f")
+    key = rules.state_key("m", "1", spec, ())
+    assert key.startswith("m:@") and rules.state_key("m", "7", spec, ()) == key
+    assert rules.state_key("m", "1", replace(spec, sample="[1]", memory_bytes=1 << 30, gpus="1", cpus=2.0), ()) == key
+    others = [
+        replace(spec, **{name: value})
+        for name, value in {
+            "artifact": "b", "loader": "file", "target": "m:g", "data": "d", "framework": "onnx", "output": "labels",
+            "precision": "fp16", "env": {"A": "b"},
+        }.items()
+    ]  # fmt: skip
+    assert len({rules.state_key("m", "1", each, ()) for each in others} | {key}) == 9
+    assert rules.state_key("m", "7", spec, [key]) == f"{key}.7"
+
+
+def test_old_records_get_state_keys_which_stay() -> None:
+    newest = version("3", predecessor="2", spec=VersionSpec("b", "import", "m:f"))
+    catalog = Catalog(Stored(MODEL, newest, version("2", predecessor="1"), version("1")))
+    first = rules.state_key("m", "1", VersionSpec("a", "import", "m:f"), ())
+    assert catalog.state_keys(["m"]) == {"m:1": first, "m:2": f"{first}.2", "m:3": newest_key(catalog)}
+    assert [each.predecessor_state_key for each in catalog.versions_of("m")] == ["", first, f"{first}.2"]
+    told = {
+        each.version: (each.state_key, each.predecessor_state_key) for each in content(catalog, {}).models[0].versions
+    }
+    assert told == {"2": (f"{first}.2", first), "3": (newest_key(catalog), f"{first}.2")}
+    again = Catalog(Stored(MODEL, *(each for each in catalog.versions_of("m") if each.version != "1")))
+    assert again.state_keys(["m"])["m:2"] == f"{first}.2"
+
+
+def newest_key(catalog: Catalog) -> str:
+    return rules.state_key("m", "3", catalog.versions[ModelId("m", "3")].spec, ())

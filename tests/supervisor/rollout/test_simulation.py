@@ -285,7 +285,7 @@ class Operations(RuleBasedStateMachine):
             is_bad = record.spec.target in BAD
             slots = [one for one in facts.slots if one.slot.model_id == id_]
             if record.state == "ready" and not is_bad:
-                assert [one.phase for one in slots] == ["ready"] * record.replicas_wanted, (id_, slots)
+                assert [one.phase for one in slots] == ["ready"] * running(world.records)[id_], (id_, slots)
                 assert not any(one.is_outdated for one in slots)
                 assert not any(one.is_starting for worker in world.workers for one in versions_of(worker, id_))
                 assert all(one.id in worker.asks for one in slots for worker in world.workers)

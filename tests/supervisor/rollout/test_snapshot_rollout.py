@@ -29,7 +29,7 @@ def test_a_snapshot_says_what_has_changed() -> None:
     assert one.push().why == "changed: models m; workers"
     one.applications = (ApplicationSnapshot("app", "float64[2]", 20.0),)
     assert one.push().why == "changed: applications"
-    one.records.keys["key"] = KeyRecord("key", "digest", 1.0)
+    one.records.keys["key"] = KeyRecord("key", "digest", created_at=1.0)
     assert one.push().why == "changed: keys"
     one.workers = (worker(0), worker(1))
     assert one.push().why == "changed: workers"

@@ -162,6 +162,29 @@ def test_the_type_of_outputs_is_declared_or_learned_once(
 
 
 @pytest.mark.parametrize(
+    ("at_deployment", "known", "told", "recorded"),
+    [
+        (None, (None, False), (None, True), (None, True)),
+        # What was learned first stays, unless a type is declared.
+        (None, (None, True), ("float64[]", False), (None, True)),
+        (None, ("float64[]", False), (None, True), ("float64[]", False)),
+        ("float32[]", (None, True), (None, True), ("float32[]", False)),
+    ],
+)
+def test_that_outputs_have_no_type_is_learned_once(
+    at_deployment: str | None, known: tuple[str | None, bool], told: tuple[str | None, bool], recorded: object
+) -> None:
+    spec = replace(STARTING.spec, output_type=at_deployment)
+    starting = replace(STARTING, spec=spec, output_type=known[0], output_is_untyped=known[1])
+    ready = slot(spec=spec, output_type=told[0], output_is_untyped=told[1])
+    record = noted(bench(ModelRecord("m"), starting, slots=(ready,)).look())
+    assert (record.output_type, record.output_is_untyped) == recorded
+    declares = slot(spec=spec, output_type="bool[]", output_is_declared=True)
+    record = noted(bench(ModelRecord("m"), starting, slots=(declares,)).look())
+    assert (record.output_type, record.output_is_untyped) == (at_deployment or "bool[]", False)
+
+
+@pytest.mark.parametrize(
     ("link", "promotion", "state"),
     [
         (Link("m", "1"), None, "failed"),

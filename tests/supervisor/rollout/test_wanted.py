@@ -37,7 +37,12 @@ def test_which_versions_run() -> None:
         app("a", Link("m"), Link("other")),
         app("b", Link("m", "7")),
     )
-    assert wanted.running(records) == {ModelId("m", name): int(name) for name in "23457"}
+    others = {ModelId("m", name): int(name) for name in "3457"}
+    assert wanted.running(records) == {ModelId("m", "2"): 1, **others}, "the previous version keeps one"
+    records.keep_previous = 9
+    assert wanted.running(records) == {ModelId("m", "2"): 2, **others}
+    records.keep_previous = 0
+    assert wanted.running(records) == others
 
 
 def test_what_a_newcomer_is_compared_with_runs_until_it_is_through() -> None:
@@ -53,8 +58,8 @@ def test_which_containers_of_an_earlier_supervisor_go_on() -> None:
     def goes_on(name: str, index: int, spec: VersionSpec = spec) -> bool:
         return wanted.goes_on(records, wanted.running(records), Slot("m", name, index), spec)
 
-    assert goes_on("3", 1) and goes_on("3", 3) and goes_on("2", 2)
-    assert not goes_on("3", 4), "one more than wanted"
+    assert goes_on("3", 1) and goes_on("3", 3) and goes_on("2", 1)
+    assert not goes_on("3", 4) and not goes_on("2", 2), "one more than wanted"
     assert not goes_on("1", 1), "it sleeps"
     assert not goes_on("4", 1), "it was removed"
     assert not goes_on("3", 1, VersionSpec("b", "import", "m:f")), "another was deployed under its name"
@@ -118,9 +123,14 @@ def test_a_default_is_of_the_declared_output_type(
         assert fits
 
 
-def test_a_type_that_the_model_states_refuses_no_default() -> None:
-    stated = version("1", output_type="float64[10]", output_is_declared=True)
-    wanted.check_fits(replace(app("a"), default_output="0"), stated)
+def test_a_default_is_of_the_type_that_code_declares() -> None:
+    declared = version("1", output_type="float64[10]", output_is_declared=True)
+    wanted.check_fits(
+        replace(app("a"), default_output="0"), replace(declared, spec=replace(declared.spec, framework="onnx"))
+    )
+    wanted.check_fits(replace(app("a"), default_output="null"), declared)
+    with pytest.raises(InvalidArgument, match=r"expected float64\[10\]"):
+        wanted.check_fits(replace(app("a"), default_output="0"), declared)
 
 
 def test_a_version_whose_type_is_not_known_yet_fits() -> None:

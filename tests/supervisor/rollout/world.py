@@ -195,7 +195,7 @@ class World:
 
     def _check_can_be_ready(self, record: VersionRecord) -> None:
         ready = {one.id for one in self.slots.values() if one.phase == "ready" and one.slot.model_id == record.id}
-        needed = record.replicas_wanted if record.state == "starting" else 1
+        needed = wanted.running(self.records)[record.id] if record.state == "starting" else 1
         assert len(ready) >= needed, f"{record.id} becomes ready with {len(ready)} of {needed} replicas"
         for slot in self.slots.values():
             if slot.id in ready:
@@ -243,7 +243,7 @@ class World:
         one.phase, one.retired_at_s = "stopping", self.now_s
         if "Clipper" in why and record is not None:
             ready = sum(each.phase == "ready" for each in self.slots.values() if each.slot.model_id == record.id)
-            assert ready >= record.replicas_wanted, f"{one.id} is replaced, and {ready} are left"
+            assert ready >= wanted.running(self.records)[record.id], f"{one.id} is replaced, and {ready} are left"
 
     def _stop(self, one: FakeSlot) -> None:
         assert one.phase == "stopping"

@@ -39,7 +39,7 @@ def test_numbers_are_features_and_categories_are_one_hot() -> None:
     ("chosen", "says"),
     [
         ("age,income", "features name 'income', which is no field"),
-        ("job", "field 'job' is string and cannot be features"),
+        ("job", '--input-type, such as \'job: string{"a", "b"}?\''),
         ("more", "field 'more' is float32[*] and cannot be features"),
         ("age,,kind", "is no list of fields"),
         ("age,age", "is no list of fields"),

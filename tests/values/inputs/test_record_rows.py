@@ -1,3 +1,4 @@
+import struct
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,47 @@ def test_a_row_has_the_values_of_its_record(batch: tuple[RecordType, list[list[A
 
 
 @given(batches())
+def test_rows_of_columns_are_the_rows_of_their_records(batch: tuple[RecordType, list[list[Any]]]) -> None:
+    record, records = batch
+    rows = RecordRows(record)
+    expected = [rows.row(values) for values in records]
+    columns: list[Any] = [list(values) for values in zip(*records)]
+    arrays = [
+        np.array(values, field.type.dtype.numpy_code)
+        if field.type.dtype.is_numeric and not field.type.shape and None not in values
+        else values
+        for field, values in zip(record.fields, columns)
+    ]
+    for few in (0, 1000):  # by numpy, and one after another
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(record_rows, "_FEW_ROWS", few)
+            assert rows.rows(columns, len(records)) == rows.rows(arrays, len(records)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("uint8", 256), ("int32", 2**31), ("int64", -(2**63) - 1), ("float32", 1e300), ("bytes", 1)]
+)
+@pytest.mark.parametrize("count", [1, 50])
+def test_a_value_that_is_not_of_its_field_makes_no_row(name: str, value: object, count: int) -> None:
+    rows = RecordRows(RecordType.parse(f"a: {name}"))
+    with pytest.raises((struct.error, OverflowError, TypeError)):
+        rows.rows([[value] * count], count)
+
+
+@given(batches(), st.sampled_from([0, 1000]), st.sampled_from([0, 1000]))
+def test_columns_are_cut_from_rows_in_any_way(
+    batch: tuple[RecordType, list[list[Any]]], few: int, short_bytes: int
+) -> None:
+    record, records = batch
+    rows = RecordRows(record)
+    made = [rows.row(values) for values in records]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record_rows, "_FEW_CUT_ROWS", few)
+        patch.setattr(record_rows, "_SHORT_VALUE_BYTES", short_bytes)
+        assert [values_of(column) for column in rows.columns(made)] == [list(values) for values in zip(*records)]
+
+
+@given(batches())
 def test_columns_have_the_values_of_all_rows_also_on_the_wire(batch: tuple[RecordType, list[list[Any]]]) -> None:
     record, records = batch
     rows = RecordRows(record)
@@ -78,7 +120,7 @@ def test_long_rows_are_made_in_steps_and_sent_without_copies(
     record, records = batch
     rows = RecordRows(record)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record_rows, "_STEP_BYTES", step_bytes)
+        patch.setattr(record_rows, "STEP_BYTES", step_bytes)
         for values in records:
             row = finish(rows.row_in_steps(values))
             assert row == rows.row(values)

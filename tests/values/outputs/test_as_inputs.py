@@ -16,6 +16,7 @@ from clipper.values.outputs.record_columns import names_of
 from clipper.values.records import parse_type
 from clipper.values.types import DType
 from tests.example_counts import share_of
+from tests.worker.frontend.steps import finish
 
 RECORD = "n: int64, x: float32?, t: string, b: bytes, v: float64[2,*], u: uint8[2]"
 
@@ -120,16 +121,16 @@ def test_values_of_outputs() -> None:
 
 def test_lists_of_outputs_are_bounded() -> None:
     same = array(DType.UINT8, (2,), b"ab")
-    joined = list_of([same, same])
+    joined = finish(list_of([same, same]))
     assert isinstance(joined, TypedOutput)
     assert (joined.form.shape, joined.data) == ((2, 2), b"abab")
-    assert list_of([same, b"1"]) == b"[[97,98],1]"
+    assert finish(list_of([same, b"1"])) == b"[[97,98],1]"
     text = b'"%b"' % (b"x" * (MAX_READ_BYTES // 2))
     with pytest.raises(OutputTooLarge, match="together"):
-        list_of([text, text, text])
+        finish(list_of([text, text, text]))
     big = array(DType.UINT8, (2**24,), b"\0" * 2**24)
     with pytest.raises(OutputTooLarge, match="together"):
-        list_of([big, big, big])
+        finish(list_of([big, big, big]))
     long = b"[%b]" % b",".join([b"1"] * MAX_READ_BYTES)
     for refuse in (items_of, lambda output: field_of(b'{"a":%b}' % output, "a")):
         with pytest.raises(OutputTooLarge):

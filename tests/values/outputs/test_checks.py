@@ -1,3 +1,4 @@
+import contextlib
 import json
 from math import isfinite
 
@@ -5,7 +6,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from clipper.errors import ModelFailed
+from clipper.values.outputs.as_inputs import field_of, items_of
 from clipper.values.outputs.checks import NOT_JSON, check_output, read_texts
+from clipper.values.outputs.conversion import Conversion
+from clipper.values.records import parse_type
 
 DIGITS = "1" + "0" * 400
 
@@ -64,3 +69,24 @@ def test_failures_of_the_container_are_kept() -> None:
 def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(NOT_JSON):
         check_output(b'"\xff"')
+
+
+def deepest(form: bytes) -> int:
+    """How deep lists may be nested in a text that is taken for JSON."""
+    for depth in range(2000, 0, -1):
+        with contextlib.suppress(*NOT_JSON):
+            check_output(form % (b"[" * depth + b"]" * depth))
+            return depth
+    raise AssertionError(form)
+
+
+@pytest.mark.parametrize("form", [b"%b", b'{"a":%b}', b"[%b]"])
+def test_what_is_nearly_too_deep_fails_alone_where_it_is_read(form: bytes) -> None:
+    """Where an output is read, more calls are open than where it was checked, and so fewer are left."""
+    number, record = Conversion(parse_type("float64[*]")), Conversion(parse_type("a: float64"))
+    most = deepest(form)
+    for depth in range(most - 40, most + 1):
+        text = form % (b"[" * depth + b"]" * depth)
+        for read in (number.convert, record.convert, items_of, lambda output: field_of(output, "a")):
+            with contextlib.suppress(ModelFailed):
+                read(text)

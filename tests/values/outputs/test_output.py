@@ -81,7 +81,7 @@ LONG = OutputForm(DType.FLOAT64, (100, 200), DType.FLOAT64)
 
 
 def test_a_long_output_is_read_in_pieces_and_does_not_keep_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PIECE_BYTES", 1000)
+    monkeypatch.setattr(module, "PIECE_BYTES", 1000)
     data = struct.pack("<40000d", *range(40_000))
     output = finish(read_output(results(LONG, 2, data), 1))
     assert output.data == data[160_000:] and is_long(output) and len(output) == len(output.data)
@@ -91,7 +91,7 @@ def test_a_long_output_is_read_in_pieces_and_does_not_keep_its_text(monkeypatch:
 
 
 def test_a_long_output_with_a_bool_that_is_neither_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PIECE_BYTES", 1000)
+    monkeypatch.setattr(module, "PIECE_BYTES", 1000)
     data = bytearray(2 * 40_000)
     data[70_000] = 2
     of_bools = results(OutputForm(DType.BOOL, (40_000,), DType.BOOL), 2, bytes(data))

@@ -27,6 +27,7 @@ from clipper.values.outputs.output import (
     text_start,
 )
 from clipper.values.outputs.record_columns import RecordColumns
+from clipper.values.records import MAX_FIELD_NAME_BYTES
 from clipper.values.types import DType, InputType
 from tests.worker.frontend.steps import finish
 
@@ -144,3 +145,25 @@ def test_a_long_record_keeps_no_text() -> None:
     whole = bytes(output)
     assert output.text is None and b"".join(text_pieces(output)) == whole and whole.endswith(b'39999.0],"b":"x"}')
     assert text_start(output, 10) == b'{"a":[0.0,' and is_readable(output)
+
+
+def test_names_are_bounded_and_count_as_memory() -> None:
+    """A container may send other names in each batch, and what is remembered of them must not fill the memory."""
+    text = TYPES[6]
+    long = "x" * MAX_FIELD_NAME_BYTES
+    frame = b"".join(encode_column_results(1, [column(long, text, ["a"])], 5))
+    assert decode_column_results(frame[HEADER_BYTES:]).columns[0].name == long
+    frame = b"".join(encode_column_results(1, [column(long + "x", text, ["a"])], 5))
+    with pytest.raises(ModelFailed, match="name has 256 bytes: expected at most 255"):
+        decode_column_results(frame[HEADER_BYTES:])
+
+    module.names_of.cache_clear()
+    some = [column(f"{number:03}{long[3:]}", text, ["a"]) for number in range(999)]
+    RecordColumns(some[:10])
+    RecordColumns(some)
+    assert module.names_of.cache_info().currsize == 1
+    numbers = column("numbers", InputType(DType.FLOAT64, (40_000,)), [np.zeros(40_000)])
+    (alone,), _ = RecordColumns([numbers]).outputs({})
+    (named,), _ = RecordColumns([numbers, *some]).outputs({})
+    assert alone is not None and named is not None and is_long(alone) and is_long(named)
+    assert len(named) - len(alone) > 999 * MAX_FIELD_NAME_BYTES

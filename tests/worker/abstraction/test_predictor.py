@@ -10,7 +10,9 @@ from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Replica
 from clipper.settings.application import Link
 from clipper.settings.version import Batching
 from clipper.values.types import InputType, ModelId
+from clipper.worker.abstraction.model_queue import ModelQueue
 from clipper.worker.abstraction.predictor import DEMAND_S, Predictor
+from clipper.worker.abstraction.turns import at_once
 from tests.event_loops import ShiftedLoop, run_clean, turn_over
 from tests.small_container import SmallContainer
 from tests.waiting import until_async
@@ -122,6 +124,32 @@ def test_what_was_asked_is_remembered_once_it_was_answered(run: Callable[[Scenar
             await until_async(lambda asked=asked: asked.done)
             assert fleet.predictor.recent_input("digits") == (InputType.parse("doubles"), row)
         assert fleet.predictor.recent_input("letters") is None
+
+    run(scenario)
+
+
+def test_a_type_that_is_learned_later_leaves_the_queue_as_it_is(run: Callable[[Scenario], None]) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        def apply(output_type: str | None, *, is_declared: bool = False) -> ModelQueue:
+            told = VersionSnapshot("1", "doubles", output_type=output_type, output_is_declared=is_declared)
+            fleet.predictor.apply(Snapshot(1, (), (ModelSnapshot("digits", "1", (told,)),)))
+            queue = fleet.predictor.find("digits")
+            assert queue is not None
+            return queue
+
+        queue = apply(None)
+        at_once(queue.output_typing.learning(b"true"))
+        assert fleet.predictor.learned() == ((ModelId("digits", "1"), "bool[]"),)
+        assert apply("string") is queue
+        assert str(queue.output_typing.type) == "string" and fleet.predictor.learned() == ()
+        assert apply("string", is_declared=True) is not queue
+        at_once(apply(None).output_typing.learning(b"1"))
+        assert fleet.predictor.learned() == ((ModelId("digits", "1"), "float64[]"),)
+        fleet.predictor.apply(Snapshot(1, (), ()))
+        at_once(apply(None).output_typing.learning(b'{"no":{"type":1}}'))
+        assert fleet.predictor.learned() == ((ModelId("digits", "1"), ""),)
+        fleet.predictor.apply(Snapshot(1, (), ()))
+        assert fleet.predictor.learned() == ()
 
     run(scenario)
 

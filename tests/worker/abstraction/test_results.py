@@ -4,20 +4,22 @@ import struct
 
 import pytest
 
+from clipper.control.snapshot import VersionSnapshot
 from clipper.errors import ModelFailed, OutputTooLarge
+from clipper.model.protocol.asks import ASK_FAILED
 from clipper.model.protocol.columns import ColumnResults
-from clipper.model.protocol.messages import LARGE_RESULTS_BYTES, Results, decode_results, encode_results, too_large
+from clipper.model.protocol.messages import Results, decode_results, encode_results, too_large
 from clipper.values.columns import Column
-from clipper.values.output_arrays import OutputForm, TypedResults
+from clipper.values.output_arrays import LARGE_RESULTS_BYTES, OutputForm, TypedResults
 from clipper.values.outputs.conversion import Conversion
-from clipper.values.outputs.output import TypedOutput
+from clipper.values.outputs.output import TEXT_TIMES, TypedOutput
 from clipper.values.records import parse_type
 from clipper.values.types import DType, InputType
+from clipper.worker.abstraction.output_typing import OutputTyping
 from clipper.worker.abstraction.results import (
-    TEXT_TIMES,
     RowReader,
+    blamed,
     code_of,
-    is_large,
     read_results,
     rows_of_type,
     rows_within,
@@ -52,14 +54,14 @@ def test_large_texts_stay_in_their_frame_until_they_are_read() -> None:
     ):
         failures = {row: "no" for row, line in enumerate(lines) if not line}
         results = texts(*lines, failures=failures)
-        assert is_large(results) and [bytes(line) for line in results.outputs] == lines
+        assert results.is_large and [bytes(line) for line in results.outputs] == lines
         assert all(isinstance(line, memoryview) for line in results.outputs)
-    assert not is_large(texts(b"1", b"2"))
+    assert not texts(b"1", b"2").is_large
 
 
 def test_each_row_is_an_output_or_an_error_of_its_own() -> None:
     results = arrays(3, {1: "no such user"})
-    assert is_large(results)
+    assert results.is_large
     first = finish(RowReader(results, 3, MOST).read(0))
     assert isinstance(first, TypedOutput) and first.data == bytes(200_000)
     with pytest.raises(ModelFailed, match="no such user"):
@@ -88,10 +90,10 @@ def test_small_results_are_read_at_once_and_rows_fail_alone() -> None:
 def test_a_batch_has_so_many_rows_that_its_outputs_fit_into_memory() -> None:
     large = OutputForm(DType.UINT8, (8_000_000,), DType.UINT8)
     results = TypedResults(large, 2, memoryview(bytes(16_000_000)), 5, {})
-    assert rows_within(results, 1024) == 8
-    assert rows_within(results, 4) == 4
+    assert rows_within(results, 1024) == 4
+    assert rows_within(results, 3) == 3
     assert rows_within(texts(b"1"), 1024) == 1024
-    assert rows_of_type(InputType(DType.FLOAT32, (2048, 2048))) == 4
+    assert rows_of_type(InputType(DType.FLOAT32, (2048, 2048))) == 2
     assert rows_of_type(InputType(DType.FLOAT32, (8192, 8192))) == 1
     assert rows_of_type(InputType(DType.STRING)) == rows_of_type(None) == 65_536
 
@@ -103,6 +105,15 @@ def test_a_row_that_is_too_large_says_so_whatever_batch_it_was_in() -> None:
     assert [code_of(message)[0] for _, message in told] == ["output_too_large", "model_error"]
     assert code_of(told[0][1])[1].startswith("output has 9 bytes: expected at most 8")
     assert "another one" not in told[1][1]
+
+
+def test_an_ask_that_failed_has_its_own_code_and_blames_no_input() -> None:
+    failures = {0: f"{ASK_FAILED}timeout: tone: too late", 1: f"{ASK_FAILED}not_found: nobody", 2: "KeyError: 'x'"}
+    assert blamed(failures) == [2]
+    again, told = told_apart(works(3), {0: failures[0]}, 0.0, is_unclear=True, is_mixed=True)
+    assert again == [] and [code_of(message) for _, message in told] == [("timeout", "tone: too late")]
+    # A container may not give any code.
+    assert code_of(failures[1]) == ("model_error", failures[1])
 
 
 def columns(rows: int, size: int, failures: dict[int, str] | None = None) -> ColumnResults:
@@ -127,11 +138,11 @@ def test_columns_become_outputs_with_names() -> None:
         1: "the container answered 3 outputs for 2 inputs",
     }
     large = columns(2, 50_000)
-    assert is_large(large) and rows_within(large, 1024) == 335
+    assert large.is_large and rows_within(large, 1024) == 167
     assert bytes(finish(RowReader(large, 2, MOST).read(1))).startswith(b'{"label":"x","scores":[1.0,1.0,')
     with pytest.raises(OutputTooLarge, match="200001 bytes: expected at most 200000"):
         finish(RowReader(large, 2, 200_000).read(1))
-    assert rows_of_type(parse_type("label: string, image: float32[2048,2048]")) == 4
+    assert rows_of_type(parse_type("label: string, image: float32[2048,2048]")) == 2
 
 
 def test_outputs_are_of_the_declared_type_whatever_form_they_came_in() -> None:
@@ -158,5 +169,9 @@ def test_outputs_are_of_the_declared_type_whatever_form_they_came_in() -> None:
     _, (first, _), _, _ = read_results(works(2), columns(2, 2), MOST, of_record)
     assert bytes(first) == b'{"scores":[0.0,0.0],"label":"x"}'
     long = texts(b"[%b1]" % (b"1," * 200_000), b"2")
-    whole = finish(RowReader(long, 2, MOST, Conversion(parse_type("int64[*]"))).read(0))
+    typing = OutputTyping(VersionSnapshot("1", "doubles", output_type="int64[*]", output_is_declared=True))
+    whole = finish(RowReader(long, 2, MOST, typing).read(0))
     assert isinstance(whole, TypedOutput) and whole.data == struct.pack("<q", 1) * 200_001
+    learning = OutputTyping(VersionSnapshot("1", "doubles"))
+    assert finish(RowReader(long, 2, MOST, learning).read(0)) == bytes(long.outputs[0])
+    assert str(learning.type) == "float64[*]", "a long text teaches its type in steps"

@@ -42,6 +42,12 @@ def _observed(name: str, head: bytes, unit: bytes, tail: bytes) -> Costly:
     return Costly(name, "float64[*]", head, unit, tail, "observe")
 
 
+def _invoked(name: str, input_type: str, head: bytes, unit: bytes, tail: bytes) -> Costly:
+    return Costly(name, input_type, head, unit, tail, "invocations")
+
+
+WIDE_NAMES = [b"f%d" % number for number in range(1000)]
+WIDE = ", ".join(f"{name.decode()}: float64" for name in WIDE_NAMES)
 _FEEDBACK = b'{"query_id":7,"label":1}'
 COSTLY = [
     _input("integers", "int32[*]", b"1,"),
@@ -102,6 +108,19 @@ COSTLY = [
     _batch("records", "a: float64, b: string?", b'{"a":1}'),
     _batch("records that are wrong", "a: float64, b: string?", b'{"a":"' + b"x" * 900 + b'"}'),
     _batch("records of defaults", 'a: string = "%s"' % ("x" * 10_000), b"{}"),
+    _invoked(
+        "rows of a table", "a: float64, b: string?", b'{"dataframe_split":{"columns":["a"],"data":[', b"[1],", b"[1]]}}"
+    ),
+    _invoked("a row of a table", "float64[*]", b'{"dataframe_split":{"columns":["a"],"data":[[', b"1,", b"1]]}}"),
+    _invoked("names of columns", "a: float64", b'{"dataframe_split":{"columns":["a"', b',"a"', b'],"data":[[1]]}}'),
+    _invoked("NaN", "float64[*]", b'{"instances":[[', b"NaN,", b"1]]}"),
+    _invoked("NaN in a text", "a: string", b'{"instances":[{"a":"', b"NaN", b'"}]}'),
+    _invoked("parameters", "a: float64", b'{"instances":[{"a":1}],"params":{"a":1', b',"b":1', b"}}"),
+    _invoked("rows of CSV", "a: float64", b"a,b\n", b"1,2\n", b""),
+    _invoked("blank lines of CSV", "a: float64", b"a\n", b"\n", b"1\n"),
+    _invoked("line feeds in a cell of CSV", "a: string", b'a\n"', b"\n", b'"\n'),
+    _invoked("cells of CSV", "a: float64", b"a\n", b",", b"\n"),
+    _invoked("wide rows of CSV", WIDE, b"%b\n" % b",".join(WIDE_NAMES), b",".join([b"0.5"] * 1000) + b"\n", b""),
     _observed("observations that are none", b'{"observations":[', b"1,", b"1]}"),
     _observed("observations", b'{"observations":[', _FEEDBACK + b",", _FEEDBACK + b"]}"),
     _observed("observations on inputs", b'{"observations":[', b'{"label":1,"input":[1]},', b"1]}"),

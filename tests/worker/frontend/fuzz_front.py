@@ -18,7 +18,7 @@ from clipper.values.inputs.record_reader import reader_of
 from clipper.values.records import RecordType, parse_type
 from clipper.worker.frontend import observe_body, predict_body
 from clipper.worker.frontend.clients import Clients, Guarded
-from clipper.worker.frontend.http.endpoints import Health
+from clipper.worker.frontend.http.endpoints import live
 from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.predict_request import PredictBody
 from tests.serving import post
@@ -115,7 +115,7 @@ def garbled_requests(random: Random) -> bytes:
 
 async def _send_garbled(parts: list[bytes]) -> None:
     port = Port(max_connections=100)
-    port.serve({b"/echo/predict": Echo(), b"/health/live": Health()})
+    port.serve({b"/echo/predict": Echo(), b"/health/live": live()})
     peer = Peer(port)
     peer.send(ECHO)
     await peer.send_in_turns(parts)

@@ -417,6 +417,7 @@ def test_query_of_a_killed_replica_is_sent_to_another() -> None:
             assert client.read().json["output"] == 42
 
 
+@pytest.mark.long
 def test_query_of_the_only_replica_killed_says_so_at_its_deadline() -> None:
     with serving() as system:
         system.start_worker()

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper.errors import RequestError
+from clipper.errors import MalformedRequest, RequestError
 from clipper.values.inputs.reader import make_reader
+from clipper.values.inputs.record_reader import reader_of
+from clipper.values.records import parse_type
 from clipper.values.types import DType, InputType
 from clipper.worker.frontend.predict_body import BodyReader
 from tests.example_counts import share_of
@@ -128,3 +130,9 @@ def test_context_and_version(fields: dict[str, object], context: str | None, ver
         BodyReader(make_reader(InputType(DType.FLOAT64))).read(json.dumps({"input": [1], **fields}).encode())
     )
     assert (request.context, request.version, request.is_batch) == (context, version, False)
+
+
+def test_a_body_with_nan_is_told_how_to_write_a_missing_value() -> None:
+    reader = BodyReader(reader_of(parse_type("age: float64?")))
+    with pytest.raises(MalformedRequest, match="write null for a missing value"):
+        reader.read_single(b'{"input": {"age": NaN}}')

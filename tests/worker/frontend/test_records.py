@@ -35,7 +35,7 @@ def system() -> Iterator[Serving]:
                 application("people", "people", input_type=PERSON),
                 application("lenient", "people", input_type=PERSON, ignore_unknown_fields=True, null_is_nan=True),
                 application("points", "points", input_type=POINTS),
-                application("old", "old", input_type=PERSON),
+                application("old", "old", input_type=PERSON, slo_ms=1000),
                 application("retrained", "retrained", input_type=PERSON),
                 application(
                     "learning",
@@ -385,7 +385,7 @@ def test_csv_is_answered_as_mlflow_does(client: Client) -> None:
         ("age\n1\n", "line 2 of the CSV: input lacks colour"),
         (b"age,colour\n1,\xff\n", "of the CSV: 'utf-8' codec"),
         ("age,colour\n" + "," * 70_000, "it has over 65536 bytes: send such rows as JSON"),
-        ('age,colour\n1,"red\n' + "x\n" * 100_000, "field larger than field limit"),
+        ('age,colour\n1,"red\n' + "x\n" * 100_000, "it has over 65536 bytes: send such rows as JSON"),
         ('age,colour\n1,"red\n', "of the CSV: unexpected end of data"),
         ("age,colour\n" + "1,red\n" * 10_001, "over 10000 rows"),
     ],

@@ -11,6 +11,7 @@ from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.record_reader import reader_of
 from clipper.values.records import parse_type
 from clipper.worker.frontend import limits
+from clipper.worker.frontend.inference.invocations import read_csv, read_invocation
 from clipper.worker.frontend.observe_body import ObserveReader
 from clipper.worker.frontend.predict_body import BodyReader
 from tests.worker.frontend.costly_bodies import COSTLY, Costly
@@ -22,6 +23,9 @@ TRIES = 10
 
 def read(case: Costly, body: bytes | bytearray) -> Generator[None, None, object]:
     reader = reader_of(parse_type(case.input_type))
+    if case.action == "invocations":
+        is_json = body.startswith(b"{")
+        return read_invocation(reader, body) if is_json else read_csv(parse_type(case.input_type), reader, body)
     return (ObserveReader(reader) if case.action == "observe" else BodyReader(reader)).read(body)
 
 
@@ -50,6 +54,7 @@ def test_no_step_holds_the_loop_for_long(case: Costly, size_bytes: int) -> None:
     raise AssertionError(f"a step took {longest_s * 1000:.1f} ms")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", COSTLY, ids=str)
 def test_memory_is_a_few_times_the_body(case: Costly) -> None:
     body = bytearray(case.of(1 << 20))

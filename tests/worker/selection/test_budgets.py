@@ -27,6 +27,7 @@ def spent(application: Application) -> float:
     return selection.spent
 
 
+@pytest.mark.long
 def test_a_budget_is_held_without_feedback_by_the_order_of_the_links(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await priced(desk, Selection("single", half_life=None, max_cost_per_query=0.4))
@@ -51,6 +52,7 @@ def test_a_budget_is_held_without_feedback_by_the_order_of_the_links(tmp_path: P
     run(tmp_path, TWO, scenario)
 
 
+@pytest.mark.long
 def test_a_quality_is_kept_by_feedback_at_less_than_the_best_models_cost(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await priced(desk, Selection("epsilon_greedy", half_life=None, min_quality=0.6))

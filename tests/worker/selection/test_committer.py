@@ -11,7 +11,7 @@ from clipper.errors import ClipperError, Overloaded, StoreUnavailable
 from clipper.learning.stores.sqlite import SqliteStore
 from clipper.learning.stores.store import EVERYONE, Observation
 from clipper.worker.selection import committer as committer_module
-from clipper.worker.selection.committer import MAX_SYNCS, Committer
+from clipper.worker.selection.committer import MAX_SYNCS, MAX_WAIT_S, Committer
 from tests.event_loops import ShiftedLoop, run_clean, turn_over
 from tests.selection_desk import make_turn
 from tests.waiting import until_async
@@ -133,6 +133,33 @@ def test_a_batch_that_fails_is_told_to_all_and_the_next_is_written(
         store.error = None
         assert await asyncio.gather(*(submit(committer, observation(number)) for number in range(3))) == [True] * 3
         assert committer.problem is None
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_what_has_waited_for_too_long_is_refused_and_not_written(tmp_path: Path) -> None:
+    """Fifty batches that each waited 2.5 s for a Redis that had gone left the last senders without an answer for two
+    minutes."""
+
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        committer, loop = Committer(store, make_turn()), asyncio.get_running_loop()
+        assert isinstance(loop, ShiftedLoop)
+        store.held.clear()
+        applied: list[bool] = []
+        first = submit(committer, observation("first"), applied.append)
+        await turn_over()
+        late = [submit(committer, observation(f"late {number}"), applied.append) for number in range(3)]
+        loop.advance(MAX_WAIT_S + 0.1)
+        last = submit(committer, observation("last"), applied.append)
+        store.held.set()
+        assert await asyncio.gather(first, last) == [True, True]
+        refused = await asyncio.gather(*late, return_exceptions=True)
+        assert [type(each) for each in refused] == [StoreUnavailable] * 3 and "waited for 10 s" in str(refused[0])
+        assert applied == [True, False, False, False, True] and store.batches == [["first"], ["last"]]
+        # Their room is free again, and sent again they are new.
+        assert await submit(committer, observation("late 1")) is True
         await store.close()
 
     run_clean(scenario())
@@ -299,7 +326,7 @@ def test_what_is_acknowledged_was_waited_for_whenever_a_wait_begins(tmp_path: Pa
             return future
 
         futures = []
-        for turn in range(60):
+        for turn in range(24):
             futures += [send(f"{turn}-{number}") for number in range(3 if turn % 3 else 450)]
             await turn_over(turn % 7)
         assert all(await asyncio.gather(*futures)) and not early

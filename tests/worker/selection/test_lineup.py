@@ -183,7 +183,7 @@ def test_one_that_never_answers_is_known_without_feedback_on_defaults(tmp_path: 
     run(tmp_path, TWO, scenario)
 
 
-@pytest.mark.parametrize("policy", ["thompson", "ensemble"])
+@pytest.mark.parametrize("policy", ["thompson", pytest.param("ensemble", marks=pytest.mark.long)])
 def test_a_late_answer_is_no_evidence_while_a_newcomer_warms_up(tmp_path: Path, policy: str) -> None:
     async def scenario(desk: Desk) -> None:
         selection = msgspec.structs.replace(LEARNS, policy=policy)

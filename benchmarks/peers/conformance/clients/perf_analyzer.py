@@ -34,7 +34,7 @@ def main(http, rpc):
     found["four at a time, HTTP"] = outcome(
         lambda: measured("http", http, "-m", "total", "-b", "4", "--concurrency-range", "4")
     )
-    found["a rate, gRPC"] = outcome(lambda: measured("grpc", rpc, "-m", "total", "--request-rate-range", "100"))
+    found["a rate, gRPC"] = outcome(lambda: measured("grpc", rpc, "-m", "total", "--request-rate-range", "40"))
     tell(found)
 
 

@@ -11,6 +11,7 @@ import java.util.stream.*;
 /** Batches of records, inputs and outputs: a buffer for each field. */
 final class Columns {
     private static final int MAX_COLUMNS = 1_000, MAX_NAME_BYTES = 255;
+    private static final List<Integer> JSON = List.of(0, 0); // stands where the type of other values does
 
     /** The values of a field, one for each row; {@code present} and {@code lengths} are null where none are needed. */
     record Column(String name, int dtype, int writtenAs, int[] shape, byte[] present, int[] lengths, ByteBuffer data) {
@@ -26,7 +27,7 @@ final class Columns {
             String lengths = Arrays.stream(shape).mapToObj(length -> length == 0 ? "*" : String.valueOf(length))
                     .collect(Collectors.joining(",", "[", "]"));
             String type = DTYPES.get(dtype) + (dtype < STRING ? lengths : "");
-            return json(name) + ": " + type + (present == null ? "" : "?");
+            return (name.isEmpty() ? "" : json(name) + ": ") + type + (present == null ? "" : "?");
         }
     }
 
@@ -127,67 +128,99 @@ final class Columns {
         return values;
     }
 
-    /** Returns a column for each name of outputs that are maps; null if they are not all of the same fields. */
-    static List<Column> of(List<?> outputs) {
+    /**
+     * Returns the columns of outputs that are Maps with the same keys; if {@code isMixed}, a column for each type of a
+     * value, and also those of arrays that differ, without a name. Null for other outputs.
+     */
+    static List<Column> of(List<?> outputs, boolean isMixed) {
         List<?> good = outputs.stream().filter(output -> !(output instanceof RuntimeException)).toList();
-        if (good.isEmpty() || !(good.get(0) instanceof Map<?, ?> first) || first.isEmpty() || first.size() > MAX_COLUMNS
-                || !good.stream().allMatch(output -> output instanceof Map<?, ?> record
-                        && record.keySet().equals(first.keySet()))) {
-            return null;
-        }
+        Set<?> names = !good.isEmpty() && good.get(0) instanceof Map<?, ?> first ? first.keySet() : Set.of();
         List<Column> columns = new ArrayList<>();
-        for (Object name : first.keySet()) {
+        if (names.isEmpty() || !good.stream().allMatch(output -> output instanceof Map<?, ?> record
+                && record.keySet().equals(names))) {
+            boolean isAny = isMixed && good.stream().anyMatch(Columns::isRaw) && add(columns, "", outputs, true);
+            return isAny ? columns : null;
+        }
+        for (Object name : names) {
             List<Object> values = new ArrayList<>();
-            outputs.forEach(output -> values.add(output instanceof Map<?, ?> record ? record.get(name) : null));
-            Column column = column(String.valueOf(name), values, outputs);
-            if (column == null) {
+            outputs.forEach(output -> values.add(output instanceof Map<?, ?> record ? record.get(name) : output));
+            int nameBytes = String.valueOf(name).getBytes(UTF_8).length;
+            if (nameBytes == 0 || nameBytes > MAX_NAME_BYTES || columns.size() >= MAX_COLUMNS
+                    || !add(columns, String.valueOf(name), values, isMixed)) {
                 return null;
             }
-            columns.add(column);
         }
         return columns;
     }
 
-    private static Column column(String name, List<Object> given, List<?> outputs) {
+    /** Returns whether an output is an array, or a number that has no JSON. */
+    private static boolean isRaw(Object output) {
+        Value value = Value.of(output);
+        return value != null && (value.shape().length > 0
+                || output instanceof Number number && !Double.isFinite(number.doubleValue()));
+    }
+
+    /** Adds a column for each type that the values have; returns false if there may be only one. */
+    private static boolean add(List<Column> columns, String name, List<?> given, boolean isMixed) {
         List<Value> values = given.stream().map(Columns::value).toList();
-        Value first = values.stream().filter(Objects::nonNull).findFirst().orElse(null);
-        int nameBytes = name.getBytes(UTF_8).length;
-        if (first == null || nameBytes == 0 || nameBytes > MAX_NAME_BYTES) {
-            return null;
+        Map<List<Integer>, int[]> shapes = new LinkedHashMap<>(); // by dtype and number of dimensions
+        values.stream().filter(Objects::nonNull).forEach(value -> shapes.merge(kind(value), value.shape(),
+                (one, other) -> IntStream.range(0, one.length).map(at -> one[at] == other[at] ? one[at] : 0).toArray()
+        ));
+        if (!isMixed && (shapes.size() != 1 || shapes.containsKey(JSON))) {
+            return false;
         }
-        int[] shape = first.shape().clone();
+        if (shapes.isEmpty()) { // all are missing
+            shapes.put(JSON, new int[0]);
+        }
+        boolean isShared = shapes.size() > 1; // values of other types take no place in a column
+        boolean hasPresent = isShared || given.contains(null);
+        shapes.forEach((kind, shape) -> columns.add(
+                column(name, kind, isShared ? new int[shape.length] : shape, values, given, hasPresent)));
+        return true;
+    }
+
+    private static Column column(
+            String name, List<Integer> kind, int[] shape, List<Value> values, List<?> given, boolean hasPresent) {
+        int dtype = kind.equals(JSON) ? STRING : kind.get(0);
+        boolean isOpen = new Column(name, dtype, 0, shape, null, null, null).isOpen();
         byte[] present = new byte[(given.size() + 7) / 8];
-        boolean isAnyMissing = false;
+        List<byte[]> parts = new ArrayList<>();
+        int size = isOpen ? 0 : Arrays.stream(shape).reduce(DTYPE_BYTES[dtype], Math::multiplyExact);
         for (int row = 0; row < given.size(); row++) {
             Value value = values.get(row);
-            boolean isMissing = given.get(row) == null && outputs.get(row) instanceof Map<?, ?>;
-            isAnyMissing |= isMissing;
-            present[row / 8] |= (byte) (isMissing ? 0 : 1 << row % 8);
-            if (given.get(row) != null && (value == null || value.dtype() != first.dtype()
-                    || value.shape().length != shape.length)) {
-                return null;
-            }
-            for (int axis = 0; value != null && axis < shape.length; axis++) {
-                shape[axis] = shape[axis] == value.shape()[axis] ? shape[axis] : 0;
-            }
+            boolean isThere = value != null && kind(value).equals(kind);
+            present[row / 8] |= (byte) (isThere || given.get(row) instanceof RuntimeException ? 1 << row % 8 : 0);
+            parts.add(!isThere ? new byte[size] : (isOpen ? withShape(value) : value.bytes()).array());
         }
-        byte[] bits = isAnyMissing ? present : null;
-        boolean isOpen = new Column(name, first.dtype(), 0, shape, null, null, null).isOpen();
-        ByteBuffer absent = ByteBuffer.allocate(isOpen ? 0 : first.bytes().capacity());
-        List<byte[]> parts = values.stream()
-                .map(value -> (value == null ? absent : isOpen ? withShape(value) : value.bytes()).array()).toList();
         ByteBuffer data = ByteBuffer.allocate(parts.stream().mapToInt(part -> part.length).reduce(0, Math::addExact));
         parts.forEach(data::put);
         int[] lengths = isOpen ? parts.stream().mapToInt(part -> part.length).toArray() : null;
-        return new Column(name, first.dtype(), first.dtype(), shape, bits, lengths, data);
+        return new Column(name, dtype, kind.get(0), shape, hasPresent ? present : null, lengths, data);
     }
 
+    private static List<Integer> kind(Value value) {
+        return List.of(value.dtype(), value.shape().length);
+    }
+
+    /** Returns null for a missing value, and for a failure. What is of no type becomes JSON. */
     private static Value value(Object value) {
-        if (value instanceof CharSequence text) {
-            return new Value(STRING, new int[0], ByteBuffer.wrap(text.toString().getBytes(UTF_8)));
+        Value typed = Value.of(value);
+        if (typed != null || value == null || value instanceof RuntimeException) {
+            return typed;
+        } else if (value instanceof Model.Bytes bytes) {
+            return new Value(BYTES, new int[0], ByteBuffer.wrap(bytes.data()));
         }
-        boolean isBytes = value instanceof Model.Bytes;
-        return isBytes ? new Value(BYTES, new int[0], ByteBuffer.wrap(((Model.Bytes) value).data())) : Value.of(value);
+        boolean isText = value instanceof CharSequence;
+        byte[] bytes = (isText ? value.toString() : json(value)).getBytes(UTF_8);
+        return new Value(isText ? STRING : JSON.get(0), new int[0], ByteBuffer.wrap(bytes));
+    }
+
+    /** Returns the type of outputs in these columns; null if a name has several. */
+    static String type(List<Column> columns) {
+        boolean isMixed = columns.stream().map(Column::name).distinct().count() < columns.size();
+        return isMixed || columns.stream().anyMatch(column -> column.writtenAs == JSON.get(0)) ? null
+                : columns.stream().map(Column::type).collect(Collectors.joining(", "));
     }
 
     /** Returns the bytes of an array after its own dimensions, if it has two or more. */

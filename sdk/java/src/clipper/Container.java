@@ -192,10 +192,10 @@ public final class Container {
             check(outputs.size() == rows.size(), "the model gave " + outputs.size() + " outputs for " + rows.size());
             Typed typed = protocol >= 2 || outputType == null ? Typed.of(outputs) : null;
             boolean takesRecords = protocol >= RECORDS_VERSION;
-            List<Columns.Column> columns = takesRecords || outputType == null ? Columns.of(outputs) : null;
+            List<Columns.Column> columns = typed == null && (takesRecords || outputType == null)
+                    ? Columns.of(outputs, protocol >= MIXED_VERSION) : null;
             if (outputType == null && (typed != null || columns != null)) {
-                outputType = typed != null ? typed.type()
-                        : columns.stream().map(Columns.Column::type).collect(Collectors.joining(", "));
+                outputType = typed != null ? typed.type() : Columns.type(columns);
             }
             if (columns != null && takesRecords) {
                 long us = (System.nanoTime() - startedNs) / 1_000;

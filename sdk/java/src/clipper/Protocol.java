@@ -14,7 +14,7 @@ import java.util.stream.*;
 final class Protocol {
     static final int HELLO = 1, WELCOME = 2, PREDICT = 3, RESULTS = 4, ERROR = 5, PING = 6, PONG = 7, TYPED_RESULTS = 8;
     static final int PREDICT_COLUMNS = 9, COLUMN_RESULTS = 10, STRING = 7, BYTES = 8;
-    static final int VERSION = 4, RECORDS_VERSION = 4, MAX_ROWS = 65_536;
+    static final int VERSION = 5, RECORDS_VERSION = 4, MIXED_VERSION = 5, MAX_ROWS = 65_536;
     static final int MAX_BODY_BYTES = 1 << 30, MAX_HELLO_BYTES = 8 + 0xFFFF;
     private static final int MAX_TRACE_BYTES = 128 * 1024;
     static final List<String> DTYPES =
@@ -180,7 +180,8 @@ final class Protocol {
     /** A number or an array of them; in a record also a text or bytes. */
     record Value(int dtype, int[] shape, ByteBuffer bytes) {
         /** Returns null if it is something else. */
-        static Value of(Object value) {
+        static Value of(Object given) {
+            Object value = array(given);
             int[] shape = new int[0];
             Object first = value;
             while (first != null && first.getClass().isArray() && Array.getLength(first) > 0) {
@@ -205,6 +206,17 @@ final class Protocol {
                 return null;
             }
             return new Value(dtype, shape, bytes);
+        }
+
+        /** Returns a Collection of Doubles, or of such Collections, as an array; anything else unchanged. */
+        private static Object array(Object value) {
+            if (!(value instanceof Collection<?> elements) || elements.isEmpty()) {
+                return value;
+            } else if (elements.stream().allMatch(Double.class::isInstance)) {
+                return elements.stream().mapToDouble(Double.class::cast).toArray();
+            }
+            Object[] arrays = elements.stream().map(Value::array).toArray();
+            return Arrays.stream(arrays).allMatch(each -> each != null && each.getClass().isArray()) ? arrays : value;
         }
 
         /** Puts the elements of an array; returns false if it is of another shape, or has parts of another class. */

@@ -1,11 +1,13 @@
-"""Refuses what is not allowed before the management API reads a body or looks for a route."""
+"""Refuses what is not allowed before the management API reads a body or looks for a route, and answers once what a
+call has changed is stored."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from clipper.api.server.access import Access
-from clipper.api.server.operations import CALLER
+from clipper.api.server.operations import CALLER, UNSYNCED
 from clipper.api.server.statuses import bare_answer, send_answer
 from clipper.errors import ClipperError
 from clipper.values.types import Caller
@@ -30,4 +32,25 @@ class Gate:
             if holder is not None:
                 client = request.get("client")
                 CALLER.set(Caller(holder.name, client[0] if client else None))
+            send = _once_stored(send, request["method"])
         await self._app(scope, receive, send)
+
+
+def _once_stored(send: Send, method: str) -> Send:
+    """Return a ``send`` that waits until the call's changes are stored, and answers the error if they may be lost."""
+    unsynced: set[Callable[[], Awaitable[None]]] = set()
+    UNSYNCED.set(unsynced)
+    is_refused = False
+
+    async def send_once_stored(message: Message) -> None:
+        nonlocal is_refused
+        try:
+            while unsynced and message["type"] == "http.response.start":
+                await unsynced.pop()()
+        except ClipperError as error:
+            is_refused = True
+            await send_answer(send, method, bare_answer(error))
+        if not is_refused:
+            await send(message)
+
+    return send_once_stored

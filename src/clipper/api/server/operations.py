@@ -4,7 +4,7 @@ Routes turn HTTP into these calls and results into JSON; they hold no rules. The
 Every method runs on the supervisor's event loop and raises only ``ClipperError``s.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Literal, Protocol
 
@@ -37,6 +37,8 @@ from clipper.values.types import CLIPPER, Caller
 # The caller whose call the present task carries out. Only operations read it, and pass it on: later work that a call
 # has set in motion may run in its task, but is not its caller's.
 CALLER: ContextVar[Caller] = ContextVar("caller", default=CLIPPER)
+# What the answer to the present call waits for: the disk of a registry that the call has changed.
+UNSYNCED: ContextVar[set[Callable[[], Awaitable[None]]] | None] = ContextVar("unsynced", default=None)
 # Calls of the query port.
 Call = Literal["predict", "observe"]
 
@@ -83,7 +85,7 @@ class Operations(Protocol):
     async def change_application(self, name: str, change: ApplicationChange) -> Application: ...
 
     async def delete_application(self, name: str) -> None:
-        """Delete an application. What it has learned is dropped as soon as the selection store can be written."""
+        """Delete an application. Its learned state is dropped as soon as the selection store can be written."""
 
     async def ask(self, application: str, call: Call, body: bytes, key: str | None) -> tuple[int, bytes]:
         """Pass a call on to the query port, with the application's ``key``. Return its status and its JSON.

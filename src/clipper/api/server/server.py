@@ -49,7 +49,7 @@ _TICKS_A_SWEEP = 2
 
 
 class Connection(HttpToolsProtocol):
-    """A client's connection."""
+    """A client's connection. ``read_at_s``: when the client last sent something."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -60,7 +60,7 @@ class Connection(HttpToolsProtocol):
         self._has_begun = False
         self._head_bytes = 0
         self._discarded_bytes = 0
-        self._head_since_s = self._read_at_s = time.monotonic()
+        self._head_since_s = self.read_at_s = time.monotonic()
         self._unwritten = (0, 0.0)
 
     @property
@@ -71,11 +71,6 @@ class Connection(HttpToolsProtocol):
     @property
     def is_read_slowly(self) -> bool:
         return self.transport.get_write_buffer_size() > 0
-
-    @property
-    def read_at_s(self) -> float:
-        """The time when the client last sent something."""
-        return self._read_at_s
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -110,7 +105,7 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
-        self._read_at_s = time.monotonic()
+        self.read_at_s = time.monotonic()
         for start in range(0, len(data), PARSED_AT_ONCE_BYTES):
             if self.transport.is_closing():
                 return
@@ -195,7 +190,7 @@ class Connection(HttpToolsProtocol):
         is_new = self.cycle is None
         if (self._is_in_head or is_new) and now_s - self._head_since_s > HEAD_TIMEOUT_S:
             self._refuse(RequestTimeout(f"the request's head did not arrive within {HEAD_TIMEOUT_S:g} s"))
-        elif self._sends_a_body and now_s - self._read_at_s > BODY_TIMEOUT_S:
+        elif self._sends_a_body and now_s - self.read_at_s > BODY_TIMEOUT_S:
             self.transport.abort()
 
     @property

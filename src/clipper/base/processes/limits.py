@@ -35,11 +35,6 @@ def machine_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def machine_gpus() -> list[str]:
-    """Return the indices of NVIDIA's devices, as CUDA counts them."""
-    return [str(index) for index, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-
-
 def apply(pid: int, data_bytes: int | None, cores: frozenset[int] | None) -> None:
     """Limit a container from outside.
 

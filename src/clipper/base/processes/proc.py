@@ -93,14 +93,12 @@ def program_of(pid: int) -> str | None:
 
 def user_of(pid: int) -> int | None:
     """Return the number of the user that a process acts as; None if the process is gone."""
-    line = _line(Path(f"/proc/{pid}/status"), b"Uid:")
-    return None if line is None else int(line.split()[2])
+    return _number(Path(f"/proc/{pid}/status"), b"Uid:", 2)
 
 
 def parent_of(pid: int) -> int | None:
     """Return the process id of a process's parent; None if the process is gone."""
-    line = _line(Path(f"/proc/{pid}/status"), b"PPid:")
-    return None if line is None else int(line.split()[1])
+    return _number(Path(f"/proc/{pid}/status"), b"PPid:", 1)
 
 
 def proportional_bytes(pid: int) -> int:
@@ -108,14 +106,14 @@ def proportional_bytes(pid: int) -> int:
 
     The kernel takes some milliseconds for each GB.
     """
-    line = _line(Path(f"/proc/{pid}/smaps_rollup"), b"Pss:")
-    return 0 if line is None else int(line.split()[1]) * 1024
+    return 1024 * (_number(Path(f"/proc/{pid}/smaps_rollup"), b"Pss:", 1) or 0)
 
 
-def _line(path: Path, start: bytes) -> bytes | None:
+def _number(path: Path, start: bytes, place: int) -> int | None:
+    """Return the number at a place of the line that starts so; None if the process is gone, or has no such line."""
     try:
         content = path.read_bytes()
     except _GONE:
         return None
     # The kernel escapes a line feed in a name, and not what ``splitlines`` takes for the end of a line, too.
-    return next((line for line in content.split(b"\n") if line.startswith(start)), None)
+    return next((int(line.split()[place]) for line in content.split(b"\n") if line.startswith(start)), None)

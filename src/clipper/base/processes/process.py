@@ -22,7 +22,7 @@ class ProcessRecord(Struct, frozen=True):
     """The content of ``run/<name>.json``.
 
     ``start_time`` counts clock ticks from boot to the process's start; with the pid it names one process for ever.
-    ``extra`` is what the starter needs to take the process over later.
+    ``extra`` holds the facts with which the starter takes the process over later.
     """
 
     name: str

@@ -280,7 +280,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._backlog_bytes = 0
 
     def _send_end(self) -> None:
-        """Close for writing, under TLS and on the socket. What the client still sends is dropped."""
+        """Close for writing, under TLS and on the socket. Further bytes of the client are dropped."""
         self._say_goodbye()
         if not self._transport.is_closing():
             self._transport.write_eof()

@@ -13,7 +13,7 @@ from clipper.api.learned import Newcomer, Watched
 from clipper.api.recent import LastMinute
 from clipper.api.schemas import Application
 from clipper.cli.commands import calibration
-from clipper.cli.commands.report_summary import explanations, of_last_minute, of_test, shown_context
+from clipper.cli.commands.report_summary import explanations, name_of, of_last_minute, of_test, shown_context
 from clipper.cli.names import ApplicationName, OfVersion, complete_models
 from clipper.cli.options import (
     LossParameters,
@@ -50,6 +50,13 @@ LinkedName = Annotated[
 _parse_cost = parser(read_cost)
 
 _COLUMNS = ("name", "input type", "slo ms", "policy", "models", "default")
+# Columns that few applications have values for: title, field of ``ModelDescription``, form.
+_RARE_COLUMNS = (
+    ("in time", "in_time", ".1%"),
+    ("chance now", "chance", ".1%"),
+    ("cost", "cost", "g"),
+    ("goes on below", "threshold", "g"),
+)
 # Characters of the bar for a share of 1: wide enough to see 5 %.
 _BAR_WIDTH = 20
 
@@ -88,7 +95,8 @@ def create(
     pipeline: Annotated[
         Path | None,
         typer.Option(
-            help="A file with the steps and all settings of a pipeline, as an application of clipper.yaml has them.",
+            help="Experimental: a file with the steps and all settings of a pipeline, as an application of "
+            "clipper.yaml has them.",
             metavar="FILE",
             readable=False,
         ),
@@ -170,13 +178,9 @@ def policy(
     """Show what an application's policy has learned, and the share of each model now."""
     found = server.clipper.policy(name, context)
     out = server.out
-    columns = ["model", "chosen now", "", "mean loss", "pulls", "scored"]
-    # Most applications have neither costs nor thresholds.
-    columns += ["in time"] * any(model.in_time is not None for model in found.models)
-    columns += ["chance now"] * any(model.chance is not None for model in found.models)
-    columns += ["cost"] * any(model.cost is not None for model in found.models)
-    columns += ["goes on below"] * any(model.threshold is not None for model in found.models)
-    out.table(found, columns, [_learned_row(model, columns) for model in found.models], "no models")
+    rare = [one for one in _RARE_COLUMNS if any(getattr(model, one[1]) is not None for model in found.models)]
+    columns = ["model", "chosen now", "", "mean loss", "pulls", "scored", *(title for title, _, _ in rare)]
+    out.table(found, columns, [_learned_row(model, rare) for model in found.models], "no models")
     where = "over all contexts" if context is None else f"in context {context}"
     chosen = _configured(Configured(found.policy, found.parameters))
     out.note(
@@ -184,6 +188,8 @@ def policy(
     )
     if found.mean_cost is not None:
         out.note(f"a query has cost {found.mean_cost:.4g} on average since the server's workers started")
+    for text in found.prices:
+        out.note(text)
     for stage, share in enumerate(found.stages, 2):
         out.note(f"{share:.1%} of queries have gone on to stage {stage}")
     for each in found.calibration:
@@ -385,21 +391,12 @@ def _configured(chosen: Configured) -> str:
     return " ".join([chosen.name, *(f"{name}={json.dumps(value)}" for name, value in chosen.parameters.items())])
 
 
-def _learned_row(model: ModelDescription, columns: Sequence[str]) -> tuple[object, ...]:
-    pinned = model.version is None or ":" in model.model
-    name = (model.model if pinned else f"{model.model}:{model.version}") + (" (shadow)" if model.shadow else "")
+def _learned_row(model: ModelDescription, rare: Sequence[tuple[str, str, str]]) -> tuple[object, ...]:
+    name = name_of(model) + (" (shadow)" if model.shadow else "")
     loss = None if model.mean_loss is None else f"{model.mean_loss:.3f}"
     bar = "█" * round(model.share * _BAR_WIDTH)
-    row: list[object] = [name, f"{model.share:.1%}", bar, loss, f"{model.pulls:.1f}", f"{model.scored:.1f}"]
-    if "in time" in columns:
-        row.append(None if model.in_time is None else f"{model.in_time:.1%}")
-    if "chance now" in columns:
-        row.append(None if model.chance is None else f"{model.chance:.1%}")
-    if "cost" in columns:
-        row.append(None if model.cost is None else f"{model.cost:g}")
-    if "goes on below" in columns:
-        row.append(None if model.threshold is None else f"{model.threshold:g}")
-    return tuple(row)
+    more = (None if (value := getattr(model, field)) is None else format(value, form) for _, field, form in rare)
+    return (name, f"{model.share:.1%}", bar, loss, f"{model.pulls:.1f}", f"{model.scored:.1f}", *more)
 
 
 @contexts.command("list")

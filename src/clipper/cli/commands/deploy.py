@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from clipper.api.schemas import Version
+from clipper.cli.commands.follow import follow as follow_address
 from clipper.cli.manifest.keys import SourceKeys
 from clipper.cli.names import ModelName
-from clipper.cli.options import EnvFiles, read_env_files
+from clipper.cli.options import EnvFiles, number, read_env_files
 from clipper.cli.output import shown_type
 from clipper.cli.server import Server
 from clipper.cli.settings import Given, options_of, with_settings
@@ -36,12 +37,22 @@ def deploy(
         typer.Option(help="A Docker image whose program speaks the protocol, instead of MODEL.", metavar="NAME"),
     ] = None,
     env_file: EnvFiles = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on: deploy again each time that the address means something else.")
+    ] = False,
+    every: Annotated[
+        float, number(float, help="With --follow, how often to look at the address, in seconds.", least=1, most=86_400)
+    ] = 60.0,
 ) -> None:
     """Deploy a version of a model, and wait until it serves."""
     out = server.out
     settings["env"] = read_env_files(env_file) | settings.get("env", {})
     if (model is None) == (image is None):
         raise typer.BadParameter("give either MODEL or --image")
+    if follow:
+        if model is None or "version" in settings:
+            raise typer.BadParameter("--follow is for an address, and each version gets a number of its own")
+        follow_address(server, name, model, source, settings, every)
     if image is not None:
         source["language"], settings["manager"] = "image", "docker"
     with out.progress("deploying") as progress, package(image or model, **source, progress=progress) as artifact:

@@ -74,8 +74,8 @@ def load(
     inputs: Annotated[
         str,
         typer.Option(
-            help="A file to send: JSON lines, each an input or a whole body; or the rows of a .npy file. "
-            "Or sample: random inputs that all differ.",
+            help="A file to send: JSON lines, each an input or a whole body; or the rows of a .csv, .parquet or .npy "
+            "file. Or sample: random inputs that all differ.",
             metavar="FILE|sample",
         ),
     ] = _SAMPLE,

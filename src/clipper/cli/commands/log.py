@@ -1,5 +1,6 @@
 """``clipper log``: the decision log."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
@@ -10,8 +11,6 @@ import typer
 from clipper.cli.options import AsJson, Home, PolicyParameters, output_file, parse_parameters, parse_past
 from clipper.cli.output import Output
 from clipper.cli.server import Commands
-from clipper.learning.decisions.export import export as write
-from clipper.learning.decisions.export import row_of
 from clipper.learning.decisions.joining import joined
 from clipper.learning.decisions.reading import LogReader
 from clipper.settings.home import DECISIONS_NAME, find_home
@@ -48,20 +47,45 @@ def export(
         Path, typer.Option(help="The file to write, NAME.parquet or NAME.jsonl.", readable=False, callback=output_file)
     ],
     app: Annotated[str | None, typer.Option(help="One application; all if left out.")] = None,
+    with_inputs: Annotated[
+        bool,
+        typer.Option("--with-inputs", help="A training set: the queries of --app whose inputs were kept, with these."),
+    ] = False,
     since: Since = None,
     until: Until = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the decisions in a home on this machine to a file, each with the feedback on it."""
+    # It needs numpy, which takes longer to load than most commands take.
+    from clipper.learning.decisions.export import Row, row_of, training_rows
+    from clipper.learning.decisions.export import export as write
+
+    if with_inputs and app is None:
+        raise typer.BadParameter("--with-inputs needs --app: each application's inputs have a type of their own")
     out = Output(as_json)
     reader = reader_of(home, app, since, until)
+    left_out = 0
+
+    def kept() -> Iterator[Row]:
+        nonlocal left_out
+        for row in training_rows(joined(reader)):
+            if row is None:
+                left_out += 1
+            else:
+                yield row
+
     with out.progress("reading the decision log"):
-        count = write(map(row_of, joined(reader)), output)
+        if with_inputs:
+            count = write(kept(), output, reader.input_types())
+        else:
+            count = write(map(row_of, joined(reader)), output)
     warn_of_gaps(out, reader)
-    step = (
-        "next: clipper app whatif NAME --policy POLICY" if count else "next: clipper app update NAME --log-decisions 1"
-    )
+    if left_out:
+        out.note(f"left out, {left_out:,d}: their inputs were not kept, or were too large")
+    step = "next: clipper app whatif NAME --policy POLICY"
+    if not count:
+        step = f"next: clipper app update NAME --log-decisions 1{' --log-inputs sampled' if with_inputs else ''}"
     out.done({"output": str(output), "queries": count}, f"{count:,d} queries are in {output}", step)
 
 

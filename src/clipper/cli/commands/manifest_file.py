@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from clipper.cli.manifest.document import MAX_BYTES, Fault, lines_of
 from clipper.cli.manifest.export import exported
+from clipper.cli.manifest.keys import SCHEMA
 from clipper.cli.manifest.manifest import Manifest, read_manifest, read_pipeline
 from clipper.cli.manifest.plan import plan
-from clipper.cli.manifest.schema import SCHEMA
 from clipper.cli.manifest.steps import Plan
 from clipper.cli.manifest_facts import ask_actual, pack_all, write_artifact
 from clipper.cli.manifest_run import Outcome, Run

@@ -46,6 +46,10 @@ def show(server: Server, name: NameAndVersion) -> None:
     for version in versions:
         if version.output_type:
             out.note(f"version {version.version} answers {_outputs(version)}")
+        if version.output_is_untyped:
+            out.note(
+                f"version {version.version} answers JSON of no type, as its first answer; --output-type declares one"
+            )
         if version.source:
             out.note(f"version {version.version} came from {version.source}")
         if variables := ", ".join((*version.variables, *map(_secret_text, version.secrets))):

@@ -113,6 +113,9 @@ def observe(
         number(float, help="How good the answer was, from 0 to 1, instead of a label.", least=0, most=1),
     ] = None,
     query_id: Annotated[int | None, number(int, help="The query that the feedback is about.")] = None,
+    step: Annotated[
+        str | None, typer.Option(help="The step of a pipeline that it is about, with --query-id.", metavar="NAME")
+    ] = None,
     value: Annotated[
         str | None, typer.Option("--input", help="The input, as JSON, @FILE or -, instead of a query.", metavar="JSON")
     ] = None,
@@ -128,11 +131,13 @@ def observe(
         raise typer.BadParameter("give either --label or --reward")
     if (query_id is None) == (value is None):
         raise typer.BadParameter("give either --query-id or --input")
+    if step is not None and query_id is None:
+        raise typer.BadParameter("--step goes with --query-id")
     told = {"label": label, "input": value, "features": features}
     # Read before the server is asked, so that a wrong text costs no connection.
     read = {name: parse_json(text) for name, text in told.items() if text is not None}
     clipper = server.connect(api_key, query_url)
-    observed = clipper.observe(app, reward=reward, query_id=query_id, context=context, **read)
+    observed = clipper.observe(app, reward=reward, query_id=query_id, context=context, step=step, **read)
     text = "this feedback had come before, and is not counted again" if observed.duplicate else "learned"
     server.out.done(observed, text, f"next: clipper app policy {app}")
 

@@ -50,7 +50,7 @@ def report(
         )
     if out.as_json:
         out.done(found, "")
-    for group in () if out.as_json else found.groups:
+    for group in () if out.as_json or summary.has_steps(found) else found.groups:
         out.done(group, f"{summary.title(group)}: {summary.conclusion(found, group)}")
         if group.test is not None and group.test.winner is None:
             out.note(summary.of_test(group.test))
@@ -59,6 +59,8 @@ def report(
         if group.problem is not None:
             out.warn(group.problem)
         out.table(group, summary.COLUMNS, summary.rows(group), "no models")
+    if summary.has_steps(found) and not out.as_json:
+        out.table(found.steps, summary.STEP_COLUMNS, summary.step_rows(found), "")
     if found.frontier is not None and not out.as_json:
         out.table(found.frontier, summary.FRONTIER_COLUMNS, summary.frontier_rows(found.frontier), "")
         out.note(summary.of_frontier(found.frontier))
@@ -70,8 +72,10 @@ def report(
 
 def as_page(report: Report) -> str:
     parts = [f"<h1>The models of {escape(report.application)}</h1>"]
-    for group in report.groups:
+    for group in () if summary.has_steps(report) else report.groups:
         parts += _group(report, group)
+    if summary.has_steps(report):
+        parts.append(table(summary.STEP_COLUMNS, [list(row) for row in summary.step_rows(report)]))
     if report.frontier is not None:
         parts.append("<h2>Cost and quality</h2>")
         parts.append(table(summary.FRONTIER_COLUMNS, summary.frontier_rows(report.frontier)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from clipper.api.recent import LastMinute
 from clipper.api.reports import Bounds, Frontier, Report, ReportedModel, ReportGroup
 from clipper.base.tls.expiry import duration
-from clipper.control.descriptions import Standing
+from clipper.control.descriptions import ModelDescription, Standing
 
 COLUMNS = (
     "model",
@@ -23,11 +23,12 @@ COLUMNS = (
 )
 
 FRONTIER_COLUMNS = ("model", "cost", "quality", "on the frontier")
+STEP_COLUMNS = ("step", "asks", "queries", "defaults", "errors", "mean ms", "p99 ms", "share of time", "models")
 
 
 def conclusion(report: Report, group: ReportGroup) -> str:
     """Say which model is better, how sure that is, and how long it takes until it is known."""
-    names = {model.model: _name(model) for model in group.models}
+    names = {model.model: name_of(model) for model in group.models}
     compared = _count(group.feedback if group.compared is None else group.compared)
     best = names.get(group.best or "", group.best)
     if group.verdict == "no_feedback":
@@ -109,6 +110,8 @@ def notes(report: Report) -> list[str]:
     if report.latency is not None:
         found[1] += f", p99 {report.latency.p99_ms:.3g} ms"
     recent = report.last_minute
+    if has_steps(report):
+        found = found[1:]
     return found if recent is None else [*found, f"in the last minute: {of_last_minute(recent)}", *explanations(recent)]
 
 
@@ -133,6 +136,30 @@ def frontier_rows(found: Frontier) -> list[Sequence[str]]:
     return [
         (each.model, f"{each.cost:.4g}", f"{each.quality:.4f}", "yes" if each.is_on_frontier else "no")
         for each in found.models
+    ]
+
+
+def has_steps(report: Report) -> bool:
+    """Whether it is a report on a pipeline."""
+    return [step.step for step in report.steps] not in ([], [report.application])
+
+
+def step_rows(report: Report) -> list[Sequence[str]]:
+    """Return the cells of each row in the order of ``STEP_COLUMNS``."""
+    taken_ms = [0.0 if step.latency is None else step.queries * step.latency.mean_ms for step in report.steps]
+    return [
+        (
+            step.step,
+            step.application,
+            f"{step.queries:,d}",
+            f"{sum(step.defaults.values()):,d}",
+            f"{sum(step.errors.values()):,d}",
+            "-" if step.latency is None else f"{step.latency.mean_ms:.3g}",
+            "-" if step.latency is None else f"{step.latency.p99_ms:.3g}",
+            f"{step_ms / max(sum(taken_ms), 1e-9):.0%}",
+            ", ".join(f"{model.model}:{model.version}" for model in step.models),
+        )
+        for step, step_ms in zip(report.steps, taken_ms, strict=True)
     ]
 
 
@@ -161,10 +188,11 @@ def shown_context(context: str) -> str:
 
 def shown(model: ReportedModel) -> str:
     marks = [mark for mark, is_so in (("shadow", model.is_shadow), ("not linked", not model.is_linked)) if is_so]
-    return _name(model) + (f" ({', '.join(marks)})" if marks else "")
+    return name_of(model) + (f" ({', '.join(marks)})" if marks else "")
 
 
-def _name(model: ReportedModel) -> str:
+def name_of(model: ReportedModel | ModelDescription) -> str:
+    """Return a model's name with its version, as lists show it."""
     is_pinned = model.version is None or ":" in model.model
     return model.model if is_pinned else f"{model.model}:{model.version}"
 

@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
 import re
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,9 +18,9 @@ from clipper.base.whole_files import Stamp, stamp
 from clipper.cli.manifest.keys import SourceKeys
 from clipper.cli.options import AsJson, EnvFiles, Home, read_env_files
 from clipper.cli.output import Output, write_error
-from clipper.cli.process import ServerStart, StartingServer, settled, spawn
+from clipper.cli.process import settled
 from clipper.cli.settings import Given, options_of, with_settings
-from clipper.cli.starting import find_start, given_options
+from clipper.cli.starting import find_start, foreground_server, given_options
 from clipper.client import Clipper
 from clipper.client.packaging.artifact import Artifact
 from clipper.client.packaging.models import package
@@ -79,7 +77,7 @@ def serve(
         )
     # The model is packed before the server starts, so that a wrong file name costs no start.
     pack = partial(package, model, **source)
-    with pack() as artifact, _server(out, start) as process:
+    with pack() as artifact, foreground_server(out, start) as process:
         if artifact.warning:
             out.warn(artifact.warning)
         others = [source["requirements"]] if "requirements" in source else []
@@ -144,25 +142,6 @@ def _checked(name: str) -> str:
         return check_name("model", name)
     except InvalidArgument as error:
         raise typer.BadParameter(str(error), param_hint="--name") from error
-
-
-@contextmanager
-def _server(out: Output, start: ServerStart) -> Iterator[StartingServer]:
-    """Run a server that is stopped when ^C, SIGTERM or an error ends the block, or when this process is killed."""
-    reading, writing = os.pipe()
-    try:
-        server = spawn(start, reading)
-        os.close(reading)
-        try:
-            yield server
-        except KeyboardInterrupt:
-            pass
-        finally:
-            with out.progress("draining"):
-                server.stop()
-    finally:
-        # If a user asks a second time while the server drains, this is the second request.
-        os.close(writing)
 
 
 def _print_served(

@@ -135,27 +135,18 @@ def _apply(out: Output, home: Path, file: "ManifestFile | None") -> None:
 
 
 def print_running(out: Output, now: Status, what: str) -> None:
-    if now.lease is not None and now.lease.role == "standby" and now.lease.leader is None:
-        text = (
-            f"Clipper {what} (pid {now.pid}), management at {now.management_url}. It answers no queries: it waits for "
-            f"the registry {now.lease.registry}, and leads or stands by as soon as that can be used"
-        )
-        out.done(now, text, "next: clipper status, clipper logs --server")
+    running, at, lease = f"Clipper {what} (pid {now.pid})", f"management at {now.management_url}", now.lease
+    if lease is not None and lease.role == "standby" and lease.leader is None:
+        waits = f"it waits for the registry {lease.registry}, and leads or stands by as soon as that can be used"
+        out.done(now, f"{running}, {at}. It answers no queries: {waits}", "next: clipper status, clipper logs --server")
         for problem in now.problems:
             out.warn(problem)
         return
-    if now.lease is not None and now.lease.role == "standby":
-        leader = now.lease.leader
-        text = (
-            f"Clipper {what} (pid {now.pid}) as a standby, management at {now.management_url}; the leader is {leader}"
-        )
+    if lease is not None and lease.role == "standby":
+        text = f"{running} as a standby, {at}; the leader is {lease.leader}"
         out.done(now, text, "next: clipper status, on this server or on the leader")
         return
-    text = (
-        f"Clipper {what} (pid {now.pid}): queries at {now.query_url}, gRPC {_grpc(now)}, "
-        f"management at {now.management_url}"
-    )
-    out.done(now, text, _NEXT)
+    out.done(now, f"{running}: queries at {now.query_url}, gRPC {_grpc(now)}, {at}", _NEXT)
     if not now.ready or now.applications_ready not in (None, now.applications):
         out.warn(f"some models do not answer: {'; '.join(now.problems)}; see clipper replica list")
 

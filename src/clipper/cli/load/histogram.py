@@ -4,6 +4,7 @@ Values below 2,048 µs have a bucket each. Above, each doubling has 1,024 bucket
 Only buckets with values take memory, so adding a second's histogram to that of the run costs little.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 # Bits of a value that tell buckets apart: 2,048 buckets are at most 1/1,024 wide beside their values.
@@ -18,21 +19,19 @@ class Histogram:
 
     def __init__(self, highest_us: int) -> None:
         self._highest_us = highest_us
-        self._counts: dict[int, int] = {}
+        self._counts = Counter[int]()
         self.count = 0
 
     def record(self, seconds: float) -> None:
         """Count a time; its microsecond is rounded up."""
         value = min(int(seconds * 1e6) + 1, self._highest_us)
         shift = max(value.bit_length() - _BITS, 0)
-        bucket = shift * _HALF + (value >> shift)
-        self._counts[bucket] = self._counts.get(bucket, 0) + 1
+        self._counts[shift * _HALF + (value >> shift)] += 1
         self.count += 1
 
     def add(self, other: "Histogram") -> None:
         """Count all values of another histogram, too."""
-        for bucket, count in other._counts.items():
-            self._counts[bucket] = self._counts.get(bucket, 0) + count
+        self._counts.update(other._counts)
         self.count += other.count
 
     def percentile_ms(self, percent: float) -> float:

@@ -14,6 +14,7 @@ from clipper.cli.load.report import COUNTED, Latencies, Percentile, Run, Second,
 # The highest latency, in microseconds. A query waits for a connection and for its answer for at most a minute and some
 # seconds each; a longer latency counts as the highest.
 _HIGHEST_US = 200_000_000
+# Those of ``Latencies``.
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9, 100.0)
 # Points of the curve of percentiles for each halving of the remaining share.
 _TICKS_PER_HALF_DISTANCE = 4
@@ -215,7 +216,4 @@ def _count(counter: Counter[str], what: str) -> None:
 
 
 def _latencies(histogram: Histogram) -> Latencies | None:
-    if not histogram.count:
-        return None
-    p50, p90, p99, p99_9, most = map(histogram.percentile_ms, _PERCENTILES)
-    return Latencies(p50=p50, p90=p90, p99=p99, p99_9=p99_9, max=most)
+    return Latencies(*map(histogram.percentile_ms, _PERCENTILES)) if histogram.count else None

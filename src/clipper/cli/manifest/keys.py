@@ -124,6 +124,8 @@ STEP = _keys(Step)
 LINK = _keys(Link)
 KEY = _keys(KeyKeys, NewKey)
 
+# The JSON schema, in the wheel so that an editor finds it without a network. ``scripts/manifest_pages.py`` writes it.
+SCHEMA = Path(__file__).with_name("schema.json")
 # Keys whose values are not a single setting's.
 SECTIONS = {
     "server": "The server's own settings: clipper start --config uses them, clipper apply ignores them.",
@@ -131,11 +133,6 @@ SECTIONS = {
     "applications": "Applications by name.",
     "keys": "Keys of clients of the query port, by name.",
 }
-ARTIFACT_HELP = "The model as clipper export names it, instead of model."
-VERSIONS_HELP = "Several versions by name, each with the keys of a version, instead of those."
-CURRENT_HELP = "Which of versions is the current one."
-STEPS_HELP = "The steps of a pipeline by name. One with settings of an application gets an application, PIPELINE.STEP."
-LINKS_HELP = "The linked models: NAME follows the current version, NAME:VERSION stays with one."
 # Settings whose text may hold a secret: a variable of the environment may stand in them as ${NAME}.
 WITH_VARIABLES = frozenset({"store", "registry", "env"})
 # Types, which may also be a mapping with the type of each field of a record.

@@ -1,7 +1,7 @@
 """Plans the steps that bring a server to the state that a file describes, in an order in which each step is safe."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from clipper.cli.manifest.steps import (
     link_calls,
     shown,
 )
+from clipper.client.models import with_settings
 from clipper.client.packaging.artifact import LOADING
 from clipper.learning.policies.by_name import default_half_life
 from clipper.settings.application import ApplicationSettings, Configured, Selection, configured
@@ -67,11 +68,11 @@ def plan(wanted: Manifest, packed: Packed, actual: Actual, *, prune: bool = Fals
     creations, changes = [], []
     # A pipeline needs the applications of its steps to exist.
     for application in sorted(wanted.applications or (), key=lambda one: bool(one.steps)):
-        lacking = _lacking_models(application, wanted, actual, prune) or _lacking_steps(
-            application, wanted, actual, prune
-        )
+        asked = {step.application or f"{application.name}.{name}" for name, step in application.steps.items()}
+        lacking = _lacking("it links model", application.models, actual.models, wanted.models, prune=prune)
+        lacking += _lacking("a step asks application", asked, actual.applications, wanted.applications, prune=prune)
         if lacking:
-            obstacles.append(Obstacle(f"application {application.name}", lacking))
+            obstacles.append(Obstacle(f"application {application.name}", lacking[0]))
             continue
         found = actual.applications.get(application.name)
         code = packed.codes.get(application.name)
@@ -94,9 +95,8 @@ def plan(wanted: Manifest, packed: Packed, actual: Actual, *, prune: bool = Fals
 
 def deployment_of(version: WantedVersion, packed: Packed) -> Deployment:
     """Return the deployment that makes a version, as the server shows it."""
-    options = {name: value for name, value in version.settings.items() if (name, value) != ("manager", None)}
-    batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
-    made = Deployment(**{**packed.versions[version.path], "batching": Batching(**batching), **options})
+    options: Any = {name: value for name, value in version.settings.items() if (name, value) != ("manager", None)}
+    made = with_settings(Deployment(**packed.versions[version.path]), options)
     declared, outputs = made.input_type, made.output_type
     return replace(
         made,
@@ -199,27 +199,21 @@ def _flat_deployment(deployment: Deployment) -> dict[str, Any]:
     return found
 
 
-def _lacking_models(application: WantedApplication, wanted: Manifest, actual: Actual, prune: bool) -> str:
-    """Return why a link of an application cannot be made; empty if all can be made."""
-    named = {model.name for model in wanted.models or ()}
-    for name in sorted(application.models - named):
-        if name not in actual.models:
-            return f"it links model {name}, which neither the file nor the server has"
-        if prune and wanted.models is not None:
-            return f"it links model {name}, which the file does not name and --prune removes"
-    return ""
-
-
-def _lacking_steps(application: WantedApplication, wanted: Manifest, actual: Actual, prune: bool) -> str:
-    """Return why a step of a pipeline cannot be asked; empty if all can be."""
-    named = {one.name for one in wanted.applications or ()}
-    asked = {step.application or f"{application.name}.{name}" for name, step in application.steps.items()}
-    for name in sorted(asked - named):
-        if name not in actual.applications:
-            return f"a step asks application {name}, which neither the file nor the server has"
-        if prune:
-            return f"a step asks application {name}, which the file does not name and --prune removes"
-    return ""
+def _lacking(
+    needs: str,
+    asked: Collection[str],
+    there: Collection[str],
+    named: Sequence[WantedApplication | WantedModel] | None,
+    *,
+    prune: bool,
+) -> list[str]:
+    """Return why each model or application that is asked will not be there. ``needs`` begins the sentence."""
+    return [
+        f"{needs} {name}, which "
+        + ("the file does not name and --prune removes" if name in there else "neither the file nor the server has")
+        for name in sorted({*asked} - {one.name for one in named or ()})
+        if name not in there or (prune and named is not None)
+    ]
 
 
 def _change(

@@ -44,11 +44,10 @@ def link_calls(actual: Sequence[Link], wanted: Sequence[Link]) -> list[LinkCall]
         # The following link is made first: later it would take the place of a pinned link that is alone.
         for version, link in sorted(after.items(), key=lambda item: item[0] is not None):
             if before.get(version) != link:
-                calls.append(LinkCall(model if version is None else f"{model}:{version}", link))
-        gone = [version for version in before if version not in after]
+                calls.append(LinkCall(link.target, link))
+        gone = [link for version, link in before.items() if version not in after]
         # The following link is removed first: later MODEL would mean a pinned link that is alone.
-        for version in sorted(gone, key=lambda version: version is not None):
-            calls.append(LinkCall(model if version is None else f"{model}:{version}", None))
+        calls += [LinkCall(link.target, None) for link in sorted(gone, key=lambda link: link.version is not None)]
     return calls
 
 

@@ -11,12 +11,12 @@ from clipper.errors import InvalidArgument
 
 # The extra that each scheme needs; None is for what Clipper has by itself.
 EXTRAS: Mapping[str, str | None] = {
-    "https": None, "http": None, "s3": "s3", "gs": "gs", "az": "az", "abfs": "az", "hf": "hf", "models": "mlflow",
-    "runs": "mlflow",
+    "https": None, "http": None, "s3": "s3", "gs": "gs", "az": "az", "abfs": "az", "hf": "hf", "oci": None,
+    "models": "mlflow", "runs": "mlflow",
 }  # fmt: skip
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):/")
 _PIN = re.compile(r"sha256=([0-9a-f]{64})")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Files that are pickles, or hold pickles: to load such a file is to run what its author wrote into it.
 _PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 _SAFE_WEIGHTS = ".safetensors"
@@ -50,8 +50,6 @@ def read_address(text: str) -> Address | None:
     if found is None:
         return None
     scheme = found[1]
-    if scheme == "oci":
-        raise InvalidArgument("models in OCI registries are not fetched: pull the file with oras, and deploy the file")
     if scheme not in EXTRAS:
         known = ", ".join(f"{one}:/…" if extra == "mlflow" else f"{one}://…" for one, extra in EXTRAS.items())
         raise InvalidArgument(f"addresses that begin with {scheme}: are not known: expected a path, or {known}")
@@ -64,9 +62,9 @@ def read_address(text: str) -> Address | None:
         host = parts.hostname or ""
     except ValueError as error:
         raise InvalidArgument(f"the address is malformed: {error}") from error
-    if not parts.path.strip("/") and not host:
+    if (not parts.path.strip("/") and not host) or PurePosixPath(parts.path).name == "..":
         raise InvalidArgument(f"the address {scheme}: names no model")
-    if scheme == "http" and pin is None and host not in _LOOPBACK:
+    if scheme == "http" and pin is None and host not in LOOPBACK:
         raise InvalidArgument(
             "over http:// others can replace the model on its way: expected https://, or the content's digest after "
             "the address, #sha256=…"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from clipper.client.packaging import stores
 from clipper.client.packaging.addresses import read_address
 from clipper.client.packaging.artifact import Artifact, Contents, Member, pack
 from clipper.client.packaging.code import find_code
@@ -14,7 +15,6 @@ from clipper.client.packaging.frameworks import ZIP, begin_of, recognise
 from clipper.client.packaging.needs import needs_of, needs_of_object
 from clipper.client.packaging.objects import OBJECT_NAME, object_members
 from clipper.client.packaging.requirements_file import requirements_member
-from clipper.client.packaging.stores import fetch
 from clipper.errors import InvalidArgument
 from clipper.settings.home import find_home
 from clipper.settings.secret_files import SecretFiles
@@ -69,7 +69,7 @@ def package(
     found = {}
     for key, text in (("model", model), ("data", data)):
         if isinstance(text, str) and language != "image" and (address := read_address(text)) is not None:
-            found[key] = fetch(address, _credentials(credentials), progress)
+            found[key] = stores.fetch(address, _credentials(credentials), progress)
     model = found["model"].path if "model" in found else model
     data = found["data"].path if "data" in found else data
     contents = _contents(model, None if data is None else Path(data), folder or Path.cwd(), language, framework)
@@ -79,6 +79,19 @@ def package(
         source=" ".join(one.source for one in found.values()) or None,
         warning="; ".join(one.warning for one in found.values() if one.warning) or None,
     )
+
+
+def look(model: str, credentials: Mapping[str, str] | str | None = None) -> str:
+    """Return a text that changes with the content of a model's address, without fetching it.
+
+    Raises:
+        InvalidArgument: ``model`` is no address, or one whose content never changes, or whose store does not tell.
+        NotFound, Unavailable: its store does not have it, or cannot be used.
+    """
+    address = read_address(model)
+    if address is None:
+        raise InvalidArgument(f"{model} is no address of a store: only these can be followed")
+    return stores.look(address, _credentials(credentials))
 
 
 def _credentials(given: Mapping[str, str] | str | None) -> Mapping[str, str]:

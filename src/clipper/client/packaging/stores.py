@@ -8,6 +8,7 @@ on there, and ``clipper apply``, which packs a model twice, fetches it once.
 import hashlib
 import os
 import shutil
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,17 +25,21 @@ from clipper.base.masking import masked
 from clipper.base.trees import remove_tree
 from clipper.client.packaging import addresses
 from clipper.client.packaging.addresses import EXTRAS, Address
+from clipper.client.packaging.oci import Repository
+from clipper.client.packaging.revisions import check_tracking, hub_info, listed_files, mark, mlflow_version, revision_of
+from clipper.client.packaging.web import STALL_TIMEOUT_S, check_status, web_client
 from clipper.errors import ClipperError, InvalidArgument, NotFound, TooLarge, Unavailable
 
 Report = Callable[[str], None]
 
 CHUNK_BYTES = 8 * 1024 * 1024
-# A store that sends nothing for this long is taken for one that is down.
-STALL_TIMEOUT_S = 60.0
 # A download that breaks off goes on at once this often; after that whoever deploys decides.
 TRIES = 4
 # Libraries would write bars of their own.
 _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+# A server that sends less than this in a second is given up after ``STALL_TIMEOUT_S``: a byte now and then is no stall,
+# and would keep whoever follows an address from all that comes after.
+LEAST_BYTES_PER_S = 1024
 # How long fetched files are kept that nobody has asked for again.
 _KEPT_S = 7 * 24 * 3600.0
 
@@ -56,7 +61,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """What a store's function gets. ``cache`` is the folder for downloads."""
+    """The arguments of a store's function. ``cache`` is the folder for downloads."""
 
     address: Address
     cache: Path
@@ -101,29 +106,45 @@ def fetch(address: Address, credentials: Mapping[str, str], report: Report) -> F
         InvalidArgument: an extra is missing, or the content has not the digest that the address says.
         NotFound: the store does not have it.
         TooLarge: it exceeds an artifact's bounds, or the disk.
-        Unavailable: the store is down, refuses, or does not send what it says. What was fetched is kept for a retry.
+        Unavailable: the store is down, refuses, or does not send what it says. The fetched part is kept for a retry.
     """
+    cache = cache_folder()
+    remove_old(cache, time.time())
+    report(f"fetching {address.shown}")
+    with _asking(address, credentials, "fetched"):
+        path, pinned = _STORES[address.scheme](Fetch(address, cache, report))
+    digest = addresses.digest_of(path)
+    if address.sha256 not in (None, digest):
+        raise InvalidArgument(f"{address.shown} has the digest {digest}: expected {address.sha256}")
+    return Fetched(path, addresses.pinned(pinned, digest), addresses.pickle_warning(path, address.shown))
+
+
+def look(address: Address, credentials: Mapping[str, str]) -> str:
+    """Return a text that changes with the content of an address, which is not fetched.
+
+    Raises as ``fetch``, and InvalidArgument if the content never changes, or its store does not tell.
+    """
+    with _asking(address, credentials, "looked at"):
+        return revision_of(address)
+
+
+@contextmanager
+def _asking(address: Address, credentials: Mapping[str, str], done: str) -> Iterator[None]:
+    """Ask a store through its library, with these credentials; its errors become ours, without them."""
     extra = EXTRAS[address.scheme]
     if extra is not None and find_spec(_LIBRARIES[address.scheme]) is None:
         raise InvalidArgument(f"{address.scheme}: needs an extra: pip install 'clipper-serving[{extra}]'")
-    cache = cache_folder()
-    remove_old(cache, time.time())
     hidden = [*credentials.values(), address.text.removeprefix(address.shown)]
-    report(f"fetching {address.shown}")
     with _set(_QUIET | dict(credentials)):
         try:
-            path, pinned = _STORES[address.scheme](Fetch(address, cache, report))
+            yield
         except ClipperError:
             raise
         except FileNotFoundError as error:
             raise NotFound(f"there is no {address.shown}") from error
         except Exception as error:  # each library has its own errors
             text = masked(" ".join(str(error).replace(address.text, address.shown).split()), hidden)
-            raise Unavailable(f"{address.shown} cannot be fetched: {type(error).__name__}: {text:.500}") from error
-    digest = addresses.digest_of(path)
-    if address.sha256 not in (None, digest):
-        raise InvalidArgument(f"{address.shown} has the digest {digest}: expected {address.sha256}")
-    return Fetched(path, addresses.pinned(pinned, digest), addresses.pickle_warning(path, address.shown))
+            raise Unavailable(f"{address.shown} cannot be {done}: {type(error).__name__}: {text:.500}") from error
 
 
 def cache_folder() -> Path:
@@ -158,19 +179,9 @@ def remove_old(cache: Path, now_s: float) -> None:
 def _from_web(fetch: Fetch) -> tuple[Path, str]:
     """Fetch a file over HTTP. One that has a revision and a length goes on where it broke off."""
     address = fetch.address
-    headers = {"User-Agent": "clipper", "Accept-Encoding": "identity"}
-    if authorization := os.environ.get("HTTP_AUTHORIZATION"):
-        headers["Authorization"] = authorization
-
-    def stay_encrypted(request: httpx.Request) -> None:
-        if address.scheme == "https" and request.url.scheme != "https":
-            raise Unavailable(f"{address.shown} leads to an address without encryption, which is not followed")
-
     download: _WebDownload | None = None
     failure = ""
-    with httpx.Client(
-        headers=headers, follow_redirects=True, timeout=STALL_TIMEOUT_S, event_hooks={"request": [stay_encrypted]}
-    ) as client:
+    with web_client(address) as client:
         for _ in range(TRIES):
             try:
                 download = _WebDownload(fetch, download)
@@ -179,13 +190,18 @@ def _from_web(fetch: Fetch) -> tuple[Path, str]:
                 failure = f"it sent {download.size_bytes} bytes of {download.total_bytes}"
             except httpx.TransportError as error:
                 failure = f"{type(error).__name__}: {error}"
-            if download is not None and not download.revision and download.partial is not None:
-                download.partial.unlink(missing_ok=True)  # without a revision nobody can go on with it
+            except TooLarge:
+                if download is not None:
+                    download.drop()
+                raise
+            finally:
+                if download is not None and not download.revision:  # nobody can go on with it
+                    download.drop()
     raise Unavailable(f"{address.shown} cannot be fetched: {failure}; to try again goes on where it broke off")
 
 
 class _WebDownload:
-    """One attempt to fetch a file. ``revision`` is what the server calls the content; empty if it does not say."""
+    """One attempt to fetch a file. ``revision`` is the server's name of the content; empty if it gives none."""
 
     def __init__(self, fetch: Fetch, before: "_WebDownload | None") -> None:
         self._fetch = fetch
@@ -196,6 +212,11 @@ class _WebDownload:
     @property
     def size_bytes(self) -> int:
         return self.partial.stat().st_size if self.partial is not None and self.partial.exists() else 0
+
+    def drop(self) -> None:
+        """Remove the part that is here."""
+        if self.partial is not None:
+            self.partial.unlink(missing_ok=True)
 
     def go_on(self, client: httpx.Client) -> Path | None:
         """Fetch what is missing. Return the whole file; None if it has another length than the server has said."""
@@ -210,10 +231,19 @@ class _WebDownload:
                 return whole
             if not ranged and self.revision and 0 < self.size_bytes < (self.total_bytes or 0):
                 return _WebDownload(self._fetch, self).go_on(client)  # an earlier command has a part of it
+            began_s = time.monotonic()
             with self.partial.open("ab" if have else "wb") as file:
                 for chunk in answer.iter_raw():  # as it comes, so that nothing of it is lost
                     file.write(chunk)
+                    took_s = time.monotonic() - began_s
+                    if took_s > STALL_TIMEOUT_S and file.tell() - have < LEAST_BYTES_PER_S * took_s:
+                        raise Unavailable(
+                            f"{self._fetch.address.shown} cannot be fetched: it sent {file.tell() - have} bytes in "
+                            f"{took_s:.0f} s; to try again goes on where it broke off"
+                        )
                     self._fetch.check_size(1, file.tell())
+                    if self.total_bytes is None:  # what has a length had its room checked
+                        self._fetch.check_room(1, file.tell())
         if self.total_bytes is not None and self.size_bytes != self.total_bytes:
             return None
         self.partial.rename(whole)
@@ -222,10 +252,7 @@ class _WebDownload:
     def _check(self, answer: httpx.Response, have: int) -> int:
         """Return how much of what is here stays: none of it if the server sends all again."""
         shown, status = self._fetch.address.shown, answer.status_code
-        if status in (404, 410):
-            raise NotFound(f"there is no {shown}: the server answers {status}")
-        if status in (401, 403):
-            raise Unavailable(f"{shown} is refused with {status}: name credentials, such as HTTP_AUTHORIZATION")
+        check_status(self._fetch.address, status)
         if status == 416 or status >= 500:
             raise httpx.ReadError(f"the server answers {status}")
         if status not in (200, 206):
@@ -246,36 +273,18 @@ class _WebDownload:
 
 def _from_files(fetch: Fetch) -> tuple[Path, str]:
     """Fetch a file or a folder of an object store through its file system of fsspec."""
-    system, root = import_module("fsspec.core").url_to_fs(fetch.address.text, skip_instance_cache=True)
-
-    def listed() -> dict[str, Mapping[str, Any]]:
-        system.invalidate_cache()
-        info = system.info(root)
-        if info["type"] == "file":
-            return {"": info}
-        found = {name: one for name, one in system.find(root, detail=True).items() if one["type"] == "file"}
-        if not found:
-            raise FileNotFoundError(root)
-        return {name.removeprefix(root.rstrip("/") + "/"): one for name, one in found.items()}
-
-    files = listed()
-    marks = {name: _mark(info) for name, info in files.items()}
+    system, files = listed_files(fetch.address)
+    marks = {name: mark(info) for name, info in files.items()}
     fetch.check_room(len(files), sum(info["size"] for info in files.values()))
     target = fetch.folder(repr(sorted(marks.items()))) / fetch.address.name
     for name, info in files.items():
         _check_inside(name)
         fetch.report(f"fetching {name or fetch.address.shown}")
         _copy(system, info["name"], info["size"], target / name if name else target)
-    if {name: _mark(info) for name, info in listed().items()} != marks:
+    if {name: mark(info) for name, info in listed_files(fetch.address)[1].items()} != marks:
         remove_tree(target.parent)
         raise Unavailable(f"{fetch.address.shown} has changed while it was fetched: try again")
     return target, fetch.address.shown
-
-
-def _mark(info: Mapping[str, Any]) -> str:
-    """Return what changes with a file's content, by the names that file systems give it."""
-    names = ("ETag", "etag", "VersionId", "generation", "md5Hash", "content_md5", "LastModified", "last_modified")
-    return repr([info["size"], *(info.get(name) for name in names)])
 
 
 def _check_inside(name: str) -> None:
@@ -311,11 +320,8 @@ def _copy(system: Any, source: str, size_bytes: int, target: Path) -> None:
 def _from_hub(fetch: Fetch) -> tuple[Path, str]:
     """Fetch a file or all files of a commit of a model on the hub, checked by the hub's digests."""
     hub = import_module("huggingface_hub")
-    repository, revision, file = addresses.read_hub(fetch.address)
-    try:
-        info = hub.HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=STALL_TIMEOUT_S)
-    except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
-        raise NotFound(f"the hub has no {fetch.address.shown}, or shows it only with a token (HF_TOKEN)") from error
+    repository, _, file = addresses.read_hub(fetch.address)
+    info = hub_info(fetch.address, with_files=True)
     there = {one.rfilename: one for one in info.siblings or ()}
     if file is not None and file not in there:
         raise NotFound(f"{repository} has no file {file}: it has {', '.join(sorted(there)[:10])}")
@@ -336,29 +342,58 @@ def _from_hub(fetch: Fetch) -> tuple[Path, str]:
     return (folder, pinned) if file is None else (folder / file, f"{pinned}/{file}")
 
 
+def _from_oci(fetch: Fetch) -> tuple[Path, str]:
+    """Fetch the files of a manifest of an OCI registry, each checked by its digest: one alone, or a folder of them."""
+    repository = Repository(fetch.address)
+    digest, layers = repository.manifest()
+    fetch.check_room(len(layers), sum(layer.size_bytes for layer in layers))
+    folder = fetch.folder(digest) / repository.name
+    for layer in layers:
+        _check_inside(layer.name)
+        target = folder / layer.name
+        if target.exists():
+            continue
+        fetch.report(f"fetching {layer.name}")
+        blob, authorization = repository.blob(layer)
+        with _set({"HTTP_AUTHORIZATION": authorization} if authorization else {}):
+            path, _ = _from_web(Fetch(blob, fetch.cache, fetch.report))
+        if f"sha256:{addresses.digest_of(path)}" != layer.digest:
+            path.unlink()
+            raise Unavailable(f"the registry sent another {layer.name} than it says to have: try again")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if layer.is_folder:
+            _unpack(fetch, path, folder, layer.name)
+        else:
+            path.rename(target)
+    return folder / layers[0].name if len(layers) == 1 else folder, repository.pinned(digest)
+
+
+def _unpack(fetch: Fetch, tar: Path, folder: Path, name: str) -> None:
+    """Unpack a tar whose members are below ``name``, into a folder."""
+    making = folder.with_name(f"{folder.name}.making")
+    remove_tree(making)
+    with tarfile.open(tar) as archive:
+        size_bytes = 0
+        for number, member in enumerate(archive, 1):
+            size_bytes += member.size
+            fetch.check_room(number, size_bytes)
+        archive.extractall(making, filter="data")  # refuses members that would be elsewhere
+    if not (making / name).is_dir():
+        raise Unavailable(f"{fetch.address.shown} has a tar for the folder {name}, in which that folder is not")
+    (making / name).rename(folder / name)
+    remove_tree(making)
+    tar.unlink()
+
+
 def _from_mlflow(fetch: Fetch) -> tuple[Path, str]:
     """Fetch a version of MLflow's registry, or an artifact of a run, as a folder."""
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not os.environ.get("MLFLOW_REGISTRY_URI"):
-        raise InvalidArgument("MLflow's server is not known: set MLFLOW_TRACKING_URI, e.g. to http://mlflow:5000")
-    mlflow, address = import_module("mlflow"), fetch.address
+    pinned = fetch.address.text
+    if fetch.address.scheme == "models":
+        pinned = f"models:/{addresses.read_model_version(fetch.address)[0]}/{mlflow_version(fetch.address)}"
+    else:
+        check_tracking()
+    mlflow = import_module("mlflow")
     import_module("mlflow.artifacts")
-    pinned = address.text
-    if address.scheme == "models":
-        name, version = addresses.read_model_version(address)
-        client = mlflow.MlflowClient()
-        try:
-            if version.startswith("@"):
-                version = str(client.get_model_version_by_alias(name, version[1:]).version)
-            elif version == "latest":
-                found = client.search_model_versions(f"name='{name}'")
-                version = str(max(int(one.version) for one in found))
-            else:
-                client.get_model_version(name, version)
-        except (mlflow.exceptions.MlflowException, ValueError) as error:
-            if getattr(error, "error_code", "RESOURCE_DOES_NOT_EXIST") in _NOT_THERE:
-                raise NotFound(f"MLflow's registry has no {address.shown}") from error
-            raise
-        pinned = f"models:/{name}/{version}"
 
     def sizes(uri: str) -> Iterator[int]:
         for one in mlflow.artifacts.list_artifacts(artifact_uri=uri):
@@ -375,10 +410,9 @@ def _from_mlflow(fetch: Fetch) -> tuple[Path, str]:
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder))), pinned
 
 
-_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _STORES: Mapping[str, Callable[[Fetch], tuple[Path, str]]] = {
     "https": _from_web, "http": _from_web, "s3": _from_files, "gs": _from_files, "az": _from_files,
-    "abfs": _from_files, "hf": _from_hub, "models": _from_mlflow, "runs": _from_mlflow,
+    "abfs": _from_files, "hf": _from_hub, "oci": _from_oci, "models": _from_mlflow, "runs": _from_mlflow,
 }  # fmt: skip
 _LIBRARIES = {
     "s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub", "models": "mlflow",

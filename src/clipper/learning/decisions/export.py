@@ -1,23 +1,42 @@
 """Writes joined decisions to a file: JSON lines, or Parquet with the extra ``clipper-serving[log]``."""
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.learning.decisions.joining import Joined
 from clipper.learning.decisions.records import Decision, Judgement, Setting, candidates_of
+from clipper.learning.policies.policy import decode_row
+from clipper.values.outputs.as_inputs import output_of
+from clipper.values.records import RecordType, ValueType, parse_type
+from clipper.values.types import DType, InputType
 
 # A query, by the columns of docs/decision-log.md. Lists by model are in the order of ``models``. JSON of models and
 # clients is text.
 Row = dict[str, Any]
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_type_of = lru_cache(256)(parse_type)
+
+
+class Input(NamedTuple):
+    """An input of the log: its raw buffer and its type."""
+
+    row: bytes
+    type: ValueType
+
+
+def training_rows(all_joined: Iterable[Joined]) -> Iterator[Row | None]:
+    """Yield the rows with their inputs, as ``input``; None in place of a row without one."""
+    for joined in all_joined:
+        text, row = joined.setting.input_type, joined.decision.input
+        yield None if row is None or text is None else row_of(joined) | {"input": Input(row, _type_of(text))}
 
 
 def row_of(joined: Joined) -> Row:
@@ -56,6 +75,18 @@ def row_of(joined: Joined) -> Row:
         "steps": decision.steps,
         "features": None if packed is None else struct.unpack_from(f"<{len(packed) // 8}d", packed),
         "feature_names": setting.feature_names or None,
+        "path": [
+            {
+                "step": each.step,
+                "application": each.application,
+                "rows": each.rows,
+                "cached": each.cached,
+                "versions": each.versions,
+                "latency_ms": each.latency_s * 1000,
+                "end": each.end,
+            }
+            for each in decision.path
+        ],
     }
 
 
@@ -83,6 +114,8 @@ def as_json(row: Row) -> bytes:
     """Encode a line. JSON of models and clients is copied unchanged if it is complete."""
     outputs = {model: _value(text) for model, text in zip(row["models"], row["outputs"]) if text is not None}
     values = {"outputs": outputs, "output": _value(row["output"]), "label": _value(row["label"])}
+    if "input" in row:
+        values["input"] = msgspec.Raw(bytes(output_of(*row["input"])))
     return msgspec.json.encode(row | values) + b"\n"
 
 
@@ -103,14 +136,20 @@ _FEATURE = "feature:"
 ROWS_PER_GROUP = 20_000
 
 
-def export(rows: Iterable[Row], output: Path) -> int:
+def export(rows: Iterable[Row], output: Path, input_types: Sequence[str] = ()) -> int:
     """Write all rows to ``output``, or no file at all if that fails; return the number of rows.
 
+    ``input_types``: the types of the inputs that the rows have.
+
     Raises:
-        InvalidArgument: the name ends neither in .parquet nor in .jsonl, or the extra for Parquet is not installed.
+        InvalidArgument: the name ends neither in .parquet nor in .jsonl, the extra for Parquet is not installed, or the
+            inputs' types do not go into one table.
         Unavailable: the file cannot be written.
     """
-    writers: dict[str, Callable[[Iterable[Row], Path], int]] = {".jsonl": _write_lines, ".parquet": _write_parquet}
+    writers: dict[str, Callable[[Iterable[Row], Path], int]] = {
+        ".jsonl": _write_lines,
+        ".parquet": partial(_write_parquet, input_types=tuple(map(parse_type, input_types))),
+    }
     write = writers.get(output.suffix)
     if write is None:
         raise InvalidArgument(f"{output} has an unknown format: expected a name that ends in .parquet or .jsonl")
@@ -135,7 +174,7 @@ def _write_lines(rows: Iterable[Row], path: Path) -> int:
     return count
 
 
-def _write_parquet(rows: Iterable[Row], path: Path) -> int:
+def _write_parquet(rows: Iterable[Row], path: Path, input_types: Sequence[ValueType]) -> int:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -145,6 +184,15 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
         ) from error
     texts, numbers = pa.list_(pa.string()), pa.map_(pa.string(), pa.float64())
     time = pa.timestamp("us", tz="UTC")
+    step = pa.struct(
+        [
+            *(pa.field(name, pa.string()) for name in ("step", "application")),
+            *(pa.field(name, pa.int32()) for name in ("rows", "cached")),
+            pa.field("versions", pa.string()),
+            pa.field("latency_ms", pa.float64()),
+            pa.field("end", pa.string()),
+        ]
+    )
     schema = pa.schema(
         [
             pa.field("query_id", pa.int64()),
@@ -176,6 +224,7 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
             pa.field("steps", pa.list_(pa.list_(pa.float64()))),
             pa.field("features", pa.list_(pa.float64())),
             pa.field("feature_names", texts),
+            pa.field("path", pa.list_(step)),
         ]
     )
     count = 0
@@ -188,11 +237,16 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
     names, own = output_names(first), list(schema)
     for name in names:
         schema = schema.append(pa.field(f"{_OUTPUT}{name}", pa.string()))
+    inputs = _input_columns(input_types)
+    for column in inputs:
+        schema = schema.append(column)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for group in chain([first], groups):
             columns = {field.name: [_column(row, field.name) for row in group] for field in own}
             values = [values_of(row) for row in group] if names else []
             columns |= {f"{_OUTPUT}{name}": [found.get(name) for found in values] for name in names}
+            values = [_input_values(row["input"]) for row in group] if inputs else []
+            columns |= {column.name: [found.get(column.name) for found in values] for column in inputs}
             writer.write_table(pa.table(columns, schema=schema))
             count += len(group)
     return count
@@ -219,6 +273,45 @@ def output_names(rows: Iterable[Row]) -> tuple[str, ...]:
     """Return the names in these rows' outputs, each of which gets a column; none if there are too many."""
     names = tuple(dict.fromkeys(name for row in rows for name in values_of(row)))
     return names if len(names) <= MAX_NAMES else ()
+
+
+# An input that is no record has the column "input"; each field of a record has one with the field's name behind this.
+_INPUT = "input."
+
+
+def _input_columns(types: Sequence[ValueType]) -> list[Any]:
+    """Return the columns, as fields of pyarrow, for inputs of these types."""
+    import pyarrow as pa
+
+    found = [
+        [pa.field(_INPUT + field.name, arrow_type(field.type)) for field in each.fields]
+        if isinstance(each, RecordType)
+        else [pa.field("input", arrow_type(each))]
+        for each in types
+    ]
+    try:
+        return list(pa.unify_schemas(list(map(pa.schema, found)), promote_options="permissive")) if found else []
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InvalidArgument(
+            f"the type of the inputs has changed, so they do not go into one table ({error}): export the queries from "
+            "before or after the change, by --until or --since, or write .jsonl"
+        ) from error
+
+
+def _input_values(of: Input) -> dict[str, Any]:
+    value = decode_row(of.row, of.type)
+    values = {_INPUT + name: each for name, each in value.items()} if isinstance(value, dict) else {"input": value}
+    return {name: each.tolist() if hasattr(each, "tolist") else each for name, each in values.items()}
+
+
+def arrow_type(of_type: InputType, of_bytes: str = "binary") -> Any:
+    """Return the type of a column of Parquet for values of a type. ``of_bytes``: the name of the one for bytes."""
+    import pyarrow as pa
+
+    found = pa.type_for_alias(of_bytes if of_type.dtype is DType.BYTES else of_type.dtype.label)
+    for _ in of_type.shape:
+        found = pa.list_(found)
+    return found
 
 
 def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -13,6 +13,7 @@ from typing import Protocol
 from clipper.base.background import Background
 from clipper.control.statistics import DecisionLogStatistics
 from clipper.learning.decisions.records import (
+    MAX_INPUT_BYTES,
     BriefDecision,
     Decision,
     Judgement,
@@ -65,6 +66,7 @@ class DecisionLog:
 
     Attributes:
         block: a number that changes with each block; a setting has a place within a block.
+        most_input_bytes: the bound of an input; several have to fit into a segment.
         monotonic_began_s: time when the monotonic clock was at 0, in seconds since 1970, as of the last setting.
     """
 
@@ -72,6 +74,7 @@ class DecisionLog:
         self._segments = SegmentWriter(folder, writer, max_bytes)
         # Several blocks for each segment, however small that is.
         self._block_bytes = min(BLOCK_BYTES, self._segments.segment_bytes // 4)
+        self.most_input_bytes = min(MAX_INPUT_BYTES, self._segments.segment_bytes // 4)
         self.block = 0
         self.monotonic_began_s = 0.0
         self._holders: set[Holder] = set()
@@ -82,7 +85,9 @@ class DecisionLog:
         self._dropped = 0
 
     def enter(self, setting: Setting) -> int:
-        """Write a setting into the present block and return its place there. The block stays the present one."""
+        """Write a setting into the present block and return its place there. A full block makes way for another one."""
+        if len(self._buffer) >= self._block_bytes:
+            self.flush()
         extend_block(self._buffer, (setting,))
         self.monotonic_began_s = time.time() - time.monotonic()
         self._settings += 1
@@ -114,13 +119,14 @@ class DecisionLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._records:
+        if not self._records and len(self._buffer) < self._block_bytes:
             return
         block, records = self._buffer, self._records
         end_block(block, records + self._settings)
         self._buffer, self._records, self._settings = begin_block(), 0, 0
         self.block += 1
-        self._blocks.add(block, len(block), records)
+        if records:  # else there are only settings, whose records were dropped
+            self._blocks.add(block, len(block), records)
 
     async def close(self) -> None:
         """Write the remaining records, if the disk allows."""

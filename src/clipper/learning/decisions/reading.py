@@ -56,6 +56,16 @@ class LogReader:
                 if piece:
                     yield piece
 
+    def input_types(self) -> tuple[str, ...]:
+        """Return the types of the inputs that are kept with these decisions. Raises Unavailable as ``decisions``."""
+        with_inputs = (
+            setting.input_type
+            for piece in self.decisions()
+            for setting, decision in piece
+            if decision.input is not None and setting.input_type is not None
+        )
+        return tuple(dict.fromkeys(with_inputs))
+
     def judgements(self) -> Iterator[list[Judgement]]:
         """Yield all feedback on the application, as a list for each block.
 

@@ -18,6 +18,8 @@ BLOCK_HEAD = struct.Struct("<II")
 MAX_BLOCK_BYTES = 1 << 20
 # Bound on the sum of a query's outputs, in equal parts. A label has the same bound.
 MAX_OUTPUTS_BYTES = 8 * 1024
+# Bound of a query's input: a picture of 224 x 224 x 3 bytes. To copy it and compute its checksum takes 0.2 ms.
+MAX_INPUT_BYTES = 256 * 1024
 
 
 class Setting(Struct, frozen=True, array_like=True, tag=0):
@@ -29,6 +31,7 @@ class Setting(Struct, frozen=True, array_like=True, tag=0):
         versions: the running version of each model; None if none ran.
         default: JSON text of the default output, cut like an output; None if the application has none.
         feature_names: the names of the features that come from a record, such as ``age`` or ``job=smith``.
+        input_type: the type of the inputs that are kept, without redacted fields; None if none is kept.
     """
 
     application: str
@@ -37,6 +40,26 @@ class Setting(Struct, frozen=True, array_like=True, tag=0):
     versions: tuple[str | None, ...]
     default: bytes | None = None
     feature_names: tuple[str, ...] = ()
+    input_type: str | None = None
+
+
+class PathStep(Struct, frozen=True, array_like=True, gc=False):
+    """The outcome of a step of a pipeline.
+
+    Attributes:
+        rows, cached: how many inputs it was asked, and how many of these were answered at once, from the cache.
+        versions: the versions that answered, such as ``encoder:3``.
+        latency_s: from when it was asked until its last answer.
+        end: ``answered``, ``skipped``, ``default``, an error's code, or ``open`` if the query ended before it.
+    """
+
+    step: str
+    application: str
+    rows: int
+    cached: int
+    versions: str
+    latency_s: float
+    end: str
 
 
 DECISION = 1
@@ -79,6 +102,8 @@ class Decision(Struct, frozen=True, array_like=True, tag=DECISION, gc=False):
             confidence by then, and the probability of going on.
         features: raw buffer of the query's features, little-endian float64.
         candidates: the models that the policy selected among, if others could not answer in time; None if it was all.
+        path: the steps of a pipeline, in the order in which they were asked or skipped.
+        input: raw buffer of the input, of the setting's ``input_type``; None if it is not kept, or too large.
     """
 
     setting: int
@@ -99,6 +124,8 @@ class Decision(Struct, frozen=True, array_like=True, tag=DECISION, gc=False):
     steps: tuple[tuple[int, float, float], ...] = ()
     features: bytes | None = None
     candidates: tuple[str, ...] | None = None
+    path: tuple[PathStep, ...] = ()
+    input: bytes | None = None
 
 
 def candidates_of(setting: Setting, decision: Decision) -> tuple[tuple[str, ...], tuple[str | None, ...]]:

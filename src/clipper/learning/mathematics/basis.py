@@ -52,7 +52,6 @@ def basis_of(
         clock: the number of pieces of feedback that the state has seen.
         names: the models to compare, and the state's names for their versions.
         goes_by: the present policy's ``Policy.goes_by``.
-        is_of_context: whether the state is a context's.
         has_contexts: whether the application has learned in any context; it matters unless ``tells_picked``.
     """
     scored = {key: amount for (key, name), amount in totals.numbers.items() if name == EVER_SCORED and amount > 0}

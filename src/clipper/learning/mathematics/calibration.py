@@ -1,6 +1,6 @@
 """Calibration: maps how confident an answer seems to how often such answers are right.
 
-A **raw** confidence is what a model or a vote gives. It is put into one of some dozens of bins, and feedback adds to
+A model or a vote gives a **raw** confidence. It is put into one of some dozens of bins, and feedback adds to
 the bin's sums: the number of answers, the sum of their raw confidences, and of how right they were. Like all sums of a
 state they are added to by any number of workers, and fade by its half-life. A curve is fitted to the sums in two steps,
 so that it serves with ten pieces of feedback as well as with a thousand:

@@ -143,8 +143,6 @@ def compare(models: Collection[str], evidence: ModelEvidence, confidence: float,
     ``confidence`` by itself.
 
     Args:
-        models: the models to compare.
-        evidence: the evidence on them.
         confidence: above 0, below 1.
         tolerance: difference of mean losses up to which models are as good as each other; at least 0.
     """

@@ -130,11 +130,10 @@ def ramp_losses(totals: Totals, name: str, ramp: int) -> RampLosses:
     """Return the evidence of a ramp.
 
     Args:
-        totals: the application's totals.
-        name: their name for the newcomer.
+        name: the totals' name for the newcomer.
         ramp: the ramp's number, which distinguishes it from earlier ramps of the same version.
     """
-    return RampLosses(*(_losses(totals, name, ramp, whose) for whose in _GROUPS))
+    return RampLosses(*(Losses(*(totals.number(name, of) for of in _names(ramp, whose))) for whose in _GROUPS))
 
 
 class Forecasts:
@@ -159,7 +158,6 @@ class Forecasts:
         Args:
             loss: loss of the answer, whether a model's or the default.
             is_own: whether the newcomer had a part in the answer.
-            times: the number of such answers.
             matters: whether the newcomer matters to their query, as defined above.
         """
         whose = ("own" if is_own else "rest") + ("" if matters else "_aside")
@@ -173,12 +171,7 @@ class Forecasts:
 
 
 def keys_of(name: str, ramp: int) -> list[str]:
-    """Return the keys of a newcomer's evidence in a store, to be deleted after the ramp, since evidence never fades.
-
-    Args:
-        name: the state's name for the newcomer.
-        ramp: the ramp's number.
-    """
+    """Return the store's keys of the evidence of a ramp, to be deleted after it, since evidence never fades."""
     return [f"{Epoch.at(0.0, None)}/{name}/{number}" for whose in _GROUPS for number in _names(ramp, whose)]
 
 
@@ -190,7 +183,6 @@ def judge(evidence: RampLosses, max_loss_increase: float | None, *, by_context: 
     by context, this is about the queries to which the newcomer matters, as defined above.
 
     Args:
-        evidence: the evidence of its ramp.
         max_loss_increase: how much its mean loss may exceed that of the rest; None for any.
         by_context: whether the policy may choose by what comes with a query; the same in all looks at a ramp.
     """
@@ -239,15 +231,6 @@ def bound(spread: float, false_alarms: float) -> float:
     return reached
 
 
-def _losses(totals: Totals, name: str, ramp: int, whose: str) -> Losses:
-    count, loss, spread = (totals.number(name, number) for number in _names(ramp, whose))
-    return Losses(count, loss, spread)
-
-
-def _names(ramp: int, whose: str) -> tuple[str, str, str]:
-    """Return the names of the sums, which never fade."""
-    return (
-        fading(f"ramp{ramp}_{whose}_count", None),
-        fading(f"ramp{ramp}_{whose}_loss", None),
-        fading(f"ramp{ramp}_{whose}_spread", None),
-    )
+def _names(ramp: int, whose: str) -> list[str]:
+    """Return the names of the sums of ``Losses``, which never fade."""
+    return [fading(f"ramp{ramp}_{whose}_{sum_}", None) for sum_ in ("count", "loss", "spread")]

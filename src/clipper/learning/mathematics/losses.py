@@ -58,13 +58,8 @@ class Absolute:
 
 
 @dataclass(frozen=True, slots=True)
-class Squared:
+class Squared(Absolute):
     """The loss ``((output - label) / range) ** 2``, at most 1; otherwise like ``absolute``."""
-
-    range: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_number("range", self.range, 0, above=True)
 
     def __call__(self, output: bytes, label: bytes) -> float:
         return _mean_loss(output, label, lambda difference: min(difference / self.range, 1.0) ** 2)

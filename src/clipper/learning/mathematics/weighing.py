@@ -198,9 +198,7 @@ def weighed(
     Args:
         losses: losses by model, without costs.
         weights: by model, at most one over the probability of its choice; losses of other models do not count.
-        lineup: the lineup's id.
         members: the models that could be chosen, and shadows.
-        totals: the application's totals.
     """
     sums: dict[Key, float] = {("", _name(lineup, "count")): 1.0}
     scored = [model for model in losses if model in weights]
@@ -258,12 +256,7 @@ def evidence_of(numbers: Numbers, names: Mapping[str, str]) -> WeighedEvidence:
 
 
 def surplus(numbers: Numbers, lineup: str) -> set[str]:
-    """Return the lineups whose sums shall be forgotten: those with least feedback beyond ``MAX_LINEUPS``.
-
-    Args:
-        numbers: a state's numbers.
-        lineup: the present lineup, which is kept.
-    """
+    """Return the lineups to forget: those with least feedback beyond ``MAX_LINEUPS``, and never the present one."""
     counts: dict[str, float] = {}
     for _, number in numbers:
         if number.startswith(WEIGHED):

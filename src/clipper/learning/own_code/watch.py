@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from clipper.base.whole_files import write_whole
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.learning.mathematics.losses import Loss
@@ -67,10 +68,8 @@ class ImportNotes:
     def _write(self) -> None:
         if self._path is None:
             return
-        temporary = self._path.with_suffix(".new")
         try:
-            temporary.write_bytes(msgspec.json.encode([*self._fatal, *self._begun]))
-            temporary.replace(self._path)
+            write_whole(self._path, [msgspec.json.encode([*self._fatal, *self._begun])])
         except OSError as error:  # import it nevertheless: hardly any import hangs
             log.warning(
                 "cannot note which code is being imported in %(file)s: %(error)s", {"file": self._path, "error": error}

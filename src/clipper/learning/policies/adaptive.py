@@ -3,13 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 
 from clipper.learning.mathematics.ledger import fading
 from clipper.learning.mathematics.parameters import check_number
 from clipper.learning.mathematics.totals import LOSS, SCORED
-from clipper.learning.policies.distribution import Distribution
-from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
+from clipper.learning.policies.drawn import Drawn
+from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Totals
 
 # Each half-life is about a quarter of the one before. Twice as many are no better; three lose 5 to 8 %
 # (docs/regret.md). The longest comes first: it is used if no other has predicted losses better.
@@ -36,7 +35,7 @@ _LEAST_COUNT = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Adaptive(Policy):
+class Adaptive(Drawn):
     """Keeps each model's losses under several half-lives, uses the half-life that predicted losses best, and asks the
     model whose loss may be the least.
 
@@ -73,14 +72,7 @@ class Adaptive(Policy):
     def __post_init__(self) -> None:
         check_number("exploration", self.exploration, 0, 10, above=True)
 
-    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        distribution: Distribution | None = totals.memo.get((self, models))
-        if distribution is None:
-            distribution = totals.memo[self, models] = Distribution(models, self.probabilities(models, totals))
-        return distribution.draw(random)
-
     def probabilities(self, models: Sequence[str], totals: Totals) -> list[float]:
-        """Return the probability of each model, (models,)."""
         known_of = [evidence(model, totals) for model in models]
         counts, losses = [count for count, _ in known_of], [loss for _, loss in known_of]
         known = sum(counts)

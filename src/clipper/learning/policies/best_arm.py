@@ -68,8 +68,8 @@ class BestArm(Policy):
 
     **Newcomers.** A model or version that comes after the end has not lost, so the test is reopened between it and the
     winner. The winner stays unless the newcomer is better with a margin of 0: if each newcomer within the tolerance
-    replaced it, tolerances would add up. If a winner is no longer linked, all others are tested again. What was learned
-    about a version before, from feedback on it as a shadow, counts.
+    replaced it, tolerances would add up. If a winner is no longer linked, all others are tested again. Earlier feedback
+    on a version, while it was a shadow, counts.
 
     The test is the application's in all contexts, unless ``prior_weight`` is 0. Nothing is forgotten, since the
     guarantee holds for constant mean losses; if they may change, use ``adaptive``.

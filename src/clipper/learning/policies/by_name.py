@@ -71,8 +71,6 @@ def make_policy(name: str, parameters: Mapping[str, object] | None = None, code:
     """Make a policy by its name, by an installed package's entry point, or as ``module:Class`` of ``code``.
 
     Args:
-        name: the policy's name.
-        parameters: its parameters.
         code: the folder of an artifact's modules; None allows no ``module:Class``.
 
     Raises:

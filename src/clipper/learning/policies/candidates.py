@@ -42,8 +42,10 @@ def candidates(
     """
     chances = [query.chance(model) for model in models]
     most = max(chances)
-    if policy.weighs_time or most <= 0.0:
+    if policy.weighs_time:
         return models
+    if most <= 0.0:
+        return models if prices is None or policy.feedback == "all" else prices.lightest(models)
     if policy.feedback == "all":
         least = min(LEAST_CHANCE, most)
         return tuple(model for model, chance in zip(models, chances) if chance >= least)

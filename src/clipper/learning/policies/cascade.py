@@ -58,7 +58,7 @@ class Cascade(Policy):
     the error that it saves is worth its cost. FrugalML (Chen, Zaharia, Zou, 2020) and IDK cascades (Wang et al., 2018)
     fit such thresholds to a labelled set; here feedback fits them, for each model but the dearest.
 
-    **Confidence** is what the output itself says (``read_claim``). For plain labels it is the share of the earlier
+    **Confidence** is the claim of the output itself (``read_claim``). For plain labels it is the share of the earlier
     models that gave the same label, and 0 for the first model: so two models are asked, and a third if they disagree.
 
     **The threshold**, if it is not given, is the one with the least ``loss + weight * cost`` over the queries with

@@ -61,7 +61,6 @@ def vote_is_settled(
     """Whether no missing output can change a vote's winner, or whether its confidence reaches ``threshold``.
 
     Args:
-        models: the selected models.
         weights: one for each model.
         outputs: by model, as far as they have come.
         lost: models that have failed, whose outputs will not come.
@@ -122,7 +121,6 @@ def make_combiner(name: str, tolerance: float = DEFAULT_TOLERANCE) -> Combiner:
     """Return ``vote``, ``mean`` or ``median``.
 
     Args:
-        name: the combiner's name.
         tolerance: how far a number may be off a mean or median and still agree with it: by this much, or, if the answer
             is above 1, by this share of it. For vectors, the largest difference and the largest number count.
 

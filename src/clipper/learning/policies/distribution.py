@@ -12,7 +12,6 @@ class Distribution:
     """Draws a model in proportion to its weight.
 
     Args:
-        models: the models.
         weights: a weight of at least 0 for each model, with a sum above 0. A model with weight 0 is never drawn.
         among: the value of ``among`` in the choices.
 

@@ -1,9 +1,8 @@
 """``ensemble``: all models answer; together they are right more often than the best model."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from random import Random
 
 from clipper.learning.mathematics.ledger import fading
 from clipper.learning.mathematics.parameters import check_choice, check_number
@@ -11,14 +10,13 @@ from clipper.learning.mathematics.totals import LOSS, SCORED
 from clipper.learning.policies.combine import (
     DEFAULT_CLASSES,
     DEFAULT_TOLERANCE,
-    Combined,
     Combiner,
     blocs,
     guessed_loss,
     make_combiner,
-    vote_is_settled,
 )
-from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
+from clipper.learning.policies.joint import Joint
+from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Totals
 
 WEIGHTINGS = ("accuracy", "equal")
 
@@ -40,7 +38,7 @@ _LEAST_WEIGHT = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ensemble(Policy):
+class Ensemble(Joint):
     """Asks all models and answers with the majority vote, the mean or the median.
 
     A vote has the weight ``ln((classes - 1) * (1 - e) / e) ** sharpness``, with e the model's mean loss. With a
@@ -65,8 +63,6 @@ class Ensemble(Policy):
             out the others; with too many all count nearly alike, so the default errs on that side.
     """
 
-    feedback = "all"
-    goes_by = "nothing"
     default_half_life = 50
 
     answer: str = "vote"
@@ -79,20 +75,6 @@ class Ensemble(Policy):
         check_choice("weighting", self.weighting, WEIGHTINGS)
         check_number("classes", self.classes, 2)
         object.__setattr__(self, "_combiner", make_combiner(self.answer, self.tolerance))
-
-    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        choice: Choice | None = totals.memo.get((self, models))
-        if choice is None:
-            choice = totals.memo[self, models] = Choice(models, self._shares(models, totals))
-        return choice
-
-    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
-        return self._combiner(choice.models, choice.shares, outputs)
-
-    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
-        # Any further output moves a mean.
-        votes = self.answer == "vote"
-        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """Return how much more the answer by each sharpness lost than their mean."""
@@ -124,7 +106,7 @@ class Ensemble(Policy):
         guessed = {(model, GUESSED_LOSS): guess for model in others}
         return {**counts, **guessed, **self.observe(choice, {**losses, **others}, totals, query)}
 
-    def _shares(self, models: tuple[str, ...], totals: Totals) -> tuple[float, ...]:
+    def shares(self, models: tuple[str, ...], totals: Totals) -> tuple[float, ...]:
         if self.weighting == "equal":
             weights = [1.0] * len(models)
         elif self.answer == "vote":
@@ -154,7 +136,5 @@ def _sharpened(odds: float, in_time: float, sharpness: int) -> float:
 def _error(model: str, totals: Totals) -> float:
     """Return the mean loss, smoothed to lie within (0, 1)."""
     scored = totals.number(model, SCORED) + totals.number(model, GUESSED)
-    loss = min(
-        totals.number(model, LOSS) + totals.number(model, GUESSED_LOSS), scored
-    )  # rounding may leave it a little above
-    return (loss + 1) / (scored + 2)
+    loss = totals.number(model, LOSS) + totals.number(model, GUESSED_LOSS)
+    return (min(loss, scored) + 1) / (scored + 2)  # rounding may leave the loss a little above the count

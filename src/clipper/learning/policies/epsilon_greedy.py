@@ -1,16 +1,16 @@
 """``epsilon_greedy``: asks the best model nearly always, and a random model now and then."""
 
 from dataclasses import dataclass
-from random import Random
 
 from clipper.learning.mathematics.parameters import check_number
 from clipper.learning.mathematics.totals import LOSS, SCORED
-from clipper.learning.policies.distribution import Distribution, uniform_over_best
-from clipper.learning.policies.policy import Choice, Policy, QueryView, Totals
+from clipper.learning.policies.distribution import uniform_over_best
+from clipper.learning.policies.drawn import Drawn
+from clipper.learning.policies.policy import Totals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EpsilonGreedy(Policy):
+class EpsilonGreedy(Drawn):
     """Asks a random model with probability ``epsilon``, else the one with the least mean loss (Sutton and Barto, 2.2).
 
     A model that was never scored counts as average. So a new model is tried by chance, and does not get all queries
@@ -30,19 +30,11 @@ class EpsilonGreedy(Policy):
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon, 0, 1)
 
-    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        distribution: Distribution | None = totals.memo.get((self, models))
-        if distribution is None:
-            distribution = totals.memo[self, models] = Distribution(models, self.probabilities(models, totals))
-        return distribution.draw(random)
-
     def probabilities(self, models: tuple[str, ...], totals: Totals) -> list[float]:
-        """Return the probability of each model, (models,)."""
-        rewards = [-_mean_loss(model, totals) for model in models]
+        scored = [totals.number(model, SCORED) for model in models]
+        rewards = [
+            -(totals.number(model, LOSS) / times if times > 0 else totals.mean_loss)
+            for model, times in zip(models, scored)
+        ]
         greedy = uniform_over_best(rewards)
         return [(1 - self.epsilon) * share + self.epsilon / len(models) for share in greedy]
-
-
-def _mean_loss(model: str, totals: Totals) -> float:
-    scored = totals.number(model, SCORED)
-    return totals.number(model, LOSS) / scored if scored > 0 else totals.mean_loss

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 
 from clipper.learning.mathematics.parameters import check_number
-from clipper.learning.policies.distribution import Distribution
-from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
+from clipper.learning.policies.drawn import Drawn
+from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Totals
 
 # The excess of each model's losses over the usual loss: the sum in the exponential weights.
 EXCESS_LOSS = "excess_loss"
@@ -20,7 +19,7 @@ LEAST_PRIOR = 0.03
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Exp3(Policy):
+class Exp3(Drawn):
     """Exponential weights on importance-weighted losses: Auer, Cesa-Bianchi, Freund, Schapire: "The Nonstochastic
     Multiarmed Bandit Problem" (2002). With k models, chosen with probability p_i:
 
@@ -55,14 +54,7 @@ class Exp3(Policy):
         check_number("eta", self.eta, 0, 1, above=True)
         check_number("gamma", self.gamma, 0, 1, above=True)
 
-    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        distribution: Distribution | None = totals.memo.get((self, models))
-        if distribution is None:
-            distribution = totals.memo[self, models] = Distribution(models, self.probabilities(models, totals))
-        return distribution.draw(random)
-
     def probabilities(self, models: tuple[str, ...], totals: Totals) -> list[float]:
-        """Return the probability of each model, (models,)."""
         floor = self.gamma / len(models)
         return [(1 - self.gamma) * weight + floor for weight in exponential_weights(models, totals, self.eta)]
 

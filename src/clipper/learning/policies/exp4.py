@@ -1,20 +1,13 @@
 """``exp4``: all models answer, weighted by their past losses."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from random import Random
 
 from clipper.learning.mathematics.parameters import check_number
-from clipper.learning.policies.combine import (
-    DEFAULT_TOLERANCE,
-    Combined,
-    Combiner,
-    guessed_loss,
-    make_combiner,
-    vote_is_settled,
-)
+from clipper.learning.policies.combine import DEFAULT_TOLERANCE, Combiner, make_combiner
 from clipper.learning.policies.exp3 import EXCESS_LOSS, exponential_weights
-from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
+from clipper.learning.policies.joint import Joint
+from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Totals
 
 # How far a model may fall behind the best one, as a logarithm of its weight: to a 55th of the best one's. With less, a
 # permanently bad model has more of a say; with more, a recovered one is found later.
@@ -22,7 +15,7 @@ FURTHEST = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Exp4(Policy):
+class Exp4(Joint):
     """Exponential weights on each model's own loss, and the answer by weighted vote (or mean, or median).
 
         w_i = exp(-eta * L_i) / sum_j exp(-eta * L_j)
@@ -53,8 +46,6 @@ class Exp4(Policy):
         tolerance: for ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
     """
 
-    feedback = "all"
-    goes_by = "nothing"
     default_half_life = 100
 
     eta: float = 0.35
@@ -66,31 +57,11 @@ class Exp4(Policy):
         check_number("eta", self.eta, 0, 1, above=True)
         object.__setattr__(self, "_combiner", make_combiner(self.answer, self.tolerance))
 
-    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        choice: Choice | None = totals.memo.get((self, models))
-        if choice is None:
-            weights = exponential_weights(models, totals, self.eta)
-            heard = [weight * totals.in_time(model) for model, weight in zip(models, weights)]
-            total = sum(heard)
-            choice = totals.memo[self, models] = Choice(models, tuple(weight / total for weight in heard))
-        return choice
-
-    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
-        return self._combiner(choice.models, choice.shares, outputs)
-
-    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
-        # Any further output moves a mean.
-        votes = self.answer == "vote"
-        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
-
-    def observe_reward(
-        self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
-    ) -> Increments:
-        """Return ``excess_loss``, with a guess for models that gave another output: see ``guessed_loss``."""
-        if not losses:
-            return {}
-        guess = guessed_loss(min(losses.values()))
-        return self.observe(choice, {**dict.fromkeys(choice.models, guess), **losses}, totals, query)
+    def shares(self, models: tuple[str, ...], totals: Totals) -> tuple[float, ...]:
+        weights = exponential_weights(models, totals, self.eta)
+        heard = [weight * totals.in_time(model) for model, weight in zip(models, weights)]
+        total = sum(heard)
+        return tuple(weight / total for weight in heard)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """Return ``excess_loss`` of each selected model that was scored."""

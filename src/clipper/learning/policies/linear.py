@@ -15,8 +15,10 @@ Sums fade by the state's half-life. Features beyond 1e7 are clipped. A context h
 distinguishes users belongs in the features.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from random import Random
 from typing import Any
 
 import msgspec
@@ -24,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper.learning.mathematics.totals import LOSS, SCORED, Part, Totals
-from clipper.learning.policies.policy import Increments, QueryView
+from clipper.learning.policies.distribution import Distribution
+from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView
 from clipper.values.types import MAX_FEATURES
 
 Floats = NDArray[np.float64]
@@ -120,9 +123,33 @@ def beliefs(policy: object, models: tuple[str, ...], totals: Totals, query: Quer
     return Beliefs(np.array(means), np.sqrt(variance * np.maximum(squares, 0.0)))
 
 
-def expected_losses(policy: object, models: tuple[str, ...], totals: Totals, query: QueryView) -> list[float]:
-    """Return each model's expected loss on this query, from 0 to 1: see ``Policy.expected_losses``."""
-    return np.clip(beliefs(policy, models, totals, query).means, 0.0, 1.0).tolist()  # type: ignore[no-any-return]
+class Linear(Policy):
+    """Draws one model for each query, by what is believed of each model's loss on it."""
+
+    needs_features = True
+    has_budget = True
+    goes_by = "query"
+
+    @abstractmethod
+    def shares(self, believed: Beliefs) -> list[float]:
+        """Return the probability of each model, (models,)."""
+        ...
+
+    def probabilities(self, models: Sequence[str], totals: Totals, query: QueryView) -> list[float]:
+        """Return the probability of each model for this query, (models,)."""
+        return self.shares(beliefs(self, tuple(models), totals, query))
+
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
+        return Distribution(models, self.probabilities(models, totals, query)).draw(random)
+
+    def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
+        return np.clip(beliefs(self, models, totals, query).means, 0.0, 1.0).tolist()  # type: ignore[no-any-return]
+
+    def loss_errors(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
+        return beliefs(self, models, totals, query).errors.tolist()  # type: ignore[no-any-return]
+
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
+        return lessons(losses, query)
 
 
 def _solve(policy: object, models: tuple[str, ...], totals: Totals, size: int) -> _Models:

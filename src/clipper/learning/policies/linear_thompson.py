@@ -1,16 +1,12 @@
 """``linear_thompson``: asks each model as often as it is likely to be the best for a query like this one."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import erf, sqrt
-from random import Random
 
 import numpy as np
 
 from clipper.learning.mathematics.parameters import check_number
-from clipper.learning.policies.distribution import Distribution
-from clipper.learning.policies.linear import Floats, beliefs, expected_losses, lessons
-from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
+from clipper.learning.policies.linear import Beliefs, Floats, Linear
 
 # The standard normal distribution from -6 to 6, beyond which it is 0 or 1. The nearest point is used, with an error of
 # at most 1e-4.
@@ -25,7 +21,7 @@ _LEAST = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearThompson(Policy):
+class LinearThompson(Linear):
     """Asks each model with the probability that its loss on a query with these features is the least.
 
     Thompson sampling for linear payoffs (Agrawal and Goyal: "Thompson Sampling for Contextual Bandits with Linear
@@ -40,31 +36,13 @@ class LinearThompson(Policy):
         exploration: spread of the draws in standard errors; above 0, at most 10.
     """
 
-    needs_features = True
-    has_budget = True
-    goes_by = "query"
-
     exploration: float = 0.3
 
     def __post_init__(self) -> None:
         check_number("exploration", self.exploration, 0, 10, above=True)
 
-    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        return Distribution(models, self.probabilities(models, totals, query)).draw(random)
-
-    def probabilities(self, models: Sequence[str], totals: Totals, query: QueryView) -> list[float]:
-        """Return the probability of each model, (models,)."""
-        believed = beliefs(self, tuple(models), totals, query)
+    def shares(self, believed: Beliefs) -> list[float]:
         return least_of(believed.means, self.exploration * believed.errors)
-
-    def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
-        return expected_losses(self, models, totals, query)
-
-    def loss_errors(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
-        return beliefs(self, models, totals, query).errors.tolist()  # type: ignore[no-any-return]
-
-    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
-        return lessons(losses, query)
 
 
 def least_of(means: Floats, errors: Floats) -> list[float]:

@@ -22,6 +22,7 @@ from clipper.control.descriptions import Standing
 from clipper.learning.mathematics.ledger import DEFAULT_HALF_LIFE
 from clipper.learning.mathematics.totals import LOSS, SCORED, Increments, Totals
 from clipper.learning.policies.combine import Combined, vote, vote_is_settled
+from clipper.values.inputs.numbers import NUMPY
 from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.records import RecordType, ValueType
 from clipper.values.types import DType, InputType
@@ -53,7 +54,6 @@ LEAST_FURTHER = 0.1
 LATER_LOSS, NEXT_LOSS = 0.1, 0.02
 
 FEATURE = np.dtype("<f8")
-_DTYPES: Mapping[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.numpy_code) for dtype in DType if dtype.is_numeric}
 _DIMENSION = np.dtype("<u4")
 
 
@@ -113,7 +113,7 @@ def as_features(row: bytes, input_type: InputType) -> bytes:
     """Return the features' raw buffer of a numeric input that is the features: the row itself if it is float64."""
     if input_type.dtype is DType.FLOAT64:
         return row
-    return np.frombuffer(row, _DTYPES[input_type.dtype]).astype(FEATURE).tobytes()
+    return np.frombuffer(row, NUMPY[input_type.dtype]).astype(FEATURE).tobytes()
 
 
 def decode_row(row: bytes, input_type: ValueType) -> Any:
@@ -133,7 +133,7 @@ def decode_row(row: bytes, input_type: ValueType) -> Any:
     if input_type.dtype is DType.BYTES:
         return row
     start = input_type.leading_dimensions * _DIMENSION.itemsize
-    numbers = np.frombuffer(row, _DTYPES[input_type.dtype], offset=start)
+    numbers = np.frombuffer(row, NUMPY[input_type.dtype], offset=start)
     if start:
         return numbers.reshape(np.frombuffer(row, _DIMENSION, input_type.leading_dimensions))
     return numbers if None in input_type.shape else numbers.reshape(tuple(size or 0 for size in input_type.shape))
@@ -202,7 +202,7 @@ def in_order_of_links(models: int) -> list[float]:
 
 
 class Policy(Protocol):
-    """Subclass this and write ``select``; the rest is for policies that need it.
+    """Subclass this and write ``select``; the rest is for policies that need it. Parameters mean the same in all.
 
     Clipper's own raise InvalidArgument if they are made with a parameter outside of its range.
 
@@ -213,7 +213,7 @@ class Policy(Protocol):
         keeps_input: whether ``observe`` reads the query's input, which is then kept until the query's feedback.
         needs_features: for Clipper's own policies: whether queries must bring features.
         default_half_life: for Clipper's own policies: the half-life in observations, if none is set.
-        weighs_time: whether ``select`` itself goes by ``QueryView.in_time``. Any other of Clipper's own selects among
+        weighs_time: whether ``select`` itself uses ``QueryView.in_time``. Any other of Clipper's own selects among
             fewer models if some will hardly answer in time: see ``candidates``. A user's own gets all models.
         has_budget: for Clipper's own policies: whether a budget may decide among which models ``select`` selects.
         goes_by: for Clipper's own policies: what a choice may depend on, beside the state over all queries.
@@ -246,9 +246,6 @@ class Policy(Protocol):
 
         By default that is its mean loss, smoothed by one average loss, for all queries alike; and as long as there is
         no feedback, a loss in the order of the links.
-
-        Args:
-            models, totals, query: as in ``select``.
         """
         losses: Sequence[float] | None = totals.memo.get((self, "expected losses", models))
         if losses is None:
@@ -294,10 +291,7 @@ class Policy(Protocol):
         Args:
             choice: the models asked so far.
             outputs: JSON text by model, of those that have answered; may be empty.
-            totals: the same as in ``select``.
-            query: the same as in ``select``.
             outlook: the time that is left, and the time that each further model is expected to need.
-            random: as in ``select``.
 
         Returns:
             ``choice`` with further models after its own, and a share for each. None, or ``choice`` with only a further
@@ -311,8 +305,6 @@ class Policy(Protocol):
         Args:
             choice: the models that were asked.
             outputs: JSON text by model, of those of ``choice.models`` that answered in time; at least one.
-            totals: as in ``select``.
-            query: as in ``select``.
         """
         return vote(choice.models, choice.shares, outputs)
 
@@ -339,7 +331,6 @@ class Policy(Protocol):
             choice: what ``select`` returned for the query that the feedback is on.
             losses: in [0, 1], by model, for the models whose output is known; may include models that were not
                 selected.
-            totals: as in ``select``.
             query: as in ``select``, with the outputs and the label; its input is None unless ``keeps_input``.
         """
         return {}

@@ -8,18 +8,20 @@ with the least
     l + rate * c + scarcity
 
 where ``rate`` is the loss that a cost of 1 is worth, one number for all queries, and ``scarcity`` is the price of a
-place in a full model's queue: 0 for a model with room. So money and places go to the queries that gain most by them.
-Both are dual variables of bounds that are learned online, by multiplicative steps:
+place in a full model's queue, or of the time that a row takes on a device which several models share: 0 where there is
+room. So money, places and time go to the queries that gain most by them, and a busy device is left to the models that
+gain most in its time. All are dual variables of bounds that are learned online, by multiplicative steps:
 
     price *= exp(step * (excess + debt / repay)),   debt += excess
 
-The excess of a query is what it used of the bounded good, less what it may use on average:
+The excess of a query is its use of the bounded good, less the use that is allowed on average:
 
 | price | a step for each | excess |
 |---|---|---|
 | rate, by cost | query | (cost - largest mean cost) / largest cost |
 | rate, by quality | answer with feedback | largest mean loss - loss |
-| scarcity | query | 1 if it asked the model, less the rows that the model answers in the time between queries |
+| of a model | query | 1 if it asked the model, less the rows that the model answers in the time between queries |
+| of a device | query | its row's time if all models had room, less the time between queries, in longest rows |
 
 The sum of all excesses is the logarithm of the price's change over ``step``, so their mean goes to 0; and what a change
 has cost is made good within some ``repay`` queries.
@@ -30,9 +32,11 @@ Sources: primal-dual learning with multiplicative prices, choosing by the most o
 holds when the stream changes (Balseiro, Gur: "Learning in Repeated Auctions with Budgets", Management Science 2019).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from math import exp, inf
+
+import msgspec
 
 from clipper.learning.mathematics.costs import NO_COSTS, Costs
 from clipper.learning.policies.policy import SURE
@@ -58,6 +62,21 @@ FADE = 0.99
 MAX_RATE = 1e12
 # The lowest scarcity; a model with it is not scarce.
 LEAST_SCARCITY = 0.001
+# The same for the time of the slowest model's row on a device. With it nearly all queries ask what they would without a
+# price, and bursts are shorter than it takes from a lower one to the price of a busy device.
+LEAST_OF_DEVICE = 0.01
+
+
+class Resource(msgspec.Struct, frozen=True, gc=False):
+    """Something that can be full: a model, or a device on which several models compute.
+
+    Attributes:
+        per_s: how many units of it become free a second.
+        uses: how many units a row takes, by model.
+    """
+
+    per_s: float
+    uses: Mapping[str, float]
 
 
 class Price:
@@ -99,7 +118,7 @@ class Prices:
         max_cost, min_quality: the budget; at most one of them is set.
         is_active: whether any model may have a price, so that ``among`` must be asked.
         rate: the loss that a cost of 1 is worth; 0 before there was a choice between a cheaper and a better model.
-        scarcity: the prices of models that are asked for more than they can answer.
+        scarcity: the prices of full models and devices, by unit, by their names.
     """
 
     def __init__(self) -> None:
@@ -112,18 +131,13 @@ class Prices:
         # The highest rate that made a difference to recent queries, and the most that scarce models gained.
         self._high = 0.0
         self._gains: dict[str, float] = {}
+        self._uses: dict[str, Mapping[str, float]] = {}
+        self._wanted: str | None = None
         self._rationed_s = 0.0
 
-    def follow(
-        self, costs: Costs, max_cost: float | None, min_quality: float | None, rationed: Collection[str] = ()
-    ) -> None:
-        """Use these costs, and this budget. A new budget begins anew: with cheap models, or with good ones.
-
-        ``rationed``: the models that may be scarce.
-        """
+    def follow(self, costs: Costs, max_cost: float | None, min_quality: float | None) -> None:
+        """Use these costs, and this budget. A new budget begins anew: with cheap models, or with good ones."""
         self.costs = costs
-        self.scarcity = {model: price for model, price in self.scarcity.items() if model in rationed}
-        self._gains = {model: gain for model, gain in self._gains.items() if model in self.scarcity}
         if (max_cost, min_quality) != (self.max_cost, self.min_quality):
             self.max_cost, self.min_quality = max_cost, min_quality
             self._rate, self._high = None, 0.0
@@ -149,7 +163,8 @@ class Prices:
         """Return the models that a query may ask, at least one: those that may be the best at the present prices.
 
         That a model may be better than is known, by some standard errors of its loss, lets it be tried. A model that
-        surely answers in time and has no price is left to the policy, as without prices.
+        surely answers in time and has no price is left to the policy, as without prices. On a full device there is one
+        model, the most optimistic one: the policy knows no prices, and would ask the best of several.
 
         Args:
             models: the models, of which at least one has a chance.
@@ -158,6 +173,7 @@ class Prices:
             expected: the loss that the user may expect, if the model is not in time included.
             slack: the difference of expected losses that says nothing, for models that are not sure to be in time.
         """
+        is_by_device = not all(map(self._is_place, self.scarcity))
         optimism = OPTIMISM_OF_MONEY if self.has_budget else OPTIMISM_OF_PLACES
         errors = [optimism * error for error in errors]
         hopes = [loss - error for loss, error in zip(losses, errors)]
@@ -165,16 +181,26 @@ class Prices:
         cheapest = min(costs)
         if self.has_budget:
             self._see(costs, losses, errors)
-        for model in self.scarcity:
-            if model in models:
-                place = models.index(model)
-                gain = min((hope for other, hope in enumerate(hopes) if other != place), default=0.0) - hopes[place]
-                self._gains[model] = max(gain, FADE * self._gains.get(model, 0.0))
         # At its lowest, a price says that there is enough for all.
         rate = self.rate if self.rate > self._bounds[0] else 0.0
-        scarce = {model: price.value for model, price in self.scarcity.items() if price.value > LEAST_SCARCITY}
-        prices = [rate * (cost - cheapest) + scarce.get(model, 0.0) for model, cost in zip(models, costs)]
+        prices = [rate * (cost - cheapest) for cost in costs]
+        for name, price in self.scarcity.items():
+            uses = [self._uses[name].get(model, 0.0) for model in models]
+            self._gains[name] = max(_gain(uses, hopes), FADE * self._gains.get(name, 0.0))
+            if price.value > (LEAST_SCARCITY if self._is_place(name) else LEAST_OF_DEVICE):
+                prices = [paid + price.value * used for paid, used in zip(prices, uses)]
         totals = [loss + price for loss, price in zip(expected, prices)]
+        if is_by_device:
+            # What would be asked if all had time is the demand for a device, and what is asked fits by itself.
+            wishes = [loss + price - error for loss, price, error in zip(losses, prices, errors)]
+            self._wanted = min(zip(wishes, models))[1]
+            # A batch that is late makes others' late as well, so a model that may be is asked only if all may be.
+            enough = min(SURE, max(chances))
+            hopes = [total - error for total, error in zip(totals, errors)]
+            least = min(hope for hope, chance in zip(hopes, chances) if chance >= enough)
+            return tuple(
+                model for model, chance, hope in zip(models, chances, hopes) if chance >= enough and hope <= least
+            )
         least = min(total for total, chance in zip(totals, chances) if chance > 0.0)
         return tuple(
             model
@@ -182,6 +208,13 @@ class Prices:
             if (chance >= SURE and price <= 0.0)
             or (chance > 0.0 and total - (error if chance >= SURE else max(error, slack)) <= least)
         )
+
+    def lightest(self, models: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the model that takes least of a full device: rows in vain there make others late. Else all."""
+        for name in self.scarcity:
+            if not self._is_place(name) and (known := [model for model in models if model in self._uses[name]]):
+                return (min(known, key=self._uses[name].__getitem__),)
+        return models
 
     def of_money(self) -> "Prices":
         """Return the prices without scarcity. They learn nothing."""
@@ -202,30 +235,59 @@ class Prices:
         if self.min_quality is not None and self._rate is not None:
             self._rate.learn(1.0 - self.min_quality - loss, *self._bounds)
 
-    def ration(self, asked: str, chances: Mapping[str, float], per_s: Mapping[str, float], now_s: float) -> None:
-        """Learn which models are scarce, after a query has asked ``asked``.
+    def ration(self, asked: str, chances: Mapping[str, float], resources: Mapping[str, Resource], now_s: float) -> None:
+        """Learn what is scarce, after a query has asked ``asked``.
 
-        A model becomes scarce when it is not sure to answer in time. While it is full, no rows count as free, so that a
-        capacity that is believed too large does not matter.
+        A resource becomes scarce when a model that uses it is not sure to answer in time. While it is full, nothing of
+        it counts as free, so that a capacity that is believed too large does not matter, nor who else uses it.
 
         Args:
             chances: how likely each model is to answer in time; models that are not in it surely do.
-            per_s: how many rows each model answers a second.
+            resources: all that may be scarce, by name.
         """
         passed_s, self._rationed_s = now_s - self._rationed_s, now_s
-        for model, rows_per_s in per_s.items():
-            is_full = chances.get(model, 1.0) < SURE
-            price = self.scarcity.get(model)
+        for name in self.scarcity.keys() - resources.keys():
+            del self.scarcity[name]
+        for name, resource in resources.items():
+            self._uses[name] = uses = resource.uses
+            is_short = any(chances.get(model, 1.0) < SURE for model in uses)
+            least = LEAST_SCARCITY if len(uses) == 1 else LEAST_OF_DEVICE
+            price = self.scarcity.get(name)
             if price is None:
-                if is_full and rows_per_s > 0.0:
-                    self.scarcity[model] = Price(LEAST_SCARCITY)
+                if is_short and resource.per_s > 0.0:
+                    self.scarcity[name] = Price(least)
                 continue
-            free = 0.0 if is_full else rows_per_s * passed_s
-            most = max(self._gains.get(model, 0.0), LEAST_SCARCITY)
-            price.learn((1.0 if model == asked else 0.0) - free, LEAST_SCARCITY, most)
-            if price.value <= LEAST_SCARCITY and not is_full:
-                del self.scarcity[model]
+            demanded = asked if len(uses) == 1 or self._wanted is None else self._wanted
+            is_full = chances.get(demanded, 1.0) < SURE if demanded in uses else is_short
+            free = 0.0 if is_full else resource.per_s * passed_s
+            price.learn(uses.get(demanded, 0.0) - free, least, max(self._gains.get(name, 0.0), least))
+            if price.value <= least and not is_short:
+                del self.scarcity[name]
+        self._wanted = None
+        for known in (self._gains, self._uses):
+            for name in known.keys() - self.scarcity.keys() - resources.keys():
+                del known[name]
         self.is_active = self.has_budget or bool(self.scarcity)
+
+    def in_words(self, models: Sequence[str]) -> list[str]:
+        """Return what the present prices do, a sentence for each; nothing without prices."""
+        found = []
+        costs = {model: self.costs.of(model) for model in models}
+        cheapest = min(costs, key=lambda model: costs[model], default="")
+        dearer = {model: self.rate * (cost - costs[cheapest]) for model, cost in costs.items()}
+        if self.has_budget and any(dearer.values()):
+            gains = _listed({model: price for model, price in dearer.items() if price > 0.0})
+            found.append(f"at the budget's present rate a query asks a model if it loses less than {cheapest}: {gains}")
+        for name, price in self.scarcity.items():
+            uses = {model: price.value * used for model, used in self._uses.get(name, {}).items() if model in costs}
+            if price.value > LEAST_OF_DEVICE and uses:
+                full = f"{name} is full" if name in costs else f"{name} has no time for all"
+                found.append(f"{full}: a query asks a model if it loses less than the others: {_listed(uses)}")
+        return found
+
+    def _is_place(self, name: str) -> bool:
+        """Whether a scarce thing is a place in the queue of a model, and not the time of a device."""
+        return len(self._uses[name]) == 1
 
     @property
     def _bounds(self) -> tuple[float, float]:
@@ -250,3 +312,15 @@ class Prices:
                 if self.max_cost is not None
                 else Price(FIRST_SHARE * high, REPAY_ANSWERS, is_unused_positive=True)
             )
+
+
+def _gain(uses: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the most that a model gains over another one for each unit that it uses more."""
+    pairs = list(zip(uses, losses))
+    return max(
+        ((less - loss) / (used - least) for used, loss in pairs for least, less in pairs if used > least), default=0.0
+    )
+
+
+def _listed(prices: Mapping[str, float]) -> str:
+    return ", ".join(f"{model} by at least {price:.2g}" for model, price in prices.items())

@@ -43,7 +43,6 @@ class Ramp:
         Args:
             models: the models that are not newcomers; at least one.
             select: lets the policy choose among the given models.
-            random: the source of randomness.
             is_joint: whether the policy has all its models scored, and so makes joint answers.
         """
         drawn = random.random()

@@ -2,10 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from random import Random
 
 import msgspec
 import numpy as np
@@ -14,15 +13,9 @@ from numpy.typing import NDArray
 from clipper.learning.mathematics.json_values import Array, parse_array, value_key
 from clipper.learning.mathematics.parameters import check_choice, check_number
 from clipper.learning.mathematics.probabilities import read_claim
-from clipper.learning.policies.combine import (
-    DEFAULT_TOLERANCE,
-    Combined,
-    Combiner,
-    guessed_loss,
-    make_combiner,
-    vote_is_settled,
-)
-from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
+from clipper.learning.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner
+from clipper.learning.policies.joint import Joint
+from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, QueryView, Totals
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +53,7 @@ class _Sums(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stacking(Policy):
+class Stacking(Joint):
     """Asks all models, and answers with the weights that would have given the least squared error.
 
         w = argmin  w' A w   where  w_i >= 0,  sum w_i = 1;    A_ij = (sum e_i e_j + prior * T_ij) / (n_ij + prior)
@@ -93,8 +86,6 @@ class Stacking(Policy):
         tolerance: for ``mean``: how near an output must be to the answer to agree with it; at least 0.
     """
 
-    feedback = "all"
-    goes_by = "nothing"
     default_half_life = 100
 
     answer: str = "vote"
@@ -107,11 +98,8 @@ class Stacking(Policy):
         check_number("prior", self.prior, 0, 1000, above=True)
         object.__setattr__(self, "_combiner", make_combiner(self.answer, self.tolerance))
 
-    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        choice: Choice | None = totals.memo.get((self, models))
-        if choice is None:
-            choice = totals.memo[self, models] = Choice(models, self._solved(models, totals).shares)
-        return choice
+    def shares(self, models: tuple[str, ...], totals: Totals) -> tuple[float, ...]:
+        return self._solved(models, totals).shares
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
         if self.answer == "vote":
@@ -126,11 +114,6 @@ class Stacking(Policy):
             shares = tuple(anew.get(model, share) for model, share in zip(choice.models, shares))
         corrected = {model: _without_bias(outputs[model], solved.biases.get(model, 0.0)) for model in present}
         return self._combiner(choice.models, shares, corrected)
-
-    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
-        # Any further output moves a mean.
-        votes = self.answer == "vote"
-        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """Return each pair's product of errors, and its count; for a mean, also each model's error."""
@@ -154,11 +137,7 @@ class Stacking(Policy):
     def observe_reward(
         self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
     ) -> Increments:
-        """Weigh a vote in the same way, with a guess for models that gave another output: see ``guessed_loss``."""
-        if not losses or self.answer == "mean":
-            return {}
-        guess = guessed_loss(min(losses.values()))
-        return self.observe(choice, {**dict.fromkeys(choice.models, guess), **losses}, totals, query)
+        return {} if self.answer == "mean" else Joint.observe_reward(self, choice, losses, totals, query)
 
     def _solved(self, models: tuple[str, ...], totals: Totals) -> _Solved:
         key = self, "solved", models

@@ -2,16 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from random import Random
 
 from clipper.learning.mathematics.parameters import check_number
 from clipper.learning.mathematics.totals import LOSS, SCORED
-from clipper.learning.policies.distribution import Distribution, uniform_over_best
-from clipper.learning.policies.policy import Choice, Policy, QueryView, Totals
+from clipper.learning.policies.distribution import uniform_over_best
+from clipper.learning.policies.drawn import Drawn
+from clipper.learning.policies.policy import Totals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ucb1(Policy):
+class Ucb1(Drawn):
     """Asks the model with the highest upper confidence bound on its mean reward (1 - loss).
 
         index = mean reward + exploration * sqrt(2 ln(n) / n_i)
@@ -36,23 +36,17 @@ class Ucb1(Policy):
     def __post_init__(self) -> None:
         check_number("exploration", self.exploration, 0, 10, above=True)
 
-    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        distribution: Distribution | None = totals.memo.get((self, models))
-        if distribution is None:
-            best = uniform_over_best(self.indices(models, totals))
-            distribution = totals.memo[self, models] = Distribution(models, best)
-        return distribution.draw(random)
+    def probabilities(self, models: tuple[str, ...], totals: Totals) -> list[float]:
+        return uniform_over_best(self.indices(models, totals))
 
     def indices(self, models: tuple[str, ...], totals: Totals) -> list[float]:
         """Return the index of each model, (models,)."""
-        scored = sum(totals.number(model, SCORED) for model in models)
+        scored = [totals.number(model, SCORED) for model in models]
         # Discounted counts may be below 1, where a logarithm is no width.
-        log_scored = math.log(max(scored, 1.0))
-        return [self._index(model, totals, log_scored) for model in models]
-
-    def _index(self, model: str, totals: Totals, log_scored: float) -> float:
-        scored = totals.number(model, SCORED)
-        if scored <= 0:
-            return math.inf
-        mean_reward = 1.0 - totals.number(model, LOSS) / scored
-        return mean_reward + self.exploration * math.sqrt(2 * log_scored / scored)
+        log_scored = math.log(max(sum(scored), 1.0))
+        return [
+            1.0 - totals.number(model, LOSS) / times + self.exploration * math.sqrt(2 * log_scored / times)
+            if times > 0
+            else math.inf
+            for model, times in zip(models, scored)
+        ]

@@ -9,11 +9,12 @@ from random import Random
 from clipper.errors import InvalidArgument
 from clipper.learning.mathematics.parameters import check_number
 from clipper.learning.policies.distribution import Distribution
-from clipper.learning.policies.policy import Choice, Policy, QueryView, Totals
+from clipper.learning.policies.drawn import Drawn
+from clipper.learning.policies.policy import Choice, QueryView, Totals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Weighted(Policy):
+class Weighted(Drawn):
     """Asks a model, in proportion to the weights. Queries of the same context always get the same model.
 
     Contexts are placed by **weighted rendezvous hashing**: each model draws ``-ln(u) / weight``, with u in (0, 1) the
@@ -45,15 +46,13 @@ class Weighted(Policy):
             raise InvalidArgument("weights are all 0: expected at least one above 0")
 
     def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        distribution: Distribution | None = totals.memo.get((self, models))
-        if distribution is None:
-            distribution = totals.memo[self, models] = Distribution(models, self._weights(models))
+        distribution: Distribution = totals.memo.get((self, models)) or self.distribution(models, totals)
         context = query.context
         if context is None:
             return distribution.draw(random)
         return min(distribution.choices, key=lambda choice: _draw(choice, context))
 
-    def _weights(self, models: tuple[str, ...]) -> list[float]:
+    def probabilities(self, models: tuple[str, ...], totals: Totals) -> list[float]:
         """Return equal weights if none of the application's models has any: an answer is better than none."""
         given = self.weights or {}
         weights = [float(given.get(model, 0.0)) for model in models]

@@ -13,13 +13,16 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 from msgspec import msgpack
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from clipper.base.durable_redis import check_on_disk, disk_wait, open_async_client, shown, why_it_evicts
+from clipper.base.known_ids import Known
 from clipper.errors import StoreUnavailable
 from clipper.learning.stores import redis_scripts
 from clipper.learning.stores.gathered_reads import GatheredReads, Read, State
 from clipper.learning.stores.own_changes import OwnChanges
+from clipper.learning.stores.redis_mailbox import RedisMailbox
+from clipper.learning.stores.redis_queries import RedisQueries
 from clipper.learning.stores.store import EVICT_CHUNK, FLOAT, TOLD_AT_ONCE, TOLD_FOR_S, Amount, Observation
 
 T = TypeVar("T")
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # All keys begin with this, so that Clipper can share a Redis with others.
 PREFIX = "clipper:selection:"
+# The file of a home with the address and the id of the store that its workers knew last.
+STORE_ID_NAME = "store.id"
 # Keys in one step of a scan, so that Redis serves others in between.
 SCAN_CHUNK = 1000
 
@@ -38,8 +43,8 @@ UPGRADED_AFTER_S = 600.0
 # The types of the amounts of an observation without arrays; arrays are sent separately.
 _NUMBERS_ALONE = frozenset({float})
 
-# The answers of the scripts. A commit answers whether each observation was new, and its revision or -1.
-_COMMITTED = msgpack.Decoder(tuple[list[int], int])
+# The answers of the scripts.
+_COMMITTED = msgpack.Decoder(tuple[list[int], int, str])
 _NUMBERS = msgpack.Decoder(list[dict[str, float] | list[tuple[str, float]] | bool])
 
 
@@ -49,8 +54,10 @@ class RedisStore:
     # While a script of some milliseconds runs, Redis reads nothing for queries.
     commit_at_once = 200
 
-    def __init__(self, url: str, wall_clock_s: Callable[[], float] = time) -> None:
-        self._url = url
+    def __init__(self, url: str, wall_clock_s: Callable[[], float] = time, known: Known | None = None) -> None:
+        """Open nothing yet. ``known`` keeps the store's id. Raises ValueError if the address is malformed."""
+        self._address = shown(url)
+        self._known = known or Known()
         self._wall_clock_s = wall_clock_s
         self._own = OwnChanges()
         self._was_looked_at = False
@@ -85,7 +92,7 @@ class RedisStore:
             if why := why_it_evicts(await self._client.info("memory")):
                 log.error(
                     "selection store %(address)s forgets learned state: %(reason)s",
-                    {"address": shown(self._url), "reason": why},
+                    {"address": self._address, "reason": why},
                 )
             self._was_looked_at = True
         batch: list[tuple[Any, ...]] = []
@@ -110,7 +117,8 @@ class RedisStore:
             batch.append((each.id or "", each.application, each.keep_s, sums, arrays))
         name, encoded = secrets.token_hex(8), msgpack.encode((list(sets_of_names), batch))
         arguments = [PREFIX, self._wall_clock_s(), name, encoded, int(TOLD_FOR_S), *packed]
-        are_new, revision = _COMMITTED.decode(await self._scripts["commit"](args=arguments))
+        are_new, revision, id_ = _COMMITTED.decode(await self._run("commit", arguments))
+        self._known.write(self._address, id_)
         self._unsynced.append(name)
         if revision >= 0:
             self._own.commit(revision)
@@ -125,7 +133,7 @@ class RedisStore:
         known, written = await pipeline.execute()
         if known < len(names):
             raise StoreUnavailable(
-                f"selection store {shown(self._url)} has lost what it was told last: it was started again, or replaced"
+                f"selection store {self._address} has lost what it was told last: it was started again, or replaced"
             )
         check_on_disk(written)
 
@@ -167,16 +175,22 @@ class RedisStore:
     async def drop(self, application: str) -> None:
         await self._attempt(self._drop(application))
 
+    def mailbox(self, instance: int) -> RedisMailbox:
+        return RedisMailbox(self._client, PREFIX, instance)
+
+    def queries(self) -> RedisQueries:
+        return RedisQueries(self._client, PREFIX, self._attempt)
+
     async def close(self) -> None:
         await self._reads.close()
         await self._client.aclose()
 
     async def _read(self, states: Sequence[State]) -> list[Read]:
         names = [f"{application}/{context}" for application, context in states]
-        numbers, *arrays = await self._scripts["read"](args=[PREFIX, *names])
+        numbers, *arrays = await self._run("read", [PREFIX, *names])
         try:
             found: list[Read] = [
-                StoreUnavailable(f"selection store {shown(self._url)} has no state at {name!r}")
+                StoreUnavailable(f"selection store {self._address} has no state at {name!r}")
                 if isinstance(each, bool)
                 else dict[str, Amount](each)
                 for name, each in zip(names, _NUMBERS.decode(numbers))
@@ -185,14 +199,14 @@ class RedisStore:
             # Somebody else wrote a name that is no text: only its own state cannot be read.
             if len(states) > 1:
                 return [each for state in states for each in await self._read([state])]
-            return [StoreUnavailable(f"selection store {shown(self._url)} has no state at {names[0]!r}")]
+            return [StoreUnavailable(f"selection store {self._address} has no state at {names[0]!r}")]
         for place, flat in zip(arrays[::2], arrays[1::2]):
             amounts = found[place]
             assert isinstance(amounts, dict)
             try:
                 named = {name.decode(): np.frombuffer(packed, FLOAT) for name, packed in zip(flat[::2], flat[1::2])}
             except ValueError:
-                found[place] = StoreUnavailable(f"selection store {shown(self._url)} has no state at {names[place]!r}")
+                found[place] = StoreUnavailable(f"selection store {self._address} has no state at {names[place]!r}")
             else:
                 amounts.update(named)
         return found
@@ -201,12 +215,31 @@ class RedisStore:
         try:
             return await work
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"selection store {shown(self._url)} cannot be used: {error}") from error
+            raise StoreUnavailable(f"selection store {self._address} cannot be used: {error}") from error
+
+    async def _run(self, name: str, arguments: Sequence[Any]) -> Any:
+        """Run a script in the store that this home has known. An emptied store takes nothing: it would be gone once an
+        operator has given Redis its file back. Raises StoreUnavailable if it is another store."""
+        known = self._known.read(self._address)
+        while True:
+            try:
+                return await self._scripts[name](args=[*arguments, known])
+            except ResponseError as error:
+                if redis_scripts.ANOTHER not in str(error):
+                    raise
+                before, known = known, self._known.read_again(self._address)
+                if known == before:
+                    raise StoreUnavailable(
+                        f"selection store {self._address} is not the one that this server has known: its Redis was "
+                        "emptied, or another one has its address. Give it back what it had stored; or, to begin anew, "
+                        f"remove the file {STORE_ID_NAME} of the server's home"
+                    ) from error
 
     async def _changes(self, cursor: int) -> tuple[int, list[State]]:
         bounds = [TOLD_AT_ONCE, redis_scripts.REVISIONS_AT_ONCE]
         arguments = [PREFIX, cursor, msgpack.encode(list(self._own.known(cursor))), *bounds]
-        last, changed, is_of_this = await self._scripts["changes"](args=arguments)
+        last, changed, is_of_this, id_ = await self._run("changes", arguments)
+        self._known.write(self._address, id_.decode(errors="replace"))
         if not is_of_this:
             self._earlier_s = self._wall_clock_s()
         self._own.follow(last)

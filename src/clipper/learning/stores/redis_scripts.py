@@ -9,8 +9,18 @@ They are written while there is a key ``changes``, which an earlier Clipper make
 
 # Number of arguments of a commit before the first array.
 BEFORE_ARRAYS = 5
+# The error of a script that is told the id of another store than this.
+ANOTHER = "ANOTHER"
 # Revisions that a worker looks at in one step: some milliseconds. Between two looks there are about a hundred.
 REVISIONS_AT_ONCE = 2000
+
+# The last argument of COMMIT, READ and CHANGES is the id of the store that their caller has known; empty if it has
+# known none. The first commit into a store gives it its own name as an id.
+_ONLY_THE_KNOWN = f"""
+local prefix, known_id = ARGV[1], table.remove(ARGV)
+local id = redis.call('GET', prefix .. 'id') or ''
+if known_id ~= '' and known_id ~= id then return redis.error_reply('{ANOTHER}') end
+"""
 
 # ARGV: prefix, wall clock, name of the commit, sets of names and observations as MessagePack, how long others are told,
 # then arrays of little-endian doubles, which observations reference by context, name and index. For each context an
@@ -20,11 +30,17 @@ REVISIONS_AT_ONCE = 2000
 # become infinite, stays as it is: a script that fails midway is not undone.
 # Doubles are packed and unpacked 200 at a time, since Lua's stack has room for some thousand.
 # A batch is sent again if the answer to it was lost. What was answered is kept for 30 s, and answered again; WRITTEN
-# looks for it, too.
-COMMIT = """
-local prefix, now_s, commit, told_for_s = ARGV[1], ARGV[2], ARGV[1] .. 'commit:' .. ARGV[3], ARGV[5]
+# looks for it, too. The answer has whether each observation was new, the revision or -1, and the store's id.
+COMMIT = (
+    _ONLY_THE_KNOWN
+    + """
+local now_s, commit, told_for_s = ARGV[2], prefix .. 'commit:' .. ARGV[3], ARGV[5]
 local known = redis.call('GET', commit)
 if known then return known end
+if id == '' then
+  id = ARGV[3]
+  redis.call('SET', prefix .. 'id', id)
+end
 local are_new, revision, sums, totals = {}, nil, {}, {}
 local function add(numbers, packed)
   local count = #packed / 8
@@ -122,10 +138,11 @@ for key, arrays in pairs(totals) do
     redis.call('HSET', key, name, pack(numbers))
   end
 end
-local answer = cmsgpack.pack({are_new, revision or -1})
+local answer = cmsgpack.pack({are_new, revision or -1, id})
 redis.call('SET', commit, answer, 'EX', 30)
 return answer
 """
+)
 
 # ARGV: prefix, wall clock, names of commits. How many of them this Redis knows of: one that was started again may have
 # lost some. It always writes something, for WAITAOF.
@@ -138,8 +155,10 @@ return known
 
 # ARGV: prefix, states. Numbers as MessagePack, with false for a state that is none; then the places of states with
 # arrays, each followed by these. Few states have arrays, so one command says whether any does.
-READ = """
-local prefix, numbers, answer, keys = ARGV[1], {}, {''}, {}
+READ = (
+    _ONLY_THE_KNOWN
+    + """
+local numbers, answer, keys = {}, {''}, {}
 for place = 2, #ARGV do keys[place - 1] = prefix .. 'arrays:' .. ARGV[place] end
 local have_arrays = redis.call('EXISTS', unpack(keys)) > 0
 for place, key in ipairs(keys) do
@@ -159,15 +178,18 @@ end
 answer[1] = cmsgpack.pack(numbers)
 return answer
 """
+)
 
 # ARGV: prefix, cursor, revisions that need not be told, as MessagePack, how many states and how many revisions are told
 # at once. What is left is told the next time: all of a revision, or nothing of it. If a revision has no key any more,
 # or an earlier Clipper has made it, contexts are found by their last revisions, and each application's own state is
-# told as well.
-CHANGES = """
-local prefix, cursor, most, own, told, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), {}, {}, 0
+# told as well. The answer ends with the store's id.
+CHANGES = (
+    _ONLY_THE_KNOWN
+    + """
+local cursor, most, own, told, count = tonumber(ARGV[2]), tonumber(ARGV[4]), {}, {}, 0
 local newest = tonumber(redis.call('GET', prefix .. 'revision') or 0)
-if cursor == -1 or cursor >= newest then return {newest, '', 1} end
+if cursor == -1 or cursor >= newest then return {newest, '', 1, id} end
 for _, each in ipairs(cmsgpack.unpack(ARGV[3])) do own[each] = true end
 local last, end_ = cursor, math.min(newest, cursor + tonumber(ARGV[5]))
 while last < end_ and count < most do
@@ -179,7 +201,7 @@ while last < end_ and count < most do
   end
   last = last + 1
 end
-if last > cursor then return {last, table.concat(told, '\\255'), 1} end
+if last > cursor then return {last, table.concat(told, '\\255'), 1, id} end
 last = newest
 local found, before = {}, {}
 local function find(key, prefix_of_state)
@@ -197,8 +219,9 @@ for place, states in ipairs(found) do
     if tonumber(states[at + 1]) <= last then told[#told + 1] = before[place] .. states[at] end
   end
 end
-return {last, table.concat(told, '\\255'), 0}
+return {last, table.concat(told, '\\255'), 0, id}
 """
+)
 
 # What EVICT and FORGET_CONTEXT begin with. ARGV: prefix, wall clock, application, how long others are told.
 _FORGET = """

@@ -4,13 +4,13 @@ Each batch of observations is one transaction, on a thread, so that the event lo
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from time import monotonic, sleep, time
-from typing import Literal, TypeVar
+from time import time
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from clipper.errors import StoreUnavailable
 from clipper.learning.stores.gathered_reads import GatheredReads, Read, State
 from clipper.learning.stores.own_changes import OwnChanges
 from clipper.learning.stores.sqlite_changes import changes, tell
+from clipper.learning.stores.sqlite_connection import LOG_BYTES, Connection, begin_log_anew, copy_log
 from clipper.learning.stores.sqlite_ids import note_ids
 from clipper.learning.stores.sqlite_rows import (
     TEXTS,
@@ -32,32 +33,21 @@ from clipper.learning.stores.sqlite_rows import (
     names_of,
     select,
 )
-from clipper.learning.stores.sqlite_schema import MOVING_VERSION, SCHEMA_VERSION, schema
-from clipper.learning.stores.sqlite_transactions import BUSY_TIMEOUT_S, is_busy, transaction
-from clipper.learning.stores.sqlite_upkeep import PAGE_BYTES, UPGRADED_AFTER_S, give_back, is_moving, move_some
+from clipper.learning.stores.sqlite_transactions import transaction
+from clipper.learning.stores.sqlite_upkeep import UPGRADED_AFTER_S, give_back, is_moving, move_some
 from clipper.learning.stores.store import EVERYONE, EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amount, Observation
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
-# Pages of the file that a connection holds; SQLite's default of 2 MB is little for a file with millions of contexts.
-CACHE_KIB = 8 * 1024
-# The write-ahead log is copied to the file when it is this long, so that a page that many pieces of feedback have
-# changed is written once. SQLite begins the log anew when a commit finds that all of it was copied. While several
-# workers commit, no commit finds that, and the log would grow by 12 KB for each piece. So one worker makes the others
-# wait while it copies the rest, but not for long: somebody may be reading the file for a backup.
-LOG_BYTES = 64 * 1024 * 1024
-LOG_WAIT_S = 0.5
 # Transactions of upkeep in one call of ``expire``, so that its caller soon goes on.
 UPKEEP_AT_ONCE = 10
-# If two workers make a new file a WAL file at once, one fails without waiting; it tries again after this.
-OPEN_AGAIN_S = 0.01
 
 
 class SqliteStore:
     """See ``Store``. It opens the file when it is first used, and again after an error.
 
-    Reads and commits have a thread and a connection each, because queries wait for reads, and commits wait for the
-    disk.
+    Reads, commits and copies of the log have a thread and a connection each: queries wait for reads, senders of
+    feedback for commits, and nobody for copies.
     """
 
     # One transaction: some tens of milliseconds, of which the disk takes most, during which other workers wait.
@@ -65,10 +55,12 @@ class SqliteStore:
 
     def __init__(self, path: Path, wall_clock_s: Callable[[], float] = time) -> None:
         self._wall_clock_s = wall_clock_s
-        self._reading = _Connection(path, "selection-store-reads")
-        self._writing = _Connection(path, "selection-store-writes")
+        self._reading = Connection(path, "selection-store-reads")
+        self._writing = Connection(path, "selection-store-writes")
+        self._copying = Connection(path, "selection-store-log")
         self._log = path.with_name(f"{path.name}-wal")
         self._log_bound_bytes = LOG_BYTES
+        self._beginning_log: asyncio.Task[None] | None = None
         self._opened_s = wall_clock_s()
         # The last long context of earlier Clippers that was moved; None if there are none left.
         self._moved: tuple[str, Key] | None = ("", EVERYONE)
@@ -81,12 +73,19 @@ class SqliteStore:
         if revision is not None:
             self._own.commit(revision)
         log_bytes = self._log_bytes()
-        if log_bytes > self._log_bound_bytes:
-            await self._writing.run(_begin_log_anew)
-            log_bytes = self._log_bytes()
-            self._log_bound_bytes = log_bytes + LOG_BYTES
+        if log_bytes > self._log_bound_bytes and self._beginning_log is None:
+            self._beginning_log = asyncio.get_running_loop().create_task(self._begin_log_anew())
         self._log_bound_bytes = min(self._log_bound_bytes, log_bytes + LOG_BYTES)
         return are_new
+
+    async def _begin_log_anew(self) -> None:
+        try:
+            await self._copying.run(copy_log)
+            await self._writing.run(begin_log_anew)
+        except StoreUnavailable as error:
+            log.warning("the log of the selection store could not be copied: %(reason)s", {"reason": error})
+        self._log_bound_bytes = self._log_bytes() + LOG_BYTES
+        self._beginning_log = None
 
     async def sync(self) -> None:
         """Return at once: each commit has waited for the disk."""
@@ -138,95 +137,21 @@ class SqliteStore:
             pass  # a chunk at a time, so that others commit in between
         await self._writing.run(lambda database: _drop_rest(database, application))
 
+    def mailbox(self, instance: int) -> None:
+        """Return None: the workers of its one server reach each other directly."""
+
+    def queries(self) -> None:
+        """Return None, for the same reason."""
+
     async def close(self) -> None:
         await self._reads.close()
-        for connection in (self._reading, self._writing):
+        if self._beginning_log is not None:
+            await self._beginning_log
+        for connection in (self._reading, self._writing, self._copying):
             await connection.close()
 
     def _log_bytes(self) -> int:
         return self._log.stat().st_size if self._log.exists() else 0
-
-
-class _Connection:
-    """A connection to the file and the thread that it belongs to."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self._path = path
-        self._database: sqlite3.Connection | None = None
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
-
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """
-        Raises:
-            StoreUnavailable: the file cannot be used.
-        """
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._attempt, work)
-
-    async def close(self) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, self._disconnect)
-        self._executor.shutdown()
-
-    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            if self._database is None:
-                self._database = _connect(self._path)
-            return work(self._database)
-        except sqlite3.Error as error:
-            # The next use opens the file again, which may have been repaired or replaced.
-            self._disconnect()
-            raise StoreUnavailable(f"selection store {self._path} cannot be used: {error}") from error
-
-    def _disconnect(self) -> None:
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    give_up_s = monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            return _open(path)
-        except sqlite3.Error as error:
-            if not is_busy(error) or monotonic() > give_up_s:
-                raise
-        sleep(OPEN_AGAIN_S)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    try:
-        (can_give_back,) = database.execute("PRAGMA auto_vacuum").fetchone()
-        if not can_give_back:  # in force from the beginning of a new file, or once an earlier Clipper's is written anew
-            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        database.execute("PRAGMA journal_mode = WAL")
-        # An acknowledged observation survives a power failure, not only a kill.
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        database.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}")
-        # A log that grew while somebody read the file is cut once it can begin anew.
-        database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-        (found,) = database.execute("PRAGMA user_version").fetchone()
-        if found > SCHEMA_VERSION:
-            raise StoreUnavailable(
-                f"selection store {path} has schema version {found}, this Clipper knows {SCHEMA_VERSION}: run the "
-                "Clipper that wrote it, or a newer one; or restore a backup of it"
-            )
-        if found < MOVING_VERSION:
-            (tables,) = database.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'changes'").fetchone()
-            database.executescript(schema(is_new=not tables))
-    except (sqlite3.Error, StoreUnavailable):
-        database.close()
-        raise
-    return database
-
-
-def _begin_log_anew(database: sqlite3.Connection) -> None:
-    """Copy the write-ahead log to the file and empty it, unless a reader takes longer than ``LOG_WAIT_S``."""
-    database.execute(f"PRAGMA busy_timeout = {LOG_WAIT_S * 1000:.0f}")
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    database.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
 
 
 def _commit(

@@ -4,7 +4,7 @@ A store holds a set of named numbers and arrays for each (application, context).
 number of workers and machines may write, and a read returns the sum of what all of them have learned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +51,49 @@ class Observation:
     application: str
     increments: Mapping[str, Mapping[str, Amount]]
     keep_s: float = MIN_KEEP_S
+
+
+class Mailbox(Protocol):
+    """The way to the workers of other servers that share a store.
+
+    Attributes:
+        members: the instances of the workers that can be asked.
+    """
+
+    @property
+    def members(self) -> Container[int]: ...
+
+    async def ask(self, instance: int, request: bytes, timeout_s: float) -> bytes:
+        """Return the reply of a member. Raises ClipperError if there is none in time, or the member ends meanwhile."""
+        ...
+
+    async def run(self, answer: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Be a member, and ``answer`` requests, until cancelled; those that are being answered then are finished."""
+        ...
+
+    async def meet(self) -> None:
+        """Hear of members that have come or gone since; this happens once a second anyway. Raises StoreUnavailable."""
+        ...
+
+
+class Queries(Protocol):
+    """Answered queries, for feedback that comes to another server. See ``Remembering``, which keeps them here."""
+
+    async def keep(
+        self, queries: Mapping[int, tuple[bytes, bytes]], shared: Mapping[bytes, bytes], keep_s: float, evicted: int
+    ) -> None:
+        """Keep queries of this worker for this long, or a little longer. Raises StoreUnavailable.
+
+        Args:
+            queries: by id, the name of what it shares with others, which has no space, and its text.
+            shared: by name, what queries share.
+            evicted: this worker's queries up to this id are no longer needed.
+        """
+        ...
+
+    async def find(self, ids: Collection[int]) -> dict[int, tuple[bytes, bytes]]:
+        """Return the texts of those queries that are kept, each with what it shares. Raises StoreUnavailable."""
+        ...
 
 
 class Store(Protocol):
@@ -131,6 +174,14 @@ class Store(Protocol):
 
     async def drop(self, application: str) -> None:
         """Forget a removed application."""
+        ...
+
+    def mailbox(self, instance: int) -> Mailbox | None:
+        """Return the mailbox of the worker of this instance; None for a store that only one server uses."""
+        ...
+
+    def queries(self) -> Queries | None:
+        """Return the store's queries; None for a store that only one server uses."""
         ...
 
     async def close(self) -> None: ...

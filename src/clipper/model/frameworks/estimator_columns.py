@@ -3,7 +3,8 @@
 An estimator keeps the names of its columns, and not their types. The types follow from the transformers that take the
 columns: an encoder knows its categories, a vectorizer takes texts, a scaler numbers. Types that do not follow are
 tried: a column has numbers if the estimator answers a row with a number there and refuses a row with a text, and texts
-if it is the other way round. A column may lack values if the estimator answers a row without its value.
+if it is the other way round. That is a guess: numbers may stand for a bool. A column may lack values if the
+estimator answers a row without its value.
 """
 
 import importlib
@@ -35,6 +36,10 @@ _MOST_TRIED = 4
 _MOST_CALLS = 128
 # Wide tables take long to answer: fewer calls, so that they have no more values than this together.
 _MOST_VALUES, _LEAST_CALLS = 4000, 8
+# The text in rows that are tried. Functions of dates take it, and numbers, too: so what they take is asked for.
+_TEXT = "2000-01-01"
+# The longest ``--input-type`` of a guess that is shown. A container's warning has room for it.
+_MOST_CHARACTERS = 3000
 # A type lists no more categories, since it is in each message about the model.
 _MOST_CATEGORIES = 200
 
@@ -50,8 +55,8 @@ def names_of(estimator: Any) -> list[str] | None:
 
 def find_record(
     estimator: Any, names: Sequence[str], declared: RecordType | None, sample: RecordType | None, answer: Try
-) -> RecordType:
-    """Return the record that an estimator takes.
+) -> tuple[RecordType, str]:
+    """Return the record that an estimator takes; and a warning that names the columns whose types are guesses, or "".
 
     Args:
         names: the names of the columns that it was fitted on.
@@ -75,24 +80,34 @@ def find_record(
             found = own
         if found is not None:
             known[name] = found
+    guessed = [name for name in taken if name not in known]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        if len(known) < len(taken):
-            known |= _tried(taken, known, [name for name in taken if name not in known], answer)
-        if unknown := [name for name in taken if name not in known]:
-            raise ContainerFailed(_question(taken, known, unknown))
+        if guessed:
+            known |= _tried(taken, known, guessed, answer)
+        if any(name not in known for name in taken):
+            fields = [known.get(name) or number(name, DType.STRING) for name in taken]
+            raise ContainerFailed(f"{_unsaid(guessed)}: deploy it again {_ways(fields)}, where theirs are guesses")
         record = RecordType(tuple(known[name] for name in taken))
         lacking = {name for name, field in (shown | bound).items() if field.is_nullable}
-        return _with_missing(record, lacking, [name for name in taken if name not in bound], answer)
+        record = _with_missing(record, lacking, [name for name in taken if name not in bound], answer)
+    if not guessed:
+        return record, ""
+    advice = f"if a guess is wrong, such as a number for a bool, deploy it again {_ways(record.fields)}"
+    return record, f"{_unsaid(guessed)}, which are guessed: {advice}"
 
 
-def _question(taken: Sequence[str], known: dict[str, Field], unknown: Sequence[str]) -> str:
-    fields = [str(known.get(name) or number(name, DType.STRING)) for name in taken]
-    line = ", ".join(fields).replace("'", "'\\''")
+def _unsaid(names: Sequence[str]) -> str:
+    shown = [name if name.isprintable() else json.dumps(name) for name in names[:20]]
+    return f"the model does not say the types of its columns {', '.join(shown)}"
+
+
+def _ways(fields: Sequence[Field]) -> str:
+    line = ", ".join(map(str, fields)).replace("'", "'\\''")
+    shown = f": --input-type '{line}'" if len(line) <= _MOST_CHARACTERS else " in --input-type"
     return (
-        f"the model does not say the types of its columns {', '.join(unknown[:20])}: deploy it again with --sample "
-        "@FILE, a CSV, JSON lines or Parquet file with a row or more, or with the types of all columns; for these, "
-        f"string is a guess: --input-type '{line}'"
+        "with --sample @FILE, a CSV, JSON lines or Parquet file with a row or more, or with the right types of all "
+        f"columns{shown}"
     )
 
 
@@ -229,7 +244,7 @@ def _made(field: Field, is_absent: bool = False) -> Values:
     if field.categories:
         value: Any = field.categories[0]
     else:
-        value = "text" if field.type.dtype is DType.STRING else 1
+        value = _TEXT if field.type.dtype is DType.STRING else 1
     if field.default is not None:
         value = json.loads(field.default)
     return column_of(field, [value])

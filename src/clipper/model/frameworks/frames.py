@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas
 
+from clipper.model.frameworks.table import with_nan
 from clipper.model.model import Inputs, Values
 from clipper.values.records import Field, RecordType
 from clipper.values.types import DType
 
-LIBRARY = f"pandas {pandas.__version__}"
 # ``str`` from pandas 3 on.
 _TEXT = pandas.Series([""]).dtype
 
@@ -57,12 +57,8 @@ def _categorical(field: Field) -> Callable[[Values], Any]:
 
 
 def _texts(values: Values) -> Any:
-    return pandas.array(_with_nan(values), dtype=_TEXT)
-
-
-def _with_nan(values: Values) -> list[Any]:
-    return [np.nan if value is None else value for value in values]
+    return pandas.array(with_nan(values), dtype=_TEXT)
 
 
 def _objects(values: Values) -> Any:
-    return np.array(_with_nan(values), object)
+    return np.array(with_nan(values), object)

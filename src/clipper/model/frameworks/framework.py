@@ -33,6 +33,8 @@ class FrameworkSource:
         output: names of outputs with commas between, such as ``label,probabilities``; None means the model's own.
         input_type: the deployment's input type, or the type of its sample if that is a record, as text. Inputs come in
             this type, so convert them to the model's own; those of a record come in the types that the model says.
+        has_gpu: whether a GPU is reserved for the model, which should compute on it.
+        precision: ``fp16`` or ``bf16``, for the weights of a PyTorch network; None means the model's own.
     """
 
     path: Path
@@ -40,6 +42,8 @@ class FrameworkSource:
     target: str | None = None
     output: str | None = None
     input_type: str | None = None
+    has_gpu: bool = False
+    precision: str | None = None
 
     def names(self, known: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
         """Return the requested outputs, or ``default`` if none are requested.
@@ -68,6 +72,9 @@ class FrameworkModel:
         library: the library that runs the model, with its version, such as ``onnxruntime 1.32.0``.
         max_batch: the largest batch that it takes; None means any.
         output_type: the type of its outputs, if the model says it.
+        device: where it computes, as its library says, such as ``cuda (NVIDIA L4)``, or ``CPU``; empty if no GPU is
+            reserved, or if that is not known.
+        warning: as in ``LoadedModel``.
     """
 
     predict_batch: Callable[[Inputs], object]
@@ -75,11 +82,19 @@ class FrameworkModel:
     library: str
     max_batch: int | None = None
     output_type: ValueType | None = None
+    device: str = ""
+    warning: str = ""
 
 
 def answered(outputs: Mapping[str, Any]) -> Any:
-    """Return the answer to a batch: the values of a single output, or several outputs by their names."""
-    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+    """Return the answer to a batch: the values of a single output, or several outputs by their names. An output that
+    has names itself adds these."""
+    if len(outputs) == 1:
+        return next(iter(outputs.values()))
+    named: dict[str, Any] = {}
+    for name, values in outputs.items():
+        named |= values if isinstance(values, Mapping) else {name: values}
+    return named
 
 
 def answered_type(types: Mapping[str, InputType | None]) -> ValueType | None:
@@ -161,17 +176,7 @@ def chosen_answer(
         ContainerFailed: a requested output is not known.
     """
     names = source.names(list(answers), list(answers)[:1])
-    if len(names) == 1:
-        return names, answers[names[0]]
-    return names, lambda given: _named({name: answers[name](given) for name in names})
-
-
-def _named(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return outputs by name; an output that has names itself adds these."""
-    named: dict[str, Any] = {}
-    for name, values in outputs.items():
-        named |= values if isinstance(values, Mapping) else {name: values}
-    return named
+    return names, lambda given: answered({name: answers[name](given) for name in names})
 
 
 def _labels(scores: Array) -> Array:

@@ -38,7 +38,8 @@ def load(source: FrameworkSource) -> FrameworkModel:
     batch = tensors[0].fixed_batch
     takes = type_of(tensors, source.input_type)
     gives = answer.output_type(tensorflow.returned(_by_name(call.structured_outputs, names)), batch)
-    return FrameworkModel(in_batches_of(batch, predict_batch), takes, LIBRARY, batch, gives)
+    where = tensorflow.device_of(source)
+    return FrameworkModel(in_batches_of(batch, predict_batch), takes, LIBRARY, batch, gives, where)
 
 
 def _output_names(model: keras.Model) -> list[str]:

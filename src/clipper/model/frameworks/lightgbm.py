@@ -16,15 +16,13 @@ from clipper.model.frameworks.framework import (
     score_answers,
     thread_count,
 )
-from clipper.model.frameworks.table import matrix, number, of_categories
+from clipper.model.frameworks.table import BOOSTER_CATEGORIES, matrix, number, of_categories
 from clipper.model.model import Inputs
 from clipper.values.records import MAX_FIELDS, Field, RecordType
 from clipper.values.types import DType, InputType
 
 # The line of a model file that says which columns were categories.
 _CATEGORICAL = re.compile(r"^\[categorical_feature: ([0-9,]*)\]$", re.MULTILINE)
-# The most categories of a column. A booster needs all of them, to find the place of each.
-_MOST_CATEGORIES = 1 << 16
 
 _CLASSIFYING = ("binary", "multiclass", "multiclassova")
 
@@ -60,7 +58,7 @@ def fields_of(model: Any) -> tuple[Field, ...]:
     if names == [f"Column_{index}" for index in range(len(names))]:
         return ()
     categories = dict(zip(_categorical(booster), booster.pandas_categorical or ()))
-    fields = (of_categories(name, categories.get(place, ()), _MOST_CATEGORIES) for place, name in enumerate(names))
+    fields = (of_categories(name, categories.get(place, ()), BOOSTER_CATEGORIES) for place, name in enumerate(names))
     # A booster answers whatever is missing.
     return tuple(replace(field or number(name), is_nullable=True) for name, field in zip(names, fields))
 

@@ -28,8 +28,6 @@ _WIRE = {
     "str": DType.STRING,
     "bytes": DType.BYTES,
 }
-# Stands for a parameter whose signature has no default.
-_NOT_GIVEN = object()
 
 # Makes the model's argument from a batch of rows.
 _Reader = Callable[[Any], Any]
@@ -116,7 +114,7 @@ def _takes_columns(specs: Sequence[Any]) -> tuple[ValueType, _Reader]:
 
 def _takes_places(specs: Sequence[Any]) -> tuple[ValueType, _Reader]:
     """Return the same for columns without names: a list of numbers of their common type, or else of float64."""
-    types = [_numpy_name(spec) for spec in specs]
+    types = [_numpy_name(spec.type) for spec in specs]
     wire = _WIRE.get(types[0], DType.FLOAT64) if len(set(types)) == 1 else DType.FLOAT64
     if types == ["str"]:
         return InputType(DType.STRING), lambda rows: pandas.DataFrame({0: list(rows)})
@@ -131,9 +129,9 @@ def _takes_places(specs: Sequence[Any]) -> tuple[ValueType, _Reader]:
 def _column_field(spec: Any) -> Field:
     is_optional = not spec.required
     element = getattr(spec.type, "dtype", None)  # an Array has it
-    if element is not None and (wire := _WIRE.get(_name_of(element))) is not None and wire.is_numeric:
+    if element is not None and (wire := _WIRE.get(_numpy_name(element))) is not None and wire.is_numeric:
         return Field(spec.name, InputType(wire), is_optional)
-    wire = _WIRE.get(_numpy_name(spec), DType.STRING)
+    wire = _WIRE.get(_numpy_name(spec.type), DType.STRING)
     # A missing number is NaN, which a signature of floats has always allowed.
     is_float = wire in (DType.FLOAT32, DType.FLOAT64)
     return Field(spec.name, InputType(wire, ()), is_optional or is_float)
@@ -141,24 +139,20 @@ def _column_field(spec: Any) -> Field:
 
 def _conversion(spec: Any) -> Callable[[Values], Any] | None:
     """Return a function that makes a frame's column of values that have no type of a table, or that came as texts."""
-    kind = _numpy_name(spec)
+    kind = _numpy_name(spec.type)
     if kind.startswith("datetime64"):
         return lambda values: pandas.Series(pandas.to_datetime(list(values)), dtype="datetime64[ns]")
     if kind in _WIRE:
         return None
-    element = _WIRE.get(_name_of(getattr(spec.type, "dtype", None)))
+    element = _WIRE.get(_numpy_name(getattr(spec.type, "dtype", None)))
     if element is not None and element.is_numeric:
         return lambda values: pandas.Series([None if one is None else np.asarray(one) for one in values])
     # Objects, maps, lists of these, and of texts: each row has its JSON.
     return lambda values: pandas.Series([None if one is None else json.loads(one) for one in values], dtype=object)
 
 
-def _numpy_name(spec: Any) -> str:
+def _numpy_name(of_type: Any) -> str:
     """Return numpy's name of a type, such as ``float64`` or ``str``; empty for arrays, objects and maps."""
-    return _name_of(spec.type)
-
-
-def _name_of(of_type: Any) -> str:
     to_numpy = getattr(of_type, "to_numpy", None)
     name = "" if to_numpy is None else np.dtype(to_numpy()).name
     return "bytes" if str(getattr(of_type, "name", "")) == "binary" else name.removesuffix("_")
@@ -169,7 +163,7 @@ def _parameters(schema: Any, input_type: ValueType | None) -> dict[str, Field]:
     taken = set(input_type.names) if isinstance(input_type, RecordType) else set()
     fields = {}
     for spec in schema.params if schema is not None else ():
-        kind = _name_of(spec.dtype)
+        kind = _numpy_name(spec.dtype)
         is_date = kind.startswith("datetime64")
         wire = DType.STRING if is_date else _WIRE.get(kind)
         if wire is None or not (wire.is_numeric or spec.shape is None):

@@ -10,6 +10,7 @@ import onnxruntime
 
 from clipper.errors import ContainerFailed, ModelFailed
 from clipper.model.frameworks.framework import (
+    CLASS_PROBABILITIES,
     LABEL,
     LABELS,
     PROBABILITIES,
@@ -17,11 +18,12 @@ from clipper.model.frameworks.framework import (
     FrameworkSource,
     answered,
     answered_type,
+    classifier_type,
     thread_count,
 )
 from clipper.model.model import Array, Inputs, Values
 from clipper.values.records import Field, RecordType, ValueType
-from clipper.values.types import DType, InputType, Shape
+from clipper.values.types import CPU, DType, InputType, Shape
 
 # Numpy's type and the type of queries for each element type of a graph: JSON has no half-precision or small numbers.
 _ELEMENTS: dict[str, tuple[str, DType]] = {
@@ -41,6 +43,9 @@ _ELEMENTS: dict[str, tuple[str, DType]] = {
 }
 _FLOATING = ("tensor(float16)", "tensor(float)", "tensor(double)")
 _LABELLING = ("tensor(int64)", "tensor(string)")
+
+# The providers that compute on a GPU, in the order in which they are tried, and what they call it.
+_OF_GPUS = {"CUDAExecutionProvider": "cuda", "MIGraphXExecutionProvider": "rocm", "ROCMExecutionProvider": "rocm"}
 
 # How a graph takes rows. stacked: along a first dimension of any length. single: along a first dimension of length 1.
 # whole: it has no such dimension, and a row is the whole input.
@@ -68,10 +73,12 @@ class _Output:
 
 def load(source: FrameworkSource) -> FrameworkModel:
     """Load a graph. Raises ContainerFailed if no query can bring its inputs, or it lacks the requested outputs."""
-    session = _session(_file_in(source.path))
+    session = _session(_file_in(source.path), has_gpu=source.has_gpu)
     inputs = [_input(node) for node in session.get_inputs()]
     batching = _batching_of(inputs)
-    outputs, default = _outputs(session.get_outputs(), batching)
+    nodes = session.get_outputs()
+    classes = _mapped_classes(session, inputs, nodes)
+    outputs, default = _outputs(nodes, batching, classes)
     chosen = {name: outputs[name] for name in source.names(list(outputs), default)}
     read = _reader(inputs, batching)
     names = [output.name for output in chosen.values()]
@@ -87,7 +94,8 @@ def load(source: FrameworkSource) -> FrameworkModel:
         _input_type(inputs, batching),
         f"onnxruntime {onnxruntime.__version__}",
         None if batching == "stacked" else 1,
-        _output_type(session, inputs, chosen, batching),
+        _output_type(session, inputs, chosen, batching, classes),
+        _device(session) if source.has_gpu else "",
     )
 
 
@@ -96,11 +104,19 @@ def _file_in(path: Path) -> Path:
     return next(path.glob("*.onnx")) if path.is_dir() else path
 
 
-def _session(path: Path) -> Any:
+def _session(path: Path, *, has_gpu: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_count()
     options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
+    available = onnxruntime.get_available_providers()
+    # TensorRT would build an engine for minutes at each start, so it is not taken.
+    of_gpus = [name for name in _OF_GPUS if name in available] if has_gpu else []
+    return onnxruntime.InferenceSession(str(path), options, providers=[*of_gpus, "CPUExecutionProvider"])
+
+
+def _device(session: Any) -> str:
+    """Return the device of the provider that the session took, which leaves out one that cannot start."""
+    return _OF_GPUS.get(session.get_providers()[0], CPU)
 
 
 def _input(node: Any) -> _Input:
@@ -168,11 +184,17 @@ def _whole(rows: Array, batching: _Batching) -> Array:
     return rows.reshape(rows.shape[1:]) if batching == "whole" else rows
 
 
-def _outputs(nodes: Sequence[Any], batching: _Batching) -> tuple[dict[str, _Output], list[str]]:
-    """Return the answers that can be requested, by name, and the default."""
+def _outputs(nodes: Sequence[Any], batching: _Batching, classes: Sequence[Any]) -> tuple[dict[str, _Output], list[str]]:
+    """Return the answers that can be requested, by name, and the default.
+
+    ``classes``: of a converted classifier whose probabilities are maps, if they are known.
+    """
     known = {node.name: _Output(node.name, _with_texts, _row_type(node, batching)) for node in nodes}
     if _is_classifier(nodes):
         labels, probabilities = (known[node.name] for node in nodes)
+        if classes:
+            known[CLASS_PROBABILITIES] = _Output(probabilities.name, lambda maps: _columns(maps, classes))
+            probabilities = _Output(probabilities.name, lambda maps: _matrix(maps, classes))
         return known | {LABELS: labels, LABEL: labels, PROBABILITIES: probabilities}, [LABELS]
     if len(nodes) == 1 and nodes[0].type in _FLOATING and len(nodes[0].shape) > 1:
         scores = known[nodes[0].name]
@@ -194,22 +216,54 @@ def _row_type(node: Any, batching: _Batching) -> InputType | None:
     return None if wire is DType.STRING and shape else InputType(wire, shape)
 
 
+def _zeros(inputs: Sequence[_Input]) -> dict[str, Array]:
+    """Return an input of zeros, or of empty texts, to try a graph with."""
+    zeros = {one.name: np.zeros([size or 1 for size in one.shape], one.element) for one in inputs}
+    for one in inputs:
+        if one.wire is DType.STRING:
+            zeros[one.name].fill("")
+    return zeros
+
+
+def _mapped_classes(session: Any, inputs: Sequence[_Input], nodes: Sequence[Any]) -> list[Any]:
+    """Return the classes of a converted classifier whose probabilities are maps, as converters make them by default;
+    none if it has no maps, or cannot be tried."""
+    if not _is_classifier(nodes) or not nodes[1].type.startswith("seq(map(") or _batching_of(inputs) == "whole":
+        return []
+    try:
+        ((row, *_),) = session.run([nodes[1].name], _zeros(inputs))
+    except Exception:  # noqa: BLE001  as in ``_output_type``
+        return []
+    return list(row)
+
+
+def _matrix(maps: Sequence[Mapping[Any, float]], classes: Sequence[Any]) -> Array:
+    return np.array([[row[each] for each in classes] for row in maps], np.float32)
+
+
+def _columns(maps: Sequence[Mapping[Any, float]], classes: Sequence[Any]) -> dict[str, Array]:
+    return dict(zip(map(str, classes), _matrix(maps, classes).T))
+
+
 def _output_type(
-    session: Any, inputs: Sequence[_Input], chosen: Mapping[str, _Output], batching: _Batching
+    session: Any,
+    inputs: Sequence[_Input],
+    chosen: Mapping[str, _Output],
+    batching: _Batching,
+    classes: Sequence[Any],
 ) -> ValueType | None:
     """Return the type of the chosen outputs, if the graph says it and keeps it when it is tried with zeros.
 
     Converters write shapes that a graph does not keep, and every answer would fail by such a type.
     """
+    if classes:
+        dtype = DType.STRING if isinstance(classes[0], str) else DType.INT64
+        return classifier_type(list(chosen), classes, dtype, DType.FLOAT32)
     of_type = answered_type({name: output.type for name, output in chosen.items()})
     if of_type is None:
         return None
-    zeros = {one.name: np.zeros([size or 1 for size in one.shape], one.element) for one in inputs}
-    for one in inputs:
-        if one.wire is DType.STRING:
-            zeros[one.name].fill("")
     try:
-        values = session.run([output.name for output in chosen.values()], zeros)
+        values = session.run([output.name for output in chosen.values()], _zeros(inputs))
         rows = [
             np.asarray(output.convert(_split(value, name, batching, 1))[0])
             for (name, output), value in zip(chosen.items(), values)

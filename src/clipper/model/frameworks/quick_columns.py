@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clipper.model.frameworks.estimator_columns import chosen_names
-from clipper.model.frameworks.table import column_of
+from clipper.model.frameworks.table import column_of, with_nan
 from clipper.model.model import Array, Columns, Values
 from clipper.values.records import RecordType
 from clipper.values.types import DType
@@ -39,7 +39,7 @@ class _Numbers:
         matrix = np.empty((rows, len(self.names)))
         for place, name in enumerate(self.names):
             values = columns[name]
-            matrix[:, place] = values if isinstance(values, np.ndarray) else _with_nan(values)
+            matrix[:, place] = values if isinstance(values, np.ndarray) else with_nan(values)
         for step in self.steps:
             matrix = step(matrix)
         return np.broadcast_to(np.arange(self.start, self.start + len(self.names)), matrix.shape), matrix
@@ -77,7 +77,7 @@ class _Codes:
 
 
 class _QuickColumns:
-    """What a pipeline needs of a ColumnTransformer."""
+    """The parts of a ColumnTransformer that a pipeline needs."""
 
     def __init__(self, blocks: Sequence[_Numbers | _Codes], width: int, is_sparse: bool) -> None:
         self._blocks = blocks
@@ -283,7 +283,3 @@ def _is_own(step: Any, name: str) -> bool:
 
 def _plain(values: Values) -> Sequence[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else values
-
-
-def _with_nan(values: Sequence[Any]) -> list[Any]:
-    return [np.nan if value is None else value for value in values]

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from clipper.model.frameworks.framework import LABEL, LABELS, PROBABILITIES, classifier_answers, classifier_type
+from clipper.model.frameworks.table import common_type
 from clipper.values.records import ValueType
 from clipper.values.types import DType, InputType
-
-_LABELS = {str: DType.STRING, bool: DType.BOOL, int: DType.INT64, float: DType.FLOAT64}
 
 
 def version() -> str | None:
@@ -70,8 +69,7 @@ def answers_of(estimator: Any, predict: Callable[[Any], Any] | None) -> dict[str
 def output_type_of(estimator: Any, names: Sequence[str]) -> ValueType | None:
     """Return the type of these outputs of a classifier; None if it does not have its classes."""
     classes = _classes(estimator)
-    kinds = set(map(type, classes or ()))
-    label = _LABELS.get(kinds.pop()) if len(kinds) == 1 else None
+    label = common_type(classes or ())
     if classes is None or label is None:
         return None
     return classifier_type(names, classes, label, DType.FLOAT64)

@@ -11,7 +11,10 @@ from clipper.model.model import Array, Columns, Inputs, Values
 from clipper.values.records import Field, RecordType, ValueType, parse_type
 from clipper.values.types import DType, InputType
 
-_FLOATS = (DType.FLOAT32, DType.FLOAT64)
+# The most categories of a booster's column. It needs all of them, to find the place of each.
+BOOSTER_CATEGORIES = 1 << 16
+
+_OF_PLAIN = {str: DType.STRING, bool: DType.BOOL, int: DType.INT64, float: DType.FLOAT64}
 
 
 def number(name: str, dtype: DType = DType.FLOAT64, is_nullable: bool = False) -> Field:
@@ -26,11 +29,16 @@ def of_categories(name: str, values: Iterable[Any], most: int) -> Field | None:
     """
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     known = [value for value in plain if value is not None and value == value]  # this leaves out NaN
-    kinds = set(map(type, known))
-    for kind, dtype in ((str, DType.STRING), (bool, DType.BOOL), (int, DType.INT64), (float, DType.FLOAT64)):
-        if kinds == {kind}:
-            return Field(name, InputType(dtype, ()), categories=tuple(known) if len(known) <= most else ())
-    return None
+    dtype = common_type(known)
+    if dtype is None:
+        return None
+    return Field(name, InputType(dtype, ()), categories=tuple(known) if len(known) <= most else ())
+
+
+def common_type(values: Iterable[Any]) -> DType | None:
+    """Return the only type that these plain values have; None if there is none, or several."""
+    kinds = set(map(type, values))
+    return _OF_PLAIN.get(kinds.pop()) if len(kinds) == 1 else None
 
 
 def declared_record(text: str | None) -> RecordType | None:
@@ -166,6 +174,10 @@ def column_of(field: Field, values: Sequence[Any] | Array) -> Values:
         return column
     except (TypeError, ValueError, OverflowError) as error:
         raise WrongInput(f"the field {field.name} is of {field.type}: {error}") from error
+
+
+def with_nan(values: Values) -> list[Any]:
+    return [np.nan if value is None else value for value in values]
 
 
 def _arrays(values: Sequence[Any] | Array, code: str) -> Values:

@@ -9,6 +9,7 @@ from clipper.errors import ContainerFailed
 from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource, thread_count
 from clipper.model.frameworks.tensors import Answer, Tensor, in_batches_of, named, texts, type_of
 from clipper.model.model import Inputs, Values
+from clipper.values.types import CPU
 
 LIBRARY = f"tensorflow {tf.__version__}"
 
@@ -42,7 +43,18 @@ def load(source: FrameworkSource) -> FrameworkModel:
     batch = tensors[0].fixed_batch
     takes = type_of(tensors, source.input_type)
     gives = answer.output_type(returned(signature.structured_outputs), batch)
-    return FrameworkModel(in_batches_of(batch, predict_batch), takes, LIBRARY, batch, gives)
+    return FrameworkModel(in_batches_of(batch, predict_batch), takes, LIBRARY, batch, gives, device_of(source))
+
+
+def device_of(source: FrameworkSource) -> str:
+    """Return the device as ``FrameworkModel.device``: TensorFlow takes a GPU by itself if it can use one."""
+    if not source.has_gpu:
+        return ""
+    found = tf.config.list_physical_devices("GPU")
+    if not found:
+        return CPU
+    name = tf.config.experimental.get_device_details(found[0]).get("device_name")
+    return f"cuda ({name})" if name else "cuda"
 
 
 def given(inputs: Values, spec: tf.TensorSpec) -> tf.Tensor:

@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
+from torch.export.passes import move_to_device_pass
 from torch.utils._pytree import tree_unflatten
 
 from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource
 from clipper.model.frameworks.tensors import Answer, Tensor, named, type_of
-from clipper.model.frameworks.torch_network import LIBRARY, by_name, predictor
+from clipper.model.frameworks.torch_network import LIBRARY, by_name, described, device_of, predictor
 from clipper.model.model import Inputs
 
 
@@ -18,6 +19,9 @@ def load(source: FrameworkSource) -> FrameworkModel:
         ContainerFailed: the program takes a tensor that no type of input fits.
     """
     program = torch.export.load(str(source.path))
+    device = device_of(source)
+    if device.type != "cpu":
+        program = move_to_device_pass(program, device)
     examples = _inputs(program)
     tensors = [_described(name, example) for name, example in examples.items()]
     takes = type_of(tensors, source.input_type)
@@ -27,7 +31,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
     def call(*only: torch.Tensor, **several: torch.Tensor) -> Any:
         given = only or [several[name] for name in examples]
-        return module(*(value.to(example.dtype) for value, example in zip(given, examples.values())))
+        return module(*(value.to(device, example.dtype) for value, example in zip(given, examples.values())))
 
     batch = tensors[0].fixed_batch
     predict = predictor(call, lambda inputs: inputs, answer, batch)
@@ -37,7 +41,8 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
     most = batch or _most_rows(program, next(iter(examples.values())))
     gives = answer.output_type([_described(*output) for output in outputs.items()], batch)
-    return FrameworkModel(predict_batch, takes, LIBRARY, most, gives)
+    where = described(source, program.state_dict.values())
+    return FrameworkModel(predict_batch, takes, LIBRARY, most, gives, where)
 
 
 def _described(name: str, example: torch.Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Serves a loaded PyTorch network, whichever of the three forms it was saved in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,11 +10,13 @@ from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource, 
 from clipper.model.frameworks.table import declared_record
 from clipper.model.frameworks.tensors import Answer, in_batches_of
 from clipper.model.model import Array, Inputs, Values
-from clipper.values.types import DType, InputType
+from clipper.values.types import CPU, DType, InputType
 
 LIBRARY = f"torch {torch.__version__}"
 
 Convert = Callable[[torch.Tensor], torch.Tensor]
+
+_PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 # PyTorch accepts the second setting only before its first operation.
 torch.set_num_threads(thread_count())
@@ -27,15 +29,30 @@ def network(module: torch.nn.Module, source: FrameworkSource) -> FrameworkModel:
     A record's tensors are its arguments by name.
     """
     input_type = declared_record(source.input_type) or (None if source.input_type else InputType(DType.FLOAT32))
+    device = device_of(source)
+    module = module.eval().to(device, _PRECISIONS.get(source.precision or ""))
     dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
     # Whole numbers may be counts or indices, and stay whole; the uint8 of pictures becomes float.
     converted = (torch.float32, torch.float64, torch.uint8)
 
     def convert(inputs: torch.Tensor) -> torch.Tensor:
-        return inputs.to(dtype) if inputs.dtype in converted else inputs
+        return inputs.to(device, dtype if inputs.dtype in converted else None)
 
-    predict_batch = predictor(module.eval(), convert, Answer.of(source))
-    return FrameworkModel(predict_batch, input_type, LIBRARY)
+    predict_batch = predictor(module, convert, Answer.of(source))
+    return FrameworkModel(predict_batch, input_type, LIBRARY, device=described(source, module.parameters()))
+
+
+def device_of(source: FrameworkSource) -> torch.device:
+    """Return the device for a model: the first of the GPUs that are reserved for it, if PyTorch can use it."""
+    return torch.device("cuda" if source.has_gpu and torch.cuda.is_available() else "cpu")
+
+
+def described(source: FrameworkSource, weights: Iterable[torch.Tensor]) -> str:
+    """Return the device that the weights are on, as ``FrameworkModel.device``."""
+    if not source.has_gpu:
+        return ""
+    device = next((each.device for each in weights), device_of(source))
+    return CPU if device.type == "cpu" else f"{device.type} ({torch.cuda.get_device_name(device)})"
 
 
 def predictor(

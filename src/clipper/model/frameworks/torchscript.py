@@ -3,8 +3,8 @@
 import torch
 
 from clipper.model.frameworks.framework import FrameworkModel, FrameworkSource
-from clipper.model.frameworks.torch_network import network
+from clipper.model.frameworks.torch_network import device_of, network
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    return network(torch.jit.load(str(source.path), map_location="cpu"), source)
+    return network(torch.jit.load(str(source.path), map_location=device_of(source)), source)

@@ -18,14 +18,12 @@ from clipper.model.frameworks.framework import (
     score_answers,
     thread_count,
 )
-from clipper.model.frameworks.table import declared_record, matrix, number, of_categories
+from clipper.model.frameworks.table import BOOSTER_CATEGORIES, declared_record, matrix, number, of_categories
 from clipper.model.model import Array, Inputs
 from clipper.values.records import MAX_FIELDS, Field, RecordType
-from clipper.values.types import DType, InputType
+from clipper.values.types import CPU, DType, InputType
 
 _CLASSIFYING = ("binary:logistic", "multi:softprob", "multi:softmax")
-# The most categories of a column. A booster needs all of them, to find the place of each.
-_MOST_CATEGORIES = 1 << 16
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
@@ -35,8 +33,11 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     """Serve a booster, from a model file or a pickle. Raises like ``load``."""
-    booster.set_param({"nthread": thread_count()})
+    # XGBoost takes the processor instead, and says so, if it sees no GPU or was built without CUDA.
+    booster.set_param({"nthread": thread_count(), "device": "cuda" if source.has_gpu else "cpu"})
     learner = json.loads(booster.save_config())["learner"]
+    device = str(learner["generic_param"].get("device", "cpu"))
+    where = "" if not source.has_gpu else CPU if device == "cpu" else device
     objective = str(learner["objective"]["name"])
     if objective == "multi:softmax":
         # This objective returns only labels. The other objective has the same scores, and returns them.
@@ -49,11 +50,11 @@ def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     fields = fields_of(booster, source)
     if not 0 < len(fields) <= MAX_FIELDS:
         takes = InputType(DType.FLOAT32, (booster.num_features(),))
-        return FrameworkModel(lambda rows: answer(predict(rows)), takes, library, output_type=gives)
+        return FrameworkModel(lambda rows: answer(predict(rows)), takes, library, output_type=gives, device=where)
     record = RecordType(fields)
     # The booster takes a category as its place among those of the training.
     read = matrix(record, np.float32)
-    return FrameworkModel(lambda rows: answer(predict(read(rows))), record, library, output_type=gives)
+    return FrameworkModel(lambda rows: answer(predict(read(rows))), record, library, output_type=gives, device=where)
 
 
 def fields_of(model: Any, source: FrameworkSource | None = None) -> tuple[Field, ...]:
@@ -75,7 +76,7 @@ def fields_of(model: Any, source: FrameworkSource | None = None) -> tuple[Field,
             fields.append(number(name, DType.BOOL if kind == "i" else DType.FLOAT32, is_nullable=True))
             continue
         # A booster without the categories, from before XGBoost 3.1, takes their places.
-        field = of_categories(name, known.get(place) or given.get(name, ()), _MOST_CATEGORIES)
+        field = of_categories(name, known.get(place) or given.get(name, ()), BOOSTER_CATEGORIES)
         fields.append(replace(field or number(name, DType.FLOAT32), is_nullable=True))
     return tuple(fields)
 

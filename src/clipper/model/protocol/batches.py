@@ -1,6 +1,8 @@
 """Encodes batches of one input type as the container protocol has them: PREDICT, or PREDICT_COLUMNS for records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import inf
+from operator import itemgetter
 from typing import Protocol
 
 from clipper.model.protocol import messages
@@ -11,15 +13,25 @@ from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.records import RecordType, ValueType
 from clipper.values.types import InputType
 
+# To make columns of this much takes some 6 ms.
+MAX_RECORDS_BYTES = 8 * 1024 * 1024
 # The lengths of a batch matter only by their remainder: all buffers are padded to so many bytes.
 _ALIGNED_BYTES = 8
+# Rows of fewer bytes are copied once more than has to be.
+_SHORT_BYTES = 32 * 1024
 _PADDING = [bytes(size) for size in range(_ALIGNED_BYTES)]
 
 
 class BatchEncoder(Protocol):
-    """Encodes batches of one input type. ``least_version``: of the protocol, that has such batches."""
+    """Encodes batches of one input type.
+
+    Attributes:
+        least_version: of the protocol, that has such batches.
+        most_batch_bytes: of inputs in a batch of several; more would take too long in one step.
+    """
 
     least_version: int
+    most_batch_bytes: float
 
     def encode(self, batch_id: int, rows: Sequence[bytes], trace: bytes = b"") -> list[Buffer]:
         """Return the frame as buffers to write one after another. ``rows``: 1 to ``MAX_ROWS``. ``trace``: as in
@@ -35,6 +47,7 @@ class TensorEncoder:
     """Encodes batches of tensors, texts or bytes."""
 
     least_version = OLDEST_VERSION
+    most_batch_bytes = inf  # large rows are not copied
 
     def __init__(self, input_type: InputType) -> None:
         self._dtype, self._dimensions = input_type.dtype, input_type.leading_dimensions
@@ -50,6 +63,7 @@ class RecordEncoder:
     """
 
     least_version = RECORDS_VERSION
+    most_batch_bytes: float = MAX_RECORDS_BYTES
 
     def __init__(self, record: RecordType) -> None:
         self._rows = RecordRows(record)
@@ -57,8 +71,24 @@ class RecordEncoder:
         self._heads = [column_head(field.name, field.type, False, field.type.dtype) for field in fields]
         self._nullable_heads = [column_head(field.name, field.type, True, field.type.dtype) for field in fields]
         self._sizes = [field.type.row_bytes or 0 for field in fields]
+        self._variable = self._rows.variable
         # By the remainder of the number of rows: what stands before each column's values, and after the last one's.
         self._before: dict[int, list[bytes]] = {}
+        self._in_order = itemgetter(*self._order())
+
+    def _order(self) -> Iterator[int]:
+        """Yield the place of each buffer of a frame among those that ``encode`` has."""
+        fields, lengths = len(self._sizes), len(self._variable)
+        variable = {index: place for place, index in enumerate(self._variable)}
+        first = fields + 1
+        for index in range(fields):
+            yield index
+            if index in variable:
+                place = first + fields + variable[index]
+                yield from (place, first + fields + 2 * lengths, first + index, place + lengths)
+            else:
+                yield first + index
+        yield first - 1
 
     def encode(self, batch_id: int, rows: Sequence[bytes], trace: bytes = b"") -> list[Buffer]:
         count = len(rows)
@@ -67,20 +97,18 @@ class RecordEncoder:
         if before is None:
             before = self._before[remainder] = self._made(remainder)
         payloads, lengths, present = self._rows.cut(rows)
-        fields = len(payloads)
-        parts: list[Buffer] = [b""] * (2 * fields + 3)
-        parts[2::2] = before
-        for index, bits in present.items():
-            parts[2 * index + 2] = self._padding(index, count) + self._nullable_heads[index] + _padded(bits)
-        for index, table in lengths.items():
-            parts[2 * index + 2] = b"".join((parts[2 * index + 2], table, _PADDING[-len(table) % _ALIGNED_BYTES]))
-            if padding := -len(payloads[index]) % _ALIGNED_BYTES:
-                parts[2 * index + 4] = _PADDING[padding] + bytes(parts[2 * index + 4])
-        parts[3::2] = payloads
-        return predict_columns_frame(batch_id, count, fields, parts, trace)
+        if present:
+            before = list(before)
+            for index, bits in present.items():
+                before[index] = self._padding(index, count) + self._nullable_heads[index] + _padded(bits)
+        padding = [_PADDING[-len(payloads[index]) % _ALIGNED_BYTES] for index in self._variable]
+        after_lengths = _PADDING[-4 * count % _ALIGNED_BYTES]
+        parts = self._in_order((*before, *payloads, *lengths, *padding, after_lengths))
+        is_short = sum(map(len, rows)) <= _SHORT_BYTES
+        return predict_columns_frame(batch_id, count, len(payloads), parts, trace, is_short=is_short)
 
     def _padding(self, index: int, count: int) -> bytes:
-        """Return what follows the values of the field before this one."""
+        """Return what follows the values of the field before this one, if they are of fixed size."""
         return _PADDING[-(self._sizes[index - 1] * count) % _ALIGNED_BYTES] if index else b""
 
     def _made(self, remainder: int) -> list[bytes]:

@@ -16,11 +16,17 @@ from collections.abc import Iterator
 from clipper.errors import ProtocolViolation
 
 # Version 2 added TYPED_RESULTS, version 3 the trace of a PREDICT, version 4 records: PREDICT_COLUMNS and
-# COLUMN_RESULTS. Callers and containers speak each version from the oldest to this one.
-PROTOCOL_VERSION = 4
+# COLUMN_RESULTS, version 5 columns of outputs without a name, and several columns of one name, version 6 a second
+# WELCOME, version 7 ASK and ANSWER. Callers and containers speak each version from the oldest to this one.
+PROTOCOL_VERSION = 7
 OLDEST_VERSION = 1
-# The first version with records.
+# The first version with records, the first in which rows of one column may have values of several types, the first in
+# which a container says before an answer what it has learned of its outputs since WELCOME, and the first in which it
+# may ask its caller while it evaluates a batch.
 RECORDS_VERSION = 4
+MIXED_VERSION = 5
+RETOLD_VERSION = 6
+ASKS_VERSION = 7
 MAGIC = b"CLPR"
 
 # A batch of 1,024 images of 3x224x224 float32 has 616 MB. The bound is above that, and below what a u32 can express.
@@ -38,7 +44,7 @@ DROPPED = memoryview(b"")
 
 
 class Kind(enum.IntEnum):
-    """The kind of a frame. A worker sends HELLO, PREDICT, PREDICT_COLUMNS and PING; a container sends the others."""
+    """The kind of a frame. A worker sends HELLO, PREDICT, PREDICT_COLUMNS, PING and ANSWER; a container the others."""
 
     HELLO = 1
     WELCOME = 2
@@ -50,6 +56,8 @@ class Kind(enum.IntEnum):
     TYPED_RESULTS = 8
     PREDICT_COLUMNS = 9
     COLUMN_RESULTS = 10
+    ASK = 11
+    ANSWER = 12
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)

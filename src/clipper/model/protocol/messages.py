@@ -20,6 +20,7 @@ from clipper.model.protocol.frames import (
     Kind,
     header,
 )
+from clipper.values.output_arrays import LARGE_RESULTS_BYTES
 from clipper.values.records import ValueType, parse_type
 from clipper.values.types import MAX_DIMENSIONS, DType
 
@@ -38,6 +39,9 @@ _PONG = struct.Struct("<Q")  # microseconds that the current batch has been runn
 MAX_ROWS = 65_536
 # Writing a row as its own buffer costs as much as copying this many bytes.
 LARGE_ROW_BYTES = 1024
+# What a container says of its libraries and its device: a line for people. A warning may have the type of a wide table.
+MAX_DESCRIPTION_CHARACTERS = 512
+MAX_WARNING_CHARACTERS = 4096
 # Enough for the last lines of a traceback. The container's log has the rest.
 MAX_ERROR_BYTES = 4096
 # The token's length is a u16 in HELLO. A caller may send no more than this before its HELLO is complete.
@@ -47,8 +51,6 @@ MAX_HELLO_BYTES = _HELLO.size + 0xFFFF
 OUTPUT_TOO_LARGE, BATCH_TOO_LARGE = "output_too_large: ", "batch_too_large: "
 # Outputs with their failures must fit into a frame.
 MAX_OUTPUTS_BYTES = MAX_BODY_BYTES // 2
-# Outputs of larger bodies stay in the body until they are read.
-LARGE_RESULTS_BYTES = 256 * 1024
 # The contexts of a batch and of 128 queries, each with the longest tracestate that is passed on, are 73 KB.
 MAX_TRACE_BYTES = 128 * 1024
 
@@ -75,6 +77,10 @@ class Welcome:
         protocol: the version of the protocol that is spoken from now on: HELLO's, or an older one.
         output_is_declared: whether ``output_type`` was declared, and not learned from the first answer. Callers then
             convert each output to it, and fail those that it cannot hold.
+        output_is_untyped: whether no type describes the first answer; then none is learned from a later one.
+        device: where the model computes, if a GPU is reserved for it and that is known, such as ``cuda (NVIDIA L4)`` or
+            ``CPU``; else empty.
+        warning: what whoever deploys the model should know, such as types that are guesses; else empty.
     """
 
     model: str
@@ -85,6 +91,9 @@ class Welcome:
     output_type: ValueType | None = None
     protocol: int = OLDEST_VERSION
     output_is_declared: bool = False
+    device: str = ""
+    output_is_untyped: bool = False
+    warning: str = ""
 
 
 class Predict(NamedTuple):
@@ -127,6 +136,10 @@ class Results(NamedTuple):
     def rows(self) -> int:
         return len(self.outputs)
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.outputs))
+
 
 def encode_hello(token: str = "", version: int = OLDEST_VERSION) -> bytes:
     """Encode a worker's first frame. ``token`` is the container's token, at most 65,535 bytes."""
@@ -166,9 +179,8 @@ def encode_welcome(welcome: Welcome) -> bytes:
     }
     if welcome.output_type is not None:
         fields["output_type"] = str(welcome.output_type)
-        if welcome.output_is_declared:
-            fields["output_is_declared"] = True
-    body = json.dumps(fields).encode()
+    optional = ("output_is_declared", "output_is_untyped", "device", "warning")
+    body = json.dumps(fields | {name: said for name in optional if (said := getattr(welcome, name))}).encode()
     return header(Kind.WELCOME, len(body)) + body
 
 
@@ -191,19 +203,22 @@ def decode_welcome(body: Buffer, version: int = OLDEST_VERSION) -> Welcome:
             _string(fields["version"]),
             parse_type(_string(fields["input_type"])),
             _max_batch(fields.get("max_batch")),
-            _string(fields.get("runtime", "")),
+            _string(fields.get("runtime", ""))[:MAX_DESCRIPTION_CHARACTERS],
             None if fields.get("output_type") is None else parse_type(_string(fields["output_type"])),
             protocol,
             fields.get("output_is_declared") is True,
+            _string(fields.get("device", ""))[:MAX_DESCRIPTION_CHARACTERS],
+            fields.get("output_is_untyped") is True,
+            _string(fields.get("warning", ""))[:MAX_WARNING_CHARACTERS],
         )
     except (KeyError, ValueError, ClipperError) as error:
-        raise ProtocolViolation(f"WELCOME is not valid: {error!r}") from error
+        raise ProtocolViolation(f"WELCOME is not valid: {error!r:.1000}") from error
 
 
 def _string(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"expected a string, got {value!r}")
-    return value
+    return value.encode("utf-8", "replace").decode()  # half of a surrogate pair, which JSON may have, is no text
 
 
 def _max_batch(value: object) -> int | None:
@@ -225,15 +240,23 @@ def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[
     """
     sizes = list(map(len, rows))
     row_bytes, count, payload_bytes = sizes[0], len(sizes), sum(sizes)
-    lengths = b""
+    lengths: Sequence[int] = ()
     if not row_bytes or sizes.count(row_bytes) != count:
-        lengths, row_bytes = struct.pack(f"<{count}I", *sizes), 0
-        lengths += bytes(-len(lengths) % 8)
-    body_bytes = _PREDICT.size + len(lengths) + payload_bytes
-    head = _PREDICT_HEAD.pack(body_bytes, Kind.PREDICT, 0, 0, batch_id, count, row_bytes, dtype, dimensions, 0, 0)
+        lengths, row_bytes = sizes, 0
+    head = predict_head(batch_id, dtype, dimensions, count, row_bytes, lengths, payload_bytes)
     if payload_bytes < LARGE_ROW_BYTES * count:
-        return [b"".join((head, lengths, *rows))]
-    return [head + lengths, *rows]
+        return [b"".join((head, *rows))]
+    return [head, *rows]
+
+
+def predict_head(
+    batch_id: int, dtype: DType, dimensions: int, rows: int, row_bytes: int, lengths: Sequence[int], payload_bytes: int
+) -> bytes:
+    """Return what stands before the rows of a PREDICT. ``row_bytes`` is 0 if ``lengths`` has the size of each."""
+    table = struct.pack(f"<{rows}I{4 * (rows % 2)}x", *lengths) if lengths else b""
+    body_bytes = _PREDICT.size + len(table) + payload_bytes
+    head = _PREDICT_HEAD.pack(body_bytes, Kind.PREDICT, 0, 0, batch_id, rows, row_bytes, dtype, dimensions, 0, 0)
+    return head + table
 
 
 def add_trace(frame: Sequence[Buffer], trace: bytes) -> list[Buffer]:
@@ -311,8 +334,6 @@ def encode_results(
     """Encode the answer to a batch.
 
     Args:
-        batch_id: the id from the PREDICT.
-        rows: number of inputs in the batch.
         outputs: a JSON text for each row, joined by line feeds; empty for a row with a failure.
         evaluation_us: how long the model took, in microseconds.
         failures: row to error message, for the rows without an output.
@@ -325,11 +346,8 @@ def encode_results(
 
 
 def pack_failures(failures: Mapping[int, str]) -> bytes:
-    texts = []
-    for row, message in sorted(failures.items()):
-        text = _error_text(message)
-        texts.append(_FAILURE.pack(row, len(text)) + text)
-    return b"".join(texts)
+    texts = [(row, _error_text(message)) for row, message in sorted(failures.items())]
+    return b"".join([_FAILURE.pack(row, len(text)) + text for row, text in texts])
 
 
 def decode_results(body: Buffer) -> Results:
@@ -413,8 +431,7 @@ def decode_pong(body: Buffer) -> int:
     """Return how long the current batch has been running, in microseconds; 0 if idle."""
     if len(body) != _PONG.size:
         raise ProtocolViolation(f"PONG of {len(body)} bytes: expected {_PONG.size}")
-    (busy_us,) = _PONG.unpack(body)
-    return int(busy_us)
+    return int(_PONG.unpack(body)[0])
 
 
 def _text(data: Buffer) -> str:

@@ -36,6 +36,18 @@ def encode_typed_results(
         evaluation_us: how long the model took, in microseconds.
         failures: row to error message, for the rows without an output.
     """
+    return b"".join(typed_results_frame(batch_id, rows, form, data, evaluation_us, failures))
+
+
+def typed_results_frame(
+    batch_id: int,
+    rows: int,
+    form: OutputForm,
+    data: Buffer,
+    evaluation_us: int = 0,
+    failures: Mapping[int, str] | None = None,
+) -> tuple[Buffer, ...]:
+    """Return the same as buffers to write one after another: the data is not copied."""
     failed = failures or {}
     dimensions = len(form.shape)
     lengths = struct.pack(f"<{dimensions}I{4 * (dimensions % 2)}x", *form.shape)
@@ -45,7 +57,7 @@ def encode_typed_results(
         *(body_bytes, Kind.TYPED_RESULTS, 0, 0, batch_id),
         *(rows, len(failed), evaluation_us, form.dtype, form.written_as, dimensions, 0, 0),
     )
-    return b"".join((head, lengths, data, texts))
+    return head + lengths, data, texts
 
 
 def decode_typed_results(body: Buffer) -> TypedResults:

@@ -28,6 +28,8 @@ _EXPECTED = (
 )
 # The values that mean no default, in each kind of class.
 _NONE: Any = object()
+# Factories of defaults; another may give each row a value of its own, such as the time.
+_EMPTY = (list, tuple)
 
 
 class RowClass(NamedTuple):
@@ -52,18 +54,28 @@ def row_class(found: object) -> RowClass | None:
     if not isinstance(found, type):
         return None
     if dataclasses.is_dataclass(found):
-        defaults = {one.name: one.default for one in dataclasses.fields(found) if one.init}
-        defaults = {name: _NONE if value is dataclasses.MISSING else value for name, value in defaults.items()}
+        defaults = {one.name: _default_of(one) for one in dataclasses.fields(found) if one.init}
     elif typing.is_typeddict(found):
         defaults = dict.fromkeys(found.__annotations__, _NONE)
     elif isinstance(described := getattr(found, "model_fields", None), dict):
         # A required field of pydantic has a default that only pydantic knows.
-        defaults = {name: _NONE if one.is_required() else one.get_default() for name, one in described.items()}
+        defaults = {
+            name: _NONE
+            if one.is_required()
+            else one.get_default(call_default_factory=one.default_factory in (list, tuple))
+            for name, one in described.items()
+        }
     else:
         return None
     hints = typing.get_type_hints(found, include_extras=True)
     fields = (_field(found.__name__, name, hints[name], default) for name, default in defaults.items())
     return RowClass(RecordType(tuple(fields)), found, hints)
+
+
+def _default_of(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory in _EMPTY:
+        return []
+    return _NONE if field.default is dataclasses.MISSING else field.default
 
 
 def _field(owner: str, name: str, hint: Any, default: Any) -> Field:

@@ -31,28 +31,23 @@ def as_array(outputs: object, least_dimensions: int = 2) -> Array | None:
         if type(converted) is not np.ndarray:
             return None
         array = converted
-    dtype = _dtype_of(array)
+    dtype = dtype_of(array)
     if dtype is None or not least_dimensions <= array.ndim <= MAX_DIMENSIONS + 1 or not array.size:
         return None
     return np.ascontiguousarray(array, NUMPY_DTYPES[dtype])
 
 
-def _dtype_of(array: Array) -> DType | None:
+def dtype_of(array: Array) -> DType | None:
+    """Return the protocol's type of an array; None if it has none with all the numbers."""
     if array.dtype == np.uint64 and array.size and array.max() > _MAX_INT64:
         return None
     return DTYPES.get(array.dtype.str[1:])
 
 
-def array_bytes(array: Array) -> int:
-    """Return the size of an array in its type of the protocol."""
-    dtype = DTYPES.get(array.dtype.str[1:])
-    return array.nbytes if dtype is None else array.size * dtype.size_bytes
-
-
 def type_of_arrays(arrays: Sequence[Array]) -> InputType | None:
     """Return the type of arrays, whose lengths may differ; None if their types or numbers of dimensions differ."""
     first = arrays[0]
-    dtypes = set(map(_dtype_of, arrays))
+    dtypes = set(map(dtype_of, arrays))
     dtype = dtypes.pop()
     if dtypes or dtype is None or first.ndim > MAX_DIMENSIONS:
         return None
@@ -67,14 +62,13 @@ def unwrapped(outputs: object) -> object:
     if isinstance(outputs, (np.ndarray, np.generic, list)):
         return outputs
     for name in ("to_numpy", "numpy"):
-        convert = getattr(outputs, name, None)
-        if callable(convert):
-            try:
-                converted = convert()
-            except Exception:  # noqa: BLE001  as a tensor that has a gradient does; ``as_list`` knows more ways
-                continue
-            if type(converted) is np.ndarray and converted.dtype.kind in NUMERIC_KINDS:
-                return converted
+        try:
+            convert = getattr(outputs, name, None)
+            converted = convert() if callable(convert) else None
+        except Exception:  # noqa: BLE001  as a tensor that has a gradient does; ``as_list`` knows more ways
+            continue
+        if type(converted) is np.ndarray and converted.dtype.kind in NUMERIC_KINDS:
+            return converted
     return outputs
 
 

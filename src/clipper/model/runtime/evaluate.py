@@ -10,19 +10,29 @@ import os
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from clipper.base.masking import masked, secrets_of
-from clipper.errors import ModelFailed
+from clipper.errors import (
+    ClipperError,
+    DeadlineExceeded,
+    ModelFailed,
+    NoReplica,
+    Overloaded,
+    Unavailable,
+    WrongInput,
+)
 from clipper.model.model import Inputs, Values
-from clipper.model.protocol.frames import RECORDS_VERSION
+from clipper.model.protocol.asks import ASK_FAILED
+from clipper.model.protocol.frames import MIXED_VERSION, RECORDS_VERSION
 from clipper.model.protocol.messages import BATCH_TOO_LARGE, MAX_OUTPUTS_BYTES, too_large
-from clipper.model.runtime.named_outputs import columns_of, copy_of, joined_values, sizes_of
-from clipper.model.runtime.outputs import Encoded, encode_outputs, learn_type, widened, with_numbers
+from clipper.model.runtime.asking import AskedModelFailed
+from clipper.model.runtime.named_outputs import NO_NAME, columns_of, copy_of, joined_values, sizes_of
+from clipper.model.runtime.outputs import Encoded, encode_outputs, encode_values, widened
 
 log = logging.getLogger("clipper.runtime")
 
@@ -38,6 +48,7 @@ NOT_ISOLATED = (
 MAX_MESSAGE_CHARACTERS = 1000
 # What no client may read in an error.
 _HIDDEN = secrets_of(os.environ)
+_RUNTIME = Path(__file__).parent
 
 
 def evaluate(
@@ -116,6 +127,11 @@ def _evaluate(
         raise
     except BaseException as error:  # the model may raise anything, also SystemExit; the error answers this batch
         log.warning("predict_batch raised for a batch of %(rows)d", {"rows": rows}, exc_info=error)
+        if isinstance(error, ClipperError) and not isinstance(error, WrongInput | ModelFailed):
+            # An ask that failed without a word on an input: halves would only ask again.
+            is_no_fault = isinstance(error, DeadlineExceeded | NoReplica | Overloaded | Unavailable)
+            message = f"{ASK_FAILED}{error.code}: {error}" if is_no_fault else describe(error)
+            return Encoded(b"\n" * (rows - 1), dict.fromkeys(range(rows), message))
         return _Bisection(predict_batch, read_inputs, clock_s, rows).answer(describe(error))
     return _encode(outputs, rows)
 
@@ -124,6 +140,8 @@ def _call(predict_batch: Callable[[Inputs], object], inputs: Inputs) -> object:
     process = os.getpid()
     try:
         return predict_batch(inputs)
+    except AskedModelFailed as error:  # an error of this model, as any other
+        raise RuntimeError(str(error)) from error
     finally:
         # The model may fork and let the child return here. The child must not answer in place of its parent.
         if os.getpid() != process:
@@ -142,12 +160,17 @@ def _encode(outputs: object, rows: int) -> Encoded:
 
 
 def as_sent(encoded: Encoded, version: int) -> Encoded:
-    """Return the outputs in the form of this version of the protocol: arrays need version 2, and columns version 4.
+    """Return the outputs in the form of this version of the protocol: arrays need version 2, columns version 4, and
+    columns without a name, or several of one name, version 5.
 
     Raises:
         ModelFailed: an older caller needs texts, and these are too long.
     """
-    if version >= (RECORDS_VERSION if encoded.columns else 2):
+    needed = 2
+    if encoded.columns:
+        is_mixed = NO_NAME in encoded.values or len(encoded.columns) > len(encoded.values)
+        needed = MIXED_VERSION if is_mixed or any(each.is_json for each in encoded.columns) else RECORDS_VERSION
+    if version >= needed:
         return encoded
     text = encoded.lines()
     _check_size(len(text))
@@ -167,34 +190,25 @@ def bounded(encoded: Encoded, rows: int, max_output_bytes: int) -> Encoded:
     if encoded.columns:
         sizes = enumerate(sizes_of(encoded.columns))
         failures = {row: too_large(size, max_output_bytes) for row, size in sizes if size > max_output_bytes}
-        return _without(encoded, rows, {**failures, **encoded.failures}) if failures else encoded
+        return encode_values(encoded.values, {**failures, **encoded.failures}) if failures else encoded
     if encoded.array is not None:
         size = encoded.array.nbytes // rows
         if size <= max_output_bytes:
             return encoded
         failures = dict.fromkeys(range(rows), too_large(size, max_output_bytes))
-        return _without(encoded, rows, {**failures, **encoded.failures})
+        return Encoded(b"\n" * (rows - 1), {**failures, **encoded.failures})
     if len(encoded.text) <= max_output_bytes:
         return encoded
     lines, failures = encoded.text.split(b"\n"), dict(encoded.failures)
     for row, line in enumerate(lines):
-        size = encoded.array_bytes.get(row, len(line))
-        if size > max_output_bytes and row not in encoded.array_bytes:
+        size = len(line)
+        if size > max_output_bytes:
             # By itself, a row may be columns.
             alone = columns_of({name: values[row : row + 1] for name, values in encoded.values.items()})
             size = sizes_of(alone)[0] if alone else size
         if size > max_output_bytes:
             failures[row], lines[row] = too_large(size, max_output_bytes), b""
     return Encoded(b"\n".join(lines), failures)
-
-
-def _without(encoded: Encoded, rows: int, failures: Mapping[int, str]) -> Encoded:
-    """Return the outputs without those that now fail."""
-    if len(failures) == rows:
-        return Encoded(b"\n" * (rows - 1), failures)
-    columns = columns_of(encoded.values, failures)
-    failed = encoded._replace(failures=failures)
-    return failed._replace(columns=columns) if columns else Encoded(failed.lines(), failures)
 
 
 class _Parts:
@@ -218,30 +232,20 @@ class _Parts:
     def joined(self) -> Encoded:
         """Return the outputs of the whole batch: an array if all parts are arrays of one type and shape, or columns."""
         first = next((encoded.array for _, encoded in self._parts if encoded.array is not None), None)
-        parts = self._parts
-        if first is not None and first.ndim == 1:
-            # These outputs are an array only because a number is not finite.
-            parts = [(rows, with_numbers(encoded, first.dtype)) for rows, encoded in parts]
-        if first is not None and len({encoded.form for _, encoded in parts}) == 1:
+        if first is not None and len({encoded.form for _, encoded in self._parts}) == 1:
             whole = np.zeros((self._rows, *first.shape[1:]), first.dtype)
-            for rows, encoded in parts:
+            for rows, encoded in self._parts:
                 whole[rows] = encoded.array
             return Encoded(b"", self._failures, whole)
-        values = joined_values([(rows, encoded.values) for rows, encoded in self._parts], self._rows)
-        if columns := columns_of(values, self._failures):
-            return Encoded(b"", self._failures, values=values, columns=columns)
+        values = joined_values([(rows, encoded.by_name()) for rows, encoded in self._parts], self._rows)
+        if values and (first is not None or any(encoded.values for _, encoded in self._parts)):
+            return encode_values(values, self._failures)
         lines = [b""] * self._rows
-        array_bytes: dict[int, int] = {}
         for rows, encoded in self._parts:
             for row, line in zip(rows, encoded.lines().split(b"\n")):
                 lines[row] = line
-            if encoded.array is not None:
-                array_bytes |= dict.fromkeys(rows, encoded.array.nbytes // len(rows))
-            if encoded.columns:
-                array_bytes |= dict(zip(rows, sizes_of(encoded.columns)))
-            array_bytes |= {rows[index]: size for index, size in encoded.array_bytes.items()}
-        of_type = widened([learn_type(encoded) for _, encoded in self._parts])
-        return Encoded(b"\n".join(lines), self._failures, None, array_bytes, values, type=of_type)
+        of_type = widened([encoded for _, encoded in self._parts])
+        return Encoded(b"\n".join(lines), self._failures, type=of_type)
 
 
 @dataclass(slots=True)
@@ -299,8 +303,8 @@ def describe(error: BaseException) -> str:
     text = masked("".join(traceback.format_exception_only(type(error), error)).strip(), _HIDDEN)
     if len(text) > MAX_MESSAGE_CHARACTERS:
         text = text[:MAX_MESSAGE_CHARACTERS] + "…"
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames or frames[-1].filename == __file__:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent != _RUNTIME]
+    if not frames:
         return text
     last = frames[-1]
     return f"{text} ({Path(last.filename).name}:{last.lineno}, in {last.name})"

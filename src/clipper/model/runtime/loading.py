@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from clipper.values.records import RecordType, ValueType, parse_type
 from clipper.values.types import Framework, InputType
 
 log = logging.getLogger("clipper.runtime")
+
+T = TypeVar("T")
 
 # Formats that hold Python objects of any library. Each other framework has a module in ``frameworks/``.
 PICKLES = (None, "pickle", "joblib")
@@ -55,6 +57,7 @@ class ModelSource:
         output: the requested outputs, as in ``FrameworkSource``.
         sample_type: the type of the deployment's sample as text, if that is a record: it says what the model does not
             say of its inputs.
+        has_gpu, precision: as in ``FrameworkSource``.
     """
 
     artifact: Path
@@ -65,6 +68,13 @@ class ModelSource:
     framework: Framework | None = None
     output: str | None = None
     sample_type: str | None = None
+    has_gpu: bool = False
+    precision: str | None = None
+
+    def of_file(self, path: Path, data: Path | None = None, target: str | None = None) -> FrameworkSource:
+        """Return what a framework's module gets of it."""
+        said = self.input_type or self.sample_type
+        return FrameworkSource(path, data, target, self.output, said, self.has_gpu, self.precision)
 
 
 def load(source: ModelSource) -> LoadedModel:
@@ -89,7 +99,17 @@ def load(source: ModelSource) -> LoadedModel:
         max_batch=loaded.max_batch,
         runtime=f"python {platform.python_version()}, {loaded.library}",
         output_type=loaded.output_type,
+        device=loaded.device or (_device_of_code() if source.has_gpu else ""),
+        warning=loaded.warning,
     )
+
+
+def _device_of_code() -> str:
+    """Return the device that code has put weights on; empty if that cannot be seen. Only PyTorch is asked."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized() or not torch.cuda.memory_allocated():
+        return ""
+    return f"cuda ({torch.cuda.get_device_name()})"
 
 
 def _load_framework(source: ModelSource) -> FrameworkModel:
@@ -101,16 +121,15 @@ def _load_framework(source: ModelSource) -> FrameworkModel:
             raise ContainerFailed(
                 f"framework {name} needs the state dict of {source.target}: give its file with --data"
             )
-        given = FrameworkSource(data, None, source.target, source.output, source.input_type or source.sample_type)
+        given = source.of_file(data, target=source.target)
     else:
         path = _inside(source, source.target, "model")
-        given = FrameworkSource(path, data, None, source.output, source.input_type or source.sample_type)
+        given = source.of_file(path, data)
 
-    def step() -> Any:
-        return importlib.import_module(f"clipper.model.frameworks.{name}").load(given)
+    def step() -> FrameworkModel:
+        return importlib.import_module(f"clipper.model.frameworks.{name}").load(given)  # type: ignore[no-any-return]
 
-    loaded: FrameworkModel = _loading(f"{name} model {source.target}", step)
-    return loaded
+    return _loading(f"{name} model {source.target}", step)
 
 
 def _load_pickle(source: ModelSource) -> FrameworkModel:
@@ -121,22 +140,22 @@ def _load_pickle(source: ModelSource) -> FrameworkModel:
         return _from_object(framework, found, source)
     model = sequence_model(found)
     predict_batch, output_type = _served(model, source)
-    predict_batch, input_type = _taken(model, predict_batch, source)
+    predict_batch, input_type, warning = _taken(model, predict_batch, source)
     return FrameworkModel(
         predict_batch=predict_batch,
         input_type=input_type,
         library=_library_text(found, saved_with),
         max_batch=_max_batch_of(model),
         output_type=output_type,
+        warning=warning,
     )
 
 
 def _from_object(framework: str, found: Any, source: ModelSource) -> FrameworkModel:
-    said = source.input_type or source.sample_type
-    given = FrameworkSource(source.artifact / source.target, None, None, source.output, said)
+    given = source.of_file(source.artifact / source.target)
     module = importlib.import_module(f"clipper.model.frameworks.{framework}")
-    loaded: FrameworkModel = _loading(f"{framework} model {source.target}", lambda: module.model_of(found, given))
-    return loaded
+    model_of: Callable[[Any, FrameworkSource], FrameworkModel] = module.model_of
+    return _loading(f"{framework} model {source.target}", lambda: model_of(found, given))
 
 
 def _load_object(source: ModelSource) -> tuple[Any, str | None]:
@@ -212,11 +231,7 @@ def _instance(model_class: Callable[..., Any], source: ModelSource) -> Any:
     return _loading(f"{source.target}(model_data={data!r})", lambda: model_class(data))
 
 
-def _no_advice(_error: BaseException) -> str:
-    return ""
-
-
-def _loading(what: str, step: Callable[[], Any], advice: Callable[[BaseException], str] = _no_advice) -> Any:
+def _loading(what: str, step: Callable[[], T], advice: Callable[[BaseException], str] = lambda _: "") -> T:
     """Run code of the user. Any error of the code becomes a ContainerFailed with a message of a line."""
     try:
         return step()
@@ -283,8 +298,8 @@ def _check_answers_at_once(predict: Callable[..., object], source: ModelSource) 
 
 def _taken(
     model: Any, predict_batch: Callable[[Inputs], object], source: ModelSource
-) -> tuple[Callable[[Inputs], object], ValueType | None]:
-    """Return a model as a function of inputs, and their type; None if the model does not say its type."""
+) -> tuple[Callable[[Inputs], object], ValueType | None, str]:
+    """Return a model as a function of inputs, their type, or None if the model does not say it, and a warning."""
     if (names := names_of(model)) is not None:
         return _estimator(model, names, predict_batch, source)
     known = scikit_learn.input_type_of(model)
@@ -292,7 +307,7 @@ def _taken(
     # A type that is no record is declared by those that send it, whatever the code is annotated with.
     form = None if isinstance(said, InputType) else wanted(predict_batch)
     if isinstance(form, RowClass):
-        return by_rows(predict_batch, form), form.record
+        return by_rows(predict_batch, form), form.record, ""
     # An estimator without names was fitted on a DataFrame nevertheless if its rows have names.
     if form == "frame" or (isinstance(said, RecordType) and hasattr(model, "get_params")):
         if said is None:
@@ -301,8 +316,8 @@ def _taken(
                 "CSV, JSON lines or Parquet file with a row or more, or with --input-type 'age: float64, job: string'"
             )
         assert isinstance(said, RecordType)
-        return _with_frames(predict_batch, said), said
-    return predict_batch, known if known is not None else said
+        return _with_frames(predict_batch, said), said, ""
+    return predict_batch, known if known is not None else said, ""
 
 
 def _said_type(model: Any, source: ModelSource) -> ValueType | None:
@@ -318,17 +333,17 @@ def _said_type(model: Any, source: ModelSource) -> ValueType | None:
 
 def _estimator(
     model: Any, names: Sequence[str], predict_batch: Callable[[Inputs], object], source: ModelSource
-) -> tuple[Callable[[Inputs], object], ValueType | None]:
-    """Return an estimator that was fitted on named columns as a function of records, and their type."""
+) -> tuple[Callable[[Inputs], object], ValueType | None, str]:
+    """Return an estimator that was fitted on named columns as a function of records, their type, and a warning."""
     listed = scikit_learn.input_type_of(model)
     declared = None if source.input_type is None else _parsed(source.input_type, source)
     if importlib.util.find_spec("pandas") is None:  # the estimator was fitted on a frame of another library
-        return predict_batch, listed
+        return predict_batch, listed, ""
     if isinstance(declared, InputType) and scikit_learn.takes_lists(model):
-        return predict_batch, listed
+        return predict_batch, listed, ""
     takes_frames = source.output not in _PLAIN or getattr(predict_batch, "__self__", None) is model
     ask = predict_batch if takes_frames else model.predict
-    record = find_record(
+    record, warning = find_record(
         model,
         names,
         declared_record(source.input_type),
@@ -336,10 +351,10 @@ def _estimator(
         lambda of_type, columns: _with_frames(ask, of_type)(columns),
     )
     if takes_frames:
-        return _quick_or(_with_frames(predict_batch, record), model, record, source), record
+        return _quick_or(_with_frames(predict_batch, record), model, record, source), record, warning
     # The quick function leaves out scikit-learn's checks, and only these look at the names.
     read = matrix(record, np.float64)
-    return lambda inputs: predict_batch(read(inputs)), record
+    return lambda inputs: predict_batch(read(inputs)), record, warning
 
 
 def _quick_or(
@@ -379,19 +394,16 @@ def _converting(
     return lambda inputs: predict_batch(convert(inputs))
 
 
-def _parsed(text: object, source: ModelSource) -> ValueType:
+def _parsed(text: object, source: ModelSource, what: str = "input") -> ValueType:
     try:
         return parse_type(str(text))
     except ClipperError as error:
-        raise ContainerFailed(f"input type of {source.target}: {error}") from error
+        raise ContainerFailed(f"{what} type of {source.target}: {error}") from error
 
 
 def _output_type_of(model: Any, source: ModelSource) -> ValueType | None:
     said = getattr(model, "output_type", None)
-    try:
-        return parse_type(said) if isinstance(said, str) else None
-    except ClipperError as error:
-        raise ContainerFailed(f"output type of {source.target}: {error}") from error
+    return _parsed(said, source, "output") if isinstance(said, str) else None
 
 
 def _chosen_type(source: ModelSource, known: ValueType | None) -> ValueType:

@@ -17,16 +17,17 @@ from types import FrameType
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.model.model import LoadedModel
 from clipper.model.protocol import messages
-from clipper.model.protocol.columns import PredictColumns, decode_predict_columns, encode_column_results
-from clipper.model.protocol.frames import RECORDS_VERSION, Kind
+from clipper.model.protocol.columns import PredictColumns, decode_predict_columns
+from clipper.model.protocol.frames import ASKS_VERSION, RECORDS_VERSION, RETOLD_VERSION, Kind
 from clipper.model.protocol.messages import MAX_OUTPUTS_BYTES, Buffer, Predict, Welcome
-from clipper.model.protocol.typed import encode_typed_results
+from clipper.model.runtime.asking import ASKER
 from clipper.model.runtime.connection import Connection
 from clipper.model.runtime.evaluate import as_sent, bounded, evaluate
 from clipper.model.runtime.health import BusyClock, Watcher, answer_watching
 from clipper.model.runtime.inputs import input_reader
-from clipper.model.runtime.outputs import learn_type
+from clipper.model.runtime.outputs import Encoded, learn_type
 from clipper.model.runtime.trace import tracing
+from clipper.values.json_types import NoType
 from clipper.values.records import RecordType
 
 log = logging.getLogger("clipper.runtime")
@@ -57,7 +58,7 @@ class Server:
         self._predict_batch = model.predict_batch
         self._read_inputs = input_reader(model.input_type)
         self._welcome = welcome
-        # The type is learned from the first answer, which warms up the model, before workers hear of the container.
+        # The type is learned from the first answer, which may warm up the model, before workers hear of the container.
         self._has_to_learn = welcome.output_type is None
         self._token = token.encode()
         self._max_output_bytes = max_output_bytes
@@ -94,6 +95,7 @@ class Server:
 
     def _close_in_child(self) -> None:
         # A child that outlives this process must not keep callers' connections open.
+        ASKER.forget()
         self._epoll.close()
         self._listener.close()
         self._watcher.close_in_child()
@@ -160,7 +162,7 @@ class Server:
                 self._watcher.take(connection)
 
     def _answer_frames(self, connection: Connection) -> None:
-        for kind, frame_id, body in connection.frames:
+        for kind, frame_id, body in iter(connection.take, None):
             sent = self._answer(connection, kind, frame_id, body)
             if not sent:
                 # Further frames wait until the caller has taken this answer, so that at most one answer is held.
@@ -177,10 +179,21 @@ class Server:
             connection.watches = kind == Kind.PING
         version = connection.version
         if kind == Kind.PREDICT and not connection.watches:
-            return connection.send(self._predict(version, frame_id, messages.decode_predict(body, version)))
-        if kind == Kind.PREDICT_COLUMNS and not connection.watches and version >= RECORDS_VERSION:
-            return connection.send(self._predict(version, frame_id, decode_predict_columns(body)))
-        return connection.send(answer_watching(kind, frame_id, busy_us=0))
+            answer = self._predict(connection, frame_id, messages.decode_predict(body, version))
+        elif kind == Kind.PREDICT_COLUMNS and not connection.watches and version >= RECORDS_VERSION:
+            answer = self._predict(connection, frame_id, decode_predict_columns(body))
+        elif kind == Kind.ANSWER and version >= ASKS_VERSION:
+            return True  # the batch that asked is over
+        else:
+            return connection.send(answer_watching(kind, frame_id, busy_us=0))
+        if not connection.is_told and self._knows_outputs and version >= RETOLD_VERSION:
+            connection.is_told = True
+            answer = messages.encode_welcome(replace(self._welcome, protocol=version)) + answer
+        return connection.send(answer)
+
+    @property
+    def _knows_outputs(self) -> bool:
+        return self._welcome.output_type is not None or self._welcome.output_is_untyped
 
     def _greet(self, connection: Connection, kind: int, body: Buffer) -> bool:
         if kind != Kind.HELLO:
@@ -194,32 +207,39 @@ class Server:
                 f"the caller speaks {hello.version}; use a newer Clipper"
             )
         connection.accept_hello(hello.version)
+        connection.is_told = self._knows_outputs
         welcome = replace(self._welcome, protocol=hello.version)
         if hello.version < RECORDS_VERSION and isinstance(welcome.output_type, RecordType):
-            welcome = replace(welcome, output_type=None)
+            welcome = replace(welcome, output_type=None, output_is_declared=False)
         return connection.send(messages.encode_welcome(welcome))
 
-    def _predict(self, version: int, batch_id: int, batch: Predict | PredictColumns) -> bytes:
+    def _predict(self, connection: Connection, batch_id: int, batch: Predict | PredictColumns) -> bytes:
         started_ns = self._clock.start()
+        ASKER.begin(connection, batch_id)
         try:
             predict_batch = tracing(self._predict_batch, batch.trace) if batch.trace else self._predict_batch
             encoded = evaluate(predict_batch, lambda: self._read_inputs(batch))
             encoded = bounded(encoded, batch.rows, self._max_output_bytes)
-            sent = as_sent(encoded, version)
+            sent = as_sent(encoded, connection.version)
         except (ClipperError, MemoryError) as error:
             self._clock.stop(started_ns)
             log.warning("batch of %(rows)d failed: %(error)s", {"rows": batch.rows, "error": error})
             return messages.encode_error(batch_id, str(error) or "out of memory")
+        finally:
+            ASKER.end()
         evaluation_us = self._clock.stop(started_ns)
-        if self._has_to_learn:
-            self._has_to_learn = bool(encoded.failures)
-            self._welcome = replace(self._welcome, output_type=learn_type(encoded))
-        if sent.columns:
-            return b"".join(encode_column_results(batch_id, sent.columns, evaluation_us, sent.failures))
-        if sent.form is not None and sent.array is not None:
-            data = sent.array.data.cast("B")
-            return encode_typed_results(batch_id, batch.rows, sent.form, data, evaluation_us, sent.failures)
-        return messages.encode_results(batch_id, batch.rows, sent.text, evaluation_us, sent.failures)
+        if self._has_to_learn and not encoded.failures:
+            self._learn(encoded)
+        return sent.frame(batch_id, batch.rows, evaluation_us)
+
+    def _learn(self, encoded: Encoded) -> None:
+        """Learn the type of outputs, or that they have none. An answer that shows neither leaves it to the next one."""
+        try:
+            learned, is_untyped = learn_type(encoded), False
+        except NoType:
+            learned, is_untyped = None, True
+        self._has_to_learn = learned is None and not is_untyped
+        self._welcome = replace(self._welcome, output_type=learned, output_is_untyped=is_untyped)
 
     def _flush(self) -> None:
         """Let callers take the answers that wait, for a bounded time."""

@@ -2,7 +2,8 @@
 
 A batch is sent as columns if the values of each name are of one type: elements of arrays, numbers, booleans, texts,
 bytes, or lists of the same shape. Some values may be missing. All other batches are sent as JSON, with each value
-unchanged.
+unchanged, unless JSON loses something: then there is a column for each type that a name has, with JSON for the values
+of none.
 """
 
 import dataclasses
@@ -11,16 +12,26 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from clipper.errors import ModelFailed
 from clipper.model.model import Array, Values
-from clipper.model.runtime.arrays import DTYPES, NUMERIC_KINDS, as_array, as_list, described, type_of_arrays, unwrapped
+from clipper.model.runtime.arrays import (
+    DTYPES,
+    NUMERIC_KINDS,
+    as_array,
+    as_list,
+    described,
+    dtype_of,
+    type_of_arrays,
+    unwrapped,
+)
 from clipper.model.runtime.inputs import NUMPY_DTYPES
 from clipper.values.columns import Column
-from clipper.values.records import MAX_FIELD_NAME_BYTES, MAX_FIELDS, Field, RecordType
+from clipper.values.json_types import NoType, record_of, type_of_text
+from clipper.values.records import MAX_FIELD_NAME_BYTES, MAX_FIELDS, ValueType
 from clipper.values.types import MAX_DIMENSIONS, DType, InputType
 
 # The protocol's types of Python's values. A bool is an int, and a text of numpy is a text.
@@ -34,8 +45,16 @@ _PLAIN: tuple[tuple[type, DType], ...] = (
     (memoryview, DType.BYTES),
 )
 
+_PLAIN_DTYPES = dict(_PLAIN)
+_PLAIN_TYPES = frozenset(_PLAIN_DTYPES)
+# The name under which outputs without names are kept, and the name of their columns.
+NO_NAME = ""
 
-_PLAIN_TYPES = frozenset(plain for plain, _ in _PLAIN)
+
+class JsonText(NamedTuple):
+    """A value that is JSON already, because a column has no type for it."""
+
+    text: bytes
 
 
 def by_name(outputs: object) -> dict[Any, Any] | None:
@@ -119,6 +138,11 @@ def transposed(rows: Sequence[Mapping[Any, Any] | None]) -> dict[str, Values] | 
     return values
 
 
+def rows_of(values: Mapping[str, Values]) -> list[Any]:
+    """Return the outputs: an object for each row, unless they have no names."""
+    return list(values[NO_NAME]) if NO_NAME in values else row_objects(values)
+
+
 def row_objects(values: Mapping[str, Values]) -> list[dict[str, Any]]:
     """Return an object for each row: the inverse of ``transposed``."""
     listed = [each.tolist() if isinstance(each, np.ndarray) else each for each in values.values()]
@@ -160,7 +184,7 @@ def columns_of(values: Mapping[str, Values], failed: Collection[int] = ()) -> tu
 
     ``failed``: the rows whose values mean nothing.
     """
-    if len(values) > MAX_FIELDS:
+    if not are_columns(values):
         return ()
     columns = []
     for name, each in values.items():
@@ -171,10 +195,64 @@ def columns_of(values: Mapping[str, Values], failed: Collection[int] = ()) -> tu
     return tuple(columns)
 
 
+def are_columns(values: Mapping[str, Values]) -> bool:
+    """Whether columns can have these names."""
+    try:
+        sizes = [len(name.encode()) for name in values]
+    except UnicodeEncodeError:
+        return False
+    return len(sizes) <= MAX_FIELDS and all(1 <= size <= MAX_FIELD_NAME_BYTES for size in sizes)
+
+
+def mixed_columns(values: Mapping[str, Values]) -> tuple[Column, ...]:
+    """Return columns of values of any type: for each name one for each type, which has the rows of that type.
+
+    ``values``: by name, or under ``NO_NAME``; as ``typed_value`` has made them, None for a missing value.
+    """
+    columns: list[Column | None] = []
+    for name, each in values.items():
+        if isinstance(each, np.ndarray):
+            columns.append(_of_array(name, each))
+            continue
+        groups: dict[object, list[Any]] = {}
+        for row, value in enumerate(each):
+            if value is not None:
+                is_array = isinstance(value, np.ndarray)
+                kind = (DTYPES[value.dtype.str[1:]], value.ndim) if is_array else type(value)
+                groups.setdefault(kind, [None] * len(each))[row] = value
+        columns += [_of_list(name, group, is_open=len(groups) > 1) for group in groups.values()]
+        if not groups:
+            columns.append(_of_texts(name, each))
+    return tuple(column for column in columns if column is not None)
+
+
+def typed_value(value: Any, encode: Callable[[object], bytes]) -> Any:
+    """Return a value that a column may have, or its JSON text, by ``encode``."""
+    if isinstance(value, JsonText):
+        return value
+    if type(value) not in _PLAIN_TYPES:
+        value = unwrapped(value)
+    if isinstance(value, list) and value:
+        tensor = tensor_of([value], is_mixed=True)
+        value = value if tensor is None else tensor[0]
+    if isinstance(value, (np.ndarray, np.generic)) and dtype_of(np.asarray(value)) is not None:
+        return value if np.ndim(value) <= MAX_DIMENSIONS else JsonText(encode(value))
+    dtype = _PLAIN_DTYPES.get(type(value))
+    is_sent = dtype is not None and (dtype is not DType.INT64 or -(2**63) <= value < 2**63)
+    is_sent = is_sent and not (dtype is DType.STRING and _has_surrogate(value))
+    return value if is_sent else JsonText(encode(value))
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def _column(name: str, values: Values, failed: Collection[int]) -> Column | None:
     try:
-        if not 1 <= len(name.encode()) <= MAX_FIELD_NAME_BYTES:
-            return None
         if isinstance(values, np.ndarray):
             return _of_array(name, values)
         if failed:
@@ -196,18 +274,19 @@ def _of_array(name: str, array: Array, present: bytes | None = None) -> Column:
 _type = lru_cache(1024)(InputType)
 
 
-def _of_list(name: str, values: Sequence[Any]) -> Column | None:
+def _of_list(name: str, values: Sequence[Any], *, is_open: bool = False) -> Column | None:
     kinds = set(map(type, values)) - {type(None)}
     if len(kinds) != 1:
         return None
     (kind,) = kinds
-    is_there = [value is not None for value in values]
-    present = None if all(is_there) else np.packbits(is_there, bitorder="little").tobytes()
+    present = _present(values)
     if issubclass(kind, list):
         tensor = None if present is not None else tensor_of(values)
         return None if tensor is None else _of_array(name, tensor)
     if issubclass(kind, np.ndarray):
-        return _of_arrays(name, values, present)
+        return _of_arrays(name, values, present, is_open=is_open)
+    if issubclass(kind, JsonText):
+        return _of_texts(name, values)
     if issubclass(kind, np.generic) and DTYPES.get(np.dtype(kind).str[1:]) is not None:
         array = as_array(np.array([kind(0) if value is None else value for value in values]), least_dimensions=1)
         return None if array is None else _of_array(name, array, present)
@@ -222,16 +301,31 @@ def _of_list(name: str, values: Sequence[Any]) -> Column | None:
     return _of_parts(name, _type(dtype, ()), parts, present)
 
 
+def _of_texts(name: str, texts: Sequence[JsonText | None]) -> Column:
+    parts = [b"" if each is None else each.text for each in texts]
+    return _of_parts(name, _type(DType.STRING, ()), parts, _present(texts))._replace(is_json=True)
+
+
+def _present(values: Sequence[Any]) -> bytes | None:
+    """Return the bits of the rows that have a value; None if all have one."""
+    is_there = [value is not None for value in values]
+    return None if all(is_there) else np.packbits(is_there, bitorder="little").tobytes()
+
+
 def _of_parts(name: str, of_type: InputType, parts: Sequence[bytes], present: bytes | None) -> Column:
     lengths = tuple(map(len, parts))
     return Column(name, of_type, len(parts), b"".join(parts), lengths, present, None)
 
 
-def _of_arrays(name: str, arrays: Sequence[Array | None], present: bytes | None) -> Column | None:
-    """Return a column of arrays whose shapes may differ."""
+def _of_arrays(
+    name: str, arrays: Sequence[Array | None], present: bytes | None, *, is_open: bool = False
+) -> Column | None:
+    """Return a column of arrays whose shapes may differ. ``is_open``: absent rows, which are many, take no place."""
     of_type = type_of_arrays([array for array in arrays if array is not None])
     if of_type is None:
         return None
+    if is_open:
+        of_type = InputType(of_type.dtype, (None,) * len(of_type.shape))
     dtype = NUMPY_DTYPES[of_type.dtype]
     if of_type.row_bytes is not None:
         absent = np.zeros([size or 0 for size in of_type.shape], dtype)
@@ -275,14 +369,31 @@ def sizes_of(columns: Sequence[Column]) -> list[int]:
     return [sum(sizes) for sizes in zip(*(column.lengths or (column.row_bytes or 0,) * rows for column in columns))]
 
 
-def learn_record(values: Mapping[str, Values], columns: Sequence[Column]) -> RecordType:
-    """Return the type of records in these columns. A number of Python is a float64, since the next may be one."""
-    return RecordType(tuple(_learn_field(column, values[column.name]) for column in columns))
+def learn_columns(values: Mapping[str, Values], columns: Sequence[Column]) -> ValueType | None:
+    """Return the type of outputs in these columns, as ``outputs.learn_type`` does. A number of Python is a float64,
+    since the next may be one. If a name has several types, the first output decides."""
+    types: dict[str, InputType | None] = {}
+    for name, each in values.items():
+        own = [column for column in columns if column.name == name]
+        if len(own) > 1:
+            own = [column for column in own if _has_first(column)]
+        if own and own[0].is_json and _has_first(own[0]):
+            text, (length, *_) = own[0].payload, own[0].lengths or (0,)
+            types[name] = type_of_text(bytes(text[:length]))
+        elif own and not own[0].is_json:
+            types[name] = _learn_type(own[0].type, each)
+        elif name != NO_NAME:
+            raise NoType
+    if NO_NAME in values:
+        return types.get(NO_NAME)
+    nullable = [name for name, each in values.items() if isinstance(each, list) and any(one is None for one in each)]
+    return record_of(types, nullable)
 
 
-def _learn_field(column: Column, values: Values) -> Field:
-    of_type = column.type
+def _has_first(column: Column) -> bool:
+    return column.present is None or bool(column.present[0] & 1)
+
+
+def _learn_type(of_type: InputType, values: Values) -> InputType:
     is_own = isinstance(values, np.ndarray) or any(isinstance(value, (np.ndarray, np.generic)) for value in values)
-    if of_type.dtype is DType.INT64 and not is_own:
-        of_type = InputType(DType.FLOAT64, of_type.shape)
-    return Field(column.name, of_type, is_nullable=column.present is not None)
+    return InputType(DType.FLOAT64, of_type.shape) if of_type.dtype is DType.INT64 and not is_own else of_type

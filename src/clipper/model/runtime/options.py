@@ -24,6 +24,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--sample-type", metavar="TYPE", help="of a sample: what the model does not declare")
     parser.add_argument("--framework", choices=get_args(Framework), help="what loads a model file; default: pickle")
     parser.add_argument("--output", metavar="NAME[,NAME...]", help="what the model answers")
+    parser.add_argument("--gpu", action="store_true", help="compute on the first GPU that it sees")
+    parser.add_argument("--precision", choices=("fp16", "bf16"), help="of a PyTorch network's weights")
     parser.add_argument(
         "--memory-bytes", type=int, metavar="N", help="the memory that it may use; allocating twice as much fails"
     )

@@ -5,7 +5,8 @@ number for each input is as fast as text, and answers in JSON copy the text. Out
 each name.
 
 The other outputs of a batch are mostly numbers or texts of one type, which become text in a step. The rest are encoded
-one by one, so that an output that cannot be JSON fails alone. JSON has null for NaN and infinity.
+one by one, so that an output that cannot be JSON fails alone. JSON has null for NaN and infinity, so a batch that has
+these becomes columns, and so does one of arrays that differ.
 """
 
 import base64
@@ -17,23 +18,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipper.errors import InvalidArgument, ModelFailed
+from clipper.errors import ModelFailed
 from clipper.model.model import Array, Values
+from clipper.model.protocol.columns import encode_column_results
+from clipper.model.protocol.messages import encode_results
+from clipper.model.protocol.typed import encode_typed_results
 from clipper.model.runtime import named_outputs
-from clipper.model.runtime.arrays import (
-    DTYPES,
-    NUMERIC_KINDS,
-    array_bytes,
-    as_array,
-    as_list,
-    described,
-    type_of_arrays,
-    unwrapped,
-)
+from clipper.model.runtime.arrays import DTYPES, NUMERIC_KINDS, as_array, as_list, described, dtype_of, unwrapped
+from clipper.model.runtime.named_outputs import NO_NAME, JsonText
 from clipper.values.columns import Column
+from clipper.values.json_types import NoType, record_of, type_of_json, type_of_text
 from clipper.values.output_arrays import OutputForm
-from clipper.values.records import Field, RecordType, ValueType
-from clipper.values.types import MAX_DIMENSIONS, DType, InputType
+from clipper.values.records import ValueType
+from clipper.values.types import DType, InputType
 
 _NO_FAILURES: Mapping[int, str] = {}
 
@@ -45,17 +42,14 @@ class Encoded(NamedTuple):
         text: a JSON text for each output, joined by line feeds; empty for rows in ``failures``.
         failures: the messages of rows that fail.
         array: the outputs, if all are arrays of one shape, in a type of the protocol; then there is no ``text``.
-        array_bytes: the sizes, by row, of outputs that are arrays though the batch is text. Whether an output is too
-            large must not depend on the other outputs of its batch.
-        values: the values of each name, if the outputs have names.
-        columns: the column of each name, if the values of each name are of one type; then there is no ``text``.
+        values: the values of each name, if the outputs have names; outputs that are columns without a name, under "".
+        columns: the columns of each name; then there is no ``text``.
         type: the type of outputs that are text, if it is known from what they were before.
     """
 
     text: bytes
     failures: Mapping[int, str] = _NO_FAILURES
     array: Array | None = None
-    array_bytes: Mapping[int, int] = {}
     values: Mapping[str, Values] = {}
     columns: Sequence[Column] = ()
     type: InputType | None = None
@@ -77,10 +71,25 @@ class Encoded(NamedTuple):
             return self.array.nbytes
         return sum(len(column.payload) for column in self.columns) or len(self.text)
 
+    def by_name(self) -> Mapping[str, Values]:
+        """Return the values of each name, or under "" the outputs, which may be JSON texts."""
+        if self.values:
+            return self.values
+        return {NO_NAME: list(map(JsonText, self.text.split(b"\n"))) if self.array is None else self.array}
+
+    def frame(self, batch_id: int, rows: int, evaluation_us: int = 0) -> bytes:
+        """Return the frame that has the outputs, of the newest version."""
+        if self.columns:
+            return b"".join(encode_column_results(batch_id, self.columns, evaluation_us, self.failures))
+        if self.form is not None and self.array is not None:
+            data = self.array.data.cast("B")
+            return encode_typed_results(batch_id, rows, self.form, data, evaluation_us, self.failures)
+        return encode_results(batch_id, rows, self.text, evaluation_us, self.failures)
+
     def lines(self) -> bytes:
         """Return the outputs as texts for callers that take no arrays, or no columns."""
         if self.columns:
-            rows: list[Any] = named_outputs.row_objects(self.values)
+            rows = named_outputs.rows_of(self.values)
         elif self.array is not None:
             rows = self.array.tolist()
             if not self.failures and self.array.ndim == 2 and (text := _matrix(rows)) is not None:
@@ -118,78 +127,79 @@ def encode_outputs(outputs: object, rows: int) -> Encoded:
     if text is None:
         # JSON has neither NaN nor infinity.
         array = as_array(outputs, least_dimensions=1)
-        return _one_by_one(values) if array is None else Encoded(b"", array=array)
-    dtype = DTYPES.get(outputs.dtype.str[1:])
+        return _one_by_one({NO_NAME: values}) if array is None else Encoded(b"", array=array)
+    dtype = dtype_of(outputs)
     shows_type = dtype is not None and all(outputs.shape)
     return Encoded(text, type=InputType(dtype, outputs.shape[1:]) if dtype is not None and shows_type else None)
 
 
 def _encode_named(values: Mapping[str, Values]) -> Encoded:
-    columns = named_outputs.columns_of(values)
-    if columns:
-        return Encoded(b"", values=values, columns=columns)
-    return _one_by_one(named_outputs.row_objects(values))._replace(values=values)
+    has_no_name = NO_NAME in values  # one that the model has given, which no column can have
+    return _one_by_one({NO_NAME: named_outputs.row_objects(values)}) if has_no_name else encode_values(values)
+
+
+def encode_values(values: Mapping[str, Values], failures: Mapping[int, str] = _NO_FAILURES) -> Encoded:
+    """Encode the values of each name, or of outputs without names.
+
+    ``failures``: the messages of rows that have failed, whose values mean nothing.
+    """
+    if NO_NAME in values:
+        return _mixed(values, failures)
+    columns = named_outputs.columns_of(values, failures)
+    return Encoded(b"", failures, values=values, columns=columns) if columns else _one_by_one(values, failures)
 
 
 def _encode_list(values: list[Any]) -> Encoded:
     """Encode outputs that are no array: values of a simple type, with names, of several shapes, or anything else."""
     if (text := _uniform(values)) is not None:
         return Encoded(text, type=InputType(DType.BYTES) if type(values[0]) in _BYTES else None)
-    arrays = {row: array for row, array in enumerate(values) if isinstance(array, np.ndarray)}
-    if arrays:
-        of_type = type_of_arrays(list(arrays.values())) if len(arrays) == len(values) else None
-        sizes = {row: array_bytes(array) for row, array in arrays.items()}
-        return _one_by_one(values)._replace(array_bytes=sizes, type=of_type)
+    if any(isinstance(value, np.ndarray) for value in values):
+        return encode_values({NO_NAME: values})
     try:
         records = [named_outputs.fields_of(value) for value in values]
     except Exception:  # noqa: BLE001  an object of the user may raise anything, and fails alone
-        return _one_by_one(values)
+        return _one_by_one({NO_NAME: values})
     if (named := named_outputs.transposed(records)) is not None:
         return _encode_named(named)
     # JSON has neither NaN nor infinity, and arrays have both.
     array = named_outputs.tensor_of(values, is_mixed=True)
     if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
         return Encoded(b"", array=array)
-    return _one_by_one([value if record is None else record for value, record in zip(values, records)])
-
-
-def with_numbers(encoded: Encoded, dtype: np.dtype[Any]) -> Encoded:
-    """Return outputs whose texts are all numbers as an array; return others unchanged."""
-    try:
-        numbers = np.array(json.loads(b"[%b]" % encoded.text.replace(b"\n", b",")))
-    except (ValueError, RecursionError):
-        return encoded
-    is_array = numbers.ndim == 1 and numbers.size and numbers.dtype.kind in "iuf"
-    return Encoded(b"", array=numbers.astype(dtype)) if is_array else encoded
+    return _one_by_one({NO_NAME: [value if record is None else record for value, record in zip(values, records)]})
 
 
 def learn_type(encoded: Encoded) -> ValueType | None:
-    """Return the type of a model's outputs, as the first output shows it; None if it failed, or has no such type.
+    """Return the type of a model's outputs, as the first of a batch without failures shows it; None if it does not show
+    all of it: an empty list or null, or an empty list under a name.
 
     The types are numbers, booleans, texts or bytes, in lists of one shape; and records of these. A number in JSON is a
-    float64, since the next may be one.
+    float64, since the next may be one. Raises NoType if the first output has no such type.
     """
-    if encoded.failures:
-        return None
     if encoded.columns:
-        return named_outputs.learn_record(encoded.values, encoded.columns)
+        return named_outputs.learn_columns(encoded.values, encoded.columns)
     if encoded.form is not None:
         return InputType(encoded.form.dtype, encoded.form.shape)
     if encoded.type is not None:
         return encoded.type
+    text = encoded.text.split(b"\n", 1)[0]
+    if not text.startswith(b"{"):
+        return type_of_text(text)
     try:
-        value = json.loads(encoded.text.split(b"\n", 1)[0])
-        if not isinstance(value, dict):
-            return _type_of_json(value)
-        "".join(value).encode()  # refuse half of a surrogate pair, which is no name
-        types = {name: of_type for name, part in value.items() if (of_type := _type_of_json(part)) is not None}
-        return RecordType(tuple(map(Field, types, types.values()))) if len(types) == len(value) else None
-    except (ValueError, RecursionError, InvalidArgument):
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise NoType from None
+    if None in value.values():
+        raise NoType
+    return record_of({name: type_of_json(part) for name, part in value.items()})
+
+
+def widened(parts: Sequence[Encoded]) -> InputType | None:
+    """Return the type of all outputs of these parts of a batch, whose lengths may differ; None if there is none, or if
+    an output has failed."""
+    try:
+        types = [None if part.failures else learn_type(part) for part in parts]
+    except NoType:
         return None
-
-
-def widened(types: Sequence[ValueType | None]) -> InputType | None:
-    """Return the type of all arrays of these types, whose lengths may differ; None if there is none."""
     first = types[0] if types else None
     if not isinstance(first, InputType):
         return None
@@ -199,22 +209,6 @@ def widened(types: Sequence[ValueType | None]) -> InputType | None:
         lengths = zip(first.shape, other.shape)
         first = InputType(first.dtype, tuple(mine if mine == theirs else None for mine, theirs in lengths))
     return first
-
-
-def _type_of_json(value: Any) -> InputType | None:
-    flat, shape = [value], []
-    while isinstance(flat[0], list):
-        length = len(flat[0])
-        if not length or not all(isinstance(part, list) and len(part) == length for part in flat):
-            return None
-        shape.append(length)
-        flat = [item for part in flat for item in part]
-    kinds = set(map(type, flat))
-    if len(shape) > MAX_DIMENSIONS or not (kinds <= _NUMBERS or kinds in ({bool}, {str})):
-        return None
-    if kinds == {str}:
-        return InputType(DType.STRING) if not shape else None
-    return InputType(DType.BOOL if kinds == {bool} else DType.FLOAT64, tuple(shape))
 
 
 def _matrix(rows: list[list[Any]]) -> bytes | None:
@@ -253,16 +247,42 @@ _SIMPLE: dict[type, Callable[[Any], str]] = {
 }
 
 
-def _one_by_one(values: list[Any]) -> Encoded:
+def _one_by_one(values: Mapping[str, Values], failed: Mapping[int, str] = _NO_FAILURES) -> Encoded:
     lines: list[str] = []
-    failures: dict[int, str] = {}
+    failures = dict(failed)
+    is_exact = True
+    for row, value in enumerate(named_outputs.rows_of(values)):
+        line = ""
+        if row not in failures:
+            try:
+                line, has_nulls = _encoded(value)
+                is_exact = is_exact and not has_nulls
+            except Exception as error:  # noqa: BLE001  converting an object of the user may raise anything
+                failures[row] = _cause(value, error)
+        lines.append(line)
+    if not is_exact and (NO_NAME in values or named_outputs.are_columns(values)):
+        return _mixed(values, failures)
+    return Encoded("\n".join(lines).encode(), failures, values={} if NO_NAME in values else values)
+
+
+def _mixed(values: Mapping[str, Values], failures: Mapping[int, str]) -> Encoded:
+    """Encode values as columns, whatever their types."""
+    found = dict(failures)
+    typed = {name: each if isinstance(each, np.ndarray) else _typed(each, found) for name, each in values.items()}
+    return Encoded(b"", found, values=values, columns=named_outputs.mixed_columns(typed))
+
+
+def _typed(values: Sequence[Any], failures: dict[int, str]) -> list[Any]:
+    """Return values for columns, None for a row that has failed or fails now."""
+    typed: list[Any] = []
     for row, value in enumerate(values):
-        try:
-            lines.append(_encode(value))
-        except Exception as error:  # noqa: BLE001  converting an object of the user may raise anything
-            lines.append("")
-            failures[row] = _cause(value, error)
-    return Encoded("\n".join(lines).encode(), failures)
+        typed.append(None)
+        if row not in failures and value is not None:
+            try:
+                typed[row] = named_outputs.typed_value(value, lambda other: _encode(other).encode())
+            except Exception as error:  # noqa: BLE001  as in ``_one_by_one``
+                failures[row] = _cause(value, error)
+    return typed
 
 
 def _cause(value: object, error: Exception) -> str:
@@ -273,12 +293,17 @@ def _cause(value: object, error: Exception) -> str:
 
 def _encode(value: object) -> str:
     """Return the JSON text of an output, with null for NaN and infinity."""
+    return value.text.decode() if isinstance(value, JsonText) else _encoded(value)[0]
+
+
+def _encoded(value: object) -> tuple[str, bool]:
+    """Return the JSON text of an output, and whether it has null for NaN or infinity."""
     try:
-        return _strict(value)
+        return _strict(value), False
     except ValueError as error:
         if not str(error).startswith("Out of range float"):
             raise
-    return _strict(_with_nulls(value))
+    return _strict(_with_nulls(value)), True
 
 
 def _with_nulls(value: Any) -> object:

@@ -53,6 +53,8 @@ def _serve(arguments: argparse.Namespace, model: LoadedModel, token: str) -> int
         model.runtime,
         model.output_type,
         output_is_declared=model.output_type is not None,
+        device=model.device,
+        warning=model.warning,
     )
     with ExitStack() as stack:
         try:
@@ -76,4 +78,6 @@ def _source(arguments: argparse.Namespace) -> ModelSource:
         arguments.framework,
         arguments.output,
         arguments.sample_type,
+        arguments.gpu,
+        arguments.precision,
     )

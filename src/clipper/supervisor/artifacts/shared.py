@@ -37,7 +37,8 @@ class SharedArtifacts:
             for number in range(-(-size_bytes // PIECE_BYTES)):
                 await asyncio.to_thread(self._send, digest, number, tar)
             self._registry.complete_artifact(digest, size_bytes)
-            self._digests.add(digest)
+        await self._registry.sync()
+        self._digests.add(digest)
 
     def remove(self, digest: str) -> None:
         """Remove an artifact if it is there. If Redis is away, the next ``clean`` removes it."""

@@ -1,1 +1,1 @@
-"""What happened on a server: series of values, and events."""
+"""A server's history: series of values, and events."""

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from clipper.control.snapshot import Newcomer
-from clipper.settings.application import Link, link_names
+from clipper.settings.application import Link
 from clipper.supervisor.history.event_log import NewEvent
 from clipper.supervisor.registry.records import (
     ApplicationRecord,
@@ -38,7 +38,7 @@ def events_of(before: Before, changes: Iterable[Change], why: str = "") -> list[
 def _of_change(before: Before, change: Change, why: str) -> list[NewEvent]:
     match change:
         case Put(VersionRecord() as version):
-            return _of_version(before.versions.get(version.id), version, why)
+            return _of_version(before, version, why)
         case Put(ModelRecord() as model):
             return _of_model(before, model)
         case Put(ApplicationRecord() as application):
@@ -74,10 +74,11 @@ def _of_key(before: KeyRecord | None, now: KeyRecord) -> NewEvent:
     return NewEvent("key", f"key {now.name}", "; ".join([how, *changed]))
 
 
-def _of_version(before: VersionRecord | None, now: VersionRecord, why: str) -> list[NewEvent]:
-    subject, name = f"model {now.model}", f"version {now.version}"
+def _of_version(known: Before, now: VersionRecord, why: str) -> list[NewEvent]:
+    subject, name, before = f"model {now.model}", f"version {now.version}", known.versions.get(now.id)
     if before is None or before.created_at != now.created_at:
-        return [NewEvent("deployment", subject, f"{name} is deployed, with {_replicas(now)}", now.version)]
+        text = f"{name} is deployed, with {_replicas(now)}{_came_from(known, now)}"
+        return [NewEvent("deployment", subject, text, now.version)]
     events = []
     if before.state != now.state and now.state == "failed":
         events.append(NewEvent("deployment", subject, f"{name} has failed: {now.last_error}", now.version, "error"))
@@ -94,6 +95,17 @@ def _of_version(before: VersionRecord | None, now: VersionRecord, why: str) -> l
         text = f"{name} gets {_replicas(now)} in place of {before.replicas_wanted}{_because(why)}"
         events.append(NewEvent("scaling", subject, text, now.version))
     return events
+
+
+def _came_from(known: Before, now: VersionRecord) -> str:
+    """Return from which address a new version came, and from which the present one did."""
+    source = now.spec.source
+    if source is None:
+        return ""
+    model = known.models.get(now.model)
+    current = None if model is None or model.current is None else known.versions.get(ModelId(now.model, model.current))
+    before = "" if current is None or current.spec.source is None else f", after {current.spec.source}"
+    return f", from {source}{before}"
 
 
 def _replicas(record: VersionRecord) -> str:
@@ -172,13 +184,11 @@ def _shown(value: Any) -> str:
 
 def _links(links: Sequence[Link]) -> str:
     """Write which models are linked, and which of them are shadows, which never answer."""
-    shown = [_link(name, link) for name, link in zip(link_names(links), links)]
+    shown = list(map(_link, links))
     more = [f"{len(shown) - _SHOWN_LINKS} more"] if len(shown) > _SHOWN_LINKS else []
     return ", ".join(shown[:_SHOWN_LINKS] + more) or "no model"
 
 
-def _link(name: str, link: Link) -> str:
-    pinned = link.version is not None and ":" not in name
+def _link(link: Link) -> str:
     about = ["shadow"] * link.shadow + ([] if link.cost is None else [f"cost {link.cost}"])
-    shown = f"{name}:{link.version}" if pinned else name
-    return f"{shown} ({', '.join(about)})" if about else shown
+    return f"{link.target} ({', '.join(about)})" if about else link.target

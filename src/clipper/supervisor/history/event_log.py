@@ -95,15 +95,10 @@ class EventLog:
         events = self._events
         if after is None:
             latest = (one for one in reversed(events) if _fits(one, kind, subject, who))
-            found = [one for one, _ in zip(latest, range(limit))]
-            return Events(tuple(reversed(found)), self.newest_id)
-        found = []
-        for one in islice(events, bisect_right(events, after, key=lambda one: one.id), None):
-            if _fits(one, kind, subject, who):
-                found.append(one)
-                if len(found) == limit:
-                    return Events(tuple(found), found[-1].id)
-        return Events(tuple(found), self.newest_id)
+            return Events(tuple(islice(latest, limit))[::-1], self.newest_id)
+        later = islice(events, bisect_right(events, after, key=lambda one: one.id), None)
+        found = tuple(islice((one for one in later if _fits(one, kind, subject, who)), limit))
+        return Events(found, found[-1].id if len(found) == limit else self.newest_id)
 
     def latest(self) -> tuple[Event, ...]:
         return tuple(self._events)

@@ -33,7 +33,9 @@ class Rows:
 def answers_of(counted: ApplicationStatistics) -> LastMinute:
     defaults, errors = dict(+Counter(counted.defaults)), dict(+Counter(counted.errors))
     explanations = {name: text for name, text in counted.explanations.items() if name in defaults or name in errors}
-    return LastMinute(counted.queries, counted.slo_misses, defaults, errors, explanations)
+    models = {} if counted.selection is None else counted.selection.models
+    answered = {model: count for model, each in models.items() if (count := each.selected - each.missing) > 0}
+    return LastMinute(counted.queries, counted.slo_misses, defaults, errors, explanations, answered)
 
 
 def sum_of_answers(all_: Iterable[LastMinute]) -> LastMinute:
@@ -42,12 +44,14 @@ def sum_of_answers(all_: Iterable[LastMinute]) -> LastMinute:
     defaults: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     explanations: dict[str, str] = {}
+    answered: Counter[str] = Counter()
     for one in all_:
         queries, late = queries + one.queries, late + one.late
         defaults.update(one.defaults)
         errors.update(one.errors)
         explanations.update(one.explanations)
-    return LastMinute(queries, late, dict(defaults), dict(errors), explanations)
+        answered.update(one.answered)
+    return LastMinute(queries, late, dict(defaults), dict(errors), explanations, dict(answered))
 
 
 def rows_of(counted: VersionStatistics) -> Rows:

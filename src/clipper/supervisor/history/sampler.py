@@ -17,7 +17,7 @@ from clipper.control.statistics import (
 from clipper.supervisor.history.recent import Recent
 from clipper.supervisor.history.ring import SeriesRing, Subject
 from clipper.supervisor.history.values import OF_OVERVIEW, Replicas, application_values, version_values
-from clipper.supervisor.metrics.totals import increase, regret, total
+from clipper.supervisor.metrics.totals import added, increase, regret, total
 from clipper.values.types import ModelId
 
 STEP_S = 2.0
@@ -25,7 +25,7 @@ STEP_S = 2.0
 POINTS = 1800
 # 59 MB at most. A hundred applications of three models and as many models take 3,000.
 MAX_SERIES = 8192
-# Two minutes of the few series that an overview shows: six for an application with a model, two for a worker.
+# Two minutes of the few series that an overview shows: seven for an application with a model, two for a worker.
 LATEST_POINTS = 60
 MAX_LATEST_SERIES = 8192
 # The number of applications, and of models, that are followed: the first of them.
@@ -139,7 +139,7 @@ class Sampler:
         self._facts: Facts | None = None
         self._asked: _Asked = ((), ())
         # The applications' losses on feedback since their series began.
-        self._losses: dict[str, SelectionStatistics] = {}
+        self._losses: dict[str, SelectionStatistics | None] = {}
         self._processes: dict[int, ProcessFacts] = {}
         self._looked_s = now_s
 
@@ -199,25 +199,28 @@ class Sampler:
         self._write_processes(facts.processes, now_s)
 
     def forget_former(self, ids: Mapping[str, str]) -> None:
-        """Drop the series of removed applications, even if others have their names by now. ``ids`` are by name."""
+        """Drop the series of removed applications, even if others have their names by now. ``ids`` are by name.
+
+        All that a worker says of another application of the name, it has counted since its last reading.
+        """
         for name, id_ in self._ids.items():
             if ids.get(name) != id_:
                 subject = Subject("application", name)
                 self.ring.drop(subject)
                 self.latest.drop(subject)
                 self._losses.pop(name, None)
-                self._read_s.pop(subject, None)
                 self.recent.applications.forget(name)
                 for worker in self._workers.values():
-                    worker.applications.pop(name, None)
-                    worker.lacked.discard(name)
+                    former = worker.applications.pop(name, None)
+                    if former is not None and former.id:
+                        worker.lacked.add(name)
                     worker.question = None
         self._ids = dict(ids)
 
     def _note_what_came(self, facts: Facts, now_s: float) -> None:
         """Note the things that no worker had in the last step.
 
-        An application that was made again under its name is left out: a worker may still have counted for the earlier.
+        An application that was made again under its name is none of them: see ``forget_former``.
         """
         names = {one.name for one in facts.applications}
         versions = {ModelId(one.name, version) for one in facts.models for version in one.versions}
@@ -267,6 +270,8 @@ class Sampler:
             begun.update(worker.applications, worker.versions)
             for one in answer.applications:
                 before = worker.applications.get(one.name)
+                if one.id and one.id != self._ids.get(one.name, one.id):
+                    continue  # the worker has not heard of this one yet, and counts for an earlier one of its name
                 if before is not None or one.name in worker.lacked:
                     applications[one.name].append(increase(before, one))
                 worker.applications[one.name] = one
@@ -300,8 +305,7 @@ class Sampler:
         counted = None if step is None else step.applications.get(one.name)
         if counted is not None:
             if counted.selection is not None and any(counted.selection.feedback.values()):
-                before = self._losses.get(one.name)
-                self._losses[one.name] = total([*filter(None, [before]), counted.selection])
+                self._losses[one.name] = added(self._losses.get(one.name), counted.selection)
             values |= application_values(counted, interval_s)
         elif step is not None and one.name in step.begun:
             values["rate"] = 0.0

@@ -27,7 +27,7 @@ OF_MODELS = (
     "replicas_wanted",
 )
 OF_OVERVIEW = {
-    "application": ("rate", "p99_ms", "late_share", "default_share"),
+    "application": ("rate", "p99_ms", "late_share", "default_share", "error_share"),
     "model": ("rate", "replicas_ready"),
     "worker": ("cpu_share", "rss_bytes"),
 }
@@ -52,7 +52,7 @@ def application_values(counted: ApplicationStatistics, interval_s: float) -> dic
         (``default_share.timeout``), and the share with the output of each model (``answer_share.MODEL``). If costs are
         known, the ``mean_cost`` of a query. Of the feedback ``mean_loss`` of the answers and ``mean_loss.MODEL``. Of
         answers with a confidence its mean (``confidence``), and their share up to each bound
-        (``confidence_share.0.5``: above 0.4). What has no value, such as a mean of nothing, is left out.
+        (``confidence_share.0.5``: above 0.4). Keys without a value, such as a mean of nothing, are left out.
     """
     selection = counted.selection or NO_SELECTION
     feedback, answers = sum(selection.feedback.values()), counted.latency_s.count
@@ -101,7 +101,7 @@ def version_values(counted: VersionStatistics | None, interval_s: float, limit: 
     Returns:
         ``rate`` of rows sent to replicas, a second; the mean ``batch_size``, ``queue_wait_ms`` of the oldest row of
         each batch and ``batch_latency_ms`` of a batch in a replica; ``batch_limit``; and ``cache_hit_share``: of
-        look-ups, those that found an output or an equal input in flight. What has no value is left out.
+        look-ups, those that found an output or an equal input in flight. Keys without a value are left out.
     """
     values = {"rate": 0.0}
     if limit:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,8 +24,8 @@ State = Literal["room", "low", "full"]
 class DiskFacts:
     """A folder's disk.
 
-    ``needs`` is what is refused once it is full, as the subject and verb of a sentence. ``free_bytes`` is how much the
-    server may still write.
+    ``needs`` names the work that is refused once it is full, as the subject and verb of a sentence. ``free_bytes`` is
+    how much the server may still write.
     """
 
     path: str
@@ -59,13 +59,10 @@ def state_of(disk: DiskFacts, before: State) -> State:
 
 def _text(disk: DiskFacts, state: State) -> str:
     free = f"{disk.free_bytes / _MIB:,.1f} MiB of {disk.size_bytes / _MIB:,.0f} MiB are free"
+    refused = ", and ".join(disk.needs)
     if state == "full":
-        return f"the disk of {disk.path} is full, {free}: {_joined(disk.needs)}; queries are answered. Free some space"
-    return f"the disk of {disk.path} is nearly full, {free}: once it is full, {_joined(disk.needs)}"
-
-
-def _joined(parts: Collection[str]) -> str:
-    return ", and ".join(parts)
+        return f"the disk of {disk.path} is full, {free}: {refused}; queries are answered. Free some space"
+    return f"the disk of {disk.path} is nearly full, {free}: once it is full, {refused}"
 
 
 LOOK_EVERY_S = 2.0

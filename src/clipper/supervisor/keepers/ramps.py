@@ -14,6 +14,7 @@ from clipper.control.messages import GetStatistics, Statistics
 from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
 from clipper.control.statistics import TrialReading
 from clipper.errors import ClipperError
+from clipper.learning.mathematics.arms import by_version, owners_of
 from clipper.learning.mathematics.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses
 from clipper.learning.mathematics.ledger import Ledger
 from clipper.learning.policies.by_name import is_by_context
@@ -105,8 +106,9 @@ class Ramps:
         }
         for key in self._evidence.keys() - going_on:
             state_id, name, ramp = key
+            state_key = self._catalog.state_keys([name.partition(":")[0]]).get(name, name)
             with contextlib.suppress(ClipperError):  # some numbers stay, which nobody reads
-                await self._store.forget(state_id, EVERYONE, keys_of(name, ramp))
+                await self._store.forget(state_id, EVERYONE, [*keys_of(name, ramp), *keys_of(state_key, ramp)])
             del self._evidence[key]
 
     async def _read_trials(self) -> None:
@@ -146,6 +148,8 @@ class Ramps:
         if not ramped:
             return
         totals = Ledger(None, await self._store.load(record.state_id, EVERYONE)).totals()
+        state_keys = self._catalog.state_keys({newcomer.model for newcomer in ramped})
+        totals = by_version(totals, state_keys, owners_of(totals.numbers))
         by_context = is_by_context(record.selection.policy, record.selection.prior_weight)
         for newcomer in ramped:
             evidence = ramp_losses(totals, newcomer.name, newcomer.ramp)
@@ -162,20 +166,19 @@ class Ramps:
         if record is None or newcomer not in record.newcomers:
             return
         outcome = outcome_of(evidence)
-        if verdict == "through":
-            ended = EndedRamp(newcomer.model, newcomer.version, time.time(), *astuple(outcome))
-            changes = rollbacks.let_through(self._catalog, record, newcomer, ended)
-            self._catalog.commit(*changes, why=f"it is through: {shown(evidence)}")
-            log.info(
-                "application %(application)s: %(model)s is through: %(reason)s",
-                {"application": name, "model": newcomer.name, "reason": shown(evidence)},
-            )
-        else:
+        if verdict != "through":
             self._stop(name, newcomer, f"{shown(evidence)}; {because(record.selection.max_loss_increase)}", outcome)
             return
+        ended = EndedRamp(newcomer.model, newcomer.version, time.time(), *astuple(outcome))
+        changes = rollbacks.let_through(self._catalog, record, newcomer, ended)
+        self._catalog.commit(*changes, why=f"it is through: {shown(evidence)}")
+        log.info(
+            "application %(application)s: %(model)s is through: %(reason)s",
+            {"application": name, "model": newcomer.name, "reason": shown(evidence)},
+        )
         self._wake()
 
-    def _stop(self, name: str, newcomer: Newcomer, why: str, outcome: RampOutcome = NO_OUTCOME) -> None:
+    def _stop(self, name: str, newcomer: Newcomer, why: str, outcome: RampOutcome) -> None:
         """Stop a newcomer, unless an operator has acted on it meanwhile, or the version before does not run."""
         record = self._catalog.applications.get(name)
         if record is None or newcomer not in (*record.newcomers, *record.watched):

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from statistics import fmean
@@ -11,12 +11,15 @@ from statistics import fmean
 from msgspec.structs import replace
 
 from clipper.control.messages import GetStatistics
-from clipper.control.statistics import VersionStatistics
+from clipper.control.statistics import VersionStatistics, WorkerStatistics
 from clipper.settings.replicas import ReplicaRange
+from clipper.settings.server import MAX_WORKERS
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.keepers.pipeline_load import PipelineMeter, asked_by_steps
 from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.managers.reconcile.autoscale import Autoscaler, Load, Target
 from clipper.supervisor.managers.reconcile.plan import Phase
+from clipper.supervisor.managers.reconcile.together import within_total
 from clipper.supervisor.metrics.totals import increase, total
 from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
@@ -27,13 +30,25 @@ DEFAULT_START_S = 5.0
 
 
 class LoadMeter:
-    """Measures the load of a version. A worker that does not answer in time is counted in the next look."""
+    """Measures the load of a version. A worker that does not answer in time is counted in the next look.
+
+    Attributes:
+        evaluated: the share of the look-ups since the workers started that the cache did not answer.
+    """
 
     def __init__(self) -> None:
         self._before: dict[int, VersionStatistics] = {}
         self._looked_at_s: float | None = None
+        self.evaluated = 1.0
 
-    def look(self, counted: Mapping[int, VersionStatistics], now_s: float, ready: int, start_s: float) -> Load | None:
+    def look(
+        self,
+        counted: Mapping[int, VersionStatistics],
+        now_s: float,
+        ready: int,
+        start_s: float,
+        coming_per_s: float = 0.0,
+    ) -> Load | None:
         """Return the load since the look before; None at the first look, and if no worker answered.
 
         ``counted`` has the counts of each worker that answered, by its instance: a worker that is started again has a
@@ -42,13 +57,16 @@ class LoadMeter:
         if not counted:
             return None
         found = total([increase(self._before.get(instance), now) for instance, now in counted.items()])
-        self._before |= counted
+        # A worker that ended never answers again; of the silent ones, only as many are kept as may be running.
+        silent = [each for each in self._before.items() if each[0] not in counted]
+        self._before = dict(silent[-MAX_WORKERS:]) | dict(counted)
         before_s, self._looked_at_s = self._looked_at_s, now_s
         if before_s is None:
             return None
         late = found.rejected + found.expired
         # Workers of an older Clipper tell only the outcomes of queries. They are being replaced.
         arrivals = found.outputs + found.model_errors + late if found.arrivals is None else found.arrivals
+        self.evaluated = total(list(counted.values())).evaluated
         return Load(
             at_s=now_s,
             interval_s=now_s - before_s,
@@ -60,6 +78,7 @@ class LoadMeter:
             capacity_per_s=fmean(found.rows_per_s.values()) if found.rows_per_s else 0.0,
             ready=ready,
             start_s=start_s,
+            coming_per_s=coming_per_s,
         )
 
 
@@ -124,6 +143,7 @@ class Scaler:
 
     def __post_init__(self) -> None:
         self._versions: dict[ModelId, ScaledVersion] = {}
+        self._meters: dict[str, PipelineMeter] = {}
 
     def reason(self, id_: ModelId) -> str | None:
         """Return the reason for a version's number of replicas; None if its load has not been looked at."""
@@ -146,17 +166,86 @@ class Scaler:
     async def look(self) -> None:
         """Plan by the load since the last look."""
         self._follow_catalog()
+        pipelines = self._pipelines()
         # Sleeping versions have no load; there may be a thousand of them.
         awake = tuple(id_ for id_, version in self._versions.items() if not version.autoscaler.is_asleep)
-        if not awake:
+        if not awake and not pipelines:
             return
+        applications = {
+            name for pipeline, asked in pipelines.items() for name in (pipeline, *(step for step, _ in asked))
+        }
         counted: defaultdict[ModelId, dict[int, VersionStatistics]] = defaultdict(dict)
-        for instance, reply in await self._workers.ask_all(GetStatistics((), awake, ((), ()))):
-            for version in reply.worker.versions:
+        replies = [
+            (instance, reply.worker)
+            for instance, reply in await self._workers.ask_all(
+                GetStatistics(tuple(sorted(applications)), awake, ((), ()))
+            )
+        ]
+        for instance, worker in replies:
+            for version in worker.versions:
                 counted[ModelId(version.model, version.version)][instance] = version
         self._follow_catalog()  # it may have changed meanwhile
-        targets = {id_: self._planned(id_, one, counted[id_]) for id_ in awake if (one := self._versions.get(id_))}
-        self._follow({id_: target for id_, target in targets.items() if target is not None})
+        coming = self._coming(pipelines, replies)
+        targets = {
+            id_: self._planned(id_, one, counted[id_], coming[id_]) for id_ in awake if (one := self._versions.get(id_))
+        }
+        now_s = asyncio.get_running_loop().time()
+        for id_, per_s in coming.items():
+            # The later steps of a pipeline start while its first ones compute.
+            if per_s and (one := self._versions.get(id_)) is not None and one.autoscaler.is_asleep:
+                targets[id_] = one.autoscaler.wake(now_s)
+        found = {id_: target for id_, target in targets.items() if target is not None}
+        self._follow(self._within_totals(pipelines, found))
+
+    def _pipelines(self) -> dict[str, dict[tuple[str, str], ModelId]]:
+        """Return the versions that each pipeline asks, if the load decides the replicas of at least one of them."""
+        found = {}
+        for record in self._catalog.applications.values() if self._versions else ():
+            asked = asked_by_steps(record, self._catalog)
+            if any(id_ in self._versions for id_ in asked.values()):
+                found[record.name] = asked
+        self._meters = {name: self._meters.get(name) or PipelineMeter() for name in found}
+        return found
+
+    def _coming(
+        self,
+        pipelines: Mapping[str, Mapping[tuple[str, str], ModelId]],
+        replies: Sequence[tuple[int, WorkerStatistics]],
+    ) -> defaultdict[ModelId, float]:
+        """Return the rows a second that pipelines are about to ask of each version."""
+        now_s, coming = asyncio.get_running_loop().time(), defaultdict[ModelId, float](float)
+        evaluated = {id_: version.meter.evaluated for id_, version in self._versions.items()}
+        for name, asked in pipelines.items():
+            if name in self._meters:
+                for id_, per_s in self._meters[name].look(name, asked, evaluated, replies, now_s).items():
+                    coming[id_] += per_s
+        return coming
+
+    def _within_totals(
+        self, pipelines: Mapping[str, Mapping[tuple[str, str], ModelId]], targets: dict[ModelId, Target]
+    ) -> dict[ModelId, Target]:
+        """Bound the targets of pipelines' versions by the total that the pipeline may have."""
+        for name, asked in pipelines.items():
+            record = self._catalog.applications.get(name)
+            if record is None or record.max_replicas is None:
+                continue
+            wanted = {
+                id_: targets[id_].replicas if id_ in targets else one.autoscaler.target.replicas
+                for id_ in set(asked.values())
+                if (one := self._versions.get(id_)) is not None
+            }
+            fixed = sum(
+                self._catalog.versions[id_].replicas_wanted
+                for id_ in set(asked.values())
+                if id_ not in wanted and id_ in self._catalog.versions
+            )
+            now = {id_: self._catalog.versions[id_].replicas_wanted for id_ in wanted}
+            got = within_total(now, wanted, record.max_replicas - fixed)
+            for id_, replicas in got.items():
+                if replicas != wanted[id_]:
+                    reason = f"{wanted[id_]} are needed, but the models of {name} may have {record.max_replicas} in all"
+                    targets[id_] = self._versions[id_].autoscaler.hold_at(replicas, reason)
+        return targets
 
     def _follow_catalog(self) -> None:
         followed = {}
@@ -172,11 +261,14 @@ class Scaler:
                 followed[id_] = known
         self._versions = followed
 
-    def _planned(self, id_: ModelId, version: ScaledVersion, counted: dict[int, VersionStatistics]) -> Target | None:
+    def _planned(
+        self, id_: ModelId, version: ScaledVersion, counted: dict[int, VersionStatistics], coming_per_s: float
+    ) -> Target | None:
         now_s = asyncio.get_running_loop().time()
         slots = self._manager.slots(id_)
         version.starts.look({slot.replica.note.id: slot.phase for slot in slots if slot.replica}, now_s)
-        load = version.meter.look(counted, now_s, sum(slot.phase == "ready" for slot in slots), version.starts.start_s)
+        ready = sum(slot.phase == "ready" for slot in slots)
+        load = version.meter.look(counted, now_s, ready, version.starts.start_s, coming_per_s)
         return None if load is None else version.autoscaler.plan(load)
 
     def _follow(self, targets: Mapping[ModelId, Target]) -> None:

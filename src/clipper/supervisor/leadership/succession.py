@@ -17,7 +17,6 @@ from typing import Any
 from clipper import __version__
 from clipper.api.schemas import LeaseStatus, Logs, OptionStatus, Status, Stopping
 from clipper.api.server.access import Holder
-from clipper.base.processes.folder import ProcessFolder
 from clipper.errors import NotLeader, RegistryUnavailable
 from clipper.settings.home import Place
 from clipper.supervisor.artifacts.shared import fetch_missing
@@ -67,7 +66,7 @@ class Standby:
 
     def __post_init__(self) -> None:
         self._patient_until_s = float("-inf")
-        self.outcome: Lease | Leader | Away | RegistryUnavailable = Away("the self._registry was not asked yet")
+        self.outcome: Lease | Leader | Away | RegistryUnavailable = Away("the registry was not asked yet")
 
     async def ask(self) -> Lease | None:
         """Ask for the lease once. Raises RegistryUnavailable like ``SharedRegistry.acquire``."""
@@ -265,7 +264,7 @@ class Succession:
         return Holder(OPERATOR, "admin") if token is not None and self._token_file.matches(token) else None
 
     async def _end_orphans(self) -> None:
-        processes = ProcessFolder(self._home.run, os.environ, self._home.python_path)
-        launchers = open_launchers(facilities_of(self._config, self._home, processes))
+        facilities = facilities_of(self._config, self._home)
+        launchers = open_launchers(facilities)
         mine = [launcher for name, launcher in launchers.items() if name not in ELSEWHERE]
-        await takeover.end_all_orphans(processes, self._home, mine)
+        await takeover.end_all_orphans(facilities.processes, self._home, mine)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -17,17 +17,16 @@ from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ModelFailed, ProtocolViolation
 from clipper.model.protocol import messages
 from clipper.model.protocol.batches import make_encoder
-from clipper.model.protocol.columns import decode_column_results
+from clipper.model.protocol.columns import RESULTS_DECODERS
 from clipper.model.protocol.frames import (
     MAX_BODY_BYTES,
+    MIXED_VERSION,
     OLDEST_VERSION,
-    PROTOCOL_VERSION,
     Frame,
     Kind,
     Splitter,
 )
-from clipper.model.protocol.messages import Buffer, Welcome
-from clipper.model.protocol.typed import decode_typed_results
+from clipper.model.protocol.messages import Welcome
 from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.records import MAX_TYPE_CHARACTERS, Field, RecordType, ValueType
 from clipper.values.types import DType, InputType, ModelId
@@ -36,6 +35,8 @@ from clipper.values.types import DType, InputType, ModelId
 MAX_REPLY_BYTES = 2 * 6 * MAX_TYPE_CHARACTERS + 64 * 1024
 
 _READ_BYTES = 64 * 1024
+# The newest version in which each frame has one answer.
+_VERSION = MIXED_VERSION
 
 
 class Caller:
@@ -53,9 +54,9 @@ class Caller:
 
     @classmethod
     async def dial(cls, address: ReplicaAddress) -> "Caller":
-        """Connect and send HELLO: of the newest version, which records need, or of the oldest if that is refused."""
+        """Connect and send HELLO: of a new version, which records need, or of the oldest if that is refused."""
         try:
-            return await cls._dial(address, PROTOCOL_VERSION)
+            return await cls._dial(address, _VERSION)
         except _Refused as refusal:
             try:
                 return await cls._dial(address, OLDEST_VERSION)
@@ -120,7 +121,7 @@ class Caller:
         kind, frame_id, body = await _read_frame(self._reader, self._splitter)
         if kind == Kind.ERROR and frame_id == self._frames:
             return messages.decode_error(body)
-        decode = _DECODERS.get(kind)
+        decode = RESULTS_DECODERS.get(kind)
         if decode is None or frame_id != self._frames:
             raise ProtocolViolation(f"container answered PREDICT {self._frames} with {Kind(kind).name} {frame_id}")
         try:
@@ -137,21 +138,6 @@ class Caller:
 
 class _Refused(ProtocolViolation):
     """The container answered HELLO with ERROR."""
-
-
-class _Results(Protocol):
-    @property
-    def rows(self) -> int: ...
-
-    @property
-    def failures(self) -> Mapping[int, str]: ...
-
-
-_DECODERS: dict[int, Callable[[Buffer], _Results]] = {
-    Kind.RESULTS: messages.decode_results,
-    Kind.TYPED_RESULTS: decode_typed_results,
-    Kind.COLUMN_RESULTS: decode_column_results,
-}
 
 
 async def connect(address: ReplicaAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

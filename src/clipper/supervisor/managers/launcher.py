@@ -13,13 +13,15 @@ from clipper.base.processes.folder import ProcessFolder
 from clipper.base.processes.process import is_set_within
 from clipper.base.run_as import RunAs
 from clipper.control.snapshot import ReplicaAddress
-from clipper.errors import InvalidArgument
+from clipper.errors import InvalidArgument, Unavailable
 from clipper.settings.server import MAX_OUTPUT_BYTES, LogFormat, ServerSettings
 from clipper.settings.version import Deployment, ManagerName, VersionSpec
 from clipper.supervisor.managers.reconcile.plan import Slot
 from clipper.values.inputs.sample_types import sample_type
 
 OnProgress = Callable[[str], None]
+# The beginning of the progress of a container for which a cluster has no room: it waits until there is some.
+WAITING_FOR_ROOM = "waiting for room"
 Keeper = Callable[[], Awaitable[None]]
 
 
@@ -33,6 +35,7 @@ class ContainerNote(Struct, frozen=True):
         build: the build of the runtime that it got from us; empty if it was started before builds were noted.
         known_type: the input type that earlier containers of its version have stated. It has to take this type even if
             a newer Clipper would derive another from the model, because applications send such inputs.
+        gpus: the ids of the GPUs that were chosen for it, in Docker; None if it gets all, or if it is not in Docker.
     """
 
     model: str
@@ -46,6 +49,7 @@ class ContainerNote(Struct, frozen=True):
     log_format: LogFormat = "text"
     max_output_bytes: int = MAX_OUTPUT_BYTES
     known_type: str | None = None
+    gpus: tuple[str, ...] | None = None
 
     @property
     def id(self) -> str:
@@ -79,6 +83,10 @@ def container_note(extra: Mapping[str, object]) -> ContainerNote | None:
         return None
 
 
+class NodeLost(Unavailable):
+    """A container cannot start where a cluster had placed it: the node is gone. Another place may do."""
+
+
 class Container(Protocol):
     """A container that was started.
 
@@ -87,12 +95,14 @@ class Container(Protocol):
         warning: how its packages differ from those with which the model was saved; None if they do not, or if that is
             not known.
         node: the name of the machine that it runs on; None if it is this one.
+        is_lost: whether it has ended with its node, which says nothing about its model.
     """
 
     address: ReplicaAddress
     exited: asyncio.Event
     warning: str | None
     node: str | None
+    is_lost: bool
 
     @property
     def pid(self) -> int | None:
@@ -233,6 +243,7 @@ RUNTIME_PARTS = (
     "runtime.py",
     "values/__init__.py",
     "values/columns.py",
+    "values/json_types.py",
     "values/output_arrays.py",
     "values/records.py",
     "values/types.py",
@@ -257,12 +268,14 @@ def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str
         "--sample-type": None if spec.sample is None else _short(sample_type(spec.sample)),
         "--framework": spec.framework,
         "--output": spec.output,
+        "--precision": spec.precision,
         "--memory-bytes": spec.memory_bytes,
         "--max-output-bytes": note.max_output_bytes,
     }
     if note.log_format != "text":
         options |= {"--log-format": note.log_format, "--replica": note.id}
-    return [python, "-m", "clipper.model.runtime", *_options(note, options)]
+    flags = ["--gpu"] if spec.gpus is not None else []
+    return [python, "-m", "clipper.model.runtime", *_options(note, options), *flags]
 
 
 def _short(input_type: str | None) -> str | None:

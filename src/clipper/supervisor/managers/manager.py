@@ -286,7 +286,7 @@ class Manager:
         is_spared = death.warm_up_rows > 0 and self._samples.has_killed(status.slot.model_id, death.warm_up_rows)
         status.replica = status.task = None
         status.last_error = death.reason
-        status.start_failure = None if was_ready or is_spared else death
+        status.start_failure = None if was_ready or is_spared or death.is_of_node else death
         status.history = status.history.died(asyncio.get_running_loop().time(), death.uptime_s)
         self._has_changed(status.slot)
 

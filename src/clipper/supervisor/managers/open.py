@@ -10,6 +10,7 @@ from typing import Literal
 import clipper
 from clipper.base.build import build_id
 from clipper.base.extras import has_ray
+from clipper.base.processes.gpus import machine_gpus
 from clipper.settings.texts import read_ports
 from clipper.settings.version import ManagerName
 from clipper.supervisor.managers.docker.options import Setting
@@ -19,7 +20,7 @@ from clipper.supervisor.managers.ray.connection import Cluster
 from clipper.supervisor.managers.ray.launcher import RayLauncher
 from clipper.supervisor.managers.ray.messages import OWNER_PREFIX, WORKERS_SUFFIX
 from clipper.supervisor.managers.ray.worker_host import RayWorkerHost
-from clipper.supervisor.managers.worker_host import ClusterHost, LocalWorkerHost, Sign, WorkerHost
+from clipper.supervisor.managers.worker_host import ClusterHost, Sign
 
 # Managers whose containers run elsewhere than on the server's machine: the servers of a cluster share them.
 ELSEWHERE: frozenset[ManagerName] = frozenset({"ray"})
@@ -45,16 +46,6 @@ def open_launchers(
     }
 
 
-def open_cluster_host(facilities: Facilities, sign: Sign | None) -> ClusterHost | None:
-    """Open the host of query workers on nodes; None without the extra. ``sign`` is None to start no workers there."""
-    return open_ray_host(facilities, sign)
-
-
-def open_worker_host(facilities: Facilities) -> WorkerHost:
-    """Open the host of query workers on this machine."""
-    return LocalWorkerHost(facilities.processes, facilities.sockets, facilities.logs)
-
-
 def _open_docker(facilities: Facilities) -> Launcher | None:
     """Open the launcher of Docker; None if the extra is not installed. The server's ``DOCKER_HOST`` names dockerd."""
     try:
@@ -66,7 +57,8 @@ def _open_docker(facilities: Facilities) -> Launcher | None:
     settings = facilities.settings
     sources = Sources(settings.docker_base_image, facilities.artifacts, Path(clipper.__file__).parent)
     setting = Setting(str(facilities.home), settings.docker_network, settings.docker_transport)
-    return DockerLauncher(Engine(facilities.environ), sources, setting, facilities.sockets)
+    gpus = machine_gpus(facilities.environ)
+    return DockerLauncher(Engine(facilities.environ), sources, setting, facilities.sockets, gpus)
 
 
 log = logging.getLogger(__name__)
@@ -92,7 +84,7 @@ def open_ray(facilities: Facilities) -> Launcher | None:
     )
 
 
-def open_ray_host(facilities: Facilities, sign: Sign | None) -> ClusterHost | None:
+def open_cluster_host(facilities: Facilities, sign: Sign | None) -> ClusterHost | None:
     """Open the host of query workers on nodes; None like ``open_ray``. ``sign``: see ``RayWorkerHost``."""
     in_use = facilities.home / "ray-workers-in-use"
     if not _has_ray(facilities, in_use):

@@ -12,10 +12,11 @@ from clipper.base.masking import masked, secrets_of
 from clipper.base.processes import proc
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, ContainerFailed, ProtocolViolation, RequestError
+from clipper.model.protocol.asks import CANNOT_ASK
 from clipper.model.protocol.messages import Welcome
 from clipper.supervisor.managers import logs
 from clipper.supervisor.managers.caller import Caller, Sample, SampleSource, warm_up
-from clipper.supervisor.managers.launcher import Container, ContainerNote, Launcher
+from clipper.supervisor.managers.launcher import Container, ContainerNote, Launcher, NodeLost
 from clipper.supervisor.managers.logs import without_credentials
 from clipper.supervisor.managers.reconcile.plan import Phase, Slot, StartTime
 
@@ -108,11 +109,13 @@ class BringUp:
             samples.has_tried(self._note.slot.model_id, failure)
         if failure is None:
             return
-        if sample.origin == "given":
+        if CANNOT_ASK in failure:  # it is as warm as it gets before a worker serves it
+            log.info("%(replica)s was warmed up until its model asked another", self._note.log_fields)
+        elif sample.origin == "given":
             self.warm_up_rows = 0
             raise ContainerFailed(f"container {self._note.slot} failed on its sample: {failure}")
         # The sample came from a query that failed, too. The model is nevertheless warm.
-        if sample.origin == "remembered":
+        elif sample.origin == "remembered":
             log.warning(
                 "%(replica)s failed on a remembered sample: %(error)s", {**self._note.log_fields, "error": failure}
             )
@@ -223,12 +226,14 @@ class Death:
     Attributes:
         uptime_s: 0 if it was never ready; then ``log_tail`` has its last lines.
         warm_up_rows: the rows of the warm-up batch during or shortly after which it ended; 0 if it ended otherwise.
+        is_of_node: whether it went with its node, which says nothing about its model.
     """
 
     reason: str
     uptime_s: float
     log_tail: tuple[str, ...] = ()
     warm_up_rows: int = 0
+    is_of_node: bool = False
 
 
 class Replica:
@@ -330,7 +335,8 @@ class Replica:
                 await container.stop(grace_s=0)
         except ContainerFailed as error:
             rows = 0 if self._bring_up is None else self._bring_up.warm_up_rows
-            return Death(str(error), 0.0, tuple(error.log_tail), rows)
+            is_lost = isinstance(error.__cause__, NodeLost) or (self._container is not None and self._container.is_lost)
+            return Death(str(error), 0.0, tuple(error.log_tail), rows, is_of_node=is_lost)
         finally:
             self._end_start()
             await self._launcher.clean_up(self.note)

@@ -361,6 +361,16 @@ WORKER: Group[statistics.WorkerStatistics] = Group(
             "Queries evicted while feedback on them could still come.",
             lambda w: w.feedback_window.evicted,
         ),
+        counter(
+            "clipper_feedback_queries_stored",
+            "Queries written to the store for other servers (--remember-in-store).",
+            lambda w: w.feedback_window.stored,
+        ),
+        counter(
+            "clipper_feedback_queries_unstored",
+            "Queries that were too long for that, or that the store did not take.",
+            lambda w: w.feedback_window.unstored,
+        ),
         gauge(
             "clipper_feedback_age_seconds",
             "Age of the oldest query kept for feedback.",

@@ -12,9 +12,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from clipper.control.statistics import (
+    MAX_FORMER_MODELS,
     ApplicationStatistics,
     ModelSelectionStatistics,
     ReplicaStatistics,
@@ -164,7 +165,7 @@ def _mapped(one: S, change: Callable[[float], float]) -> S:
 def has_fallen(before: Struct, now: Struct) -> bool:
     """Whether a count is lower than before, or is gone, because the counter was made anew.
 
-    Counts are integers: a sum of a user's own losses may fall.
+    Counts are integers: a sum of a user's own losses may fall. A former model's counts go while others stay.
     """
     return any(map(_fell, type(now).__struct_fields__, astuple(before), astuple(now)))
 
@@ -177,10 +178,20 @@ def _fell(name: str, before: Any, now: Any) -> bool:
     if isinstance(before, tuple):
         return any(map(int.__gt__, before, now))
     if isinstance(before, dict):
-        return any(key not in now or _fell("", each, now[key]) for key, each in before.items())
+        return any(_fell("", each, now[key]) if key in now else name != "models" for key, each in before.items())
     if isinstance(before, Struct):
         return now is None or has_fallen(before, now)
     return False
+
+
+def added(sums: SelectionStatistics | None, counts: SelectionStatistics | None) -> SelectionStatistics | None:
+    """Return the sum of both, without the oldest of too many models that ``counts`` no longer has."""
+    if sums is None or counts is None:
+        return counts or sums
+    both = total([sums, counts])
+    former = [model for model in both.models if model not in counts.models]
+    gone = set(former[: max(len(former) - MAX_FORMER_MODELS, 0)])
+    return replace(both, models={model: each for model, each in both.models.items() if model not in gone})
 
 
 # The comparison for the answers: the best single model; or, if the policy learns by context, the best model of each
@@ -301,7 +312,10 @@ class Totals(Generic[K, S]):
 
     def _carry(self, key: K, counts: S) -> None:
         known = self._carried.get(key)
-        self._carried[key] = counts if known is None else total([known, counts])
+        both = counts if known is None else total([known, counts])
+        if isinstance(known, ApplicationStatistics) and isinstance(counts, ApplicationStatistics):
+            both = replace(both, selection=added(known.selection, counts.selection))
+        self._carried[key] = both
 
 
 def application_has_counted(one: ApplicationStatistics) -> bool:

@@ -17,7 +17,15 @@ from clipper.settings.fields import check_ranges, given, shared
 from clipper.settings.pipeline import read_graph
 from clipper.supervisor.operations.parts import OfParts
 from clipper.supervisor.operations.pipelines import check_is_no_step, check_pipeline, input_type_of
-from clipper.supervisor.operations.selections import changed_selection, check_features, names_code, new_selection
+from clipper.supervisor.operations.selections import (
+    budgets_of,
+    changed_selection,
+    check_features,
+    check_has_costs,
+    check_log,
+    names_code,
+    new_selection,
+)
 from clipper.supervisor.operations.views import application_view, policy_view
 from clipper.supervisor.reconciler.reconciler import REACH_TIMEOUT_S
 from clipper.supervisor.reconciler.servable import check_json
@@ -45,9 +53,12 @@ class ApplicationOperations(OfParts):
         ]
 
     async def get_application(self, name: str) -> Application:
-        is_test = self._catalog.application(name).selection.policy == "best_arm"
+        selection = self._catalog.application(name).selection
+        has_more = selection.policy == "best_arm" or bool(budgets_of(selection))
         problem = _problem(await self._asked(name))
-        description = await self._workers.describe_policy(name, None) if is_test else None
+        description = await self._workers.describe_policy(name, None) if has_more else None
+        if problem is None and description is not None:
+            problem = description.problem
         recent = self._recent.answers(name)
         return application_view(self._catalog.application(name), self._ramps, problem, description, recent)
 
@@ -87,7 +98,8 @@ class ApplicationOperations(OfParts):
         models, versions = self._catalog.models, self._catalog.versions
         there = [link for link in new.links if link.model in models]
         there = [link for link in there if link.version is None or ModelId(link.model, link.version) in versions]
-        new = replace(new, links=tuple(there))
+        if len(there) < len(new.links):  # the outputs of the others may have any fields
+            new = replace(new, links=tuple(there), redact=None)
         if new.code is not None and not self._artifacts.renew(new.code):
             # The code is tried once it is there.
             new = replace(new, policy=Selection().policy, loss=Selection().loss, code=None)
@@ -99,7 +111,7 @@ class ApplicationOperations(OfParts):
             # The first link's model, or a step's application, will decide it.
             if new.steps:
                 read_graph(new.name, new.steps, new.output)
-            new, input_type = replace(new, links=(), steps={}, output=None), str(UNKNOWN_TYPE)
+            new, input_type = replace(new, links=(), steps={}, output=None, redact=None), str(UNKNOWN_TYPE)
         checked = await self._checked(_record(new, input_type), may_lack=True)
         self._reconciler.servable.check(checked, self._catalog.applications)
 
@@ -112,7 +124,7 @@ class ApplicationOperations(OfParts):
         before = self._catalog.application(name)
         record = self._still_ramped(_changed(before, change))
         if (record.selection, record.code) != (before.selection, before.code):
-            record = await self._checked_selection(record)
+            record = await self._checked_selection(record, before.selection)
             if self._catalog.applications.get(name) is not before:
                 raise Conflict(f"application {name!r} was changed meanwhile: look at it and try again")
         changed = await self._store(record)
@@ -194,9 +206,12 @@ class ApplicationOperations(OfParts):
             if version is not None:
                 wanted.check_fits(record, self._catalog.version(link.model, version))
 
-    async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
+    async def _checked_selection(self, record: ApplicationRecord, before: Selection | None = None) -> ApplicationRecord:
         """Return the checked record, with ``code`` only if its policy or loss uses it."""
-        check_features(record.selection, parse_type(record.input_type))
+        input_type = parse_type(record.input_type)
+        check_features(record.selection, input_type)
+        check_log(record.selection, before, input_type, self._output_types(record))
+        check_has_costs(record.selection, record.links)
         check_json("the policy's parameters", record.selection.parameters)
         check_json("the loss's parameters", record.selection.loss_parameters)
         if not names_code(record.selection):
@@ -209,6 +224,13 @@ class ApplicationOperations(OfParts):
         # Checked again: meanwhile the last user of the artifact may have been deleted, and the artifact with it.
         self._artifacts.check_inside(record.code, "code")
         return record
+
+    def _output_types(self, record: ApplicationRecord) -> list[str | None]:
+        """Return the type of each linked model's outputs; None for a type that is not known."""
+        known = self._catalog
+        found = [(link.model, link.version or known.current(link.model)) for link in record.links]
+        types = [None if version is None else known.version(model, version).output_type for model, version in found]
+        return [None] if record.steps else types
 
     def _remove_unused(self, artifact: str | None) -> None:
         if artifact is not None and not self._catalog.uses_artifact(artifact):

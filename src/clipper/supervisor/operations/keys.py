@@ -61,9 +61,8 @@ class KeyOperations(OfParts):
             expires_at = before.expires_at
         else:
             check_expiry(expires_at)
-        record = KeyRecord(
-            new.name, digest, time.time(), applications, new.max_in_flight, new.max_per_second, expires_at
-        )
+        limits = new.max_in_flight, new.max_per_second
+        record = KeyRecord(new.name, digest, applications, *limits, expires_at, created_at=time.time())
         self._catalog.commit(Put(record), by=CALLER.get())
         # A worker that does not know it yet will know it soon. An error would lose the key, which is shown only once.
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)

@@ -22,6 +22,7 @@ from clipper.settings.version import MOST_START_TIMES, Deployment, VersionSpec
 from clipper.supervisor.keepers.samples import read_sample
 from clipper.supervisor.managers import logs
 from clipper.supervisor.managers.environments.provider import PREPARE_TIMEOUT_S
+from clipper.supervisor.managers.shares import parse_gpus
 from clipper.supervisor.metrics.totals import replica_name
 from clipper.supervisor.operations.parts import OfParts, Parts
 from clipper.supervisor.operations.views import Views, deployment_view
@@ -270,19 +271,21 @@ class ModelOperations(OfParts):
         declared, outputs = deployment.input_type, deployment.output_type
         promotion = rules.next_promotion(self._catalog.versions_of(model)) if deployment.make_current else None
         known = self._catalog.models.get(model)
+        others = self._catalog.state_keys([model])
+        spec = VersionSpec(
+            **shared(deployment, VersionSpec)
+            | {
+                "input_type": None if declared is None else str(parse_type(declared)),
+                "output_type": None if outputs is None else str(parse_type(outputs)),
+                "sample": _sample_text(deployment.sample),
+            }
+        )
         # A new version begins with as many replicas as the current one.
         in_use = self._catalog.current_version(model).replicas_wanted if known and known.current else 0
         return VersionRecord(
             model=model,
             version=version,
-            spec=VersionSpec(
-                **shared(deployment, VersionSpec)
-                | {
-                    "input_type": None if declared is None else str(parse_type(declared)),
-                    "output_type": None if outputs is None else str(parse_type(outputs)),
-                    "sample": _sample_text(deployment.sample),
-                }
-            ),
+            spec=spec,
             batching=deployment.batching,
             cache=deployment.cache,
             # At least one, to find out whether it runs at all.
@@ -294,6 +297,8 @@ class ModelOperations(OfParts):
             scaling=deployment.replicas if isinstance(deployment.replicas, ReplicaRange) else None,
             predecessor=known.current if known else None,
             is_new=True,
+            state_key=rules.state_key(model, version, spec, others.values()),
+            predecessor_state_key=others.get(f"{model}:{known.current}", "") if known else "",
         )
 
     def _rollback_target(self, model: str, version: str | None, allow_stopped: bool) -> VersionRecord:
@@ -395,6 +400,11 @@ def _check_texts(deployment: Deployment) -> None:
             raise InvalidArgument(f"{field} is {text!r:.100}: expected at most {MAX_TEXT_LENGTH} printable characters")
 
 
+def _takes_one_gpu(gpus: str | None) -> bool:
+    asked = None if gpus is None else parse_gpus(gpus)
+    return asked is not None and (asked.count == 1 or asked.part is not None)
+
+
 def _check_framework(deployment: Deployment) -> None:
     framework, output, loader = deployment.framework, deployment.output, deployment.loader
     if loader == "binary" and (framework or output) is not None:
@@ -405,6 +415,16 @@ def _check_framework(deployment: Deployment) -> None:
         raise InvalidArgument(
             f"framework {framework} does not go with loader {loader}: expected a model file, or for torch_state "
             "module:Class with the state dict as data"
+        )
+    if deployment.precision is not None and framework not in ("torchscript", "torch_state"):
+        raise InvalidArgument(
+            f"precision {deployment.precision} is for PyTorch's networks, from a TorchScript file or a state dict: "
+            "expected none. The file of any other model says how it computes"
+        )
+    if deployment.gpu_memory_bytes is not None and not _takes_one_gpu(deployment.gpus):
+        raise InvalidArgument(
+            f"gpu_memory_bytes is for a replica with one GPU or a part of one, and gpus is {deployment.gpus}: "
+            "expected gpus 1, or a part such as 0.5"
         )
     if framework == "torch_state" and deployment.data is None:
         raise InvalidArgument("framework torch_state needs the state dict as data")

@@ -18,6 +18,7 @@ from clipper.settings.fields import check_range
 from clipper.settings.home import CERTIFICATE_NAME, Place, lock_path
 from clipper.settings.server import ReadyWhen
 from clipper.supervisor.history.event_log import NewEvent
+from clipper.supervisor.managers.launcher import WAITING_FOR_ROOM
 from clipper.supervisor.managers.manager import SlotStatus
 from clipper.supervisor.operations.applications import ApplicationOperations
 from clipper.supervisor.operations.keys import KeyOperations
@@ -29,7 +30,7 @@ from clipper.supervisor.operations.scrapes import Scrapes
 from clipper.supervisor.operations.tokens import expiry_problems, next_expiry
 from clipper.supervisor.operations.views import worker_view
 from clipper.supervisor.stop_requests import StopRequests
-from clipper.values.types import ModelId
+from clipper.values.types import CPU, ModelId
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *(certificates.problems(time.time()) if certificates is not None else ()),
                 *expiry_problems(self._catalog.keys.values(), self._catalog.tokens.values(), time.time()),
                 *self._reconciler.outdated(),
-                *_problems_of_replicas(self._manager.slots()),
+                *problems_of_replicas(self._manager.slots()),
                 *self._unknown_versions(),
                 *_problems_of_workers(workers),
             ),
@@ -244,17 +245,26 @@ def by_node(replicas: Sequence[schemas.Replica]) -> dict[str, dict[str, int]]:
     return {node: dict(states) for node, states in nodes.items()}
 
 
-def _problems_of_replicas(slots: Sequence[SlotStatus]) -> list[str]:
-    """Return the problems of versions of which some replicas crash. If all do, that is a problem of applications."""
+def problems_of_replicas(slots: Sequence[SlotStatus]) -> list[str]:
+    """Return the problems of versions that leave their GPUs idle, that have no room, or of which some replicas crash.
+
+    If all crash, that is a problem of applications.
+    """
     by_version: defaultdict[ModelId, list[SlotStatus]] = defaultdict(list)
     for slot in slots:
         by_version[ModelId(slot.slot.model, slot.slot.version)].append(slot)
     problems = []
     for id_, those in by_version.items():
         crashing = [one for one in those if one.is_looping]
+        welcomes = [one.replica.welcome for one in those if one.replica is not None]
+        if any(welcome is not None and welcome.device == CPU for welcome in welcomes):
+            problems.append(f"{id_}: GPUs are reserved for it (--gpus), and it computes on the processor")
         if crashing and any(one.phase == "ready" for one in those):
             why = f": {crashing[0].last_error}" if crashing[0].last_error else ""
             problems.append(f"{id_}: {len(crashing)} of its {len(those)} replicas crash each time they start{why}")
+        texts = [one.replica.progress or "" for one in those if one.replica is not None]
+        if waiting := [text for text in texts if text.startswith(WAITING_FOR_ROOM)]:
+            problems.append(f"{id_}: {len(waiting)} of its {len(those)} replicas are {waiting[0]}")
     return problems
 
 

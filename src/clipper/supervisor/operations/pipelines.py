@@ -6,8 +6,7 @@ from clipper.settings.pipeline import QUERY, read_graph
 from clipper.settings.pipeline_types import StepType, check_types
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.registry.records import ApplicationRecord
-from clipper.values.records import Field, RecordType, ValueType, parse_type
-from clipper.values.types import InputType
+from clipper.values.records import ValueType, parse_type, with_open_lengths
 
 
 def check_pipeline(record: ApplicationRecord, catalog: Catalog, *, may_lack: bool = False) -> None:
@@ -21,6 +20,8 @@ def check_pipeline(record: ApplicationRecord, catalog: Catalog, *, may_lack: boo
     if not record.steps:
         if record.output is not None:
             raise InvalidArgument("output: it goes with steps: an application without steps answers as its policy does")
+        if record.max_replicas is not None:
+            raise InvalidArgument("max_replicas: it goes with steps: without them, give a model a range of replicas")
         return
     graph = read_graph(record.name, record.steps, record.output)
     if record.links:
@@ -83,15 +84,6 @@ def _step_type(name: str, catalog: Catalog) -> StepType:
         if not link.shadow and version is not None:
             of_version = catalog.version(link.model, version)
             output = None if of_version.output_type is None else parse_type(of_version.output_type)
-            found.add(output if output is None or of_version.output_is_declared else _opened(output))
+            # The first answer does not show that all have its lengths.
+            found.add(output if output is None or of_version.output_is_declared else with_open_lengths(output))
     return StepType(input_type, found.pop() if len(found) == 1 else None)
-
-
-def _opened(learned: ValueType) -> ValueType:
-    """Return a learned type without its lengths: the first answer does not show that all have the same."""
-    if isinstance(learned, InputType):
-        return InputType(learned.dtype, (None,) * len(learned.shape))
-    fields = [
-        Field(field.name, InputType(field.type.dtype, (None,) * len(field.type.shape))) for field in learned.fields
-    ]
-    return RecordType(tuple(fields))

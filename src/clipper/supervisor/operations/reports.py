@@ -2,35 +2,33 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from clipper.api.reports import Bounds, Frontier, FrontierModel, Latency, Report, ReportedModel, ReportGroup
+from clipper.api.reports import Bounds, Frontier, FrontierModel, Report, ReportedModel, ReportGroup
 from clipper.api.series import Named, Series, SeriesOverview
 from clipper.control.descriptions import ModelDescription
-from clipper.control.histogram import quantile
-from clipper.control.statistics import (
-    LATENCY_BOUNDS_S,
-    ApplicationStatistics,
-    HistogramData,
-    VersionStatistics,
-    WorkerStatistics,
-)
-from clipper.errors import InvalidArgument
+from clipper.control.statistics import VersionStatistics, WorkerStatistics
+from clipper.errors import InvalidArgument, StoreUnavailable
+from clipper.learning.mathematics.arms import by_version, owners_of
 from clipper.learning.mathematics.basis import basis_of, tells_picked
 from clipper.learning.mathematics.comparison import Compared, compare
 from clipper.learning.mathematics.confidence_sequences import Interval, mean_interval
 from clipper.learning.mathematics.frontier import frontier, reached
 from clipper.learning.mathematics.ledger import Ledger
-from clipper.learning.mathematics.totals import EVER_SCORED
+from clipper.learning.mathematics.totals import EVER_SCORED, Totals
 from clipper.learning.policies.best_arm import BestArm
 from clipper.learning.policies.by_name import goes_by, make_policy
 from clipper.learning.stores.store import EVERYONE
 from clipper.settings.application import Selection, link_names
+from clipper.settings.fields import shared
 from clipper.supervisor.history.ring import Subject
 from clipper.supervisor.history.sampler import LATEST_POINTS, STEP_S
 from clipper.supervisor.history.values import OF_APPLICATIONS, OF_MODELS, OF_OVERVIEW
+from clipper.supervisor.metrics.totals import total
 from clipper.supervisor.operations.parts import OfParts
+from clipper.supervisor.operations.step_reports import asked_by, counts_of, latency_of, step_report, versions_of
 from clipper.supervisor.registry.records import ApplicationRecord
 from clipper.supervisor.rollout import rules
 from clipper.values.types import ModelId
@@ -62,13 +60,18 @@ class ReportOperations(OfParts):
         contexts = [context]
         if by_context:
             contexts += await self._contexts_with_most(record.state_id)
-        states = [await self._state(record.state_id, each) for each in contexts]
-        counted = _Counted(name, await self._workers.statistics([name], self._versions(record, states)))
+        states = await self._states(record, contexts)
+        steps = asked_by(record, self._catalog)
+        applications = {name, *(application for _, application in steps)}
+        versions = {*self._versions(record, states), *versions_of(applications, self._catalog)}
+        statistics = await self._workers.statistics(applications, versions, batches=True)
+        counted = _Counted(name, statistics)
         costs: dict[str, float] = {}
         groups = [
             await self._group(record, each, state, asked, counted, costs) for each, state in zip(contexts, states)
         ]
         return Report(
+            **shared(counted.application, Report),
             application=name,
             policy=record.selection.policy,
             loss=record.selection.loss,
@@ -77,30 +80,36 @@ class ReportOperations(OfParts):
             time_s=time.time(),
             slo_ms=record.slo_ms,
             feedback_per_s=counted.feedback_per_s,
-            queries=sum(each.queries for each in counted.applications),
-            defaults=counted.defaults,
-            errors=counted.errors,
-            slo_misses=sum(each.slo_misses for each in counted.applications),
-            latency=_latency(each.latency_s for each in counted.applications),
+            latency=latency_of(counted.application.latency_s),
             groups=tuple(groups),
             last_minute=self._recent.answers(name),
             frontier=counted.frontier(record.selection, groups[0].models, costs),
+            steps=tuple(step_report(*step, self._catalog, statistics) for step in steps),
         )
 
     async def _contexts_with_most(self, state_id: str) -> list[str]:
         _, latest = await self._store_of_learning.contexts(state_id, MAX_LOOKED_AT)
-        feedback = {context: (await self._state(state_id, context)).clock for context in latest}
+        feedback = {each: Ledger(None, await self._store_of_learning.load(state_id, each)).clock for each in latest}
         return sorted(latest, key=lambda context: -feedback[context])[:MAX_GROUPS]
 
-    async def _state(self, state_id: str, context: str | None) -> Ledger:
-        sums = await self._store_of_learning.load(state_id, EVERYONE if context is None else context)
-        return Ledger(None, sums)
+    async def _states(self, record: ApplicationRecord, contexts: Sequence[str | None]) -> list["_State"]:
+        """Return the states of contexts, or for None of the application, by this server's names for versions."""
+        names = [context or EVERYONE for context in contexts]
+        found = await self._store_of_learning.load_many(record.state_id, [EVERYONE, *names])
+        ledgers = []
+        for each in found:
+            if isinstance(each, StoreUnavailable):
+                raise each
+            ledgers.append(Ledger(None, each))
+        state_keys = self._catalog.state_keys({link.model for link in record.links})
+        owners = owners_of(ledgers[0].totals().numbers)
+        return [_State(by_version(each.totals(), state_keys, owners), each.clock) for each in ledgers[1:]]
 
     async def _group(
         self,
         record: ApplicationRecord,
         context: str | None,
-        state: Ledger,
+        state: "_State",
         asked: BestArm,
         counted: "_Counted",
         costs: dict[str, float],
@@ -111,12 +120,12 @@ class ReportOperations(OfParts):
         costs.update((each.model, each.cost) for each in shown if each.cost is not None)
         keys = {each.model: _key(each) for each in shown}
         basis = basis_of(
-            state.totals(),
+            state.totals,
             state.clock,
             keys,
             goes_by(record.selection.policy),
             is_of_context=context is not None,
-            has_contexts=not tells_picked(state.totals())
+            has_contexts=not tells_picked(state.totals)
             and (await self._store_of_learning.contexts(record.state_id, 1))[0] > 0,
         )
         # The comparison of all pairs takes a while: other requests are answered meanwhile.
@@ -163,13 +172,13 @@ class ReportOperations(OfParts):
             problem=None if description is not None else "no query worker answers: see clipper status",
         )
 
-    def _versions(self, record: ApplicationRecord, states: Iterable[Ledger]) -> list[ModelId]:
+    def _versions(self, record: ApplicationRecord, states: Iterable["_State"]) -> list[ModelId]:
         """Return the versions that may be compared: those of linked models, and others that still have feedback."""
         linked = {version.id for link in record.links for version in self._catalog.versions_of(link.model)}
         with_feedback = {
             ModelId(*key.rsplit(":", 1))
             for state in states
-            for key, name in state.totals().numbers
+            for key, name in state.totals.numbers
             if name == EVER_SCORED and ":" in key
         }
         return list(linked | (with_feedback & self._catalog.versions.keys()))
@@ -184,26 +193,30 @@ class ReportOperations(OfParts):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A state's totals without fading, and the number of pieces of feedback that it has seen."""
+
+    totals: Totals
+    clock: float
+
+
 class _Counted:
     """The counts of workers for an application and its models since they started."""
 
     def __init__(self, name: str, statistics: Sequence[WorkerStatistics]) -> None:
-        self.applications: list[ApplicationStatistics] = []
-        self._versions: dict[str, list[VersionStatistics]] = {}
-        self.feedback_per_s = 0.0
-        defaults: Counter[str] = Counter()
-        errors: Counter[str] = Counter()
+        self.application = counts_of(name, statistics)
+        joined_per_s = (
+            each.selection.feedback.get("joined", 0) / worker.uptime_s
+            for worker in statistics
+            for each in worker.applications
+            if each.name == name and each.selection is not None and worker.uptime_s > 0
+        )
+        self.feedback_per_s = sum(joined_per_s, 0.0)
+        self._versions = defaultdict[str, list[VersionStatistics]](list)
         for worker in statistics:
             for version in worker.versions:
-                self._versions.setdefault(f"{version.model}:{version.version}", []).append(version)
-            for each in worker.applications:
-                if each.name == name:
-                    self.applications.append(each)
-                    defaults.update(each.defaults)
-                    errors.update(each.errors)
-                    if each.selection is not None and worker.uptime_s > 0:
-                        self.feedback_per_s += each.selection.feedback.get("joined", 0) / worker.uptime_s
-        self.defaults, self.errors = dict(defaults), dict(errors)
+                self._versions[f"{version.model}:{version.version}"].append(version)
 
     def frontier(
         self, selection: Selection, models: Sequence[ReportedModel], costs: Mapping[str, float]
@@ -217,16 +230,15 @@ class _Counted:
             if each.is_linked and each.mean_loss is not None
         }
         on_it = frontier(points)
-        selections = [each.selection for each in self.applications if each.selection is not None]
-        queries = sum(each.queries for each in self.applications)
-        scored = sum(each.answers_scored for each in selections)
-        cost = sum(each.spent for each in selections) / queries if queries else None
+        queries, counted = self.application.queries, self.application.selection
+        spent, scored = (0.0, 0) if counted is None else (counted.spent, counted.answers_scored)
+        cost = spent / queries if queries else None
         return Frontier(
             models=tuple(
                 FrontierModel(name, *points[name], name in on_it) for name in sorted(points, key=lambda it: points[it])
             ),
             cost=cost,
-            quality=1.0 - sum(each.answer_loss for each in selections) / scored if scored else None,
+            quality=1.0 - counted.answer_loss / scored if counted is not None and scored else None,
             possible=None if cost is None else reached(points, cost),
             max_cost_per_query=selection.max_cost_per_query,
             min_quality=selection.min_quality,
@@ -239,11 +251,8 @@ class _Counted:
         workers. ``scored`` is the number of pieces of feedback on it.
         """
         name = key if shown is None else shown.model
-        counted = [
-            each.selection.models[name]
-            for each in self.applications
-            if each.selection is not None and name in each.selection.models
-        ]
+        selection, versions = self.application.selection, self._versions.get(key)
+        counted = None if selection is None else selection.models.get(name)
         return ReportedModel(
             model=name,
             version=key.partition(":")[2] or None,
@@ -256,9 +265,9 @@ class _Counted:
             worse_by=None if compared.worse_by is None else _bounds(compared.worse_by),
             sureness=compared.sureness,
             more_feedback=compared.more_feedback,
-            asked=sum(each.selected for each in counted),
-            missing=sum(each.missing for each in counted),
-            latency=_latency(each.batch_latency_s for each in self._versions.get(key, ())),
+            asked=0 if counted is None else counted.selected,
+            missing=0 if counted is None else counted.missing,
+            latency=latency_of(total(versions).batch_latency_s) if versions else None,
         )
 
 
@@ -280,18 +289,6 @@ def _key(model: ModelDescription) -> str:
 
 def _bounds(interval: Interval) -> Bounds:
     return Bounds(interval.low, interval.high)
-
-
-def _latency(histograms: Iterable[HistogramData]) -> Latency | None:
-    """Return the latencies over all histograms; None if they are empty."""
-    found = list(histograms)
-    counts = [sum(column) for column in zip(*(each.counts for each in found))]
-    total = sum(counts)
-    if not total:
-        return None
-    mean_s = sum(each.sum for each in found) / total
-    p50_s, p99_s = (quantile(counts, LATENCY_BOUNDS_S, share) for share in (0.5, 0.99))
-    return Latency(1000 * mean_s, 1000 * p50_s, 1000 * p99_s)
 
 
 class SeriesOperations(OfParts):

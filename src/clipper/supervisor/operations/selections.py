@@ -1,5 +1,7 @@
 """Makes an application's selection from an operator's request, and checks it."""
 
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from msgspec import UNSET
@@ -10,11 +12,18 @@ from clipper.base.run_as import RunAs
 from clipper.errors import InvalidArgument
 from clipper.learning.own_code.trial import Trials
 from clipper.learning.policies.by_name import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
-from clipper.settings.application import ApplicationChange, Configured, NewApplication, Selection, SelectionSettings
+from clipper.settings.application import (
+    ApplicationChange,
+    Configured,
+    Link,
+    NewApplication,
+    Selection,
+    SelectionSettings,
+)
 from clipper.settings.fields import check_ranges, given, shared
-from clipper.values.inputs.record_features import RecordFeatures
-from clipper.values.records import RecordType, ValueType
-from clipper.values.types import MAX_FEATURES
+from clipper.values.inputs.record_features import RecordFeatures, field_names
+from clipper.values.records import RecordType, ValueType, parse_type
+from clipper.values.types import MAX_FEATURES, DType
 
 # The name of a check's process, before its number.
 _CHECKS = "selection-check"
@@ -84,9 +93,14 @@ class SelectionChecker:
             raise InvalidArgument(verdict.problem)
 
 
+def budgets_of(selection: Selection) -> list[str]:
+    """Return the names of the budgets that are set."""
+    return [name for name in ("max_cost_per_query", "min_quality") if getattr(selection, name) is not None]
+
+
 def check_budget(selection: Selection) -> None:
     """Raise InvalidArgument if there is a budget that the policy cannot keep, or that contradicts another setting."""
-    given = [name for name in ("max_cost_per_query", "min_quality") if getattr(selection, name) is not None]
+    given = budgets_of(selection)
     if not given:
         return
     able = [name for name, kind in POLICIES.items() if kind.has_budget]
@@ -103,6 +117,17 @@ def check_budget(selection: Selection) -> None:
         raise InvalidArgument(
             f"{given[0]} is set, and so is cost_weight {selection.cost_weight:g}: expected a cost_weight of 0, since a "
             "budget learns what a cost is worth"
+        )
+
+
+def check_has_costs(selection: Selection, links: Sequence[Link]) -> None:
+    """Raise InvalidArgument if a budget has nothing to weigh: models are linked, and none that answers has a cost."""
+    budgets = budgets_of(selection)
+    answering = [link for link in links if not link.shadow]
+    if budgets and answering and not any(link.cost for link in answering):
+        raise InvalidArgument(
+            f"{budgets[0]} weighs what models cost, and no linked model has a cost: expected one for each, as a number "
+            f"or auto, e.g. --cost {answering[0].model}=auto"
         )
 
 
@@ -130,4 +155,41 @@ def check_features(selection: Selection, input_type: ValueType) -> None:
         raise InvalidArgument(
             f"inputs of {input_type} cannot be features: expected numbers of a shape that fixes how many, at most "
             f"{MAX_FEATURES}, such as float64[8]; send others beside the input, features N"
+        )
+
+
+def check_log(
+    selection: Selection, before: Selection | None, input_type: ValueType, output_types: Iterable[str | None]
+) -> None:
+    """Raise InvalidArgument if inputs of no query would be kept, or if a redacted field is nowhere: it is misspelt.
+
+    Args:
+        before: the selection that is changed; None for a new application.
+        output_types: those of the linked models; None for a type that is not known.
+    """
+    if selection.log_inputs != "off" and not selection.log_decisions:
+        raise InvalidArgument(
+            f"log_inputs is {selection.log_inputs}, and no query is logged: expected log_decisions (--log-decisions) "
+            "above 0, or log_inputs off"
+        )
+    if selection.redact is None or (before is not None and before.redact == selection.redact):
+        return
+    names = field_names(selection.redact)
+    known = [*input_type.names] if isinstance(input_type, RecordType) else []
+    are_known = True
+    for output_type in output_types:
+        outputs = None if output_type is None else parse_type(output_type)
+        parts = [field.type for field in outputs.fields] if isinstance(outputs, RecordType) else [outputs]
+        # Bytes may be any JSON, with objects in it.
+        if any(part is not None and part.dtype is DType.BYTES for part in parts):
+            return
+        are_known = are_known and outputs is not None
+        known += outputs.names if isinstance(outputs, RecordType) else ()
+    unknown = [name for name in names if name not in known]
+    if not are_known:  # a name that is almost that of a field is misspelt all the same
+        unknown = [name for name in unknown if get_close_matches(name, known)]
+    if unknown:
+        raise InvalidArgument(
+            f"redact names {unknown[0]!r:.100}, which is no field of the input or of a linked model's output: expected "
+            f"some of {', '.join(known)[:200] or 'their fields, and they have none'}"
         )

@@ -118,19 +118,8 @@ def policy_view(
 ) -> LearnedPolicy:
     """Show an application's policy. ``asked``: each worker's statistics of its queries."""
     mean_cost, stages = _mean_cost_and_stages(asked)
-    return LearnedPolicy(
-        policy=selection.policy,
-        parameters=selection.parameters,
-        loss=selection.loss,
-        context=context,
-        observations=description.observations,
-        models=description.models,
-        problem=problem,
-        mean_cost=mean_cost,
-        stages=stages,
-        calibration=description.calibration,
-        test=description.test,
-    )
+    values = shared(selection, LearnedPolicy) | shared(description, LearnedPolicy) | {"problem": problem}
+    return LearnedPolicy(**values, context=context, mean_cost=mean_cost, stages=stages)
 
 
 def _mean_cost_and_stages(asked: Sequence[ApplicationStatistics]) -> tuple[float | None, tuple[float, ...]]:
@@ -197,7 +186,12 @@ class Views:
         if condition == "ready" and self._health.fails(record.id):
             condition = "failing"
         return Version(
-            **(shared(record.spec, Version) | shared(record, Version) | {"state": shown, "warning": warning}),
+            **(
+                shared(record.spec, Version)
+                | shared(record, Version)
+                | {"state": shown, "warning": warning}
+                | {"replicas_wanted": self._catalog.running().get(record.id, record.replicas_wanted)}
+            ),
             variables=tuple(record.spec.env),
             current=self._catalog.model(record.model).current == record.version,
             replicas=tuple(self.replica(slot) for slot in slots),

@@ -11,17 +11,20 @@ from collections.abc import Callable, Sequence
 
 from clipper.control.snapshot import Peer
 from clipper.errors import RegistryUnavailable
+from clipper.settings.version import VersionSpec
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.history.event_log import NewEvent
 from clipper.supervisor.history.story import Story
 from clipper.supervisor.managers.manager import Manager, SlotStatus
 from clipper.supervisor.managers.reconcile.plan import Slot
+from clipper.supervisor.managers.replica import Replica
 from clipper.supervisor.reconciler.servable import Servable
 from clipper.supervisor.rollout import instructions as do
 from clipper.supervisor.rollout.facts import DOWN, Facts, Failure, SlotFacts, WorkerFacts
 from clipper.supervisor.rollout.rollout import Rollout
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
+from clipper.values.types import CPU
 
 # How often all slots are looked at, whether or not the manager has noted a change: the longest age of a missed change.
 LOOK_AT_ALL_S = 10.0
@@ -74,8 +77,8 @@ def slot_facts(status: SlotStatus, manager: Manager) -> SlotFacts:
         id="" if replica is None else replica.note.id,
         address=None if replica is None else replica.address,
         input_type=None if welcome is None else str(welcome.input_type),
-        runtime="" if welcome is None else welcome.runtime,
-        warning=None if replica is None else replica.warning,
+        runtime="" if welcome is None else ", on ".join(filter(None, (welcome.runtime, welcome.device))),
+        warning=None if replica is None else _warning(replica, status.spec),
         start_failure=None if death is None else Failure(death.reason, death.log_tail),
         last_error=status.last_error,
         history=status.history,
@@ -83,7 +86,20 @@ def slot_facts(status: SlotStatus, manager: Manager) -> SlotFacts:
         has_to_move=replica is not None and manager.has_to_move(replica),
         output_type=None if welcome is None or welcome.output_type is None else str(welcome.output_type),
         output_is_declared=welcome is not None and welcome.output_is_declared,
+        output_is_untyped=welcome is not None and welcome.output_is_untyped,
     )
+
+
+def _warning(replica: Replica, spec: VersionSpec) -> str | None:
+    """Return what an operator should know of a replica that works nevertheless."""
+    welcome = replica.welcome
+    if welcome is None:
+        return replica.warning
+    unused = (
+        f"GPUs are reserved for it (--gpus {spec.gpus}), and it computes on the processor: its library found no GPU "
+        "that it can use"
+    )
+    return "; ".join(filter(None, (replica.warning, unused if welcome.device == CPU else "", welcome.warning))) or None
 
 
 def worker_facts(worker: WorkerProcess) -> WorkerFacts:

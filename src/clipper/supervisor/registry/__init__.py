@@ -1,1 +1,1 @@
-"""What should exist: applications, models and their versions, kept across restarts."""
+"""The record of what should exist: applications, models and their versions, kept across restarts."""

@@ -1,6 +1,7 @@
 """Keeps the lease of a supervisor that leads, and says whether it may act."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,8 @@ from clipper.supervisor.registry.shared import EPOCHS, Away, Renewed, SharedRegi
 log = logging.getLogger(__name__)
 
 READY_POLL_S = 0.5
+# Changes that no call waits for, such as a version that has become ready, are on disk at most this much later.
+SYNC_EVERY_S = 1.0
 
 
 class Leadership:
@@ -68,6 +71,14 @@ class Leadership:
             standby=self.standby,
             renewals_failed=self._renewals_failed,
         )
+
+    async def sync(self) -> None:
+        """Wait until the registry has its changes on disk, so that a loss is noticed even if nobody waits for them.
+
+        ``problems`` say it if Redis is away.
+        """
+        with contextlib.suppress(RegistryUnavailable):
+            await self.registry.sync()
 
     async def release(self) -> None:
         """Let a standby take over at once. From now on this server changes nothing shared."""

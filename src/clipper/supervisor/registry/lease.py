@@ -43,6 +43,7 @@ class Lease:
     """The lease of an ``epoch``; every later grant has a higher epoch.
 
     Attributes:
+        renew_at_s: the time to ask for the next renewal.
         why_lost: why it is lost for good.
         silent_since_s, why_silent: since when no request was answered, and why; None if the last was answered.
     """
@@ -55,12 +56,7 @@ class Lease:
         self.why_silent = ""
         self._times = times
         self._confirmed_at_s = asked_at_s
-        self._renew_at_s = asked_at_s + times.renew_every_s
-
-    @property
-    def renew_at_s(self) -> float:
-        """The time to ask for the next renewal."""
-        return self._renew_at_s
+        self.renew_at_s = asked_at_s + times.renew_every_s
 
     @property
     def may_act_until_s(self) -> float:
@@ -80,7 +76,7 @@ class Lease:
         Answers may be late.
         """
         self._confirmed_at_s = max(self._confirmed_at_s, asked_at_s)
-        self._renew_at_s = max(self._renew_at_s, asked_at_s + self._times.renew_every_s)
+        self.renew_at_s = max(self.renew_at_s, asked_at_s + self._times.renew_every_s)
         self.silent_since_s = None
 
     def miss(self, asked_at_s: float, now_s: float, why: str) -> None:
@@ -88,7 +84,7 @@ class Lease:
         if self.silent_since_s is None:
             self.silent_since_s = asked_at_s
         self.why_silent = why
-        self._renew_at_s = now_s + self._times.retry_every_s
+        self.renew_at_s = now_s + self._times.retry_every_s
 
     def lose(self, why: str) -> None:
         """Lose the lease for good: another supervisor leads, or this one has to read the registry again."""

@@ -5,59 +5,30 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from clipper.control.descriptions import EndedRamp
-from clipper.control.snapshot import Newcomer
-from clipper.settings.application import Link, Selection
-from clipper.settings.pipeline import Step, Wiring
+from clipper.control.snapshot import KeySnapshot, SharedApplication, SharedVersion
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionSpec, VersionState
 from clipper.values.types import Caller, ModelId, Role
 
 
-class ApplicationRecord(Struct, frozen=True):
+class ApplicationRecord(SharedApplication, frozen=True, kw_only=True):
     """An application.
 
+    Its ``selection`` is without ``code``, which is a folder: the registry does not know where folders are.
+
     Attributes:
-        input_type: ``str(ValueType)``.
-        default_output: JSON text; None if it has no default.
-        selection: its selection without ``code``, which is a folder: the registry does not know where folders are.
-        id: the key of its learned state; a new application with an old name has another id.
         code: SHA-256 of the artifact with the modules of its own policy and loss; None if it has none.
         require_key: whether it answers only clients that send a key for it.
-        max_in_flight, max_per_second: limits on its queries; None means no limit.
-        newcomers: versions of its links that are ramped, or that were stopped, if no operator has acted on them since.
         ramps: how many ramps and watches there have been.
-        watched: versions that were deployed or linked in place of others while the policy does not learn. They answer
-            all queries of their links, and are stopped if they fail more than the versions before.
         ended_ramps: the last version of each linked model that was let through.
-        waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
-        show_model: whether its answers say which versions gave them.
-        null_is_nan, ignore_unknown_fields: how inputs are read.
-        steps, output: see ``ApplicationSettings``.
-        nan_as_text: whether NaN and infinity are texts in answers in JSON, and not null.
+        max_replicas: see ``ApplicationSettings``.
     """
 
-    name: str
-    input_type: str
-    slo_ms: float
-    default_output: str | None = None
-    selection: Selection = Selection()
-    links: tuple[Link, ...] = ()
-    id: str = ""
     code: str | None = None
     require_key: bool = False
-    max_in_flight: int | None = None
-    max_per_second: float | None = None
-    newcomers: tuple[Newcomer, ...] = ()
     ramps: int = 0
     ended_ramps: tuple[EndedRamp, ...] = ()
-    waking_slo_ms: float | None = None
-    show_model: bool = True
-    watched: tuple[Newcomer, ...] = ()
-    null_is_nan: bool = False
-    ignore_unknown_fields: bool = False
-    steps: dict[str, Step] = {}
-    output: Wiring | None = None
-    nan_as_text: bool = False
+    max_replicas: int | None = None
 
     @property
     def state_id(self) -> str:
@@ -77,7 +48,7 @@ class ModelRecord(Struct, frozen=True):
     previous: str | None = None
 
 
-class VersionRecord(Struct, frozen=True):
+class VersionRecord(SharedVersion, frozen=True):
     """A version of a model.
 
     Attributes:
@@ -91,9 +62,8 @@ class VersionRecord(Struct, frozen=True):
         promoted_by: the caller of the last such request; None in an old record.
         created_at: seconds since the epoch.
         log_tail: the last lines of the container whose start failed, or of the installer, oldest line first.
-        warning: a mismatch between the model and the packages that it runs with; None if they match.
-        predecessor: the version that was current when this one was deployed; None if there was none, or in an old
-            record.
+        warning: a mismatch between the model and the packages that it runs with, types of inputs that are guesses, or
+            what else its containers warn of; None if nothing.
         is_new: whether it was deployed and has neither become current since nor been rolled back to, so that it may be
             ramped.
         stopped: why a guardrail stopped it, or that its replicas did not stay up when another version took its place;
@@ -102,9 +72,6 @@ class VersionRecord(Struct, frozen=True):
             bound.
         unanswered: the model's message on the row that Clipper made to warm it up, while the version is not known to
             have answered any input; else empty.
-        output_type: the type of its outputs, as it was declared, or that of its first answer, whose lengths bind no
-            other; None if it is not known. What was learned first stays.
-        output_is_declared: whether it was declared, at deployment or by the container.
     """
 
     model: str
@@ -124,14 +91,11 @@ class VersionRecord(Struct, frozen=True):
     warning: str | None = None
     scaling: ReplicaRange | None = None
     warm_up_rows: int | None = None
-    predecessor: str | None = None
     is_new: bool = False
     promoted_by: Caller | None = None
     stopped: str | None = None
     unanswered: str = ""
     loads_with: int | ReplicaRange | None = None
-    output_type: str | None = None
-    output_is_declared: bool = False
 
     @property
     def unknown(self) -> str | None:
@@ -161,20 +125,10 @@ class TokenRecord(Struct, frozen=True):
     expires_at: float | None = None
 
 
-class KeyRecord(Struct, frozen=True):
-    """A key of the query port; only its SHA-256, in hex, is stored.
+class KeyRecord(KeySnapshot, frozen=True, kw_only=True):
+    """A key of the query port. ``created_at`` is in seconds since 1970."""
 
-    Empty ``applications`` mean all. A limit of None is no limit. ``expires_at`` is in seconds since 1970; None means
-    never.
-    """
-
-    name: str
-    digest: str
     created_at: float
-    applications: tuple[str, ...] = ()
-    max_in_flight: int | None = None
-    max_per_second: float | None = None
-    expires_at: float | None = None
 
 
 Record = ApplicationRecord | ModelRecord | VersionRecord | TokenRecord | KeyRecord

@@ -1,10 +1,11 @@
 """The registry in Redis, for several supervisors of which one leads: the extra ``clipper-serving[redis]``.
 
-A change is acknowledged once Redis has it on disk, and every call is bounded: see ``durable_redis``. While the last
-request was not answered, changes are refused at once, so that the supervisor's event loop does not wait for a Redis
-that is away.
+A change is acknowledged once Redis has it on disk, which may take a second: a thread waits for that, for all changes so
+far at once. Every call is bounded: see ``durable_redis``. While the last request was not answered, changes are refused
+at once, so that the supervisor's event loop does not wait for a Redis that is away.
 """
 
+import asyncio
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import redis
 from redis.exceptions import RedisError
 
 from clipper.base import durable_redis
+from clipper.base.known_ids import Known
 from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
 from clipper.supervisor.registry import redis_scripts, shared
 from clipper.supervisor.registry.lease import Lease, LeaseTimes
@@ -53,7 +55,7 @@ class RedisRegistry:
         holder: shared.Holder,
         times: LeaseTimes | None = None,
         now_s: Callable[[], float] = shared.clock_s,
-        known: shared.Known | None = None,
+        known: Known | None = None,
     ) -> None:
         """Open nothing yet. ``known`` keeps the registry's id. Raises ValueError if the address is malformed."""
         self.shown_address = durable_redis.shown(url)
@@ -63,11 +65,15 @@ class RedisRegistry:
         self._holder = holder
         self._times = times or LeaseTimes()
         self._now_s = now_s
-        self._known = known or shared.Known()
+        self._known = known or Known()
         self._client: Any = durable_redis.open_client(url)
+        # The names of changes that may not be on disk yet; how many there have been, and how many are on disk.
+        self._unsynced: list[str] = []
+        self._changes = self._synced = 0
+        self._syncing: asyncio.Task[None] | None = None
         self._scripts: dict[str, Any] = {
             name: self._client.register_script(getattr(redis_scripts, name))
-            for name in ("ACQUIRE", "RENEW", "WRITE", "RESERVE", "RELEASE", "COMPLETE", "REMOVE", "KEEP")
+            for name in ("ACQUIRE", "RENEW", "WRITE", "SYNCED", "RESERVE", "RELEASE", "COMPLETE", "REMOVE", "KEEP")
         }
 
     def acquire(self, takes: bool = True) -> Lease | shared.Leader | shared.Away:
@@ -141,11 +147,54 @@ class RedisRegistry:
                 "version of it"
             )
 
+    async def sync(self) -> None:
+        wanted = self._changes
+        while self._synced < wanted:
+            if self.doubt is not None:
+                raise RegistryUnavailable(self._in_doubt(self.doubt))
+            if self._syncing is None:
+                self._syncing = asyncio.get_running_loop().create_task(self._sync_all())
+                # If all that waited for it have been cancelled, nobody asks for its error.
+                self._syncing.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.shield(self._syncing)
+
+    async def _sync_all(self) -> None:
+        """Wait for the disk on a thread. Changes that come meanwhile wait for the next time."""
+        names, changes, asked_at_s = list(self._unsynced), self._changes, self._now_s()
+        try:
+            known = await asyncio.to_thread(self._wait_for_disk, names)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            self.doubt = f"Redis did not say whether it stored a change: {error}"
+            if self.lease is not None:
+                self.lease.miss(asked_at_s, self._now_s(), self._away(str(error)))
+            raise RegistryUnavailable(self._in_doubt(self._away(str(error)))) from error
+        except RedisError as error:
+            raise RegistryUnavailable(f"registry {self.shown_address}: {error}") from error
+        finally:
+            self._syncing = None
+        if known < len(names):
+            self.doubt = f"Redis has lost {len(names) - known} changes: it was started again, or replaced"
+            raise RegistryUnavailable(self._in_doubt(self.doubt))
+        self._synced, self._unsynced = changes, self._unsynced[len(names) :]
+
+    def _wait_for_disk(self, names: Sequence[str]) -> int:
+        with self._client.client() as connection:
+            known: int = self._scripts["SYNCED"](args=[PREFIX, *names], client=connection)
+            _sync(connection)
+        return known
+
+    def _in_doubt(self, why: str) -> str:
+        return f"{why}; the change may have been made or not: look before you ask again"
+
     def reserve(self, counter: str, count: int) -> int:
         return int(self._change("RESERVE", [counter, count])[1]) - count + 1
 
     def secret(self, name: str, made: bytes) -> bytes:
-        return self._change("KEEP", [name, made.decode("ascii")])[1]
+        kept = self._change("KEEP", [name, made.decode("ascii")])[1]
+        if kept == made:
+            with self._explained():
+                self._wait_for_disk([])
+        return kept
 
     def artifact_sizes(self) -> dict[str, int]:
         with self._explained():
@@ -172,7 +221,7 @@ class RedisRegistry:
         with self._explained(), self._client.client() as connection:
             connection.set(_piece_key(digest, number), piece, ex=PIECE_EXPIRY_S)
             # So that at the end no more waits for the disk than it can write in time.
-            if (number + 1) % SYNC_EVERY_PIECES == 0 or len(piece) < shared.PIECE_BYTES:
+            if (number + 1) % SYNC_EVERY_PIECES == 0:
                 _sync(connection)
 
     def complete_artifact(self, digest: str, size_bytes: int) -> None:
@@ -200,13 +249,15 @@ class RedisRegistry:
         return [PREFIX, self.lease.epoch, round(self._times.duration_s * 1000)]
 
     def _change(self, script: str, arguments: Sequence[str | int]) -> list[bytes]:
-        """Run a script that changes something under the lease, and wait until the disk has it."""
+        """Run a script that changes something under the lease. ``sync`` waits until the disk has it."""
         lease = self.lease
         if lease is None or lease.why_lost is not None:
             raise NotLeader(lease.why_lost if lease and lease.why_lost else "this server does not lead its cluster")
         if lease.silent_since_s is not None:
             raise RegistryUnavailable(f"{lease.why_silent}; nothing was changed")
-        asked_at_s = self._now_s()
+        if self.doubt is not None:
+            raise RegistryUnavailable(f"{self.doubt}; nothing was changed")
+        asked_at_s, name = self._now_s(), secrets.token_hex(8)
         try:
             connection = self._client.client()
         except RedisError as error:
@@ -214,21 +265,20 @@ class RedisRegistry:
             raise RegistryUnavailable(f"{lease.why_silent}; nothing was changed") from error
         try:
             with connection:
-                reply: list[bytes] = self._scripts[script](args=[*self._fence(), *arguments], client=connection)
-                if reply[0] == b"led":
-                    leader = _leader(reply)
-                    lease.lose(_led(leader))
-                    raise NotLeader(f"{lease.why_lost}; nothing was changed: ask that server")
-                _sync(connection)
+                given = [*self._fence(), name, *arguments]
+                reply: list[bytes] = self._scripts[script](args=given, client=connection)
         except (redis.ConnectionError, redis.TimeoutError) as error:
             self.doubt = f"Redis did not say whether it stored a change: {error}"
             lease.miss(asked_at_s, self._now_s(), self._away(str(error)))
-            raise RegistryUnavailable(
-                f"{lease.why_silent}; the change may have been made or not: look before you ask again"
-            ) from error
+            raise RegistryUnavailable(self._in_doubt(lease.why_silent)) from error
         except RedisError as error:
             raise RegistryUnavailable(f"registry {self.shown_address}: {error}") from error
-        lease.confirm(asked_at_s)
+        if reply[0] == b"led":
+            lease.lose(_led(_leader(reply)))
+            raise NotLeader(f"{lease.why_lost}; nothing was changed: ask that server")
+        # This does not confirm the lease: Redis may forget in a crash that it was renewed.
+        self._unsynced.append(name)
+        self._changes += 1
         return reply
 
     def _away(self, why: str) -> str:

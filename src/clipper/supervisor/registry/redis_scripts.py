@@ -60,13 +60,30 @@ return {'leads', redis.call('GET', prefix .. 'standby') or ''}
 """
 )
 
+# What follows it makes a change, of the name in ARGV[4]. The name is kept for long enough for SYNCED to find it.
+_CHANGE = (
+    _FENCE
+    + """
+redis.call('SET', prefix .. 'change:' .. ARGV[4], '', 'EX', 60)
+"""
+)
+
+# ARGV: prefix, then names of changes. It returns how many of them Redis still knows. WAITAOF waits for the writes of
+# its own connection, and Redis writes its file in order: so this writes, too.
+SYNCED = """
+local known = 0
+redis.call('SET', ARGV[1] .. 'synced', #ARGV, 'EX', 60)
+for at = 2, #ARGV do known = known + redis.call('EXISTS', ARGV[1] .. 'change:' .. ARGV[at]) end
+return known
+"""
+
 # Adds: operations, each with its kind, key, name and text. A Lua script that fails midway is not undone, so everything
 # that can be refused is checked before the first change.
 WRITE = (
-    _FENCE
+    _CHANGE
     + """
 local models = {}
-for at = 4, #ARGV, 4 do
+for at = 5, #ARGV, 4 do
   local kind, key, name = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if key == 'models' then
     models[name] = kind == 'put'
@@ -77,7 +94,7 @@ for at = 4, #ARGV, 4 do
     if not is_known then return {'no model', model} end
   end
 end
-for at = 4, #ARGV, 4 do
+for at = 5, #ARGV, 4 do
   local kind, key, name = ARGV[at], prefix .. ARGV[at + 1], ARGV[at + 2]
   if kind == 'put' then redis.call('HSET', key, name, ARGV[at + 3])
   elseif kind == 'delete' then redis.call('HDEL', key, name)
@@ -96,18 +113,18 @@ return {'done'}
 
 # Adds: counter, count.
 RESERVE = (
-    _FENCE
+    _CHANGE
     + """
-return {'done', string.format('%d', redis.call('HINCRBY', prefix .. 'counters', ARGV[4], ARGV[5]))}
+return {'done', string.format('%d', redis.call('HINCRBY', prefix .. 'counters', ARGV[5], ARGV[6]))}
 """
 )
 
 # Adds: name, secret.
 KEEP = (
-    _FENCE
+    _CHANGE
     + """
-redis.call('HSETNX', prefix .. 'secrets', ARGV[4], ARGV[5])
-return {'done', redis.call('HGET', prefix .. 'secrets', ARGV[4])}
+redis.call('HSETNX', prefix .. 'secrets', ARGV[5], ARGV[6])
+return {'done', redis.call('HGET', prefix .. 'secrets', ARGV[5])}
 """
 )
 
@@ -118,24 +135,24 @@ if redis.call('HGET', ARGV[1] .. 'lease', 'epoch') == ARGV[2] then redis.call('D
 
 # Adds: digest, size in bytes, number of pieces.
 COMPLETE = (
-    _FENCE
+    _CHANGE
     + """
-for number = 0, ARGV[6] - 1 do
-  if redis.call('EXISTS', prefix .. 'artifact:' .. ARGV[4] .. ':' .. number) == 0 then return {'no piece'} end
+for number = 0, ARGV[7] - 1 do
+  if redis.call('EXISTS', prefix .. 'artifact:' .. ARGV[5] .. ':' .. number) == 0 then return {'no piece'} end
 end
-for number = 0, ARGV[6] - 1 do redis.call('PERSIST', prefix .. 'artifact:' .. ARGV[4] .. ':' .. number) end
-redis.call('HSET', prefix .. 'artifacts', ARGV[4], ARGV[5])
+for number = 0, ARGV[7] - 1 do redis.call('PERSIST', prefix .. 'artifact:' .. ARGV[5] .. ':' .. number) end
+redis.call('HSET', prefix .. 'artifacts', ARGV[5], ARGV[6])
 return {'done'}
 """
 )
 
 # Adds: digest.
 REMOVE = (
-    _FENCE
+    _CHANGE
     + """
-redis.call('HDEL', prefix .. 'artifacts', ARGV[4])
+redis.call('HDEL', prefix .. 'artifacts', ARGV[5])
 local number = 0
-while redis.call('UNLINK', prefix .. 'artifact:' .. ARGV[4] .. ':' .. number) == 1 do number = number + 1 end
+while redis.call('UNLINK', prefix .. 'artifact:' .. ARGV[5] .. ':' .. number) == 1 do number = number + 1 end
 return {'done'}
 """
 )

@@ -1,9 +1,7 @@
 """The port to a registry that several supervisors share, of which one leads at a time."""
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from clipper.supervisor.registry.lease import Lease
@@ -34,38 +32,6 @@ class Holder:
 
     id: str
     address: str
-
-
-class Known:
-    """Remembers which registry a server has known at an address.
-
-    A registry that was emptied has lost all applications, and a server that led by it would end them. ``path`` is a
-    file of the home; without it nothing is kept for the next start.
-    """
-
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
-        self._kept: tuple[str, str] | None = None
-
-    def read(self, address: str) -> str:
-        """Return the id of the registry at this address; empty if it is not known."""
-        if self._kept is None:
-            try:
-                text = "" if self._path is None else self._path.read_text()
-            except (OSError, UnicodeDecodeError):
-                text = ""
-            kept, _, id_ = text.strip().rpartition(" ")
-            self._kept = kept, id_
-        return self._kept[1] if self._kept[0] == address else ""
-
-    def write(self, address: str, id_: str) -> None:
-        if not id_ or self.read(address) == id_:
-            return
-        self._kept = address, id_
-        if self._path is not None:
-            # Without the file, the next start knows no registry, like a first start.
-            with suppress(OSError):
-                self._path.write_text(f"{address} {id_}\n")
 
 
 # The counter of epochs, among those of ``Registry.reserve``.
@@ -109,7 +75,7 @@ class SharedRegistry(Registry, Protocol):
     Attributes:
         shown_address: the storage's address without a password.
         id: a random name of the registry, the same for all supervisors; empty before the lease was granted.
-        doubt: why it is not known whether the last change was stored; None if it is known.
+        doubt: why it is not known whether all changes were stored; None if it is known.
     """
 
     shown_address: str

@@ -86,6 +86,9 @@ class SqliteRegistry:
             for change in changes:
                 self._make(change)
 
+    async def sync(self) -> None:
+        """Return at once: a transaction waits for the disk itself, for some milliseconds."""
+
     def reserve(self, counter: str, count: int) -> int:
         with self._transaction():
             (last,) = self._connection.execute(

@@ -79,7 +79,13 @@ class Registry(Protocol):
         """Return everything, each kind by name."""
 
     def write(self, *changes: Change) -> None:
-        """Make all the changes or none. When this returns, they survive the death of process and machine."""
+        """Make all the changes or none. ``sync`` waits until they survive the death of process and machine."""
+
+    async def sync(self) -> None:
+        """Wait until everything survives that was changed and reserved so far; many wait at once.
+
+        Raises RegistryUnavailable if that is not known: the changes may have been made or not.
+        """
 
     def reserve(self, counter: str, count: int) -> int:
         """Reserve ``count`` numbers, which are never given out again; return the first. They begin at 1."""

@@ -30,7 +30,7 @@ class SlotFacts:
         spec: the spec with which its process, or its last process, was started.
         id: the process's id; empty if there is no process.
         input_type: the type that the container reported when it became ready; None before.
-        output_type, output_is_declared: what it reported after its warm-up; None if it knew no type.
+        output_type, output_is_declared, output_is_untyped: what it reported after its warm-up; None if it knew no type.
         start_failure: set while the slot is dead because its last start failed.
         last_error: how the last process ended, or why it could not be started.
         is_outdated: whether the process runs another Clipper's code than ours, or with other settings.
@@ -52,6 +52,7 @@ class SlotFacts:
     has_to_move: bool = False
     output_type: str | None = None
     output_is_declared: bool = False
+    output_is_untyped: bool = False
 
     @property
     def lives(self) -> bool:

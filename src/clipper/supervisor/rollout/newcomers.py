@@ -69,25 +69,24 @@ def after_other_change(
     """Drop newcomers without a link, newcomers whose ``before`` is gone, and newcomers that are no longer ramped."""
 
     def is_over(one: Newcomer) -> bool:
-        links = [link for link in record.links if link.model == one.model and not link.shadow]
-        if not exists(ModelId(one.model, one.version)) or not links:
+        if not exists(ModelId(one.model, one.version)) or one.model not in linked:
             return True
         if _is_over(one):
             return False
         if one.stopped is None and not is_ramped(record.selection):
             return True
-        if not any((link.version or current(link.model)) == one.version for link in links):
+        if (one.model, one.version) not in asked:
             return True
         return not others if one.before is None else not exists(ModelId(one.model, one.before))
 
     def goes_on(one: Newcomer) -> bool:
-        links = [link for link in record.links if link.model == one.model and not link.shadow]
-        is_asked = any((link.version or current(link.model)) == one.version for link in links)
         is_compared = one.before is None or exists(ModelId(one.model, one.before))
+        is_asked = (one.model, one.version) in asked
         return is_asked and is_compared and exists(ModelId(one.model, one.version)) and is_watched(record.selection)
 
     new = {(one.model, one.version) for one in record.newcomers}
     asked = [(link.model, link.version or current(link.model)) for link in record.links if not link.shadow]
+    linked = {model for model, _ in asked}
     others = [target for target in asked if target[1] is not None and target not in new]
     return _without(record, lambda one: not goes_on(one) if one in record.watched else is_over(one))
 

@@ -1,7 +1,9 @@
 """Rules for operators' requests, and the records made from them. Values in, values out."""
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Collection, Iterable
 
+import msgspec
 from msgspec.structs import replace
 
 from clipper.control.snapshot import ApplicationSnapshot
@@ -9,10 +11,14 @@ from clipper.errors import InvalidArgument
 from clipper.settings.fields import shared
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.server import MOST_MAX_BODY_BYTES
+from clipper.settings.version import VersionSpec
 from clipper.supervisor.registry.records import ApplicationRecord, VersionRecord
 from clipper.values.inputs.record_reader import RecordReader
 from clipper.values.records import RecordType, ValueType, parse_type
 from clipper.values.types import MAX_CONTEXT_LENGTH
+
+# Among a thousand contents of one model, two have equal digests with a chance of 2e-9.
+STATE_KEY_BYTES = 6
 
 
 def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
@@ -44,6 +50,22 @@ def loaded(record: VersionRecord) -> VersionRecord:
 
 def next_version(taken: Iterable[str]) -> str:
     return str(max((int(version) for version in taken if version.isdecimal()), default=0) + 1)
+
+
+def state_key(model: str, version: str, spec: VersionSpec, taken: Collection[str]) -> str:
+    """Return a version's name in learned state: by what decides its outputs, so that equal code learns together on all
+    servers that share a store, whatever its version is called there, and other code under its name learns apart.
+
+    A second version of the same content in a home is told apart by its own name.
+
+    Args:
+        taken: the state keys of the model's other versions.
+    """
+    loaded = spec.artifact, spec.loader, spec.target, spec.data, spec.framework, spec.output, spec.precision
+    content = *loaded, sorted(spec.env.items()), *([spec.precision] if spec.precision is not None else ())
+    digest = hashlib.blake2b(msgspec.json.encode(content), digest_size=STATE_KEY_BYTES).hexdigest()
+    key = f"{model}:@{digest}"
+    return f"{key}.{version}" if key in taken else key
 
 
 def next_promotion(versions: Iterable[VersionRecord]) -> int:

@@ -110,7 +110,9 @@ class Versions:
             if id_ not in self.linking:
                 continue
             why_not, over_s = _why_not_linked(view, snapshots, record), self.linking[id_].since_s + LINK_TIMEOUT_S
-            if why_not is not None and view.now_s < over_s:
+            # The previous version may have kept few of its replicas, and takes all queries with what it has in the end.
+            is_short = record.state == "ready" and view.lacks(record) > 0
+            if (why_not is not None or is_short) and view.now_s < over_s:
                 wake_at_s = min(wake_at_s, over_s)
             elif why_not is not None:
                 del self.linking[id_]
@@ -149,11 +151,12 @@ def _as_they_say(record: VersionRecord, slots: list[SlotFacts]) -> VersionRecord
     warning = next((slot.warning for slot in slots if slot.warning), record.warning)
     if not ready:
         return replace(record, warning=warning)
-    output_type, is_declared = record.output_type, record.output_is_declared
+    output_type, is_declared, is_untyped = record.output_type, record.output_is_declared, record.output_is_untyped
     if record.spec.output_type is not None:
-        output_type, is_declared = record.spec.output_type, True
-    elif output_type is None or ready[0].output_is_declared:
-        output_type, is_declared = ready[0].output_type, ready[0].output_is_declared
+        output_type, is_declared, is_untyped = record.spec.output_type, True, False
+    elif (output_type is None and not is_untyped) or ready[0].output_is_declared:
+        first = ready[0]
+        output_type, is_declared, is_untyped = first.output_type, first.output_is_declared, first.output_is_untyped
     return replace(
         record,
         input_type=ready[0].input_type,
@@ -161,6 +164,7 @@ def _as_they_say(record: VersionRecord, slots: list[SlotFacts]) -> VersionRecord
         warning=warning,
         output_type=output_type,
         output_is_declared=is_declared,
+        output_is_untyped=is_untyped,
     )
 
 

@@ -94,12 +94,7 @@ class View:
     @cached_property
     def slots_of(self) -> dict[ModelId, list[SlotFacts]]:
         """The slots of each version, without slots of a removed version of the same name."""
-
-        def find(id_: ModelId) -> list[SlotFacts]:
-            record = self.records.versions.get(id_)
-            return [] if record is None else [one for one in self.grouped[id_] if _is_of(one, record)]
-
-        return self._by_version("slots_of", find, self.grouped)
+        return self._by_version("slots_of", lambda id_: self._slots(id_, are_own=True), self.grouped)
 
     @cached_property
     def in_service(self) -> dict[ModelId, tuple[ReplicaAddress, ...]]:
@@ -124,12 +119,7 @@ class View:
     @cached_property
     def misplaced(self) -> dict[ModelId, list[SlotFacts]]:
         """The slots of removed versions whose names other versions have now."""
-
-        def find(id_: ModelId) -> list[SlotFacts]:
-            record = self.records.versions.get(id_)
-            return [] if record is None else [one for one in self.grouped[id_] if not _is_of(one, record)]
-
-        return self._by_version("misplaced", find, self.grouped)
+        return self._by_version("misplaced", lambda id_: self._slots(id_, are_own=False), self.grouped)
 
     @cached_property
     def unsettled(self) -> dict[ModelId, bool]:
@@ -153,8 +143,16 @@ class View:
         """Whether a process runs another Clipper's code, or in a place where it cannot stay."""
         return any(one.is_outdated or one.has_to_move for one in self.facts.slots)
 
+    def _slots(self, id_: ModelId, *, are_own: bool) -> list[SlotFacts]:
+        record = self.records.versions.get(id_)
+        if record is None:
+            return []
+        return [one for one in self.grouped[id_] if (one.spec is record.spec or one.spec == record.spec) is are_own]
+
     def lacks(self, record: VersionRecord) -> int:
-        return max(record.replicas_wanted - len(self.in_service.get(record.id, ())), 0)
+        """Return how many of its replicas are not in service."""
+        wanted = self.runs.get(record.id, record.replicas_wanted)
+        return max(wanted - len(self.in_service.get(record.id, ())), 0)
 
     def _by_version(self, name: str, find: Callable[[ModelId], T], versions: Collection[ModelId]) -> dict[ModelId, T]:
         known = self._partial.get(name)
@@ -168,7 +166,3 @@ class View:
             if one := find(id_):
                 found[id_] = one
         return found
-
-
-def _is_of(slot: SlotFacts, record: VersionRecord) -> bool:
-    return slot.spec is record.spec or slot.spec == record.spec

@@ -25,6 +25,14 @@ _Told = tuple[VersionRecord, tuple[snapshot.ReplicaAddress, ...], bool]
 
 
 class Records(Protocol):
+    """The records of models, versions and applications.
+
+    Attributes:
+        keep_previous: how many replicas a model's previous version keeps for a rollback.
+    """
+
+    keep_previous: int
+
     @property
     def applications(self) -> Mapping[str, ApplicationRecord]: ...
 
@@ -50,7 +58,10 @@ def cancelled(records: Records, model: str) -> list[VersionRecord]:
 
 
 def running(records: Records) -> dict[ModelId, int]:
-    """Return the target number of replicas of each version that should run."""
+    """Return the target number of replicas of each version that should run.
+
+    A version that runs only because a rollback would return to it has at most ``keep_previous``.
+    """
     pinned = {
         ModelId(link.model, link.version)
         for application in records.applications.values()
@@ -61,9 +72,12 @@ def running(records: Records) -> dict[ModelId, int]:
     runs = {}
     for id_, record in records.versions.items():
         model = records.models[record.model]
-        is_named = id_ in pinned or record.version in (model.current, model.previous)
-        if record.state != "failed" and (is_named or record.kept or record.promotion is not None):
+        if record.state == "failed":
+            continue
+        if id_ in pinned or record.version == model.current or record.kept or record.promotion is not None:
             runs[id_] = record.replicas_wanted
+        elif record.version == model.previous and records.keep_previous > 0:
+            runs[id_] = min(record.replicas_wanted, records.keep_previous)
     return runs
 
 
@@ -194,15 +208,17 @@ def fits(application: str, model: str) -> bool:
 
 def check_fits(application: ApplicationRecord, version: VersionRecord) -> None:
     """Raise InvalidArgument if the application's queries cannot go to the version, or its default is not of the type
-    that the version was deployed with. ``null`` is a default of any type: it says that there is no answer.
+    that the deployment or the model's code declares. ``null`` is a default of any type: it says that there is none.
     """
     if version.input_type is not None and not fits(application.input_type, version.input_type):
         raise InvalidArgument(
             f"application {application.name!r} has inputs {application.input_type}, but version {version.version!r} of "
             f"model {version.model!r} takes {version.input_type}: declare the same type for both"
         )
-    # A type that the model's file states does not bind: applications had defaults before files were asked for types.
     declared = version.spec.output_type
+    # A type that the model's file states does not bind: applications had defaults before files were asked for types.
+    if declared is None and version.output_is_declared and version.spec.framework is None:
+        declared = version.output_type
     if declared is not None and application.default_output not in (None, "null"):
         try:
             Conversion(parse_type(declared)).convert(application.default_output.encode())

@@ -209,14 +209,21 @@ class Workers:
         return None
 
     async def statistics(
-        self, applications: Collection[str] | None = None, versions: Collection[ModelId] | None = None
+        self,
+        applications: Collection[str] | None = None,
+        versions: Collection[ModelId] | None = None,
+        *,
+        batches: bool = False,
     ) -> list[WorkerStatistics]:
         """Return the statistics of the workers that answer within a second, on these applications and versions.
 
         None means all, which takes seconds to read with thousands. A worker from before an upgrade may answer more.
+        ``batches``: also versions' batches by size.
         """
         asked = GetStatistics(
-            None if applications is None else tuple(applications), None if versions is None else tuple(versions)
+            None if applications is None else tuple(applications),
+            None if versions is None else tuple(versions),
+            batches=batches,
         )
         return [reply.worker for _, reply in await self.ask_all(asked)]
 

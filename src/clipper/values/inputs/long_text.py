@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import simdjson
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.inputs.number_parser import Parser
 from clipper.values.inputs.numbers import FLOATS, NUMPY, pack
 from clipper.values.types import DType, InputType
 
@@ -50,7 +50,7 @@ class NumberPieces:
         self._type, self._null_is_nan = input_type, null_is_nan
         self._most = None if input_type.row_bytes is None else input_type.row_bytes // input_type.dtype.size_bytes
         self._kind = "d" if input_type.dtype in FLOATS else "i"
-        self._parser = simdjson.Parser()
+        self._parser = Parser()
 
     def read(self, text: bytearray, start: int, stop: int) -> Row:
         """Return the row of the input in ``text[start:stop]``; this overwrites the text.
@@ -109,7 +109,7 @@ class NumberPieces:
             document: Any = self._parser.parse(text)
             wide = np.frombuffer(document.as_buffer(of_type=self._kind), "<f8" if self._kind == "d" else "<i8")
         except (ValueError, TypeError, RuntimeError, AttributeError):
-            self._parser = simdjson.Parser()  # the failed attempt's objects may still hold the old parser
+            self._parser = Parser()  # the failed attempt's objects may still hold the old parser
             return None
         del document
         if self._type.dtype.size_bytes == 8:

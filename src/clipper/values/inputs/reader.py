@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
-import simdjson
 
 from clipper.errors import MalformedRequest, WrongInput
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, NumberPieces, Row, read_base64, read_string, strip
+from clipper.values.inputs.number_parser import Parser
 from clipper.values.inputs.numbers import FLOATS, NUMPY, pack, show
 from clipper.values.types import DType, InputType
 
@@ -166,7 +166,7 @@ class NumberReader:
         self._is_simple = input_type.dtype == DType.FLOAT64
         self._kind = "d" if input_type.dtype in FLOATS else "i"
         self._slow = ArrayReader(input_type, null_is_nan)
-        self._parser = simdjson.Parser()
+        self._parser = Parser()
 
     @property
     def takes_plain_list(self) -> bool:
@@ -184,7 +184,7 @@ class NumberReader:
             buffer = document.as_buffer(of_type=self._kind)
         except (ValueError, TypeError, RuntimeError, AttributeError):
             # The failed attempt's objects may still hold the parser.
-            self._parser = simdjson.Parser()
+            self._parser = Parser()
             return self._slow.read(text)
         # The parser cannot be used again while one of its documents is alive.
         del document

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class RecordFeatures:
 
     Attributes:
         names: the name of each feature: ``age``, ``job=smith``, ``scores[0]``.
+        fields: the name of the field that each feature comes from.
     """
 
     def __init__(self, record: RecordType, chosen: str) -> None:
@@ -39,6 +41,7 @@ class RecordFeatures:
             )
         self._makers: list[tuple[int, int, Callable[[Any], Any]]] = []
         names: list[str] = []
+        fields: list[str] = []
         for name in wanted:
             field = record.fields[by_name[name]]
             first = len(names)
@@ -49,7 +52,8 @@ class RecordFeatures:
                     "category and element: name fewer fields"
                 )
             self._makers.append((by_name[name], first, _maker(field, len(names) - first)))
-        self.names = tuple(names)
+            fields += [name] * (len(names) - first)
+        self.names, self.fields = tuple(names), tuple(fields)
 
     def of(self, row: bytes) -> bytes:
         """Return the features' raw buffer, little-endian float64."""
@@ -83,10 +87,11 @@ def _names_of(field: Field) -> Iterator[str]:
             f"{field.name}={value if isinstance(value, str) else json.dumps(value)}" for value in field.categories
         )
     elif of_type.row_bytes is None:
-        raise InvalidArgument(
-            f"field {field.name!r:.100} is {of_type} and cannot be features: expected numbers of a fixed shape, or "
-            'categories such as string{"a","b"}'
-        )
+        expected = "expected numbers of a fixed shape, or categories"
+        if of_type.dtype is DType.STRING:
+            of_two = replace(field, categories=("a", "b"), default=None)
+            expected += f": name those of this field in the application's --input-type, such as {str(of_two)!r:.200}"
+        raise InvalidArgument(f"field {field.name!r:.100} is {of_type} and cannot be features: {expected}")
     elif not of_type.shape:
         yield field.name
     else:

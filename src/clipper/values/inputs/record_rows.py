@@ -7,8 +7,8 @@ bits of the nullable fields that are present, the fields of fixed size, and the 
 
 import io
 import struct
-from collections.abc import Callable, Generator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from itertools import accumulate, chain, groupby, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -19,12 +19,15 @@ from clipper.values.columns import Column
 from clipper.values.records import RecordType
 from clipper.values.types import DType
 
-# Python cuts up to this many rows: numpy's call for each field costs as much as cutting them.
-_FEW_ROWS = 8
+# Python makes and cuts up to this many rows. Between other work, whose code and data fill the processor's caches, the
+# first call of each of numpy's functions takes some microseconds, and a loop over rows does little but repeat itself.
+_FEW_ROWS, _FEW_CUT_ROWS = 16, 32
+# Up to this mean size of values, taking their bytes one by one in numpy is quicker than cutting each value.
+_SHORT_VALUE_BYTES = 48
 # The largest rows of a request. They may have defaults and zeros for missing tensors: much more than their text has.
 MAX_ROWS_BYTES = 64 * 1024 * 1024
 # Copying this much takes a millisecond at most, also where the memory is new.
-_STEP_BYTES = 512 * 1024
+STEP_BYTES = 512 * 1024
 _CODES = {DType.INT32: "i", DType.INT64: "q", DType.FLOAT32: "f", DType.FLOAT64: "d", DType.UINT8: "B", DType.BOOL: "?"}
 
 
@@ -33,12 +36,12 @@ class Cut(NamedTuple):
 
     Attributes:
         payloads: the ``Column.payload`` of each field, in order; a view of a long row.
-        lengths: the sizes, as little-endian u32, by the index of a field whose values have sizes of their own.
+        lengths: the sizes, as little-endian u32, of each field of ``RecordRows.variable``.
         present: the ``Column.present`` by the index of a field with a missing value.
     """
 
     payloads: list[Any]
-    lengths: Mapping[int, bytes]
+    lengths: Sequence[bytes]
     present: Mapping[int, bytes]
 
 
@@ -48,6 +51,10 @@ class RecordRows:
     A value is a Python number if its field is a number; else the bytes of a row of the field's type: UTF-8, raw bytes,
     or elements in C order, after their own dimensions if ``InputType.leading_dimensions`` says so. None is a missing
     value.
+
+    Attributes:
+        variable: the indexes of the fields whose values have sizes of their own.
+        fixed_bytes: the size of the fixed part of a row.
     """
 
     def __init__(self, record: RecordType) -> None:
@@ -55,37 +62,44 @@ class RecordRows:
         fields = record.fields
         self._nullable = [index for index, field in enumerate(fields) if field.is_nullable]
         self._fixed = [index for index, field in enumerate(fields) if field.type.row_bytes is not None]
-        self._variable = [index for index, field in enumerate(fields) if field.type.row_bytes is None]
+        self.variable = [index for index, field in enumerate(fields) if field.type.row_bytes is None]
         self._tensors = [index for index in self._fixed if fields[index].type.shape]
         self._bits_bytes = -(-len(self._nullable) // 8)
         codes = [f"{self._bits_bytes}s"]
-        formats: list[tuple[str, Any]] = [("bits", (np.uint8, (self._bits_bytes,)))]
         cells = [f"{self._bits_bytes}s"]
-        for index in (*self._fixed, *self._variable):
+        for index in (*self._fixed, *self.variable):
             of_type = fields[index].type
             size, code = 4, "I"
-            form: np.dtype[Any] = np.dtype("<u4")
             if of_type.row_bytes is not None:
-                size, form = of_type.row_bytes, np.dtype((of_type.dtype.numpy_code, of_type.shape))
+                size = of_type.row_bytes
                 code = f"{size}s" if of_type.shape else _CODES[of_type.dtype]
             codes.append(code)
             cells.append(f"{size}s")
-            formats.append((f"{index}", form))
+        # Fixed fields that follow one another are written together if they are numbers of one dtype.
+        self._runs: list[tuple[str, DType, list[int]]] = []
+        runs: list[tuple[str, Any]] = [("bits", (np.uint8, (self._bits_bytes,)))]
+        for of, group in groupby(self._fixed, lambda index: fields[index].type):
+            own = list(group)
+            if of.shape:
+                runs += [(f"{index}", np.dtype((of.dtype.numpy_code, of.shape))) for index in own]
+            else:
+                self._runs.append((f"{own[0]}", of.dtype, own))
+                runs.append((f"{own[0]}", np.dtype((of.dtype.numpy_code, (len(own),)))))
+        self._table_in_runs = np.dtype([*runs, ("sizes", ("<u4", (len(self.variable),)))])
         self._head = struct.Struct("<" + "".join(codes))
+        self.fixed_bytes = self._head.size
         # The bytes of each field, or of the size of a part that follows, and their places in the order of the fields.
         self._cells = struct.Struct("<" + "".join(cells))
-        self._table = np.dtype(formats)
-        places = {index: place for place, index in enumerate((*self._fixed, *self._variable), 1)}
+        places = {index: place for place, index in enumerate((*self._fixed, *self.variable), 1)}
         self._in_order = itemgetter(*(places[index] for index in range(len(fields))), 0)
         self._no_bit_missing = ((1 << len(self._nullable)) - 1).to_bytes(self._bits_bytes, "little")
-        self._names = [f"{index}" for index in range(len(fields))]
         # The bytes of a missing value of each field.
         self._absent = [b"" if field.type.row_bytes is None or field.type.shape else 0 for field in fields]
-        self._take_fixed, self._take_variable = _taker(self._fixed), _taker(self._variable)
+        self._take_fixed, self._take_variable = _taker(self._fixed), _taker(self.variable)
         self._take_nullable = _taker(self._nullable)
         # The sizes of the parts that follow, at the end of the fixed part.
-        self._sizes = struct.Struct(f"<{len(self._variable)}I")
-        self._is_plain = not self._nullable and not self._variable
+        self._sizes = struct.Struct(f"<{len(self.variable)}I")
+        self._is_plain = not self._nullable and not self.variable
 
     def row(self, values: Sequence[Any]) -> bytes:
         """Return the row of a record. ``values``: the values of the fields in order.
@@ -101,14 +115,57 @@ class RecordRows:
         following = self._take_variable(values)
         return b"".join((self._head.pack(bits, *self._take_fixed(values), *map(len, following)), *following))
 
+    def rows(self, columns: Sequence[Any], count: int) -> list[bytes]:
+        """Return the rows of ``count`` records. Raises as ``row``.
+
+        ``columns``: the values of each field in order; numbers without a missing value may be an array of their dtype.
+        """
+        if count <= _FEW_ROWS:
+            lists = [values.tolist() if isinstance(values, np.ndarray) else values for values in columns]
+            return list(map(self.row, zip(*lists)))
+        table = np.zeros(count, self._table_in_runs)
+        columns = self._write_bits(table["bits"], columns) if self._nullable else columns
+        for name, dtype, indexes in self._runs:
+            block, own = table[name], [columns[index] for index in indexes]
+            if any(isinstance(values, np.ndarray) for values in own):
+                numbers = np.concatenate([_numbers(dtype, values) for values in own])
+            else:
+                numbers = _numbers(dtype, list(chain.from_iterable(own)))
+            block[:] = numbers.reshape(-1, count).T
+        for index in self._tensors:
+            of = self.record.fields[index].type
+            missing = bytes(of.row_bytes or 0)
+            whole = b"".join([value or missing for value in columns[index]])
+            table[f"{index}"] = np.frombuffer(whole, of.dtype.numpy_code).reshape(count, *of.shape)
+        following = [columns[index] for index in self.variable]
+        if following:
+            sizes = np.fromiter(map(len, chain.from_iterable(following)), "<u4", count * len(following))
+            table["sizes"] = sizes.reshape(-1, count).T
+        whole, size = table.tobytes(), self.fixed_bytes
+        heads = [whole[at : at + size] for at in range(0, len(whole), size)]
+        return list(map(b"".join, zip(heads, *following))) if following else heads
+
+    def _write_bits(self, bits: "np.ndarray[Any, Any]", columns: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Write which values are there; return the columns with nothing in place of None."""
+        bits[:] = np.frombuffer(self._no_bit_missing, np.uint8)
+        present = list(columns)
+        for bit, index in enumerate(self._nullable):
+            values = columns[index]
+            if not isinstance(values, np.ndarray) and None in values:
+                absent = self._absent[index]
+                present[index] = [absent if value is None else value for value in values]
+                missing = np.fromiter((value is None for value in values), np.bool_, len(values))
+                bits[missing, bit // 8] &= 0xFF ^ 1 << bit % 8
+        return present
+
     def are_long(self, columns: Sequence[Sequence[Any]]) -> bool:
         """Whether the rows of these values take so long to make that it has to be done in steps."""
-        long = (*self._variable, *self._tensors)
-        return sum(len(value) for index in long for value in columns[index] if value is not None) > _STEP_BYTES
+        long = (*self.variable, *self._tensors)
+        return sum(sum(map(len, filter(None, columns[index]))) for index in long) > STEP_BYTES
 
     def row_in_steps(self, values: Sequence[Any]) -> Generator[None, None, bytes]:
         """Return the same as ``row``, in steps if the row is long: new memory is what takes most of the time."""
-        if sum(len(value) for value in values if isinstance(value, bytes)) <= _STEP_BYTES:
+        if sum(len(value) for value in values if isinstance(value, bytes)) <= STEP_BYTES:
             return self.row(values)
         bits, values = self._without_missing(values)
         following = self._take_variable(values)
@@ -139,8 +196,8 @@ class RecordRows:
         fixed = len(self._fixed)
         for index, value in zip(self._fixed, found):
             values[index] = value
-        start = self._head.size
-        for index, size in zip(self._variable, found[fixed:]):
+        start = self.fixed_bytes
+        for index, size in zip(self.variable, found[fixed:]):
             values[index] = row[start : start + size]
             start += size
         for bit, index in enumerate(self._nullable):
@@ -150,31 +207,73 @@ class RecordRows:
 
     def cut(self, rows: Sequence[bytes]) -> Cut:
         """Return the values of a batch by field."""
-        count, size = len(rows), self._head.size
+        count = len(rows)
+        if count > _FEW_CUT_ROWS:
+            return self._cut_many(rows)
         payloads: list[Any]
         if count == 1:
             *payloads, bits = self._in_order(self._cells.unpack_from(rows[0]))
             are_all_there = bits == self._no_bit_missing
-        elif count <= _FEW_ROWS:
+        else:
             *payloads, bits = map(b"".join, zip(*[self._in_order(self._cells.unpack_from(row)) for row in rows]))
             are_all_there = bits == self._no_bit_missing * count
-        else:
-            table = np.frombuffer(b"".join([row[:size] for row in rows]), self._table)
-            payloads = [table[name].tobytes() for name in self._names]
-            bits = table["bits"].tobytes()
-            are_all_there = bits == self._no_bit_missing * count
-        lengths: dict[int, bytes] = {}
-        if self._variable:
-            sizes, at = self._sizes.unpack_from, size - self._sizes.size
-            if count == 1 and len(rows[0]) > _STEP_BYTES:
+        lengths: Sequence[bytes] = ()
+        if self.variable:
+            if count == 1 and len(rows[0]) > STEP_BYTES:
                 rows = [memoryview(rows[0])]  # type: ignore[list-item]  # a slice of it is no copy
-            parts = [
-                [row[start:end] for start, end in pairwise(accumulate(sizes(row, at), initial=size))] for row in rows
-            ]
-            for index, payload in zip(self._variable, parts[0] if count == 1 else map(b"".join, zip(*parts))):
-                lengths[index] = payloads[index]
+            lengths = self._take_variable(payloads)
+            for index, payload in zip(self.variable, self._following(rows)):
                 payloads[index] = payload
         return Cut(payloads, lengths, _NONE_MISSING if are_all_there else self._present(bits, count))
+
+    def _following(self, rows: Sequence[bytes]) -> Iterable[Any]:
+        """Return the values of each field of variable size, one after another."""
+        size = self.fixed_bytes
+        sizes, at = self._sizes.unpack_from, size - self._sizes.size
+        parts = []
+        for row in rows:
+            own, start = [], size
+            for length in sizes(row, at):
+                own.append(row[start : start + length])
+                start += length
+            parts.append(own)
+        return parts[0] if len(rows) == 1 else map(b"".join, zip(*parts))
+
+    def _cut_many(self, rows: Sequence[bytes]) -> Cut:
+        count, size = len(rows), self.fixed_bytes
+        table = np.frombuffer(b"".join([row[:size] for row in rows]), self._table_in_runs)
+        payloads: list[Any] = [b""] * len(self.record.fields)
+        for name, dtype, indexes in self._runs:
+            whole, own = table[name].T.tobytes(), count * dtype.size_bytes
+            for place, index in enumerate(indexes):
+                payloads[index] = whole[place * own : place * own + own]
+        for index in self._tensors:
+            payloads[index] = table[f"{index}"].tobytes()
+        lengths: list[bytes] = []
+        if self.variable:
+            sizes = table["sizes"].T
+            whole = sizes.tobytes()
+            lengths = [whole[at : at + 4 * count] for at in range(0, len(whole), 4 * count)]
+            for index, payload in zip(self.variable, self._following_many(rows, sizes)):
+                payloads[index] = payload
+        bits = table["bits"].tobytes()
+        are_all_there = bits == self._no_bit_missing * count
+        return Cut(payloads, lengths, _NONE_MISSING if are_all_there else self._present(bits, count))
+
+    def _following_many(self, rows: Sequence[bytes], sizes: "np.ndarray[Any, Any]") -> Iterable[Any]:
+        """Return the same as ``_following``. ``sizes``: of the values of each field."""
+        by_field = sizes.sum(axis=1, dtype=np.int64)
+        total = int(by_field.sum())
+        if total > _SHORT_VALUE_BYTES * sizes.size:
+            return self._following(rows)
+        # numpy takes all bytes in their new order: those of the first field's values, then those of the second's.
+        following = np.frombuffer(b"".join([row[self.fixed_bytes :] for row in rows]), np.uint8)
+        by_row = sizes.T.ravel().astype(np.int64)
+        starts = (np.cumsum(by_row) - by_row).reshape(sizes.T.shape).T.ravel()
+        flat = sizes.ravel()
+        ends = np.cumsum(flat, dtype=np.int64)
+        whole = following[np.repeat(starts - (ends - flat), flat) + np.arange(total)].tobytes()
+        return [whole[start:end] for start, end in pairwise(accumulate(by_field.tolist(), initial=0))]
 
     def _present(self, bits: bytes, rows: int) -> dict[int, bytes]:
         """Return the bits of each field with a missing value. ``bits``: the bits of the rows, one after another."""
@@ -187,7 +286,7 @@ class RecordRows:
     def columns(self, rows: Sequence[bytes]) -> list[Column]:
         """Return the columns of a batch."""
         cut, count = self.cut(rows), len(rows)
-        tables = {index: struct.unpack(f"<{count}I", table) for index, table in cut.lengths.items()}
+        tables = {index: struct.unpack(f"<{count}I", table) for index, table in zip(self.variable, cut.lengths)}
         return [
             Column(field.name, field.type, count, payload, tables.get(index), cut.present.get(index))
             for index, (field, payload) in enumerate(zip(self.record.fields, cut.payloads))
@@ -205,9 +304,16 @@ def check_rows_bytes(size_bytes: int) -> None:
 
 def _write(row: io.BytesIO, value: bytes) -> Generator[None, None, None]:
     view = memoryview(value)
-    for at in range(0, len(view), _STEP_BYTES):
-        row.write(view[at : at + _STEP_BYTES])
+    for at in range(0, len(view), STEP_BYTES):
+        row.write(view[at : at + STEP_BYTES])
         yield
+
+
+def _numbers(dtype: DType, values: Any) -> "np.ndarray[Any, Any]":
+    """Return numbers as an array; of Python numbers, with the errors of ``struct``."""
+    if isinstance(values, np.ndarray):
+        return values
+    return np.frombuffer(struct.pack(f"<{len(values)}{_CODES[dtype]}", *values), dtype.numpy_code)
 
 
 _NONE_MISSING: Mapping[int, bytes] = {}

@@ -1,12 +1,13 @@
-"""Makes inputs of outputs, and outputs of inputs: what one model answers is what the next one is asked.
+"""Makes inputs of outputs, and outputs of inputs: the answer of one model becomes the input of the next.
 
 An array stays an array: its numbers are copied, or cast if the input has another type of numbers.
 """
 
 import base64
-from collections.abc import Generator, Mapping, Sequence
+import io
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from clipper.values.output_arrays import OutputForm
 from clipper.values.outputs.conversion import Conversion
 from clipper.values.outputs.output import (
     MAX_READ_BYTES,
+    PIECE_BYTES,
     Output,
     Part,
     RecordOutput,
@@ -34,6 +36,7 @@ from clipper.values.types import DType, InputType
 # The largest array that is made of several: an output of this size is at the default bound of a server's outputs.
 MAX_LIST_BYTES = 32 * 1024 * 1024
 NULL = b"null"
+T = TypeVar("T")
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -94,17 +97,17 @@ def _field(part: Part, of_type: InputType) -> Any:
 def output_of(row: bytes, of_type: ValueType) -> Output:
     """Return an input as an output: the inverse of ``InputRows.row``."""
     if isinstance(of_type, RecordType):
-        (output,), _ = RecordColumns(_record_rows(of_type).columns([row])).outputs({})
-        assert output is not None
-        return output
-    lengths = None if of_type.row_bytes is not None else (len(row),)
-    (output,), _ = RecordColumns([Column("", of_type, 1, row, lengths)]).outputs({})
+        columns = _record_rows(of_type).columns([row])
+    else:
+        columns = [Column("", of_type, 1, row, None if of_type.row_bytes is not None else (len(row),))]
+    (output,), _ = RecordColumns(columns).outputs({})
     assert output is not None
-    return output.parts[0]
+    return output
 
 
 # The types of the applications of a worker.
 _record_rows = lru_cache(256)(RecordRows)
+input_rows = lru_cache(256)(InputRows)
 
 
 def field_of(output: Output, name: str) -> Part | None:
@@ -115,24 +118,50 @@ def field_of(output: Output, name: str) -> Part | None:
         return None
     if not is_readable(output):
         raise OutputTooLarge(f"a text of {len(output)} bytes has no fields: expected {MAX_READ_BYTES} at most")
-    found = _decode_object(output).get(name)
+    found = _decoded(_decode_object, output).get(name)
     return None if found is None else bytes(found)
 
 
-def items_of(output: Output) -> Sequence[Part] | None:
+class Elements:
+    """The elements of an array, each of which is copied when it is read: all at once may take tens of milliseconds."""
+
+    __slots__ = ("_output",)
+
+    def __init__(self, output: TypedOutput) -> None:
+        self._output = output
+
+    def __len__(self) -> int:
+        return self._output.form.shape[0]
+
+    def __iter__(self) -> Iterator[Part]:
+        form, data = self._output.form, self._output.data
+        of_element = OutputForm(form.dtype, form.shape[1:], form.written_as)
+        size = of_element.row_bytes
+        return (make_array(of_element, data[place * size : (place + 1) * size]) for place in range(len(self)))
+
+
+def items_of(output: Output) -> Elements | Sequence[bytes] | None:
     """Return the elements of a list; None if the output is no list.
 
     Raises OutputTooLarge for a text that is too large.
     """
     if isinstance(output, TypedOutput):
-        return None if not output.form.shape else _elements(output)
+        return None if not output.form.shape else Elements(output)
     if isinstance(output, RecordOutput) or output[:1] != b"[":
         return None
     if not is_readable(output):
         raise OutputTooLarge(
             f"a list of {len(output)} bytes as JSON: expected {MAX_READ_BYTES} at most; have the model answer an array"
         )
-    return [bytes(item) for item in _decode_list(output)]
+    return [bytes(item) for item in _decoded(_decode_list, output)]
+
+
+def _decoded(decode: Callable[[bytes], T], text: bytes) -> T:
+    """Decode a text that was checked when it came: then, fewer calls were open, so it may be too deep now."""
+    try:
+        return decode(text)
+    except RecursionError:
+        raise ModelFailed(f"{text[:60].decode(errors='replace')}… is nested too deeply to be read") from None
 
 
 def count_of(output: Output) -> int | None:
@@ -140,26 +169,25 @@ def count_of(output: Output) -> int | None:
     return output.form.shape[0] if isinstance(output, TypedOutput) and output.form.shape else None
 
 
-def _elements(output: TypedOutput) -> list[Part]:
-    form = output.form
-    of_element = OutputForm(form.dtype, form.shape[1:], form.written_as)
-    size, data = of_element.row_bytes, output.data
-    return [make_array(of_element, data[place * size : (place + 1) * size]) for place in range(form.shape[0])]
-
-
-def list_of(outputs: Sequence[Output]) -> Output:
-    """Return the list of several outputs: an array if all are arrays of one form.
+def list_of(outputs: Sequence[Output]) -> Generator[None, None, Output]:
+    """Return the list of several outputs: an array if all are arrays of one form. Takes steps of a millisecond or less.
 
     Raises OutputTooLarge if it would be too large.
     """
-    first = outputs[0] if outputs else NULL
-    if isinstance(first, TypedOutput) and all(
-        isinstance(each, TypedOutput) and each.form == first.form for each in outputs
-    ):
-        if (size := first.form.row_bytes * len(outputs)) > MAX_LIST_BYTES:
+    arrays = [each for each in outputs if isinstance(each, TypedOutput)]
+    of_one = arrays[0].form if arrays else None
+    if of_one is not None and len(arrays) == len(outputs) and all(each.form == of_one for each in arrays):
+        if (size := of_one.row_bytes * len(outputs)) > MAX_LIST_BYTES:
             raise OutputTooLarge(f"the answers have {size} bytes together: expected {MAX_LIST_BYTES} at most")
-        data = b"".join([each.data for each in outputs if isinstance(each, TypedOutput)])
-        return make_array(OutputForm(first.form.dtype, (len(outputs), *first.form.shape), first.form.written_as), data)
+        form = OutputForm(of_one.dtype, (len(outputs), *of_one.shape), of_one.written_as)
+        joined = io.BytesIO()
+        for each in arrays:
+            for start in range(0, len(each.data), PIECE_BYTES):
+                before = joined.tell() // PIECE_BYTES
+                joined.write(memoryview(each.data)[start : start + PIECE_BYTES])
+                if joined.tell() // PIECE_BYTES > before:
+                    yield
+        return make_array(form, joined.getvalue())  # this makes no further copy
     if (size := sum(map(len, outputs))) > MAX_READ_BYTES or not all(map(is_readable, outputs)):
         raise OutputTooLarge(f"the answers have {size} bytes together: expected {MAX_READ_BYTES} at most as JSON")
     return b"[" + b",".join(map(bytes, outputs)) + b"]"

@@ -13,6 +13,7 @@ check_json = msgspec.json.Decoder(msgspec.Raw).decode
 # texts with such digits, maybe in a string, are read in full.
 _find_exponent = re.compile(rb"[eE]\+?\d{3}").search
 _BLOCK = 100
+_LOWER_E, _UPPER_E = b"eE"  # as numbers, which a search finds five times as fast as bytes
 _read = msgspec.json.Decoder().decode
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -33,8 +34,11 @@ def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping
     """
     if not failures:
         try:
-            # To check the joined outputs is faster than to check each: nearly all outputs are ASCII, without exponents.
-            check_characters(b"\n".join(outputs))
+            # To check the joined outputs is faster than to check each: nearly all outputs are ASCII, without exponents,
+            # and most batches have short ones.
+            text = b"\n".join(outputs)
+            if not text.isascii() or len(text) >= 2 * _BLOCK or _LOWER_E in text or _UPPER_E in text:
+                check_characters(text)
             for output in outputs:
                 check_json(output)
         except NOT_JSON:
@@ -59,9 +63,7 @@ def check_characters(text: bytes) -> None:
     """
     if not text.isascii():
         text.decode()
-    has_exponent = (b"e" in text or b"E" in text) and _find_exponent(text)
-    # The short texts of most batches need no call.
-    if has_exponent or (len(text) >= 2 * _BLOCK and _has_long_number(text)):
+    if _find_exponent(text) or _has_long_number(text):
         for line in text.split(b"\n"):
             _read(line)
 

@@ -13,15 +13,15 @@ import binascii
 import struct
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from clipper.errors import ModelFailed
+from clipper.errors import InvalidArgument, ModelFailed
 from clipper.values.columns import Column
-from clipper.values.inputs.numbers import NUMPY
+from clipper.values.inputs.numbers import FLOATS, NUMPY
+from clipper.values.json_types import NoType, flattened, record_of, type_of_elements, type_of_json
 from clipper.values.output_arrays import OutputForm
 from clipper.values.outputs.long_lists import Ragged, elements, shape_of
 from clipper.values.outputs.output import Output, Part, RecordOutput, TypedOutput, is_long, make_array, make_record
@@ -31,9 +31,8 @@ from clipper.values.types import MAX_DIMENSIONS, DType, InputType, Shape
 
 # This many elements are converted in less than a millisecond.
 _PIECE = 64 * 1024
-_FLOATS = (DType.FLOAT32, DType.FLOAT64)
 # The types of numbers that float64 has nearly all.
-_JOINED = (DType.INT32, DType.INT64, DType.UINT8, *_FLOATS)
+_JOINED = (DType.INT32, DType.INT64, DType.UINT8, *FLOATS)
 _NUMBERS = {int, float, type(None)}
 # From this number on, not each integer is a float64.
 _MOST_EXACT = 2.0**53
@@ -41,13 +40,13 @@ _NULL = b"null"
 _decode = msgspec.json.decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _Array = np.ndarray[Any, np.dtype[Any]]
+_Result = TypeVar("_Result")
 
 
 class Conversion:
     """Converts outputs to a type.
 
     Args:
-        to: the type.
         is_declared: whether it was declared, or learned from the version's first answer: messages say which.
         is_input: whether it is the type of inputs that are made of outputs, which messages then say instead.
     """
@@ -73,18 +72,16 @@ class Conversion:
 
         Raises ModelFailed if the type cannot hold it. The message says what was expected and what came.
         """
-        steps = self.steps(output)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                converted: Output = end.value
-                return converted
+        return _finished(self.steps(output))
 
     def steps(self, output: Output) -> Generator[None, None, Output]:
         """Do the same as ``convert``, in steps of a millisecond or so."""
         try:
             return (yield from self._converted(output))
+        except RecursionError:
+            raise ModelFailed(
+                f"the model answered {_shown(output)}: its lists are nested too deeply to be read"
+            ) from None
         except _Unfit as error:
             name = f" as {error.name!r}" if error.name else ""
             if self._is_input:
@@ -148,7 +145,7 @@ class _Part:
 
     def __init__(self, field: Field) -> None:
         self.field = field
-        self._type, self._dtype, self._shape = field.type, field.type.dtype, field.type.shape
+        self._dtype, self._shape = field.type.dtype, field.type.shape
         self._is_open = None in self._shape
         self._form = OutputForm(self._dtype, tuple(size or 0 for size in self._shape), self._dtype)
         self._numpy = NUMPY[self._dtype] if self._dtype.is_numeric else None
@@ -169,7 +166,7 @@ class _Part:
     def steps(self, value: Part | None) -> Generator[None, None, Part]:
         if value is None and self._default is not None:
             value = self._default
-        if value is None or (value == _NULL and (self.field.is_nullable or self._dtype not in _FLOATS)):
+        if value is None or (value == _NULL and (self.field.is_nullable or self._dtype not in FLOATS)):
             if not self.field.is_nullable:
                 raise _Unfit("no value" if value is None else "null", self.field)
             return _NULL
@@ -216,7 +213,7 @@ class _Part:
         fitted = _fitted(shape, self._shape)
         if fitted is None:
             raise _Unfit(_shown(value), self.field)
-        written_as = written_as if written_as in _FLOATS and self._dtype is DType.FLOAT32 else self._dtype
+        written_as = written_as if written_as in FLOATS and self._dtype is DType.FLOAT32 else self._dtype
         return make_array(OutputForm(self._dtype, fitted, written_as), data)
 
     def _cast(self, value: TypedOutput) -> Generator[None, None, bytes]:
@@ -241,7 +238,7 @@ class _Part:
     def _read(self, text: bytes) -> Generator[None, None, tuple[tuple[int, ...], bytes]]:
         """Return the shape and the elements of a number or of nested lists of numbers."""
         if not is_long(text):
-            flat, shape = _flat(_decode(text))
+            flat, shape = flattened(_decode(text))
             if shape is None:
                 raise _Uneven(_shown(text), self.field)
             return shape, self._pack(flat, text)
@@ -261,15 +258,15 @@ class _Part:
             if not kinds <= {bool}:
                 raise _Unfit(_shown(text), self.field)
             return bytes(values)
-        if not kinds <= (_NUMBERS if self._dtype in _FLOATS else {int, float}):
+        if not kinds <= (_NUMBERS if self._dtype in FLOATS else {int, float}):
             raise _Unfit(_shown(text), self.field)
         if kinds <= {float} and self._dtype is DType.FLOAT64:
             return struct.pack(f"<{len(values)}d", *values)
         try:
-            cast = self._rounded(values) if self._dtype in _FLOATS else np.array(values, object).astype(self._numpy)
+            cast = self._rounded(values) if self._dtype in FLOATS else np.array(values, object).astype(self._numpy)
         except OverflowError:
             raise _Unfit(_shown(text), self.field) from None
-        if self._dtype not in _FLOATS:
+        if self._dtype not in FLOATS:
             lost = next((value for value, number in zip(values, cast.tolist()) if value != number), None)
             if lost is not None:
                 raise _Unfit(f"{lost!r:.30}", self.field)
@@ -353,20 +350,6 @@ def _with_ones(left: list[int], wanted: Shape) -> tuple[int, ...] | None:
     return None
 
 
-def _flat(value: Any) -> tuple[list[Any], tuple[int, ...] | None]:
-    """Return the elements of nested lists, and their shape; None instead if lists of one depth differ in length."""
-    flat, shape = [value], []
-    while flat and type(flat[0]) is list:
-        length = len(flat[0])
-        if not all(type(part) is list and len(part) == length for part in flat):
-            return flat, None
-        shape.append(length)
-        flat = [item for part in flat for item in part]
-    if len(shape) > MAX_DIMENSIONS or any(type(item) is list for item in flat):
-        return flat, None
-    return flat, tuple(shape)
-
-
 def _shown(value: Output) -> str:
     """Describe a value for a message."""
     if isinstance(value, TypedOutput):
@@ -380,45 +363,48 @@ def _listed(names: Any) -> str:
     return ", ".join(map(repr, names))[:200]
 
 
-def learn_type(output: Output) -> ValueType | None:
-    """Return the type of a version's outputs, judged by the first: an array's own, float64 for numbers of a text, since
-    an int today may be a float tomorrow. None if it is nothing that a type can say, such as lists of texts."""
-    if isinstance(output, RecordOutput):
-        fields = []
-        for name, part in zip(output.of.names, output.parts):
-            of_part = InputType(DType.BYTES) if name in output.of.of_bytes else learn_type(part)
-            if not isinstance(of_part, InputType):
-                return None
-            fields.append(Field(name, of_part))
-        return RecordType(tuple(fields))
-    if isinstance(output, TypedOutput):
-        return InputType(output.form.dtype, tuple(size or None for size in output.form.shape))
-    if not output:  # no part of a long text is kept
+def learning(output: Output) -> Generator[None, None, ValueType | None]:
+    """Return the type of a version's outputs, judged by the first: an array's own, or what JSON shows.
+
+    None if the output does not show all of it: the text of an empty list or null, or an empty list under a name. Raises
+    NoType if no type describes it, such as a list of texts. Each step takes a millisecond or so.
+    """
+    if not isinstance(output, RecordOutput):
+        return (yield from _learning(output))
+    if _NULL in output.parts:
+        raise NoType
+    if b"[]" in output.parts:  # long lists beside it need not be read in vain each time
         return None
-    if is_long(output):
+    types: dict[str, InputType | None] = {}
+    for name, part in zip(output.of.names, output.parts):
+        types[name] = InputType(DType.BYTES) if name in output.of.of_bytes else (yield from _learning(part))
+    return record_of(types)
+
+
+def _learning(part: Part) -> Generator[None, None, InputType | None]:
+    if isinstance(part, TypedOutput):
+        return InputType(part.form.dtype, tuple(size or None for size in part.form.shape))
+    try:
+        if not is_long(part):
+            return type_of_json(_decode(part))
         marks, count, kinds = bytearray(), 0, set[type]()
+        for values in elements(part, marks):
+            count += len(values)
+            kinds.update(map(type, values))
+            yield
+        return type_of_elements(kinds, shape_of(bytes(marks), count))
+    # A number may be beyond float64, and a text nested too deeply.
+    except (Ragged, msgspec.DecodeError, UnicodeError, RecursionError, InvalidArgument):
+        raise NoType from None
+
+
+def _finished(steps: Generator[None, None, _Result]) -> _Result:
+    while True:
         try:
-            for values in elements(output, marks):
-                count += len(values)
-                kinds.update(map(type, values))
-            shape: tuple[int, ...] | None = shape_of(bytes(marks), count)
-        except Ragged:
-            return None
-    else:
-        try:
-            flat, shape = _flat(_decode(output))
-        except (msgspec.DecodeError, UnicodeError, RecursionError):  # a number beyond float64
-            return None
-        kinds = set(map(type, flat))
-        if any(type(value) is int and not -(2**63) <= value < 2**63 for value in flat):
-            return None
-    if shape is None or 0 in shape or len(shape) > MAX_DIMENSIONS or not kinds or prod(shape) == 0:
-        return None
-    if kinds == {str}:
-        return InputType(DType.STRING) if not shape else None
-    if kinds == {bool}:
-        return InputType(DType.BOOL, shape)
-    return InputType(DType.FLOAT64, shape) if kinds <= {int, float} else None
+            next(steps)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
 
 
 def common_conversion(conversions: Sequence[Conversion]) -> Conversion | None:

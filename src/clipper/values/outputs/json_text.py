@@ -64,14 +64,14 @@ def json_pieces(form: OutputForm, data: bytes) -> Iterator[bytes]:
     return _pieces(_array(form, data), form)
 
 
-def json_elements(form: OutputForm, data: bytes) -> Iterator[bytes]:
+def json_elements(form: OutputForm, data: bytes | memoryview) -> Iterator[bytes]:
     """Yield the text of the elements without their lists, in pieces of up to ``PIECE_ELEMENTS`` elements."""
     array = _array(form, data).ravel()
     for start in range(0, array.size, PIECE_ELEMENTS):
         yield _text(array[start : start + PIECE_ELEMENTS], form)[1:-1]
 
 
-def _array(form: OutputForm, data: bytes) -> _Array:
+def _array(form: OutputForm, data: bytes | memoryview) -> _Array:
     return np.frombuffer(data, NUMPY[form.dtype]).reshape(form.shape)
 
 

@@ -29,10 +29,13 @@ MAX_READ_BYTES = 1024 * 1024
 # An output whose ``len()`` is at most this is not long, and so can be read, whatever its type is. So short outputs need
 # no call. The text of a bool has 20 times its byte, with the most brackets around it.
 SURELY_SHORT_BYTES = 8 * 1024
+# A text may have this many times the bound of an output: a container of an older version sends arrays of a batch of
+# unequal outputs as texts, and float32 numbers as JSON are 6.25 times as long.
+TEXT_TIMES = 7
 # The memory of an object and of its place among the values of a record, beside its content.
 OVERHEAD_BYTES = 100
 # To copy and check this much of an array takes a quarter of a millisecond.
-_PIECE_BYTES = 512 * 1024
+PIECE_BYTES = 512 * 1024
 _encode = msgspec.json.encode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -131,7 +134,8 @@ def make_record(of: OutputNames, parts: "tuple[bytes | TypedOutput, ...]") -> Re
         else:  # a short array is counted with its text
             most_text += text_bytes(part) if part.is_long else len(part) - len(part.data)
     is_long = most_text > LONG_TEXT_BYTES
-    return RecordOutput(of, parts, size if is_long else size + most_text, is_long)
+    # The names may be most of a record, and may be no other record's.
+    return RecordOutput(of, parts, size + (of.key_bytes if is_long else most_text), is_long)
 
 
 # JSON text, or numbers that become JSON text by ``bytes()``; ``bytes()`` of a text is the text itself.
@@ -167,8 +171,8 @@ def read_output(results: TypedResults, row: int) -> Generator[None, None, TypedO
 def read_array(form: OutputForm, data: memoryview) -> Generator[None, None, TypedOutput]:
     """Return an array of this form, in steps of less than a millisecond. Raises ModelFailed if it is not valid."""
     copy = io.BytesIO()
-    for start in range(0, len(data), _PIECE_BYTES):
-        piece = data[start : start + _PIECE_BYTES]
+    for start in range(0, len(data), PIECE_BYTES):
+        piece = data[start : start + PIECE_BYTES]
         if form.dtype is DType.BOOL and not are_bools(piece):
             raise ModelFailed(NO_BOOL)
         copy.write(piece)
@@ -193,21 +197,6 @@ def _with_nan_as_text(part: Part) -> Part:
     if isinstance(part, bytes) or part.form.dtype not in (DType.FLOAT32, DType.FLOAT64):
         return part
     return make_array(replace(part.form, nan_as_text=True), part.data)
-
-
-def shown(output: Output) -> Output:
-    """Return a sample that shows the type of an output, and does not keep a long output in memory."""
-    if not is_long(output):
-        return output
-    if isinstance(output, RecordOutput):
-        return RecordOutput(output.of, tuple(_shown(part) for part in output.parts), 0, True)
-    return _shown(output)
-
-
-def _shown(part: Part) -> Part:
-    if isinstance(part, bytes):
-        return part if len(part) <= SURELY_SHORT_BYTES else b'""' if part.startswith(b'"') else b""
-    return TypedOutput(part.form, b"", 0, True)
 
 
 def is_long(output: Output) -> bool:

@@ -1,4 +1,4 @@
-"""Reads outputs with names: takes the output of each row out of the columns of a batch."""
+"""Takes the output of each row out of the columns of a batch, which have a name or none."""
 
 import base64
 import struct
@@ -12,11 +12,14 @@ import msgspec
 from clipper.errors import ModelFailed
 from clipper.values.columns import Column
 from clipper.values.output_arrays import OutputForm
+from clipper.values.outputs.checks import NOT_JSON, check_output
+from clipper.values.outputs.long_texts import read_long_text
 from clipper.values.outputs.output import (
     NO_BOOL,
+    TEXT_TIMES,
+    Output,
     OutputNames,
     Part,
-    RecordOutput,
     TypedOutput,
     are_bools,
     make_array,
@@ -30,48 +33,78 @@ from clipper.values.types import DType
 _PIECE_BYTES = 192 * 1024
 _NULL = b"null"
 _encode = msgspec.json.encode
-# The names of the models that answer: each model has the same names again and again.
+# The names of the models that answer: each model has the same names again and again. Names of over this size in all
+# are not kept: a container may send a thousand other names in every batch, and 256 such sets would take 200 MB.
+MAX_KEPT_BYTES = 32 * 1024
 names_of = lru_cache(256)(OutputNames)
 
 
 class RecordColumns:
-    """The outputs of a batch. ``columns`` are those of ``COLUMN_RESULTS``, a column for each name."""
+    """The outputs of a batch. ``columns`` are those of ``COLUMN_RESULTS``.
+
+    Columns of one name have the values of different rows: if the values are of several types, a column for each type.
+    Outputs are not records if their columns have the name "".
+    """
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = columns
-        of_bytes = frozenset(column.name for column in columns if column.dtype is DType.BYTES)
-        self._names = names_of(tuple(column.name for column in columns), of_bytes)
         self._starts = [_starts(column) for column in columns]
+        self._of_name: dict[str, list[int]] = {}
+        for index, column in enumerate(columns):
+            self._of_name.setdefault(column.name, []).append(index)
+        of_text = {column.name for column in columns if column.dtype is not DType.BYTES}
+        of_bytes = frozenset(self._of_name.keys() - of_text)
+        names = tuple(self._of_name)
+        make = names_of if sum(map(len, names)) <= MAX_KEPT_BYTES else OutputNames
+        self._names = None if "" in self._of_name else make(names, of_bytes)
 
     def row_bytes(self, row: int) -> int:
         """Return the size of a row's values."""
-        return sum(starts[row + 1] - starts[row] for starts in self._starts)
+        return sum(
+            (starts[row + 1] - starts[row]) // (TEXT_TIMES if column.is_json else 1)
+            for column, starts in zip(self._columns, self._starts)
+            if _is_there(column, row)
+        )
 
-    def outputs(self, failures: Mapping[int, str]) -> tuple[Sequence[RecordOutput | None], Mapping[int, str]]:
+    def outputs(self, failures: Mapping[int, str]) -> tuple[Sequence[Output | None], Mapping[int, str]]:
         """Return the output of each row, None for a failed row; and the message for each failed row.
 
         ``failures``: the failures that the container has told.
         """
         found = dict(failures)
-        parts = [_parts(column, starts, found) for column, starts in zip(self._columns, self._starts)]
-        outputs: list[RecordOutput | None] = [make_record(self._names, values) for values in zip(*parts)]
+        parts = [self._values(indexes, found) for indexes in self._of_name.values()]
+        names = self._names
+        outputs: list[Output | None]
+        outputs = [*parts[0]] if names is None else [make_record(names, values) for values in zip(*parts)]
         for row in found:
             outputs[row] = None
         return outputs, found
 
-    def output(self, row: int) -> Generator[None, None, RecordOutput]:
+    def _values(self, indexes: Sequence[int], failures: dict[int, str]) -> list[Part]:
+        """Return the values in these columns, which have one name."""
+        parts = [_parts(self._columns[index], self._starts[index], failures) for index in indexes]
+        values = parts[0]
+        for index, others in zip(indexes[1:], parts[1:]):
+            column = self._columns[index]
+            values = [other if _is_there(column, row) else values[row] for row, other in enumerate(others)]
+        return values
+
+    def output(self, row: int) -> Generator[None, None, Output]:
         """Return an output, in steps of less than a millisecond. Raises ModelFailed if a value is not valid."""
         parts: list[Part] = []
-        for column, starts in zip(self._columns, self._starts):
-            data = memoryview(column.payload)[starts[row] : starts[row + 1]]
-            if not _is_there(column, row):
+        for indexes in self._of_name.values():
+            index = next((each for each in reversed(indexes) if _is_there(self._columns[each], row)), None)
+            if index is None:
                 parts.append(_NULL)
-            elif column.dtype.is_numeric:
+                continue
+            column, starts = self._columns[index], self._starts[index]
+            data = memoryview(column.payload)[starts[row] : starts[row + 1]]
+            if column.dtype.is_numeric:
                 form, data = _form(column, data)
                 parts.append((yield from read_array(form, data)))
             else:
                 parts.append((yield from _read_text(column, data)))
-        return make_record(self._names, tuple(parts))
+        return parts[0] if self._names is None else make_record(self._names, tuple(parts))
 
 
 def _starts(column: Column) -> Sequence[int]:
@@ -109,10 +142,17 @@ def _part(column: Column, data: memoryview) -> Part:
         return make_array(form, bytes(data))
     if column.dtype is DType.BYTES:
         return b'"%b"' % base64.b64encode(data)
+    if column.is_json:
+        text = bytes(data)
+        try:
+            check_output(text)
+        except NOT_JSON as error:
+            raise ModelFailed(f"the container's output is not JSON: {error}") from error
+        return text
     try:
         return _encode(str(data, "utf-8"))
     except UnicodeDecodeError as error:
-        raise ModelFailed(f"output {column.name!r} is not UTF-8: {error}") from error
+        raise ModelFailed(f"output{_quoted(column.name)} is not UTF-8: {error}") from error
 
 
 def _read_text(column: Column, data: memoryview) -> Generator[None, None, bytes]:
@@ -120,6 +160,8 @@ def _read_text(column: Column, data: memoryview) -> Generator[None, None, bytes]
 
     Raises ModelFailed if a text is not UTF-8.
     """
+    if column.is_json:
+        return (yield from read_long_text(data))
     if len(data) <= _PIECE_BYTES:
         part = _part(column, data)
         assert isinstance(part, bytes)
@@ -141,6 +183,10 @@ def _is_there(column: Column, row: int) -> bool:
     return column.present is None or bool(column.present[row >> 3] >> (row & 7) & 1)
 
 
+def _quoted(name: str) -> str:
+    return f" {name!r}" if name else ""
+
+
 @lru_cache(1024)
 def _form_of(dtype: DType, shape: tuple[int, ...], written_as: DType) -> OutputForm:
     return OutputForm(dtype, shape, written_as)
@@ -158,7 +204,7 @@ def _form(column: Column, data: memoryview) -> tuple[OutputForm, memoryview]:
     count = of_type.leading_dimensions
     if count:
         if len(data) < 4 * count:
-            raise ModelFailed(f"output {column.name!r} has {len(data)} bytes: expected its {count} dimensions")
+            raise ModelFailed(f"output{_quoted(column.name)} has {len(data)} bytes: expected its {count} dimensions")
         shape = struct.unpack_from(f"<{count}I", data)
         data = data[4 * count :]
     else:
@@ -166,6 +212,6 @@ def _form(column: Column, data: memoryview) -> tuple[OutputForm, memoryview]:
     is_of_type = all(length is None or length == came for length, came in zip(of_type.shape, shape))
     if not is_of_type or prod(shape) * size != len(data):
         raise ModelFailed(
-            f"output {column.name!r} has {len(data)} bytes and the shape {list(shape)}: expected {of_type}"
+            f"output{_quoted(column.name)} has {len(data)} bytes and the shape {list(shape)}: expected {of_type}"
         )
     return _form_of(column.dtype, shape, column.written_as or column.dtype), data

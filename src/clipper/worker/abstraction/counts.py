@@ -10,7 +10,6 @@ from clipper.worker.abstraction.cache.clock import CacheTable
 
 # A model's error is cut to this length in an answer; the container's log has the whole error.
 MAX_MESSAGE_CHARACTERS = 300
-NO_BATCHES = BatchesOfSize(0, 0.0)
 
 
 class VersionCounts:
@@ -30,14 +29,17 @@ class VersionCounts:
         self.queue_wait_s = Histogram(LATENCY_BOUNDS_S)
         self.batch_size = Histogram(SIZE_BOUNDS)
         self.batch_latency_s = Histogram(LATENCY_BOUNDS_S)
-        self.batches: dict[int, BatchesOfSize] = {}
+        self.batches: dict[int, list[float]] = {}
         self.last_answered_at = 0.0
 
     def answered(self, rows: int, service_s: float) -> None:
         """Count a batch that a replica has answered."""
         self.batch_latency_s.record(service_s)
-        before = self.batches.get(rows, NO_BATCHES)
-        self.batches[rows] = BatchesOfSize(before.count + 1, before.sum_s + service_s)
+        batches = self.batches.get(rows)
+        if batches is None:
+            batches = self.batches[rows] = [0, 0.0]
+        batches[0] += 1
+        batches[1] += service_s
         self.last_answered_at = time.time()
 
     def count_error(self, message: str) -> str:
@@ -58,6 +60,7 @@ class VersionCounts:
         self, model: ModelId, scheduler: Scheduler, table: CacheTable | None, *, with_batches: bool
     ) -> VersionStatistics:
         replicas = scheduler.replicas.values()
+        batches = self.batches.items() if with_batches else ()
         rates = {replica.id: replica.rows_per_s(scheduler.slo_s) for replica in replicas}
         return VersionStatistics(
             model=model.name,
@@ -80,6 +83,6 @@ class VersionCounts:
             rows_per_s={id_: rate for id_, rate in rates.items() if rate},
             last_error=self.last_error,
             mark=self.mark(scheduler, table),
-            batches=dict(self.batches) if with_batches else {},
+            batches={rows: BatchesOfSize(int(count), sum_s) for rows, (count, sum_s) in batches},
             last_answered_at=self.last_answered_at,
         )

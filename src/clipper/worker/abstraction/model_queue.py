@@ -3,34 +3,32 @@
 import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
-
-import msgspec
+from functools import partial
 
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
 from clipper.control.statistics import ReplicaStatistics, VersionStatistics
-from clipper.errors import ModelFailed
 from clipper.model.protocol.batches import make_encoder
+from clipper.model.protocol.columns import BatchResults
 from clipper.model.protocol.messages import BATCH_TOO_LARGE, Welcome
-from clipper.values.outputs.output import SURELY_SHORT_BYTES, Output, shown
+from clipper.values.outputs.output import Output
 from clipper.values.records import parse_type
 from clipper.values.types import ModelId
 from clipper.worker.abstraction import results as batch_results
 from clipper.worker.abstraction.alarm import Alarm
-from clipper.worker.abstraction.batching.controller import make_controller
 from clipper.worker.abstraction.batching.flow import Batch
 from clipper.worker.abstraction.batching.in_time import InTime
 from clipper.worker.abstraction.batching.quarantine import Quarantine
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.scheduler import Scheduler
+from clipper.worker.abstraction.block_rows import BlockRuns
 from clipper.worker.abstraction.cache.clock import HASHED_BYTES, ClockCache
 from clipper.worker.abstraction.compute_time import ComputeTime
 from clipper.worker.abstraction.counts import VersionCounts
 from clipper.worker.abstraction.notices import FailureNotices, why_no_replica
 from clipper.worker.abstraction.output_typing import OutputTyping
 from clipper.worker.abstraction.replica import Replica
-from clipper.worker.abstraction.turns import Steps, Turns
+from clipper.worker.abstraction.turns import Steps, Turns, at_once
 from clipper.worker.abstraction.work import NOBODY, Waiter, Work
-from clipper.worker.link import BatchResults
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +43,21 @@ class ModelQueue:
 
     def __init__(self, model: ModelId, snapshot: VersionSnapshot, cache: ClockCache, turns: Turns, node: str) -> None:
         self.model, self.name, self.node, self.max_output_bytes = model, model.name, node, turns.max_output_bytes
-        self.snapshot = snapshot
-        self.input_type = parse_type(snapshot.input_type)
+        self.snapshot, self.input_type = snapshot, parse_type(snapshot.input_type)
         self.encoder = make_encoder(self.input_type)
         self._table = cache.table() if snapshot.cache else None
-        self._turns, self.unsettled, self._flow = turns, turns.unsettled, turns.flow
+        self._turns, self.unsettled, self.asks, self._flow = turns, turns.unsettled, turns.asks, turns.flow
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
+        self._scheduler.most_batch_bytes = self.encoder.most_batch_bytes
         self._queue, self._suspects = self._scheduler.queue, self._scheduler.suspects
-        self.in_time = InTime(self._scheduler)
+        self.in_time, self.output_typing = InTime(self._scheduler), OutputTyping(snapshot)
         self._quarantine = Quarantine(self._suspects, str(model), cache.seed)
         self._links: dict[str, Replica] = {}
-        self._loop = asyncio.get_running_loop()
-        self._turn_is_due = False
-        self._wake = Alarm(self._loop, self._take_turn)
-        self._notices = FailureNotices(model.name, self._loop)
+        self._loop, self._turn_is_due = asyncio.get_running_loop(), False
+        self._wake, self._notices = Alarm(self._loop, self._take_turn), FailureNotices(model.name, self._loop)
+        self.blocks = BlockRuns(self._scheduler.blocks, model, self._await_turn, self._wake_replica)
         self.recent_row: bytes | None = None  # the latest input that was answered, and so kills no container
-        self.recent_output: Output | None = None
-        self.output_typing = OutputTyping(snapshot)
-        self.compute_time = ComputeTime()
-        self._counts = VersionCounts()
+        self.compute_time, self._counts = ComputeTime(), VersionCounts()
         self.wakes, self.is_starting = snapshot.wakes, snapshot.is_starting
         self.is_served = False  # whether a replica is in service: linked or being dialled, and not draining
 
@@ -123,10 +117,12 @@ class ModelQueue:
         if table is not None:
             table.entries[key] = work
         if not self._turn_is_due:
-            if self._turns.are_idle and self._scheduler.is_quiet():
-                self._take_turn()
-            else:
+            if not (self._turns.are_idle and self._scheduler.is_quiet()):
                 self._await_turn()
+            elif (alone := self._scheduler.send_alone(self._loop.time())) is not None:
+                self._send(*alone)
+            else:
+                self._take_turn()
         return None
 
     def _push_for_expired(self, work: Work, now_s: float) -> bool:
@@ -147,6 +143,9 @@ class ModelQueue:
     def want(self) -> None:
         """Count a query that this version was to get and could not answer in time: it is demand as any other."""
         self._counts.led_away += 1
+        self._wake_replica()
+
+    def _wake_replica(self) -> None:
         if not self.is_served and self.wakes:
             self._turns.unserved[self.model] = self._loop.time()
 
@@ -173,7 +172,7 @@ class ModelQueue:
     @property
     def has_waiting(self) -> bool:
         """Whether queries wait for a replica."""
-        return self._queue.length + self._suspects.length > 0
+        return self._queue.length + self._suspects.length + self.blocks.waiting > 0
 
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: batches are sized for it."""
@@ -214,21 +213,17 @@ class ModelQueue:
         for replica in list(self._links.values()):
             self._remove(replica)
         self._drop_unservable()
+        self.blocks.close()
         if self._table is not None:
             self._table.close()
         self._wake.cancel()
 
     def linked(self, replica: Replica, welcome: Welcome) -> None:
         """Give a replica to the scheduler: its container has sent WELCOME."""
-        batching, max_batch = self.snapshot.batching, welcome.max_batch
         self.output_typing.take(welcome)
-        if max_batch is not None and max_batch < batching.max_batch:
-            batching = msgspec.structs.replace(batching, max_batch=max_batch)
-        controller = make_controller(batching, self._scheduler.slo_s)
-        replica.max_batch = 1 if batching.policy == "none" else batching.max_batch
-        fixed, far = batching.policy in ("fixed", "none"), replica.is_far
-        most = min(replica.max_batch, batch_results.rows_of_type(self.output_typing.type))
-        replica.state = self._scheduler.add_replica(replica.id, most, controller, is_fixed=fixed, is_far=far)
+        most_rows = batch_results.rows_of_type(self.output_typing.type)
+        devices = self._turns.devices_of(replica)
+        replica.enter(self._scheduler, self.snapshot, welcome, most_rows, devices, self._await_turn)
         self._take_turn()
 
     def lost(self, replica: Replica) -> None:
@@ -276,13 +271,14 @@ class ModelQueue:
             self._turns.ended(self.model, batch)
         replica.state = None
         self._scheduler.lose_replica(replica.id)
-        return batches
+        return [batch for batch in batches if not self.blocks.failed(batch, has_begun=batch is batches[0])]
 
     # -- batches ---------------------------------------------------------------------------------------
 
     def _await_turn(self) -> None:
-        self._turn_is_due = True
-        self._turns.await_end(self)
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._turns.await_end(self)
 
     def flow_wait_until_s(self) -> float:
         return self._scheduler.flow_wait_until_s()
@@ -309,6 +305,9 @@ class ModelQueue:
             self._wake.set(decision.wake_s)
 
     def _send(self, state: ReplicaState, batch: Batch) -> None:
+        if batch.piece is not None:
+            self._links[state.id].link.send_frame(self.blocks.encode(batch))
+            return
         counts, works = self._counts, batch.works
         # One observation for each batch keeps this cheap: the oldest query's wait stands for the batch.
         counts.queue_wait_s.record(batch.sent_s - works[0].arrival_s)
@@ -318,12 +317,16 @@ class ModelQueue:
 
     def receive_results(self, replica: Replica, batch_id: int, results: BatchResults) -> bool:
         """Take the outputs of a batch; return False if the replica was sent no such batch."""
-        batch = self._finish(replica, batch_id, results.failures, results.evaluation_us)
+        batch = self._finish(replica, batch_id, batch_results.blamed(results.failures), results.evaluation_us)
         if batch is None:
             return False
-        state, are_large = replica.state, batch_results.is_large(results)
+        if batch.piece is not None:
+            self.blocks.take(batch, results)
+            self._go_on(replica)
+            return True
+        state, are_large, most = replica.state, results.is_large, replica.max_batch
         if state is not None:
-            state.max_batch = batch_results.rows_within(results, replica.max_batch) if are_large else replica.max_batch
+            state.max_batch = batch_results.rows_within(results, most) if are_large else most
         self._go_on(replica)
         is_quick = results.evaluation_us < 1e6 * self._scheduler.slo_s
         if are_large:
@@ -342,15 +345,8 @@ class ModelQueue:
 
     def _take_large(self, works: Sequence[Work], results: BatchResults, is_quick: bool) -> Steps:
         """Read large outputs in steps, and settle each once it is read."""
-        failures: dict[int, str] = {}
-        reader = batch_results.RowReader(results, len(works), self.max_output_bytes, self.output_typing.declared)
-        for row, work in enumerate(works):
-            try:
-                work.output = output = yield from reader.read(row)
-            except ModelFailed as error:
-                failures[row] = str(error)
-            else:
-                self._settle((work,), (output,), is_quick)
+        reader = batch_results.RowReader(results, len(works), self.max_output_bytes, self.output_typing)
+        failures = yield from batch_results.read_each(reader, works, partial(self._settle, is_quick=is_quick))
         self._fail_rows(works, failures)
 
     def _settle_in_turns(self, works: Sequence[Work], outputs: Sequence[Output], step: int, is_quick: bool) -> None:
@@ -367,6 +363,9 @@ class ModelQueue:
         batch = self._finish(replica, batch_id, () if are_too_large else rows)
         if batch is None:
             return False
+        if self.blocks.failed(batch, message):
+            self._go_on(replica)
+            return True
         if are_too_large and replica.state is not None:  # together: evaluate them again, in smaller batches
             replica.state.max_batch = len(rows) // 2
             self._scheduler.push_back(batch.works)
@@ -377,7 +376,7 @@ class ModelQueue:
 
     def _fail_rows(self, works: Sequence[Work], failures: Mapping[int, str], *, is_whole: bool = False) -> None:
         """Fail rows of an answered batch. Rows whose error may be about another input are evaluated again, apart."""
-        self._suspects.blame(works, failures)
+        self._suspects.blame(works, batch_results.blamed(failures))
         is_unclear, is_mixed = self._suspects.are_unclear(works, failures, is_whole=is_whole)
         now_s = self._loop.time()
         again, told = batch_results.told_apart(works, failures, now_s, is_unclear=is_unclear, is_mixed=is_mixed)
@@ -390,15 +389,16 @@ class ModelQueue:
     def _finish(
         self, replica: Replica, batch_id: int, failed: Collection[int], evaluation_us: int | None = None
     ) -> Batch | None:
-        if replica.state is None:
-            return None
-        finished = self._scheduler.finished(replica.state, batch_id, self._loop.time(), failed)
+        state, now_s = replica.state, self._loop.time()
+        finished = None if state is None else self._scheduler.finished(state, batch_id, now_s, failed)
         if finished is None:
             return None
         batch, service_s = finished
         if batch.source:
             self._quarantine.answered(batch.works)
         self._turns.ended(self.model, batch, evaluation_us)
+        if batch.piece is not None:
+            return batch
         self._counts.answered(len(batch.works), service_s)
         if evaluation_us is not None:
             self.compute_time.record(len(batch.works), evaluation_us / 1e6, service_s)
@@ -413,21 +413,21 @@ class ModelQueue:
         # Clients whose answers are written now may query again, which would make a short batch larger.
         if self._scheduler.flow_wait_until_s() <= self._loop.time():
             self._take_turn()
-        elif not self._turn_is_due:
+        else:
             self._await_turn()
 
     def _settle(self, works: Sequence[Work], outputs: Sequence[Output], is_quick: bool) -> None:
         """Store the outputs in the cache, then notify the waiters."""
         self._counts.outputs += len(works)
-        self.recent_output = outputs[0] if len(outputs[0]) <= SURELY_SHORT_BYTES else shown(outputs[0])
+        if not self.output_typing.is_known:
+            at_once(self.output_typing.learning(outputs[0]))  # long outputs were read in steps, and have taught it
         if is_quick:  # a new replica is warmed up with it, and must not be away for as long as a slow input takes
             self.recent_row = works[0].row
         if self._table is not None:
             self._table.fulfil(works)
         name = self.name
         for work, output in zip(works, outputs):
-            # The same as dismiss(), without a call for each query.
-            waiters, work.waiters = work.waiters, NOBODY
+            waiters, work.waiters = work.waiters, NOBODY  # the same as dismiss(), without a call for each query
             for waiter in waiters:
                 waiter.on_output(name, output)
 

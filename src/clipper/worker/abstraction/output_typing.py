@@ -1,57 +1,84 @@
 """Finds the type of a version's outputs: it is declared, or learned from the first answer.
 
 A learned type has open lengths, whatever the first answer's were: the next answer may have others, and only a
-declaration promises that it has not.
+declaration promises that it has not. It is learned once: the supervisor records the first type that a container or a
+worker finds, and all workers follow the record. If no type describes the first answer, such as an object of objects,
+the version has none, whatever its next answers are: that is recorded, too.
 """
+
+from collections.abc import Generator
 
 from clipper.control.snapshot import VersionSnapshot
 from clipper.model.protocol.messages import Welcome
-from clipper.values.outputs.conversion import Conversion, learn_type
+from clipper.values.json_types import NoType
+from clipper.values.outputs.conversion import Conversion, learning
 from clipper.values.outputs.output import Output
 from clipper.values.records import ValueType, parse_type, with_open_lengths
 
 
 class OutputTyping:
-    """The type of a version's outputs. A declared type stays, and so does a learned type unless one is declared later.
+    """The type of a version's outputs. A declared type stays. A learned type, or that there is none, gives way to a
+    declared type, and to the version's record.
 
     Attributes:
         declared: converts every output to the declared type; None if none is declared.
+        is_known: whether a type was told or learned, or that there is none.
     """
 
     def __init__(self, snapshot: VersionSnapshot) -> None:
         self.declared: Conversion | None = None
+        self.is_known = False
         self._learned: Conversion | None = None
+        self._is_recorded = False
+        self.follow(snapshot)
+
+    def follow(self, snapshot: VersionSnapshot) -> None:
+        """Take what the version's record says."""
+        if self._is_recorded or not snapshot.knows_outputs:
+            return
+        self._is_recorded = self.is_known = True
+        self._learned = None
         if snapshot.output_type is not None:
             self._take(parse_type(snapshot.output_type), is_declared=snapshot.output_is_declared)
 
     def take(self, welcome: Welcome) -> None:
-        """Take the type that a container says. The snapshot's type comes first."""
-        if welcome.output_type is not None:
+        """Take what a container says. The record comes first."""
+        if welcome.output_type is not None and (welcome.output_is_declared or not self.is_known):
             self._take(welcome.output_type, is_declared=welcome.output_is_declared)
+        self.is_known = self.is_known or welcome.output_is_untyped
+
+    def learning(self, output: Output) -> Generator[None, None, None]:
+        """Learn from an output, in steps, unless the type is known. An output that shows none leaves it to the next."""
+        try:
+            learned = yield from learning(output)
+        except NoType:
+            self.is_known = True
+            return
+        if learned is not None and not self.is_known:
+            self._take(learned, is_declared=False)
 
     def _take(self, output_type: ValueType, *, is_declared: bool) -> None:
-        if is_declared and self.declared is None:
-            self.declared = Conversion(output_type)
-        elif not is_declared and self._learned is None:
+        self.is_known = True
+        if not is_declared:
             self._learned = Conversion(with_open_lengths(output_type), is_declared=False)
+        elif self.declared is None:
+            self.declared = Conversion(output_type)
 
     @property
     def type(self) -> ValueType | None:
-        """The type that was told; None if none was."""
-        known = self.declared or self._learned
-        return None if known is None else known.type
+        """The type; None if it is not known, or if there is none."""
+        conversion = self.conversion()
+        return None if conversion is None else conversion.type
 
-    def conversion(self, recent: Output | None) -> Conversion | None:
-        """Return a conversion of outputs to their type, for clients that need the same type for all.
-
-        It is None as long as no output has come, or if no type fits the first output.
-
-        Args:
-            recent: an output, from which the type is learned if nothing has told it.
-        """
-        # No part of a long text is kept.
-        if self.declared is None and self._learned is None and recent is not None and recent != b"":
-            learned = learn_type(recent)
-            if learned is not None:
-                self._take(learned, is_declared=False)
+    def conversion(self) -> Conversion | None:
+        """Return a conversion of outputs to their type, for clients that need the same type for all; None if the type
+        is not known, or if there is none."""
         return self.declared or self._learned
+
+    @property
+    def news(self) -> str | None:
+        """The text of a learned type that the version's record does not have, empty if there is no type; None if
+        nothing was learned."""
+        if not self.is_known or self._is_recorded or self.declared is not None:
+            return None
+        return "" if self._learned is None else str(self._learned.type)

@@ -10,6 +10,7 @@ from clipper.values.records import ValueType
 from clipper.values.types import ModelId
 from clipper.worker.abstraction.cache.clock import ClockCache
 from clipper.worker.abstraction.model_queue import ModelQueue
+from clipper.worker.abstraction.replica import AskTaker
 from clipper.worker.abstraction.turns import Steps, Turns
 from clipper.worker.telemetry.watch import Watch
 
@@ -49,7 +50,14 @@ class Predictor:
         self._queues: dict[str, dict[str, ModelQueue]] = {}
         # Queues of removed versions whose last batches are still in flight.
         self._draining: list[ModelQueue] = []
+        # Queues of versions whose record has no type of outputs, and does not say that there is none.
+        self._unrecorded: dict[ModelId, ModelQueue] = {}
         self._predecessors: dict[str, dict[str, str | None]] = {}
+        self._state_keys: dict[str, dict[str, str]] = {}
+
+    def take_asks_by(self, asks: AskTaker) -> None:
+        """Have ``asks`` take the asks of models. Call it before ``apply``."""
+        self._turns.asks = asks
 
     def do_by(self, do: Callable[[Steps], None]) -> None:
         """Have long work done in steps by ``do``, between the loop's other events."""
@@ -109,6 +117,10 @@ class Predictor:
         """Map each version of a model that may be queried to the version that was current when it was deployed."""
         return self._predecessors.get(model, {})
 
+    def state_keys(self, model: str) -> Mapping[str, str]:
+        """Map a model's versions, as ``MODEL:VERSION``, to their names in learned state, as far as these are told."""
+        return self._state_keys.get(model, {})
+
     def end_turn(self) -> None:
         """Let the queues send now the batches that they would otherwise send after the loop has polled again."""
         self._turns.end()
@@ -136,6 +148,12 @@ class Predictor:
             if queue is None or not queue.is_asleep or (asked_at_s <= since_s and not queue.has_waiting):
                 del unserved[id_]
         return tuple(unserved)
+
+    def learned(self) -> tuple[tuple[ModelId, str], ...]:
+        """Return the types of outputs that were learned here and are not in the versions' records; an empty text if
+        there is no type."""
+        found = ((id_, queue.output_typing.news) for id_, queue in self._unrecorded.items())
+        return tuple((id_, text) for id_, text in found if text is not None)
 
     async def settle(self) -> None:
         """Wait until every new replica has been dialled once and every removed replica has answered its last batch."""
@@ -169,6 +187,7 @@ class Predictor:
     def _drain(self, queue: ModelQueue) -> None:
         queue.wakes = queue.is_starting = False
         self._turns.unserved.pop(queue.model, None)
+        self._unrecorded.pop(queue.model, None)
         queue.set_replicas(())
         self._draining.append(queue)
 
@@ -191,12 +210,22 @@ class Predictor:
                 id_ = ModelId(model.name, version.version)
                 queue = queues[version.version] = ModelQueue(id_, version, self.cache, self._turns, self._node)
             queue.wakes, queue.is_starting = version.wakes, version.is_starting
+            queue.output_typing.follow(version)
+            if version.knows_outputs:
+                self._unrecorded.pop(queue.model, None)
+            else:
+                self._unrecorded[queue.model] = queue
             queue.set_replicas(version.replicas)
         if queues:
             self._predecessors[model.name] = {each.version: each.predecessor for each in model.versions}
+            # A predecessor may have left the snapshot.
+            known = [(each.predecessor, each.predecessor_state_key) for each in model.versions]
+            known += [(each.version, each.state_key) for each in model.versions]
+            self._state_keys[model.name] = {f"{model.name}:{version}": key for version, key in known if key}
         else:
             del self._queues[model.name]
             self._predecessors.pop(model.name, None)
+            self._state_keys.pop(model.name, None)
 
     def _set_slos(self, model: str) -> None:
         """Give each version of a model the smallest SLO of the applications that query it by their links.

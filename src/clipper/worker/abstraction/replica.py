@@ -1,15 +1,33 @@
 """A replica of a version: its link, and its state in the scheduler while it is linked."""
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from clipper.control.snapshot import ReplicaAddress
+import msgspec
+
+from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
 from clipper.control.statistics import ReplicaStatistics
 from clipper.model.protocol.batches import BatchEncoder
-from clipper.model.protocol.messages import MAX_ROWS, Welcome
+from clipper.model.protocol.columns import BatchResults
+from clipper.model.protocol.messages import MAX_ROWS, Buffer, Welcome
+from clipper.values.outputs.output import TEXT_TIMES
 from clipper.values.types import ModelId
+from clipper.worker.abstraction.batching.controller import make_controller
+from clipper.worker.abstraction.batching.device import Device
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
-from clipper.worker.abstraction.results import TEXT_TIMES
-from clipper.worker.link import MAX_RESULTS_BYTES, BatchResults, ReplicaLink
+from clipper.worker.abstraction.batching.scheduler import Scheduler
+from clipper.worker.abstraction.output_typing import OutputTyping
+from clipper.worker.link import MAX_RESULTS_BYTES, ReplicaLink
+
+
+class AskTaker(Protocol):
+    """Answers what models ask while they evaluate batches."""
+
+    def take(self, replica: "Replica", ask_id: int, body: Buffer) -> None:
+        """Take an ASK. Raises ProtocolViolation if the body is none."""
+
+    def ended(self, asks: Sequence[Any], *, is_answered: bool = True) -> None:
+        """Forget the asks of a batch that has ended. ``is_answered``: and not been lost."""
 
 
 class ReplicaOwner(Protocol):
@@ -19,13 +37,17 @@ class ReplicaOwner(Protocol):
         encoder: of batches of the version's input type.
         node: the address of the worker's node; empty if there is only one node.
         max_output_bytes: bound of an output.
+        output_typing: is told what containers learn of their outputs.
         unsettled: the replicas of all queues that are not linked, or that drain. Replicas enter and leave it.
+        asks: takes what the model asks; None if nobody does.
     """
 
     model: ModelId
+    asks: AskTaker | None
     encoder: BatchEncoder
     node: str
     max_output_bytes: int
+    output_typing: OutputTyping
     unsettled: "dict[Replica, None]"
 
     def linked(self, replica: "Replica", welcome: Welcome) -> None: ...
@@ -38,10 +60,16 @@ class ReplicaOwner(Protocol):
 
 
 class Replica:
-    """Passes the link's events on to the version's queue. ``state`` is None while the replica is not linked."""
+    """Passes the link's events on to the version's queue. ``state`` is None while the replica is not linked.
+
+    ``asks`` are those of ``AskTaker``, by the batch that its model asks for.
+    """
 
     def __init__(self, address: ReplicaAddress, owner: ReplicaOwner) -> None:
         self.id = address.id
+        # Ids of other nodes' devices may be the same.
+        node = f" of {address.node}" if address.node else ""
+        self.devices = tuple(f"GPU {id_}{node}" for id_ in address.devices)
         # If the worker or the replica has no node, there is only one.
         self.is_far = bool(owner.node and address.node) and address.node != owner.node
         self._owner = owner
@@ -50,6 +78,7 @@ class Replica:
             owner.model, owner.encoder, address.address, address.token, self, address.certificate, most_bytes
         )
         self.state: ReplicaState | None = None
+        self.asks: dict[int, list[Any]] = {}
         self.max_batch = 1  # the largest batch that it takes, however small outputs are
         self._is_draining = False
         owner.unsettled[self] = None
@@ -64,8 +93,38 @@ class Replica:
         self._is_draining = is_draining
         self._settle()
 
+    def enter(
+        self,
+        scheduler: Scheduler,
+        snapshot: VersionSnapshot,
+        welcome: Welcome,
+        most_rows: int,
+        devices: tuple[Device, ...],
+        await_turn: Callable[[], None],
+    ) -> None:
+        """Become a replica of the scheduler. ``most_rows``: the largest batch by the size of outputs.
+
+        ``devices``, ``await_turn``: see ``Scheduler.add_replica``.
+        """
+        batching, max_batch = snapshot.batching, welcome.max_batch
+        if max_batch is not None and max_batch < batching.max_batch:
+            batching = msgspec.structs.replace(batching, max_batch=max_batch)
+        controller = make_controller(batching, scheduler.slo_s)
+        self.max_batch = 1 if batching.policy == "none" else batching.max_batch
+        is_fixed, most = batching.policy in ("fixed", "none"), min(self.max_batch, most_rows)
+        self.state = scheduler.add_replica(
+            self.id,
+            most,
+            controller,
+            is_fixed=is_fixed,
+            is_far=self.is_far,
+            devices=devices,
+            await_turn=await_turn,
+        )
+
     def close(self) -> None:
         """Hang up for good."""
+        self._end_asks()
         self.link.close()
         self._owner.unsettled.pop(self, None)
 
@@ -79,13 +138,37 @@ class Replica:
         self._settle()
         self._owner.linked(self, welcome)
 
+    def on_told(self, welcome: Welcome) -> None:
+        self._owner.output_typing.take(welcome)
+
+    @property
+    def model(self) -> ModelId:
+        return self._owner.model
+
+    def on_ask(self, ask_id: int, body: Buffer) -> None:
+        if self._owner.asks is not None:
+            self._owner.asks.take(self, ask_id, body)
+
     def on_results(self, batch_id: int, results: BatchResults) -> bool:
+        if self.asks:
+            self._end_asks(batch_id)
         return self._owner.receive_results(self, batch_id, results)
 
     def on_error(self, batch_id: int, message: str) -> bool:
+        if self.asks:
+            self._end_asks(batch_id)
         return self._owner.receive_error(self, batch_id, message)
 
+    def _end_asks(self, answered: int | None = None) -> None:
+        """End the asks of a batch that was answered, or of all that are lost."""
+        of = list(self.asks) if answered is None else [answered]
+        if self._owner.asks is not None:
+            self._owner.asks.ended(
+                [ask for batch_id in of for ask in self.asks.pop(batch_id, ())], is_answered=answered is not None
+            )
+
     def on_lost(self, reason: str) -> None:
+        self._end_asks()
         self._settle()
         if self.state is not None:
             self._owner.lost(self)

@@ -4,29 +4,30 @@ Results of more than ``LARGE_RESULTS_BYTES`` are read a row at a time, in steps:
 batch may take seconds.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from clipper.errors import ModelFailed, OutputTooLarge
-from clipper.model.protocol.columns import ColumnResults
+from clipper.errors import DeadlineExceeded, ModelFailed, NoReplica, OutputTooLarge, Overloaded, Unavailable
+from clipper.model.protocol.asks import ASK_FAILED
+from clipper.model.protocol.columns import BatchResults, ColumnResults
 from clipper.model.protocol.messages import (
     BATCH_TOO_LARGE,
-    LARGE_RESULTS_BYTES,
     MAX_ROWS,
     OUTPUT_TOO_LARGE,
     Buffer,
+    Results,
     too_large,
 )
 from clipper.values.output_arrays import TypedResults
 from clipper.values.outputs.checks import read_texts
 from clipper.values.outputs.conversion import Conversion
 from clipper.values.outputs.long_texts import read_long_text
-from clipper.values.outputs.output import Output, read_output, read_outputs
+from clipper.values.outputs.output import TEXT_TIMES, Output, read_output, read_outputs
 from clipper.values.outputs.record_columns import RecordColumns
 from clipper.values.records import RecordType, ValueType
 from clipper.values.types import InputType
+from clipper.worker.abstraction.output_typing import OutputTyping
 from clipper.worker.abstraction.work import Work
-from clipper.worker.link import BatchResults
 
 # The rows, and the numbers of arrays, that go into answers in a turn of the loop: a millisecond or two, if they are
 # JSON.
@@ -37,17 +38,11 @@ MAX_COLUMN_BYTES = 4 * MAX_ELEMENTS
 NOT_TOLD_APART = (
     "the model failed for a batch with this input, and there was no time to try this input without the others"
 )
-# A text may have this many times the bound: in a batch of unequal outputs an array is sent as a text, and float32
-# numbers as JSON are 6.25 times as long. Clipper's runtime knows these texts, and refuses others over the bound.
-TEXT_TIMES = 7
-# The largest outputs of a batch together, since a worker holds them until all are read. A larger output comes alone.
-MAX_BATCH_BYTES = 64 * 1024 * 1024
-
-
-def is_large(results: BatchResults) -> bool:
-    if isinstance(results, (TypedResults, ColumnResults)):
-        return _size_bytes(results) > LARGE_RESULTS_BYTES
-    return results.is_large
+# How an ask may fail without any fault of the model that asks.
+ASK_CODES = (DeadlineExceeded.code, NoReplica.code, Overloaded.code, Unavailable.code)
+# The largest outputs of a batch together, since a worker holds them until all are read, and frees them at once, which
+# takes 4 ms. A larger output comes alone.
+MAX_BATCH_BYTES = 32 * 1024 * 1024
 
 
 def read_results(
@@ -65,8 +60,12 @@ def read_results(
     count, step = len(works), MAX_STEP
     outputs: Sequence[Any] = ()
     is_kept = declared is None
+    failures: Mapping[int, str]
     if results.rows != count:
-        failures: Mapping[int, str] = dict.fromkeys(range(count), _other_number(results, count))
+        failures = dict.fromkeys(range(count), _other_number(results, count))
+    elif isinstance(results, Results):
+        texts: Sequence[Any] = results.outputs  # the outputs are bytes, since the results are not large
+        outputs, failures = texts, read_texts(texts, results.failures)
     elif isinstance(results, TypedResults):
         if (size := results.form.row_bytes) > max_output_bytes:
             failures = dict.fromkeys(range(count), too_large(size, max_output_bytes))
@@ -74,13 +73,10 @@ def read_results(
             outputs, failures = read_outputs(results)
             step = max(1, min(MAX_STEP, MAX_ELEMENTS // results.form.elements))
             is_kept = declared is None or declared.keeps(results.form)
-    elif isinstance(results, ColumnResults):
-        outputs, failures = _read_columns(results, max_output_bytes)
-        step = max(1, min(MAX_STEP, MAX_COLUMN_BYTES * count // (_size_bytes(results) or 1)))
-        is_kept = declared is None or declared.keeps_columns(results.columns)
     else:
-        texts: Sequence[Any] = results.outputs  # the outputs are bytes, since the results are not large
-        outputs, failures = texts, read_texts(texts, results.failures)
+        outputs, failures = _read_columns(results, max_output_bytes)
+        step = max(1, min(MAX_STEP, MAX_COLUMN_BYTES * count // (results.size_bytes or 1)))
+        is_kept = declared is None or declared.keeps_columns(results.columns)
     if not is_kept and outputs:
         outputs, failures = _converted(outputs, failures, declared)
     if failures:
@@ -117,9 +113,9 @@ class RowReader:
     """Reads large results, a row at a time. ``rows``: the expected number of rows."""
 
     def __init__(
-        self, results: BatchResults, rows: int, max_output_bytes: int, declared: Conversion | None = None
+        self, results: BatchResults, rows: int, max_output_bytes: int, typing: OutputTyping | None = None
     ) -> None:
-        self._results, self._rows, self._most_bytes, self._declared = results, rows, max_output_bytes, declared
+        self._results, self._rows, self._most_bytes, self._typing = results, rows, max_output_bytes, typing
         self._columns = RecordColumns(results.columns) if isinstance(results, ColumnResults) else None
 
     def read(self, row: int) -> Generator[None, None, Output]:
@@ -147,21 +143,33 @@ class RowReader:
             output = yield from read_output(results, row)
         else:
             output = yield from read_long_text(memoryview(text))
-        return output if self._declared is None else (yield from self._declared.steps(output))
+        if (typing := self._typing) is None:
+            return output
+        if typing.declared is not None:
+            return (yield from typing.declared.steps(output))
+        if not typing.is_known:
+            yield from typing.learning(output)
+        return output
+
+
+def read_each(
+    reader: RowReader, works: Sequence[Work], settle: Callable[[Sequence[Work], Sequence[Output]], None]
+) -> Generator[None, None, Mapping[int, str]]:
+    """Read large outputs in steps, and ``settle`` each once it is read. Return the error messages of the others."""
+    failures: dict[int, str] = {}
+    for row, work in enumerate(works):
+        try:
+            work.output = output = yield from reader.read(row)
+        except ModelFailed as error:
+            failures[row] = str(error)
+        else:
+            settle((work,), (output,))
+    return failures
 
 
 def rows_within(results: BatchResults, most: int) -> int:
     """Return how many rows the next batch may have, ``most`` at most, if outputs stay as large as these."""
-    return max(1, min(most, MAX_BATCH_BYTES * results.rows // _size_bytes(results)))
-
-
-def _size_bytes(results: BatchResults) -> int:
-    """Return the size of all outputs."""
-    if isinstance(results, TypedResults):
-        return len(results.data)
-    if isinstance(results, ColumnResults):
-        return sum(len(column.payload) for column in results.columns)
-    return sum(map(len, results.outputs))
+    return max(1, min(most, MAX_BATCH_BYTES * results.rows // results.size_bytes))
 
 
 def rows_of_type(output_type: ValueType | None) -> int:
@@ -184,7 +192,7 @@ def told_apart(
     told: list[tuple[Work, str]] = []
     for row, message in failures.items():
         work = works[row]
-        is_own = not is_unclear or message.startswith(OUTPUT_TOO_LARGE)
+        is_own = not is_unclear or message.startswith((OUTPUT_TOO_LARGE, ASK_FAILED))
         if not is_own and work.due_s > now_s and work.is_wanted:
             again.append(work)
         else:
@@ -192,11 +200,20 @@ def told_apart(
     return again, told
 
 
+def blamed(failures: Mapping[int, str]) -> list[int]:
+    """Return the rows for which the model itself failed."""
+    return [row for row, message in failures.items() if not message.startswith(ASK_FAILED)]
+
+
 def code_of(message: str) -> tuple[str, str]:
     """Return the error code of a row's failure, and its message without it."""
     for start in (OUTPUT_TOO_LARGE, BATCH_TOO_LARGE):
         if message.startswith(start):
             return OutputTooLarge.code, message.removeprefix(start)
+    if message.startswith(ASK_FAILED):
+        code, _, told = message.removeprefix(ASK_FAILED).partition(": ")
+        if code in ASK_CODES:
+            return code, told
     return ModelFailed.code, message
 
 

@@ -10,8 +10,9 @@ from clipper.model.protocol.trace import BatchTrace
 from clipper.settings.server import MAX_OUTPUT_BYTES
 from clipper.values.types import ModelId
 from clipper.worker.abstraction.alarm import Alarm
+from clipper.worker.abstraction.batching.device import Device
 from clipper.worker.abstraction.batching.flow import Batch, Flow
-from clipper.worker.abstraction.replica import Replica
+from clipper.worker.abstraction.replica import AskTaker, Replica
 from clipper.worker.telemetry.spans import BatchEnd, distinct
 from clipper.worker.telemetry.watch import Watch
 
@@ -46,9 +47,11 @@ class Turns:
 
     Attributes:
         do: does long work in steps, between the loop's other events; at once, until it is set.
+        asks: takes the asks of models, once it is set.
         max_output_bytes: bound of an output, in the form in which its container sends it.
         flow: the queues' common knowledge of the worker's queries.
         unsettled: see ``ReplicaOwner``.
+        devices: the accelerators that replicas of several versions may share, by node and id.
         unserved: the versions that were asked while they were asleep, and when they were last asked, on the loop's
             clock. ``Predictor.demanded`` takes out those that need not wake.
     """
@@ -61,6 +64,7 @@ class Turns:
         """Make the turns. ``watch`` is told of batches that have traced queries."""
         self._watch = watch
         self.do: Callable[[Steps], None] = at_once
+        self.asks: AskTaker | None = None
         self.max_output_bytes = max_output_bytes
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Waiting] = []
@@ -68,12 +72,19 @@ class Turns:
         self._look_again = Alarm(self._loop, self._wake)
         self.flow = Flow()
         self.unsettled: dict[Replica, None] = {}
+        self.devices: dict[str, Device] = {}
         self.unserved: dict[ModelId, float] = {}
 
     @property
     def are_idle(self) -> bool:
         """Whether no queue waits for its turn."""
         return not self._waiting
+
+    def devices_of(self, replica: Replica) -> tuple[Device, ...]:
+        """Return the devices on which a replica computes, and drop those on which nothing does any more."""
+        known = {id_: device for id_, device in self.devices.items() if device.is_used}
+        self.devices = known | {id_: known.get(id_) or Device(id_) for id_ in replica.devices}
+        return tuple(self.devices[id_] for id_ in replica.devices)
 
     def await_end(self, queue: Waiting) -> None:
         """Give ``queue`` its turn once the loop has handled everything that a poll returned."""
@@ -137,7 +148,7 @@ class Turns:
         # Look again in the next turn while queries arrive; else when a batch ends, or when the first wait ends.
         if has_arrivals:
             self._schedule()
-        else:
+        elif first_s < math.inf:  # else it has been scheduled: a queue awaits its turn since another took its own
             self._look_again.set(first_s)
 
     def _wake(self) -> None:

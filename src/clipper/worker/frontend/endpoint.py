@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.worker.frontend.exchange import Exchange
+from clipper.worker.frontend.http import responses
 
 
 class Endpoint(Protocol):
@@ -33,6 +35,30 @@ class Endpoint(Protocol):
             arrived_s: when the request was read, on the loop's clock.
             is_late: whether it has waited so long to be taken in that a query could not be answered in time.
         """
+
+
+class Small:
+    """An endpoint without queries, whose requests have no body or a small body.
+
+    Args:
+        answer: answers an exchange, given the body.
+        methods, error_json: see ``Endpoint``.
+    """
+
+    slo_s = float("inf")
+    max_body_bytes = SHORT_TEXT_BYTES
+
+    def __init__(
+        self,
+        answer: Callable[[Exchange, bytes | bytearray], None],
+        methods: tuple[str, ...] = ("GET", "HEAD"),
+        error_json: Callable[[str, str], bytes] = responses.error_json,
+    ) -> None:
+        self._answer, self.methods, self.error_json = answer, methods, error_json
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        exchange.error_json = self.error_json
+        self._answer(exchange, body)
 
 
 class KnownHead:

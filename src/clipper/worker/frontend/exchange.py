@@ -120,26 +120,22 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     def answer(self, status: int, body: bytes) -> None:
         self.respond(responses.answer(status, body, close=self.closes, has_body=self.has_body))
 
-    def answer_parts(self, parts: list[bytes]) -> None:
+    def answer_parts(self, parts: list[responses.Part]) -> None:
         """Answer with 200 and a body in parts."""
         self.respond_parts([responses.ok_head(sum(map(len, parts)), close=self.closes), *parts])
 
-    def respond_parts(self, parts: list[bytes]) -> None:
+    def respond_parts(self, parts: list[responses.Part]) -> None:
         """Answer with a whole HTTP response, whose head is the first part."""
         if sum(map(len, parts)) <= limits.LARGE_ANSWER_BYTES:
             self.respond(b"".join(parts))
             return
         self.rest = deque(_pieces(parts[1:]))
-        self.respond(parts[0])
+        self.respond(bytes(parts[0]))
 
     @property
     def unwritten_bytes(self) -> int:
         """Return the size of the known part of the answer that is not written."""
         return len(self.response or b"") + (0 if self.rest is None else sum(map(len, self.rest)))
-
-    def send_raw(self, data: bytes) -> None:
-        """Write an interim answer, such as 100 Continue, in its turn."""
-        self.respond(data)
 
     def cancel(self) -> None:
         """Cancel what the request has started: the client has disconnected."""
@@ -149,7 +145,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
             self._leave_limits()
 
     def respond(self, data: bytes) -> None:
-        """Answer with a whole HTTP response."""
+        """Answer with a whole HTTP response, or an interim one such as 100 Continue, in its turn."""
         # The query and the exchange refer to each other. Dropping a reference frees both without the garbage collector.
         self.started = None
         self._leave_limits()
@@ -172,9 +168,10 @@ class Gather:
     """
 
     def __init__(
-        self, exchange: Exchange, size: int, budget: Budget, finish: Callable[[list[Any]], None] | None = None
+        self, exchange: Exchange, size: int, budget: Budget, finish: Callable[[list[Any], int], None] | None = None
     ) -> None:
-        """Gather ``count`` parts. ``finish`` answers with them; the default is the answer to a predict call.
+        """Gather ``size`` parts. ``finish`` answers with them, and gets a bound on the answer's size; the default is
+        the answer to a predict call.
 
         Raises Overloaded if there is no room for so many rows.
         """
@@ -216,7 +213,7 @@ class Gather:
             parts, exchange = self._parts, self._exchange
             self._release()
             if self._finish is not None:
-                self._finish(parts)
+                self._finish(parts, self._answer_bytes)
             elif self._answer_bytes <= limits.LARGE_ANSWER_BYTES and all(isinstance(each, bytes) for each in parts):
                 exchange.answer(200, responses.batch_json(parts))
             else:
@@ -275,7 +272,7 @@ class Part:
         self._gather.end_part(self._index, body, len(output), text_bytes(output))
 
 
-def _pieces(parts: Iterable[bytes]) -> Iterable[bytes | memoryview]:
+def _pieces(parts: Iterable[responses.Part]) -> Iterable[responses.Part]:
     """Cut a text that is too long to write in a turn."""
     for part in parts:
         if len(part) <= limits.WRITE_BYTES:

@@ -14,7 +14,7 @@ from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import Budget
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.feedback_line import MAX_WAIT_S, FeedbackLine
-from clipper.worker.frontend.http.responses import Parts, too_long
+from clipper.worker.frontend.http.responses import Part, Parts, too_long
 
 T = TypeVar("T")
 
@@ -176,7 +176,7 @@ class LongWork:
         exchange: Exchange,
         parts: Parts,
         size_bytes: int,
-        respond: Callable[[list[bytes]], None] | None = None,
+        respond: Callable[[list[Part]], None] | None = None,
     ) -> None:
         """Make a long answer. If the budget has no room for it, the request is refused.
 
@@ -203,7 +203,7 @@ class LongWork:
                 self._making.add(job)
                 self._outputs.begin(job)
 
-    def _answer_in_steps(self, exchange: Exchange, parts: Parts, respond: Callable[[list[bytes]], None]) -> Steps:
+    def _answer_in_steps(self, exchange: Exchange, parts: Parts, respond: Callable[[list[Part]], None]) -> Steps:
         made = yield from parts
         job = exchange.started
         if isinstance(job, Job):  # from now on its connection counts the answer

@@ -29,7 +29,10 @@ _EXPECTED = 'expected {"query_id": …, "label": …} or {"input": …, "label":
 
 
 class ObserveBody(Struct, frozen=True):
-    """An observation. ``uid`` is the old system's name for ``context``. ``id`` names the feedback, against repeats."""
+    """An observation. ``uid`` is the old system's name for ``context``. ``id`` names the feedback, against repeats.
+
+    ``step``: the step of a pipeline that it is on.
+    """
 
     query_id: int | None = None
     input: Raw | UnsetType = msgspec.UNSET
@@ -39,6 +42,7 @@ class ObserveBody(Struct, frozen=True):
     reward: float | None = None
     id: str | None = None
     features: Raw | UnsetType = msgspec.UNSET
+    step: str | None = None
 
 
 # Bounds of the fields other than the input, as JSON text.
@@ -119,13 +123,17 @@ class ObserveReader:
         context, query_id, features = read_context(body.context, body.uid), body.query_id, None
         if query_id is None:
             features = self._features.read(body.features)
+            if body.step is not None:
+                raise MalformedRequest(
+                    "step goes with a query_id: send feedback on an input to the step's own application"
+                )
         elif not isinstance(body.features, UnsetType):
             raise MalformedRequest(
                 "features are only for feedback on an input, and feedback on a query_id uses those of the query: "
                 "leave them out"
             )
-        name = feedback_id(body.id, query_id)
-        return Feedback(name, query_id, row if query_id is None else None, context, label, body.reward, features)
+        name, row_of_input = feedback_id(body.id, query_id), row if query_id is None else None
+        return Feedback(name, query_id, row_of_input, context, label, body.reward, features, body.step)
 
     def _parse(self, body: bytes) -> list[Raw] | UnsetType:
         try:

@@ -5,12 +5,12 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import simdjson
 from msgspec import Raw
 
 from clipper.errors import MalformedRequest, WrongInput
 from clipper.values.inputs.json_parts import Extent, find_fields, find_items, find_lone_field
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.values.inputs.number_parser import Parser
 from clipper.values.inputs.reader import NumberReader, Reader
 from clipper.values.inputs.record_reader import RecordReader, Rows
 from clipper.values.inputs.record_rows import check_rows_bytes
@@ -49,7 +49,7 @@ class BodyReader:
         self._features = FeaturesReader(features_size)
         self._decode = msgspec.json.Decoder(PredictBody).decode
         self._decode_plain = msgspec.json.Decoder(PlainBody).decode
-        self._parser = simdjson.Parser()
+        self._parser = Parser()
         self._row_bytes = reader.row_bytes if isinstance(reader, NumberReader) else None
         has_plain_way = isinstance(reader, NumberReader) and reader.takes_plain_list and features_size is None
         self._plain_bytes = SHORT_TEXT_BYTES if has_plain_way else -1
@@ -81,7 +81,7 @@ class BodyReader:
             numbers: Any = self._parser.parse(body[start:-1])
             return bytes(numbers.as_buffer(of_type="d"))
         except (ValueError, TypeError, RuntimeError, AttributeError, KeyError):
-            self._parser = simdjson.Parser()
+            self._parser = Parser()
             return None
 
     def read_single(self, body: bytes) -> Request | None:
@@ -173,6 +173,8 @@ class BodyReader:
             return self._decode(body)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             expected = 'expected {"input": …} or {"input_batch": […]}'
+            if b"NaN" in body:
+                expected += "; NaN is no JSON: write null for a missing value"
             raise MalformedRequest(f"body is not a predict call: {error}: {expected}") from error
 
 

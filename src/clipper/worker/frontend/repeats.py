@@ -1,10 +1,12 @@
 """Repeated bodies: finds the row of a large body that was seen before without parsing it."""
 
+from collections import OrderedDict
+
 # Parsing a smaller body takes less time than looking it up.
 MIN_BODY_BYTES = 512
 # A larger body would leave little room for others.
 MAX_BODY_BYTES = 64 * 1024
-# Bound for an application's bodies and rows. When it is reached, all are dropped; repeated bodies are soon back.
+# Bound for an application's bodies and rows. The oldest are dropped; bodies that are still repeated are soon back.
 MAX_BYTES = 4 * 1024 * 1024
 # Number of bytes, spread over the body, that make up the look-up key.
 _SAMPLES = 64
@@ -21,7 +23,7 @@ class RepeatedBodies:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[bytes, tuple[bytes, bytes]] = {}
+        self._rows: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()
         self._size_bytes = 0
 
     def find(self, body: bytes) -> bytes | None:
@@ -36,8 +38,9 @@ class RepeatedBodies:
         size = len(body)
         if not MIN_BODY_BYTES <= size <= MAX_BODY_BYTES:
             return
-        self._size_bytes += size + len(row)
-        if self._size_bytes > MAX_BYTES:
-            self._rows.clear()
-            self._size_bytes = size + len(row)
-        self._rows[body[:: size // _SAMPLES]] = body, row
+        sample = body[:: size // _SAMPLES]
+        same = self._rows.pop(sample, (b"", b""))
+        self._rows[sample] = body, row
+        self._size_bytes += size + len(row) - sum(map(len, same))
+        while self._size_bytes > MAX_BYTES:
+            self._size_bytes -= sum(map(len, self._rows.popitem(last=False)[1]))

@@ -227,23 +227,23 @@ class Answering:
             # No model answered in time: the default or an error is sent just before the deadline.
             if query.reason == "timeout" and latency_s <= self._slo_s:
                 self.counts.slo_misses += 1
-        elif choice is self._usual_choice:
-            query.output = output
-            shown = with_nan_as_text(output) if self._nan_as_text else output
-            asker.on_prediction(query.id, shown, 1.0, self._usual_source)
-        elif query.path is not None:
-            query.output = output
-            shown = with_nan_as_text(output) if self._nan_as_text else output
-            asker.on_prediction(query.id, shown, 1.0, query.path.source or NO_SOURCE)
-        elif self._believes_one and len(choice.models) == 1:
-            query.output = output
-            key = query.arms.key(choice.models[0])
-            shown = with_nan_as_text(output) if self._nan_as_text else output
-            asker.on_prediction(query.id, shown, 1.0, self._sources.get(key) or self._new_source(key, (key,)))
         else:
-            self._answer_combined(query, choice, row, asker)
+            source: Source | None = None
+            if choice is self._usual_choice:
+                source = self._usual_source
+            elif query.path is not None:
+                source = query.path.source or NO_SOURCE
+            elif self._believes_one and len(choice.models) == 1:
+                key = query.arms.key(choice.models[0])
+                source = self._sources.get(key) or self._new_source(key, (key,))
+            if source is None:
+                self._answer_combined(query, choice, row, asker)
+            else:
+                query.output = output
+                shown = with_nan_as_text(output) if self._nan_as_text else output
+                asker.on_prediction(query.id, shown, 1.0, source)
         if self._is_recorded:
-            self._record(query, latency_s, now_s)
+            self._record(query, row, latency_s, now_s)
         if is_large:
             query.drop_large()
             self._joins.remember(query, now_s)
@@ -251,12 +251,12 @@ class Answering:
             self._count_trials(query, choice, now_s)
         # With one model there is nothing to select, so nothing needs outcomes.
         if choice is not None and choice is not self.terms.only_choice:
-            self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
+            self._count_outcome(query, choice, now_s)
 
-    def _record(self, query: Query, latency_s: float, now_s: float) -> None:
+    def _record(self, query: Query, row: bytes | None, latency_s: float, now_s: float) -> None:
         """Tell the decision log and the watch, if there are any."""
         if self.terms.decisions is not None:
-            self.terms.decisions.add(query, latency_s)
+            self.terms.decisions.add(query, row, latency_s)
         watch = self._watch
         if watch is None or (query.note is None and latency_s <= watch.slow_s):
             return
@@ -337,8 +337,8 @@ class Answering:
         source = self._sources[text] = make_source(keys) if self.terms.shows_model else NO_SOURCE
         return source
 
-    def _count_outcome(self, query: Query, choice: Choice, *, is_over: bool) -> None:
-        """Count which models answered in time. ``is_over``: the deadline has passed, so missing outputs are late."""
+    def _count_outcome(self, query: Query, choice: Choice, now_s: float) -> None:
+        """Count which models answered in time. Once the deadline has passed, missing outputs are late."""
         outcomes, arms = self.outcomes, query.arms
         is_answered = query.output is not None
         if is_answered:
@@ -350,7 +350,7 @@ class Answering:
         # If the policy learns from all outputs, an output in time counts even if the query got no answer.
         counts_outputs = is_answered or self.terms.selector.policy.feedback == "all"
         chance = query.chance if len(choice.models) == 1 or query.stage > 1 else None
-        stands_in = False
+        is_over, stands_in = now_s >= query.deadline_s - TIMER_EARLY_S, False
         for model in choice.models:
             if counts_outputs and (model == query.first_model or model in (query.more_outputs or ())):
                 outcomes.came(arms.key(model), chance)

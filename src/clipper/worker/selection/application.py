@@ -150,10 +150,10 @@ class Application:
         terms, answering = self.terms, self.answering
         answering.follow(terms)
         self.counts.follow_only(() if terms.only_choice is None else terms.only_choice.models)
+        self.counts.keep(terms.targets)
         selection, costs = self.snapshot.selection, terms.arms.costs
         self.counts.charge(costs.by_model)
-        rationed = terms.models if terms.selector.may_ration else ()
-        self.prices.follow(costs, selection.max_cost_per_query, selection.min_quality, rationed)
+        self.prices.follow(costs, selection.max_cost_per_query, selection.min_quality)
         self._deadlines_now = self._waking_deadlines if terms.is_waking else self._deadlines
         if terms.budget_s < self._budget_s:  # else it would cut the deadlines that pipelines have given
             self._deadlines_now.bring_forward(terms.budget_s)
@@ -206,7 +206,6 @@ class Application:
 
         Args:
             row: the input's raw buffer, of this application's input type.
-            asker: gets the answer.
             arrival_s: when the query was read, on the loop's clock.
             version: ask this version of the linked model instead of the current one.
             context: the user, session or other group whose state the policy uses.
@@ -301,7 +300,7 @@ class Application:
     def statistics(self) -> ApplicationStatistics:
         terms = self.terms
         error = None if terms.confidences is None else terms.confidences.answered_error(terms.models)
-        return self.counts.statistics(self.name, len(self.contexts), terms.arms.costs.by_model, error)
+        return self.counts.statistics(self.name, len(self.contexts), terms.arms.costs.by_model, error, self.snapshot.id)
 
     def chance(self, model: str) -> float | None:
         """Return the probability that a model answers a query of now in time; None if it is not chosen among others."""
@@ -323,7 +322,7 @@ class Application:
         if self.prices.has_budget and len(models) > 1:
             prices = self.prices.of_money()
             models = terms.selector.candidates(models, totals, query, self.outcomes.default_loss, prices=prices)
-        return terms.selector.select_beside(terms.ramp, models, totals, query, random or self.surroundings.random)
+        return terms.select(models, totals, query, random or self.surroundings.random)
 
     async def load(self, context: str | None = None) -> None:
         """Read learned state from the store. While the store is not available, use the state in memory."""
@@ -349,17 +348,17 @@ class Application:
         self._reads.wait(context, self.terms.budget_s * READ_SHARE, go_on)
 
     def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
-        terms, availability, prices = self.terms, self._availability, self.prices
+        terms, availability = self.terms, self._availability
         view, models, is_limited = query.view(), terms.models, False
         if availability is not None:
             if availability.flow.arrivals >= availability.holds_below or query.arrival_s >= availability.holds_until_s:
                 availability.look(self.answering.now_s(), query.deadline_s)
-            is_limited = prices.is_active or availability.chances is not None
-            if is_limited:
+            if availability.chances is not None or self.prices.is_active:
+                is_limited = True
                 view, models = self._within_reach(query, row, totals, availability)
         try:
             # The same as select().
-            choice = terms.selector.select_beside(terms.ramp, models, totals, view, self.surroundings.random)
+            choice = terms.select(models, totals, view, self.surroundings.random)
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self.answering.finish(query)
@@ -368,15 +367,13 @@ class Application:
             query.note.selected_s = self.answering.now_s()
         if terms.is_watching:
             choice = self.trials.assigned(query.id, choice, self.surroundings.random)
-        if view.in_time is not None and len(choice.models) == 1:
-            query.chance = 1.0 if availability is None else availability.raw_chance(view, choice.models[0])
         if is_limited and availability is not None:
+            prices = self.prices
+            if view.in_time is not None and len(choice.models) == 1:
+                query.chance = availability.raw_chance(view, choice.models[0])
             prices.asked(choice.models)
-            if prices.scarcity or (availability.chances is not None and terms.selector.tells_apart(query.context)):
-                chances, rows_per_s = availability.chances or {}, availability.rows_per_s
-                prices.ration(choice.models[0], chances, rows_per_s, self.answering.now_s())
-                if prices.scarcity:
-                    availability.holds_below = 0  # the next query looks again
+            if prices.scarcity or availability.chances is not None:
+                availability.ration(prices, choice.models[0], query.context, self.answering.now_s())
         query.choice, query.arms = choice, terms.arms
         self._ask(query, row, choice, terms.targets)
         if terms.shadows:

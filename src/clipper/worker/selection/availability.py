@@ -5,12 +5,14 @@ come as the fullest model has room for, or a moment has passed. So a query costs
 for each query only while a model is not sure.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 
 from clipper.learning.policies.policy import QueryView
+from clipper.learning.policies.prices import Prices, Resource
 from clipper.values.outputs.output import Output
 from clipper.worker.abstraction.batching.flow import Flow
+from clipper.worker.abstraction.batching.in_time import InTime
 from clipper.worker.selection.feedback.outcomes import Outcomes
 from clipper.worker.selection.feedback.promises import Tries
 from clipper.worker.selection.terms import NO_CHANCE, Terms
@@ -37,6 +39,7 @@ class Availability:
         """Begin without a look. ``flow``: the worker's flow, which counts the queries that are queued."""
         self._outcomes = outcomes
         # A joint answer already waits only for models that are mostly in time, and keeps asking the others.
+        self._selector = terms.selector
         self._corrects = terms.selector.policy.feedback == "selected"
         self._models = [
             (name, queue, terms.arms.key(name)) for name in terms.models if (queue := terms.targets[name]) is not None
@@ -77,10 +80,20 @@ class Availability:
                 chances[name] = self._outcomes.believed(key, raw) if self._corrects else raw
         return chances
 
-    @property
-    def rows_per_s(self) -> dict[str, float]:
-        """How many rows each model answers a second, as far as it is known."""
-        return {name: queue.in_time.rows_per_s for name, queue, _ in self._models}
+    def ration(self, prices: Prices, asked: str, context: str | None, now_s: float) -> None:
+        """Let the prices learn what a query in this context has asked, if they may decide what is asked.
+
+        Models have a price only if it is known how much a query gains by them beside others, and shared devices always.
+        """
+        selector, found = self._selector, {}
+        if selector.may_ration:
+            with_models = selector.tells_apart(context) or (bool(prices.scarcity) and selector.goes_by != "nothing")
+            models = {name: queue.in_time for name, queue, _ in self._models}
+            found = resources(models, self._slo_s, with_models=with_models)
+        if found or prices.scarcity:
+            prices.ration(asked, self.chances or {}, found, now_s)
+        if prices.scarcity:
+            self.holds_below = 0  # the next query looks again
 
     def with_known(self, row: bytes) -> dict[str, float]:
         """Return the chances for this input: 1 for a model whose output the cache has."""
@@ -111,10 +124,33 @@ class Availability:
         for name, queue, key in self._models:
             if name in candidates:
                 self._tries.forget(name)
-            elif queue.in_time.is_idle and self._tries.is_due(name):
+            elif queue.in_time.may_try(now_s()) and self._tries.is_due(name):
                 attempt = Try(self._outcomes, key, now_s() + budget_s, now_s)
                 queue.predict(row, attempt, now_s(), self._slo_s, source)
                 return
+
+
+def resources(models: Mapping[str, InTime], slo_s: float, *, with_models: bool) -> dict[str, Resource]:
+    """Return what may be scarce: devices that some of the models share, and ``with_models`` places in others' queues.
+
+    A unit of a device is the time of the longest row; a unit of a queue is a row. Models whose speed is not known yet
+    are left out, and of those on devices also those that are too slow for any query.
+    """
+    per_s = {name: in_time.rows_per_s for name, in_time in models.items() if in_time.rows_per_s > 0.0}
+    sharing: dict[str, list[str]] = {}
+    for name in per_s:
+        for device in models[name].devices if models[name].alone_s() < slo_s else ():
+            if device.is_shared:
+                sharing.setdefault(device.id, []).append(name)
+    found = {}
+    for device_id, names in sharing.items():
+        if len(names) > 1:
+            slowest_per_s = min(per_s[name] for name in names)
+            found[device_id] = Resource(slowest_per_s, {name: slowest_per_s / per_s[name] for name in names})
+    if with_models:
+        on_devices = {name for resource in found.values() for name in resource.uses}
+        found |= {name: Resource(per_s[name], {name: 1.0}) for name in per_s if name not in on_devices}
+    return found
 
 
 class Try:

@@ -27,6 +27,10 @@ MAX_WAITING = 10_000
 # The bound on waiting arrays: some hundred times the size of all other waiting observations.
 MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
 
+# An observation that has waited for this long is refused, and not written: most senders have left by then, and others
+# send it again. Without a bound, the last of those that wait for a store that fails slowly would wait for minutes.
+MAX_WAIT_S = 10.0
+
 # During a wait for the disk, feedback gathers for this share of the longest recent wait, since an
 # acknowledgement takes as long anyway; but not for longer than this, since until then other workers do not know of it.
 GATHER_SHARE, MAX_GATHER_S = 0.1, 0.1
@@ -37,6 +41,8 @@ MAX_SYNCS = 10
 PROBLEM_S = 60.0
 # The factor by which the longest wait counts less with each further wait.
 WAIT_KEPT = 0.9
+
+_TOO_LONG = f"the selection store does not keep up: this waited for {MAX_WAIT_S:g} s and was not learned: send it again"
 
 
 class Commit(Protocol):
@@ -54,6 +60,7 @@ class _Piece:
     observation: Observation
     commit: Commit
     arrays_bytes: int
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,9 @@ class Committer:
         Raises Overloaded if too many observations are waiting.
         """
         self.check_room()
-        piece = _Piece(observation, commit, _arrays_bytes(observation))
+        now_s = asyncio.get_running_loop().time()
+        # They wait in the order of their times.
+        piece = _Piece(observation, commit, _arrays_bytes(observation), now_s)
         self._waiting.append(piece)
         self.written.add(observation.application)
         self._waiting_arrays_bytes += piece.arrays_bytes
@@ -131,7 +140,11 @@ class Committer:
         return None if is_over else self._why_failed
 
     def _failed(self, error: Exception) -> ClipperError:
-        why = _unavailable(error)
+        if isinstance(error, ClipperError):
+            why = error
+        else:
+            log.error("the selection store failed", exc_info=error)
+            why = StoreUnavailable(f"selection store failed: {type(error).__name__}: {error}")
         self._failed_s, self._why_failed = asyncio.get_running_loop().time(), str(why)
         return why
 
@@ -151,30 +164,37 @@ class Committer:
                         self._waiting.popleft() for _ in range(min(len(self._waiting), self._store.commit_at_once))
                     ]
                     self._waiting_arrays_bytes -= sum(piece.arrays_bytes for piece in pieces)
-                    await self._apply(pieces)
+                    now_s = asyncio.get_running_loop().time()
+                    late = [piece for piece in pieces if now_s - piece.since_s > MAX_WAIT_S]
+                    if late:
+                        await self._refuse(late, StoreUnavailable(_TOO_LONG))
+                    if len(late) < len(pieces):
+                        await self._apply(pieces[len(late) :])
         finally:
             self._writing = None
 
     async def _apply(self, pieces: list[_Piece]) -> None:
-        commits, told = [piece.commit for piece in pieces], asyncio.Event()
         try:
             are_new = await self._store.commit([piece.observation for piece in pieces])
         except Exception as error:  # noqa: BLE001  # who waits must get an answer, and the next batch must go
-            why = self._failed(error)
-            # The clients of these are told before the next batch fails like this one.
-            self._undurable += len(pieces)
-            batch = _Batch(commits, [False] * len(pieces), told)
-            self._answers.add(self._remember(batch))
-            self._answers.add(self._acknowledge(batch, why))
-            await told.wait()
+            await self._refuse(pieces, error)
             return
         # Made in the step in which the store has the pieces: a wait for the disk that begins later covers all of them.
-        batch = _Batch(commits, are_new, told)
+        batch = _Batch([piece.commit for piece in pieces], are_new, asyncio.Event())
         self._applied.append(batch)
         self._undurable += len(pieces)
         self._begin_sync()
         self._answers.add(self._remember(batch))
-        await told.wait()
+        await batch.told.wait()
+
+    async def _refuse(self, pieces: list[_Piece], error: Exception) -> None:
+        """Tell the senders of pieces that are not stored, before the next batch fails like this one."""
+        why = self._failed(error)
+        self._undurable += len(pieces)
+        batch = _Batch([piece.commit for piece in pieces], [False] * len(pieces), asyncio.Event())
+        self._answers.add(self._remember(batch))
+        self._answers.add(self._acknowledge(batch, why))
+        await batch.told.wait()
 
     def _remember(self, batch: _Batch) -> Iterator[None]:
         for commit, is_new in zip(batch.commits, batch.are_new):
@@ -226,13 +246,6 @@ class Committer:
         for batch in applied:
             await batch.told.wait()
             self._answers.add(self._acknowledge(batch, why))
-
-
-def _unavailable(error: Exception) -> ClipperError:
-    if isinstance(error, ClipperError):
-        return error
-    log.error("the selection store failed", exc_info=error)
-    return StoreUnavailable(f"selection store failed: {type(error).__name__}: {error}")
 
 
 def _arrays_bytes(observation: Observation) -> int:

@@ -22,24 +22,22 @@ from clipper.learning.mathematics.weighing import prefix_of, surplus
 from clipper.learning.stores.gathered_reads import READ_AT_ONCE
 from clipper.learning.stores.store import EVERYONE, Store
 
-# A context takes about 6 KB with five models, and 10 KB with ``adaptive``. The least recently used context is evicted,
-# and read again when it is needed.
+# A context takes about 5 KB with two models and 8 KB with five (with ``adaptive`` 8 and 13 KB), and 1.6 KB if it has
+# learned nothing. The least recently used context is evicted, and read again when it is needed.
 MAX_CONTEXTS = 10_000
-# Numbers in all states together; each takes about 1 KB with the values derived from it. A state of ``stacking`` has
-# some 9 numbers with three models, 26 with five and 281 with sixteen: 10,000 of the largest would take 2.3 GB.
+# Numbers in all states together; each takes about 0.2 KB, so they take up to 24 MB. A state of ``stacking`` has some 9
+# numbers with three models, 26 with five and 281 with sixteen: 10,000 of the largest would take 0.5 GB.
 MAX_NUMBERS = 120_000
 
 
 class _State:
-    """A context's ledger, with values derived from it, which are cached while it does not change.
-
-    They are its totals by the links' names, and the same mixed with the application's.
+    """A context's ledger, and its totals by the links' names, which are cached while it does not change.
 
     Attributes:
         counted: how many numbers of the ledger count towards ``MAX_NUMBERS``.
     """
 
-    __slots__ = ("_arms", "_seen", "_view", "counted", "ledger", "mixed", "mixed_from")
+    __slots__ = ("_arms", "_seen", "_view", "counted", "ledger")
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -47,8 +45,6 @@ class _State:
         self._seen: Totals | None = None
         self._arms = NO_ARMS
         self._view = Totals()
-        self.mixed: Totals | None = None
-        self.mixed_from: tuple[Totals, Totals] | None = None
 
     def view(self, arms: Arms) -> Totals:
         seen = self.ledger.totals()
@@ -67,7 +63,7 @@ class Contexts:
     Attributes:
         is_loaded: whether the application's own state has been read. Until then it looks as if nothing was learned,
             which is good enough for selections, but not for additions.
-        arms: the versions behind the links' names.
+        arms: the versions behind the links' names, by what the application's own state says of their contents.
     """
 
     def __init__(self, application: str, store: Store, half_life: int | None, prior_weight: float) -> None:
@@ -75,9 +71,15 @@ class Contexts:
         self._store = store
         self._half_life = half_life
         self._prior_weight = prior_weight
-        self.arms = NO_ARMS
+        self.arms = self._told_arms = NO_ARMS
+        # Marks that the next observation adds: see ``Arms.takes``.
+        self._to_take: Keyed = {}
         self._everyone = _State(Ledger(half_life))
         self._states: OrderedDict[str, _State] = OrderedDict()
+        # Contexts' own totals, and the same mixed with these of the application. What was mixed with its earlier ones
+        # is never asked for again, and would keep those in memory: a context would take twice as much.
+        self._mixed: dict[str, tuple[Totals, Totals]] = {}
+        self._mixed_with = Totals()
         self._numbers = 0
         self._uncertain: set[str] = set()
         # Number of observations in each state that the store has not answered yet.
@@ -100,10 +102,19 @@ class Contexts:
 
     def follow_arms(self, arms: Arms) -> None:
         """Set the versions behind the links' names."""
-        if arms != self.arms:
+        if arms != self._told_arms:
             if arms.lineup != self.arms.lineup and self.is_loaded:
                 self._uncertain.add(EVERYONE)  # sums of an earlier lineup may exceed the bound by now
+            self._told_arms = arms
+            self._follow_owners()
+
+    def _follow_owners(self) -> None:
+        """Follow whose the numbers are that earlier Clippers keep under versions' names."""
+        numbers = self._everyone.ledger.totals().numbers
+        arms = self._told_arms.beside(numbers)
+        if arms != self.arms:
             self.arms = arms
+        self._to_take = arms.takes(numbers)
 
     def totals(self, context: str | None) -> Totals | None:
         """Return the totals of a context, or None if it must be loaded first. The context None is the application.
@@ -117,10 +128,13 @@ class Contexts:
             return None
         self._states.move_to_end(context)
         own, prior = state.view(self.arms), self.prior()
-        if state.mixed is None or state.mixed_from != (own, prior):
-            state.mixed = own.with_prior(prior, self._prior_weight)
-            state.mixed_from = own, prior
-        return state.mixed
+        if prior is not self._mixed_with:
+            self._mixed_with = prior
+            self._mixed.clear()
+        known = self._mixed.get(context)
+        if known is None or known[0] is not own:
+            known = self._mixed[context] = own, own.with_prior(prior, self._prior_weight)
+        return known[1]
 
     def prior(self) -> Totals:
         """Return the totals that a context without a state begins with."""
@@ -232,6 +246,7 @@ class Contexts:
         if context is None:
             self._everyone = _State(ledger)
             self.is_loaded = True
+            self._follow_owners()
             return
         before = self._states.get(context)
         self._numbers -= before.counted if before is not None else 0
@@ -243,7 +258,8 @@ class Contexts:
         self._numbers += len(state.ledger) - state.counted
         state.counted = len(state.ledger)
         while len(self._states) > MAX_CONTEXTS or (self._numbers > MAX_NUMBERS and len(self._states) > 1):
-            _, gone = self._states.popitem(last=False)
+            name, gone = self._states.popitem(last=False)
+            self._mixed.pop(name, None)
             self._numbers -= gone.counted
 
     # -- learning ----------------------------------------------------------------------------------------
@@ -261,6 +277,8 @@ class Contexts:
         ledger = self._ledger(context)
         if context is not None:
             increments = {key: amount for key, amount in increments.items() if not isinstance(amount, np.ndarray)}
+        elif self._to_take:
+            increments, self._to_take = {**increments, **self._to_take}, {}
         # If the state was just evicted, an empty ledger gives the same time.
         entries = (ledger or Ledger(self._half_life)).entries(increments, ahead=self._pending[name])
         self._pending[name] += 1
@@ -275,6 +293,8 @@ class Contexts:
         if not self._pending[name]:
             del self._pending[name]
         ledger = self._ledger(context)
+        if not was_added and context is None:
+            self._follow_owners()  # the marks may have been among these
         if was_added and ledger is not None:
             ledger.add(entries)
             if context is not None:

@@ -1,19 +1,21 @@
 """The counters of an application: its queries, and its feedback."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from itertools import chain, islice
 from types import MappingProxyType
 
 from clipper.control.histogram import Histogram
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
+    MAX_FORMER_MODELS,
     ApplicationStatistics,
     ModelSelectionStatistics,
     SelectionStatistics,
 )
 
-# Sets of models that are counted separately. Clipper's own policies ask one model or all.
+# Sets of models that are counted separately. An ensemble of sixteen that asks only those with time has 65,536 sets.
 MAX_SETS = 1000
 NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
 # Characters of an explanation that a reading has: a model's error is as long at most, and a user's policy may say more.
@@ -30,7 +32,8 @@ class ApplicationCounts:
         only_models, only_times: the models that every query asks now, if there is no choice, and how often they were
             asked.
         missing: answers, defaults and errors that were sent without this selected model's output.
-        scored, loss, weight, weighted_loss: sums by model; see ``ModelSelectionStatistics``.
+        scored, loss, weight, weighted_loss: sums by model; see ``ModelSelectionStatistics``. ``keep`` bounds their
+            number.
         explanations: by reason, the explanation of the latest default or error.
     """
 
@@ -60,6 +63,8 @@ class ApplicationCounts:
         # How often each model had been asked when it was last charged, and the costs since then.
         self._charged: Counter[str] = Counter()
         self._costs: Mapping[str, float] = NO_WEIGHTS
+        # Models that have counts and are no longer asked; first, what has not been asked for longest.
+        self._former: dict[str, None] = {}
         self.last_policy_error: str | None = None
         self.why_no_policy: str | None = None
 
@@ -82,13 +87,34 @@ class ApplicationCounts:
         )
         self._charged, self._costs = selected, costs
 
+    def keep(self, models: Container[str]) -> None:
+        """Note which models are asked from now on, and forget the oldest of too many former ones.
+
+        Each ramped deployment has a name of its own, so their number would grow for as long as the application exists.
+        """
+        by_model = (self.missing, self.scored, self.loss, self.weight, self.weighted_loss)
+        counted = chain(self._former, self._selected(), *by_model)
+        self._former = {model: None for model in counted if model not in models}
+        gone = set(islice(self._former, max(len(self._former) - MAX_FORMER_MODELS, 0)))
+        if not gone:
+            return
+        self.charge(self._costs)
+        self.follow_only(self.only_models)
+        self.selected = Counter({(name,): times for name, times in self._selected().items() if name not in gone})
+        for each in (self._former, *by_model, self._charged):
+            for model in gone:
+                each.pop(model, None)
+
     def go_on(self, stage: int, models: tuple[str, ...]) -> None:
         """Count a query that asks further models."""
         self.stages[stage] += 1
         self.selected[models] += 1
 
     def bound_sets(self) -> None:
-        """Count sets by model once there are too many, since a user's policy may always ask new sets."""
+        """Count sets by model once there are too many.
+
+        A user's policy may always ask new sets, so this is called for each of its queries, and else for each reading.
+        """
         if len(self.selected) > MAX_SETS:
             self.follow_only(self.only_models)
             self.selected = Counter({(model,): times for model, times in self._selected().items()})
@@ -126,10 +152,16 @@ class ApplicationCounts:
             lost[reason] = lost.get(reason, 0.0) + answer_loss
 
     def statistics(
-        self, name: str, contexts: int, costs: Mapping[str, float], calibration_error: float | None = None
+        self,
+        name: str,
+        contexts: int,
+        costs: Mapping[str, float],
+        calibration_error: float | None = None,
+        id_: str = "",
     ) -> ApplicationStatistics:
         """Return the counters. ``costs`` has the known costs of asking models."""
         self.charge(costs)
+        self.bound_sets()
         return ApplicationStatistics(
             name=name,
             queries=self.queries,
@@ -155,6 +187,7 @@ class ApplicationCounts:
                 spent=self.spent,
             ),
             mark=self.mark(),
+            id=id_,
         )
 
     def mark(self) -> int:

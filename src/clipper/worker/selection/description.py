@@ -22,6 +22,8 @@ DRAWS = 1000
 # Draws in one turn of the loop: queries are answered in between.
 DRAWS_AT_ONCE = 50
 _SEED = 0
+# After so many queries without feedback, there is probably none.
+ENOUGH_QUERIES = 100
 
 
 async def describe(application: Application, context: str | None) -> PolicyDescription:
@@ -32,7 +34,7 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
     if totals is None:
         await application.load(context)
         totals = application.contexts.totals(context) or application.contexts.prior()
-    problem = application.counts.last_policy_error
+    problem = application.counts.last_policy_error or _budget_problem(application, totals)
     try:
         shares = await _shares(application, totals, context)
     except PolicyFailed as error:
@@ -42,7 +44,32 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
     models += [_model(application, model, totals, 0.0, shadow=True) for model in application.terms.shadows]
     confidences = application.terms.confidences
     calibration = () if confidences is None else confidences.reliability(application.terms.models)
-    return PolicyDescription(True, totals.observations, tuple(models), problem, calibration, _test(application, totals))
+    return PolicyDescription(
+        True,
+        totals.observations,
+        tuple(models),
+        problem,
+        calibration,
+        _test(application, totals),
+        tuple(application.prices.in_words(application.terms.models)),
+    )
+
+
+def _budget_problem(application: Application, totals: Totals) -> str | None:
+    """Return why the application's budget cannot be kept, if it is certain."""
+    prices = application.prices
+    if not prices.has_budget:
+        return None
+    if not any(map(prices.costs.of, application.terms.models)):
+        return (
+            "its budget weighs what models cost, and none of its models has a cost: give each one, as a number or auto"
+        )
+    if prices.min_quality is not None and application.counts.queries >= ENOUGH_QUERIES and not totals.observations:
+        return (
+            f"no feedback has come, so nobody knows whether answers keep a quality of {prices.min_quality:g}, and the "
+            "first models are asked: send labels or rewards to /observe, or set max_cost_per_query instead"
+        )
+    return None
 
 
 async def _shares(application: Application, totals: Totals, context: str | None) -> Mapping[str, float]:

@@ -5,7 +5,7 @@ Models whose output is needed but unknown are asked as background work, so that 
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -45,16 +45,16 @@ MAX_ASKING = 1000
 
 
 class Learner:
-    """Learns from an application's feedback."""
+    """Learns from an application's feedback. ``recalled``: queries of workers that have ended, from ``Remembering``."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, recalled: Mapping[int, Query] | None = None) -> None:
         self._application = application
+        self._recalled = recalled
         self._loop = asyncio.get_running_loop()
 
     def missing_contexts(self, feedback: Sequence[Feedback]) -> list[str]:
         """Return the contexts of a piece of feedback that are not in memory."""
-        joins, now_s = self._application.surroundings.joins, self._loop.time()
-        queries = (None if each.query_id is None else joins.find(each.query_id, now_s) for each in feedback)
+        queries = (None if each.query_id is None else self._known(each.query_id) for each in feedback)
         named = (each.context if query is None else query.context for each, query in zip(feedback, queries))
         return self._application.contexts.missing(named)
 
@@ -72,14 +72,20 @@ class Learner:
         Returns the task that learns, which the caller holds until its end, if models or contexts have to be waited for.
         Mostly there is none: a worker may have thousands of pieces under way.
 
+        Feedback on a step of a pipeline is that step's application's to learn.
+
         Raises NotFound if the query is not known, or no longer known, InvalidArgument if the label or reward cannot be
         scored, or the context is not the query's, PolicyFailed if the user's own policy or loss failed, OutputTooLarge
         if an output is too large to be compared with the label, and Overloaded if the store or the models do not keep
-        up. If it raises, it does not tell. What is told later may be the same, or ``StoreUnavailable``: nothing was
+        up. If it raises, it does not tell. A later piece may be the same, or ``StoreUnavailable``: nothing was
         learned; send it again.
         """
         application = self._application
         query = self._find(feedback)
+        if query is not None and feedback.step is not None:
+            step, query_id = self._asked_by(feedback.step, query)
+            on_step = Feedback(feedback.id, query_id=query_id, label=feedback.label, reward=feedback.reward)
+            return Learner(step, self._recalled).learn(on_step, tell)
         context = feedback.context if query is None else query.context
         totals = application.contexts.totals(context)
         # Steps of a pipeline are taught, too.
@@ -115,12 +121,23 @@ class Learner:
             log.exception("failed to observe feedback for application %(application)s", {"application": name})
             tell(ClipperError(f"{type(error).__name__}: {error}"))
 
+    def _asked_by(self, name: str, query: Query) -> tuple[Application, int]:
+        """Return the application that a step of a query asked, and the id of its query there."""
+        asked = {} if query.path is None else {step: (of_step, id_) for step, of_step, id_ in query.path.queries}
+        if name not in asked:
+            known = ", ".join(asked) or "none, since the application is no pipeline, or asked none"
+            raise InvalidArgument(f"step {name!r:.100} was not asked once for query {query.id}: expected {known}")
+        step = self._application.surroundings.applications.get(asked[name][0])
+        if not isinstance(step, Application):
+            raise NotFound(f"application {asked[name][0]!r} of step {name!r} was removed")
+        return step, asked[name][1]
+
     async def _teach_steps(self, path: Path, feedback: Feedback, loss: float | None) -> None:
         """Teach the steps of a pipeline the loss of its answer: a reward for the models that each step selected."""
         if loss is None:
             return
         reward = 1.0 - min(max(loss, 0.0), 1.0)
-        for name, query_id in path.queries:
+        for _, name, query_id in path.queries:
             step = self._application.surroundings.applications.get(name)
             # A step that was replaced, or whose query was evicted, has nothing to learn about; and a policy's own
             # failure is counted there.
@@ -128,7 +145,7 @@ class Learner:
                 if isinstance(step, Application):
                     told: asyncio.Future[bool | ClipperError] = self._loop.create_future()
                     observation = Feedback(feedback.id, query_id=query_id, reward=reward)
-                    task = Learner(step).learn(observation, told.set_result)
+                    task = Learner(step, self._recalled).learn(observation, told.set_result)
                     if task is not None:
                         await task
                     if isinstance(result := await told, ClipperError):
@@ -247,27 +264,21 @@ class Learner:
         made_up_commit = _MadeUp(application, made_up, entries)
         committer.submit(Observation(None, application.snapshot.id, {EVERYONE: entries}, 0.0), made_up_commit)
 
+    def _known(self, query_id: int) -> Query | None:
+        query = self._application.surroundings.joins.find(query_id, self._loop.time())
+        return self._recalled.get(query_id) if query is None and self._recalled is not None else query
+
     def _find(self, feedback: Feedback) -> Query | None:
         if feedback.query_id is None:
             return None
         application = self._application
-        query = application.surroundings.joins.find(feedback.query_id, self._loop.time())
+        query = self._known(feedback.query_id)
         if query is None or query.owner is not application.answering:
             outcome, why = self._why_not(feedback.query_id, query)
             application.counts.feedback[outcome] += 1
             selection, decisions = application.snapshot.selection, application.terms.decisions
-            if (
-                decisions is not None
-                and query is None
-                and decisions.judge_late(
-                    feedback.query_id,
-                    feedback.label,
-                    feedback.reward,
-                    selection.loss,
-                    selection.loss_parameters,
-                    selection.label_field,
-                )
-            ):
+            late = feedback.query_id, feedback.label, feedback.reward, selection
+            if query is None and decisions is not None and decisions.judge_late(*late):
                 why += "; it was not learned from, and is in the decision log"
             raise NotFound(f"query {feedback.query_id} is not known to {application.name}: {why}")
         if feedback.context is not None and feedback.context != query.context:
@@ -416,7 +427,7 @@ class _Commit:
 
 @dataclass(slots=True, eq=False)
 class _MadeUp:
-    """What misses without feedback teach, on its way to the store and to memory. No client waits for it."""
+    """The lesson of misses without feedback, on its way to the store and to memory. No client waits for it."""
 
     application: Application
     outcomes: Sequence[MadeUp]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from clipper.control.snapshot import ApplicationSnapshot, Newcomer
 from clipper.learning.mathematics.arms import Arms, lineage
@@ -130,7 +131,12 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
         tuple(newcomers),
         tuple(place.name for place in shadows if asked.get(place.name) is place),
         Ramp({name: place.link for name, place in newcomers.items()}, share) if newcomers and share else None,
-        Arms(origins, costs, {name: place.ramp for name, place in newcomers.items() if place.ramp is not None}),
+        Arms(
+            origins,
+            costs,
+            {name: place.ramp for name, place in newcomers.items() if place.ramp is not None},
+            dict(chain.from_iterable(predictor.state_keys(link.model).items() for link in snapshot.links)),
+        ),
         measured,
         {name: Tried(place.ramp, place.link, is_watched=False) for name, place in newcomers.items() if place.ramp}
         | {

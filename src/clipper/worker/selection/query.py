@@ -5,9 +5,10 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from clipper.learning.decisions.records import PathStep
 from clipper.learning.mathematics.arms import NO_ARMS, Arms
 from clipper.learning.policies.policy import Choice, QueryView
-from clipper.values.outputs.output import NOT_KEPT, Output, is_readable, text_start
+from clipper.values.outputs.output import NOT_KEPT, Output, is_readable
 from clipper.values.records import ValueType
 from clipper.worker.selection.confidence import Said
 from clipper.worker.telemetry.request_note import QueryNote
@@ -55,12 +56,14 @@ class Path(msgspec.Struct, gc=False, eq=False):
     """The way of a query through a pipeline.
 
     Attributes:
-        queries: the application and the query's id of each step that was asked once, in the order of asking.
+        queries: the name, the application and the query's id of each step that was asked once, in the order of asking.
         source: the versions that the steps' answers came from; None if the answer does not say.
+        steps: what became of each step, if the application has a decision log: see ``decisions.records.PathStep``.
     """
 
-    queries: tuple[tuple[str, int], ...]
+    queries: tuple[tuple[str, str, int], ...]
     source: Source | None
+    steps: tuple[PathStep, ...] = ()
 
 
 class Asker(Protocol):
@@ -216,12 +219,12 @@ class Query(msgspec.Struct, gc=False, eq=False):
         if self.more_outputs is not None:
             self.more_outputs = {model: _kept(output) for model, output in self.more_outputs.items()}
 
-    def output_starts(self, most: int) -> dict[str, bytes]:
-        """Return the beginnings of the outputs' texts so far, by model: at most this many bytes of each."""
+    def texts(self, text_of: Callable[[Output], bytes]) -> dict[str, bytes]:
+        """Return the texts of the outputs so far, by model, as ``text_of`` makes them."""
         if self.first_model is None or self.first_output is None:
             return {}
         outputs = {self.first_model: self.first_output, **(self.more_outputs or {})}
-        return {model: text_start(output, most) for model, output in outputs.items()}
+        return {model: text_of(output) for model, output in outputs.items()}
 
     @property
     def outputs(self) -> dict[str, bytes]:
@@ -343,18 +346,21 @@ class QueryIds:
 
     The upper 20 bits are the worker's instance, which the supervisor counts; the lower 33 bits are the worker's own
     counter. The counter wraps after two days at 50,000 queries a second, when feedback on the first ids is long over.
-    An instance that is started again counts on from another 64th of the counter's range than before.
+    An instance that is started again counts on from another 64th of the counter's range than before. Servers that share
+    a store number their workers apart, so two may have one instance: ``skip`` has them count from different places.
     """
 
     COUNT_BITS: ClassVar[int] = 33
     RESTART_BITS: ClassVar[int] = 6
+    # Half of a 64th of the range: a worker that is started again has long forgotten the ids of the other half.
+    MAX_SKIP: ClassVar[int] = 1 << 26
 
-    def __init__(self, instance: int, restart: int = 0) -> None:
-        """``restart``: how many times this instance was started before."""
+    def __init__(self, instance: int, restart: int = 0, skip: int = 0) -> None:
+        """``restart``: how many times this instance was started before. ``skip``: below ``MAX_SKIP``, at random."""
         self.first = instance << self.COUNT_BITS
         self.last = self.first + (1 << self.COUNT_BITS) - 1
         part = restart % (1 << self.RESTART_BITS)
-        self.next = self.first + (part << (self.COUNT_BITS - self.RESTART_BITS))
+        self.begun = self.next = self.first + (part << (self.COUNT_BITS - self.RESTART_BITS)) + skip
 
     def take(self) -> int:
         query_id = self.next
@@ -362,7 +368,7 @@ class QueryIds:
         return query_id
 
     def has_given(self, query_id: int) -> bool:
-        return self.first <= query_id < self.next
+        return self.begun <= query_id < self.next
 
     @classmethod
     def instance_of(cls, query_id: int) -> int:

@@ -36,7 +36,7 @@ class Selector:
         may_need_input: whether the input is kept, for this policy or to ask models whose output feedback needs.
         believes_one: whether the output of a single asked model is the answer, with confidence 1.
         goes_by: see ``Policy.goes_by``; a user's own policy sees all of a query.
-        may_ration: whether the policy can keep a scarce model for the queries that gain most by it.
+        may_ration: whether prices may decide among which models the policy selects.
         makes_confidence: whether the confidence of answers is not simply the policy's.
     """
 
@@ -64,7 +64,7 @@ class Selector:
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
         self.goes_by = "query" if self._is_of_user else self.policy.goes_by
         # As above.
-        self.may_ration = self.goes_by != "nothing" and bool(getattr(self.policy, "has_budget", False))
+        self.may_ration = bool(getattr(self.policy, "has_budget", False))
         self.may_need_input = self.keeps_input or self.policy.feedback == "all"
         self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
         self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
@@ -80,7 +80,7 @@ class Selector:
 
     def tells_apart(self, context: str | None) -> bool:
         """Whether the policy knows of a query in this context how much it gains by a scarce model, beside others."""
-        return self.may_ration and (self.goes_by == "query" or context is not None)
+        return self.goes_by == "query" or (self.goes_by == "context" and context is not None)
 
     def candidates(
         self,
@@ -97,11 +97,9 @@ class Selector:
         return candidates(self.policy, models, totals, query, default_loss, rescued, prices)
 
     def select_beside(
-        self, ramp: Ramp | None, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random
+        self, ramp: Ramp, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random
     ) -> Choice:
-        """Select, and give any newcomers their share of the queries. Raises PolicyFailed like ``select``."""
-        if ramp is None:
-            return self.select(models, totals, query, random)
+        """Select, and give newcomers their share of the queries. Raises PolicyFailed like ``select``."""
         is_joint = self.policy.feedback == "all"
         return ramp.select(models, lambda among: self.select(among, totals, query, random), random, is_joint=is_joint)
 

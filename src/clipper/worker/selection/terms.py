@@ -1,18 +1,21 @@
 """The terms by which an application answers: its settings, and the versions of its links."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from random import Random
 
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import ModelFailed, NotFound, WrongInput
 from clipper.learning.decisions.application import ApplicationDecisions, versions_of
 from clipper.learning.decisions.log import DecisionLog
 from clipper.learning.decisions.records import Setting
+from clipper.learning.decisions.redaction import Redaction
 from clipper.learning.mathematics.arms import Arms
 from clipper.learning.mathematics.losses import Log
 from clipper.learning.mathematics.probabilities import OF_ALL, OF_LABEL
-from clipper.learning.policies.policy import Choice, as_features
+from clipper.learning.mathematics.totals import Totals
+from clipper.learning.policies.policy import Choice, QueryView, as_features
 from clipper.settings.version import MAX_BATCH
 from clipper.values.inputs.reader import Reader
 from clipper.values.inputs.record_features import RecordFeatures
@@ -64,6 +67,7 @@ class Terms:
         targets: the queue for each link's name; None if no suitable version runs.
         max_batch: the largest batch that one of its models takes.
         models, newcomers, shadows, ramp: the names, and how newcomers are asked: see ``Lineup``.
+        select: has the policy select among models, and gives newcomers their share: see ``Selector.select``.
         arms: the versions behind the names.
         tried: the newcomers on trial: see ``Lineup``.
         is_watching: whether a newcomer is watched, so that another version may be asked in its place.
@@ -92,6 +96,9 @@ class Terms:
         lineup = line_up(snapshot, predictor, self._find)
         self._measured = lineup.measured
         self.targets, self.arms, self.ramp = lineup.targets, lineup.arms, lineup.ramp
+        self.select: Callable[[tuple[str, ...], Totals, QueryView, Random], Choice] = (
+            selector.select if self.ramp is None else partial(selector.select_beside, self.ramp)
+        )
         self.models, self.newcomers, self.shadows = lineup.models, lineup.newcomers, lineup.shadows
         answering = [self.targets[name] for name in self.models]
         self.max_batch = max(
@@ -146,10 +153,12 @@ class Terms:
         if log is not None and selection.log_decisions:
             # A choice's beliefs are about the first models, in this order.
             models = self.models + self.newcomers + self._compared
-            names = () if self._record_features is None else self._record_features.names
             versions = versions_of(models, self.targets)
+            redaction = Redaction(selection.redact, self.input_type, self._record_features, named)
+            names = redaction.feature_names
             setting = Setting(snapshot.name, selection.policy, models, versions, self.default, names)
-            self.decisions = ApplicationDecisions(log, setting, selection.log_decisions)
+            keeps_inputs = selection.log_inputs != "off"
+            self.decisions = ApplicationDecisions(log, setting, selection.log_decisions, redaction, keeps_inputs)
 
     def make_reader(self, ignores_unknown: bool = False) -> Reader:
         """Return a reader of inputs. ``ignores_unknown``: it ignores unknown fields whatever the application says."""
@@ -210,9 +219,8 @@ class Terms:
         names: Mapping[str, ModelQueue | None] = self.targets if version is None else self.pinned(version)[1]
         silent = (*self.shadows, *self._compared)
         asked = [target for name, target in names.items() if target is not None and name not in silent]
-        # A model that has not answered yet, and tells no type, says nothing.
-        told = [target for target in asked if target.output_typing.type or target.recent_output is not None]
-        return _common([target.output_typing.conversion(target.recent_output) for target in told])
+        # A model whose answers have shown no type yet says nothing.
+        return _common([each.output_typing.conversion() for each in asked if each.output_typing.is_known])
 
     def declared_outputs(self) -> Conversion | None:
         """Return a conversion to the type that all models declare; None if one declares none, or none covers all."""

@@ -1,1 +1,1 @@
-"""What a worker records about requests: request ids, the access log, the slow-query log, and spans."""
+"""A worker's records of requests: request ids, the access log, the slow-query log, and spans."""

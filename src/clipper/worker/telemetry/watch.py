@@ -162,6 +162,13 @@ class Watch:
             return None
         return QueryNote(note.request, self._tracer.child(note.span), parent_id=note.span.span_id)
 
+    def begin_asked(self, batch: BatchNote) -> QueryNote | None:
+        """Make a note on a query that a model asks while it evaluates a batch. None if it is not traced."""
+        if self._tracer is None:
+            return None
+        request = RequestNote(batch.sent_s, span=batch.context)
+        return QueryNote(request, self._tracer.child(batch.context), parent_id=batch.context.span_id)
+
     def ended(self, query: EndedQuery) -> None:
         """Log and trace a query that is slow, or whose request has a note."""
         is_slow = query.ended_s - query.arrival_s > self.slow_s

@@ -135,6 +135,7 @@ def test_a_model_that_dies_over_its_warm_up_does_not_come_up(warming: Bench) -> 
     run(test())
 
 
+@pytest.mark.long
 def test_a_model_that_computes_while_it_loads_has_twice_the_time(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model("while True: pass", start_timeout_s=4.0))

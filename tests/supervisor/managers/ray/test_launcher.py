@@ -126,7 +126,7 @@ def test_replicas_go_where_their_placement_and_resources_are(tmp_path: Path) -> 
             start(slots[3], bench.model(SUM, cpus=0.5, resources={"ssd": 1.0}))
             start(slots[4], bench.model(SUM, cpus=0.5, placement="zone=b,node=203.0.113.9"))
             wanted = ["0.5 CPUs, 1 ssd", "0.5 CPUs on the node 203.0.113.9 with the labels zone=b"]
-            told = [f"waiting for room in the Ray cluster: {one}" for one in wanted]
+            told = [f"waiting for room in the Ray cluster: {one} each" for one in wanted]
             await until_async(
                 lambda: [one.replica and one.replica.progress for one in bench.manager.slots()][3:] == told
             )

@@ -1,6 +1,8 @@
 """The choice of the next batch, against all there are."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -174,3 +176,21 @@ def test_under_overload_it_takes_what_it_can_answer_in_time_once_idle() -> None:
     """Within a crowd that is due at once, no two of which it tells apart."""
     choice = choose(outlook(*[0.1] * 1000), make_times(), 0.05, 0.0, 1e6, FOREVER)
     assert choice.take == pytest.approx((0.1 - 0.05 - FIXED_S) / PER_ROW_S, abs=3)
+
+
+def test_a_choice_imports_nothing() -> None:
+    """numpy imports some of its parts when they are first used, which held the loop for 20 ms at the first batches."""
+    program = """
+import sys
+
+from tests.worker.abstraction.batching.test_goodput import choose, make_times, outlook
+
+# Whoever prepares the test has imported more than a worker does.
+for name in [name for name in sys.modules if name.startswith("numpy.ma")]:
+    del sys.modules[name]
+times, waiting, before = make_times(), outlook(*(0.1 + number / 100 for number in range(50))), set(sys.modules)
+choose(waiting, times, 0.0, 0.0, 300.0, 64)
+print(sorted(set(sys.modules) - before))
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert told.stdout.strip() == "[]", told

@@ -3,16 +3,20 @@
 import itertools
 
 import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
 
 from clipper.worker.abstraction.batching.aimd_damped import DampedAimd
 from clipper.worker.abstraction.batching.flow import Flow
 from clipper.worker.abstraction.batching.replica_state import AHEAD_BELOW_S, ROUND_TRIP_S, SHORT_S
-from clipper.worker.abstraction.batching.scheduler import ENOUGH, MAX_SHORT_WAIT_S, Scheduler
+from clipper.worker.abstraction.batching.scheduler import Scheduler
 from clipper.worker.abstraction.batching.service_times import MAX_GROWTH
+from clipper.worker.abstraction.batching.small_batches import ENOUGH, MAX_SHORT_WAIT_S
 from tests.worker.abstraction.batching.scheduling import (
     HOPELESS,
     LONG,
     SHORT,
+    SLO_S,
     Speed,
     finish_all,
     is_empty,
@@ -269,6 +273,64 @@ def test_queries_that_come_one_at_a_time_are_known_by_the_batch_before() -> None
     finish_all(scheduler, 0.2001)
     push(scheduler, 1, 0.2001)
     assert not scheduler.is_quiet(), "the batch before had two"
+
+
+@given(
+    speeds=st.lists(st.sampled_from([SHORT, Speed(0.0005, 0.0001, 1)]), min_size=1, max_size=2),
+    slo_s=st.sampled_from([0.0006, 0.01, 1.0]),
+    delay_s=st.sampled_from([0.0, 0.001]),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.0002, 0.0006, 0.03]),
+            st.sampled_from([b"1", b"row", b"r" * 300]),
+            st.sampled_from([0.0001, 0.0004, 0.002]),
+        ),
+        max_size=100,
+    ),
+)
+def test_a_query_that_is_sent_alone_leaves_as_if_it_had_been_decided(
+    speeds: list[Speed], slo_s: float, delay_s: float, steps: list[tuple[float, bytes, float]]
+) -> None:
+    """Two schedulers meet the same queries and batches; one of them may send a query alone."""
+    quick, thorough = (make_scheduler(*speeds, delay_s=delay_s, slo_s=slo_s) for _ in range(2))
+    now_s = 1.0
+    for pause_s, row, took_s in steps:
+        sent = []
+        for scheduler in (quick, thorough):
+            scheduler.push(make_work(row, now_s, slo_s), now_s)
+            alone = scheduler.send_alone(now_s) if scheduler is quick and scheduler.is_quiet() else None
+            event(f"alone: {alone is not None}")
+            batches = scheduler.decide(now_s).batches if alone is None else [alone]
+            found: list[object] = []
+            for replica, batch in batches:
+                found += [replica.id, replica.asked_s, batch.id, [work.row for work in batch.works], batch.expected_s]
+                found += [batch.size_bytes, batch.is_short, batch.was_full, batch.is_probe]
+            finish_all(scheduler, now_s + took_s)
+            queue = scheduler.queue
+            found += [queue.length, queue.size_bytes, [lane.size_bytes for lane in queue.lanes()]]
+            sent.append(found)
+        assert sent[0] == sent[1]
+        now_s += took_s + pause_s
+
+
+def test_a_query_leaves_alone_only_where_nothing_else_waits_or_counts() -> None:
+    scheduler = make_scheduler(SHORT)
+    for now_s in (0.0, 0.001):
+        push(scheduler, 1, now_s)
+        scheduler.decide(now_s)
+        finish_all(scheduler, now_s + 0.0001)
+    push(scheduler, 1, 0.0015)
+    assert scheduler.is_quiet()
+    assert scheduler.send_alone(0.0015 + SLO_S) is None, "it is due"
+    scheduler.queue.push_background(make_work(b"background", 0.0015))
+    assert scheduler.send_alone(0.0015) is None, "background work may ride along"
+    assert len(scheduler.queue.take_background(1).batch) == 1
+    assert scheduler.send_alone(0.0015) is None, "another work was the last to come"
+    assert len(scheduler.decide(0.0015).batches) == 1
+    finish_all(scheduler, 0.0016)
+    push(scheduler, 1, 0.0017)
+    alone = scheduler.send_alone(0.0017)
+    assert alone is not None and [work.row for work in alone[1].works] == [b"0"]
 
 
 def test_where_batches_take_long_a_query_waits_for_those_beside_it() -> None:

@@ -122,3 +122,24 @@ def test_rows_that_are_taken_to_be_too_long_are_tried_now_and_then() -> None:
             finish_all(scheduler, now_s + 0.05)
     # Once a second while they are taken to be so; a few answers show that they are not.
     assert sent_s[0] == 10.0 and len(sent_s) > 50
+
+
+def test_a_batch_may_have_a_bound_in_bytes_and_the_rest_goes_in_the_next() -> None:
+    """A batch of 64 records of 4 MB was made in one step of the loop, which took a third of a second."""
+    scheduler = settled()
+    scheduler.most_batch_bytes = 10_000
+    short = rows(scheduler, 30, 100, 10.0, 1.0)
+    (long,) = rows(scheduler, 1, 50_000, 10.0, 2.0)
+    more = rows(scheduler, 10, 4_000, 10.0, 3.0)
+    sent = []
+    now_s = 10.0
+    for _ in range(100):
+        batches = [batch for _, batch in scheduler.decide(now_s).batches]
+        for batch in batches:
+            sent += batch.works
+            assert len(batch.works) == 1 or sum(len(work.row) for work in batch.works) <= 10_000
+        now_s += 0.02
+        finish_all(scheduler, now_s)
+        if not scheduler.has_work:
+            break
+    assert len(sent) == len(set(map(id, sent))) == 41 and {*map(id, (*short, long, *more))} == {*map(id, sent)}

@@ -9,7 +9,8 @@ from clipper.worker.abstraction.batching.controller import make_controller
 from clipper.worker.abstraction.batching.flow import Batch, Flow
 from clipper.worker.abstraction.batching.goodput import IN_TIME
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
-from clipper.worker.abstraction.batching.scheduler import MAX_IN_FLIGHT, MAX_SHORT_WAIT_S, Scheduler
+from clipper.worker.abstraction.batching.scheduler import MAX_IN_FLIGHT, Scheduler
+from clipper.worker.abstraction.batching.small_batches import MAX_SHORT_WAIT_S
 from clipper.worker.abstraction.batching.suspects import DEADLY, MOST_ROWS, UNCLEAR
 from clipper.worker.abstraction.work import NOBODY, Work
 from tests.example_counts import share_of

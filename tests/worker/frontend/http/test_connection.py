@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.worker.frontend import limits
-from clipper.worker.frontend.http.endpoints import Health
+from clipper.worker.frontend.http.endpoints import live
 from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.http.server import QueryServer
 from tests.example_counts import share_of
@@ -85,7 +85,7 @@ def test_same_requests_in_any_pieces_get_the_same_answers(calls: list[Call], pla
             peer.leave()
         assert (len(port.members), port.budget.held_bytes) == (0, 0)
 
-    run(test, {b"/echo/predict": Echo(), b"/health/live": Health()})
+    run(test, {b"/echo/predict": Echo(), b"/health/live": live()})
 
 
 # -- order -----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper.worker.frontend.http.endpoints import Health
+from clipper.worker.frontend.http.endpoints import live
 from clipper.worker.frontend.http.port import Port
 from tests.example_counts import share_of
 from tests.worker.frontend.fake_transport import Echo, Peer, run
@@ -58,4 +58,4 @@ def test_mutated_requests_hurt_only_themselves(
         assert [response.body for response in after.responses] == [HELLO]
         assert (len(port.members), port.budget.held_bytes) == (1, 0)
 
-    run(test, {b"/echo/predict": Echo(), b"/health/live": Health()})
+    run(test, {b"/echo/predict": Echo(), b"/health/live": live()})

@@ -70,6 +70,15 @@ def test_lists_say_what_is_in_them(name: str) -> None:
     assert len(lists) > 10 and [each for each in lists if "items" not in each] == []
 
 
+def test_each_operation_has_an_id_of_its_own() -> None:
+    """Generators name methods by it, whatever the names of applications are."""
+    paths = openapi.frame()["paths"]
+    for name in ("app", "v2_app", "tensors", "metadata", "live"):
+        paths |= openapi.paths_of(openapi.Described(name, InputType.parse("float64[2]"), 0.1, None, needs_key=False))
+    ids = [operation["operationId"] for path in paths.values() for operation in path.values()]
+    assert len(ids) == len(set(ids)) == 3 + 5 * 5 and {"predict_app", "observe_app", "infer_app"} <= set(ids)
+
+
 @pytest.mark.parametrize("name", TYPES)
 def test_examples_are_of_the_schema(name: str) -> None:
     schema, example = schema_of(described(name), "/app/predict")

@@ -14,7 +14,8 @@ from clipper.control.statistics import WorkerStatistics
 from clipper.values.inputs.reader import Reader
 from clipper.values.inputs.record_reader import reader_of
 from clipper.values.inputs.record_rows import RecordRows
-from clipper.values.outputs.conversion import Conversion, learn_type
+from clipper.values.json_types import NoType
+from clipper.values.outputs.conversion import Conversion, learning
 from clipper.values.records import RecordType, ValueType, parse_type, with_open_lengths
 from clipper.values.types import InputType
 from clipper.worker.frontend import limits
@@ -28,6 +29,7 @@ from tests.serving import post
 from tests.worker.frontend.fake_transport import Peer
 from tests.worker.frontend.http_calls import cut
 from tests.worker.frontend.mutations import mutated, random_edits
+from tests.worker.frontend.steps import finish
 
 TYPES = ["float64[*]", "float32[3]", "float64[2,*]", "int32[]", "int64[2]", "uint8[2,2]", "bool[*]", "string", "bytes"]
 TYPES += ['a: float64?, b: string{"a","ü"}?, c: int32 = 1', "t: float32[2], u: uint8[2,*], s: bytes, k: bool"]
@@ -57,7 +59,10 @@ class Terms:
         return {"1": {"m": True}}
 
     def outputs(self, version: str | None) -> Conversion | None:
-        learned = None if self.output is None else learn_type(self.output)
+        try:
+            learned = None if self.output is None else finish(learning(self.output))
+        except NoType:
+            return None
         return None if learned is None else Conversion(with_open_lengths(learned), is_declared=False)
 
 

@@ -140,7 +140,7 @@ def test_what_json_says_is_remembered_only_where_it_holds_no_data() -> None:
         plans = endpoint._infer._plans
         peer = Peer(port)
         peer.send(request(1))
-        assert plans == {}
+        assert len(plans) == 0
         for number in range(600):
             name = f"x{number % 300}"
             tensor = {"name": name, "shape": [1, 1], "datatype": "FP64", "parameters": {"binary_data_size": 8}}
@@ -150,3 +150,16 @@ def test_what_json_says_is_remembered_only_where_it_holds_no_data() -> None:
         assert 0 < len(plans) <= 256
 
     with_slow(test)
+
+
+def test_versions_are_remembered_no_longer_than_a_snapshot_that_runs_them() -> None:
+    async def body(port: Port) -> None:
+        application = Slow()
+        inference = Inference(serving(application, port, Readiness([])))
+        before = inference._infer["app"]
+        for number in range(300):
+            before._tensors[str(number)] = before.tensors(None)
+        inference.follow([application])  # type: ignore[list-item]
+        assert inference._infer["app"] is not before and not inference._infer["app"]._tensors
+
+    run(body)

@@ -3,8 +3,11 @@
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clipper.errors import MalformedRequest, RequestError, WrongInput
 from clipper.values.outputs.conversion import Conversion
@@ -177,3 +180,82 @@ def test_a_request_has_a_tensor_of_a_field_even_if_all_may_be_missing() -> None:
         reader.plan(json.dumps({"inputs": [other]}).encode())
     one = {"name": "b", "shape": [1], "datatype": "BYTES", "data": ["x"]}
     assert reader.plan(json.dumps({"inputs": [other, one]}).encode()).rows == 1
+
+
+PERSON = RequestReader(
+    parse_type(
+        'a: float64, b: float64?, c: int64?, d: string, e: bytes?, f: string{"x","yy"}, g: int64{1,2}, h: float64'
+    )
+)
+NUMBERS = st.sampled_from([0.0, -1.5, np.nan, np.inf])
+TEXTS = st.sampled_from([b"t", b"text", "ä".encode(), b"", b"\0\0\0\x01\0\0\0z", b"x" * 255, b"x" * 256, b"\xff"])
+ELEMENTS: dict[str, tuple[str, st.SearchStrategy[Any]]] = {
+    "a": ("FP64", NUMBERS),
+    "b": ("FP64", NUMBERS),
+    "c": ("INT64", st.sampled_from([0, 2**63 - 1])),
+    "d": ("BYTES", TEXTS),
+    "e": ("BYTES", TEXTS),
+    "f": ("BYTES", st.sampled_from([b"x", b"yy", b"z"])),
+    "g": ("INT64", st.sampled_from([1, 2, 3])),
+    "h": ("FP64", NUMBERS),
+}
+USUAL = {"FP64": st.just(1.5), "BYTES": st.just(b"x"), "INT64": st.just(1)}
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """The JSON and the data of records as binary tensors, which are good, or not in one place."""
+    rows = draw(st.sampled_from([1, 2, 12]))
+    odd = draw(st.sets(st.sampled_from(list(ELEMENTS)), max_size=3))
+    inputs, parts = [], []
+    for name in draw(st.permutations(list(ELEMENTS))):
+        datatype, values = ELEMENTS[name]
+        column = draw(st.lists(values if name in odd else USUAL[datatype], min_size=rows, max_size=rows))
+        data = b"".join(len(value).to_bytes(4, "little") + value for value in column) if datatype == "BYTES" else b""
+        parts.append(data or np.array(column, {"FP64": "<f8", "INT64": "<i8"}[datatype]).tobytes())
+        inputs.append({"name": name, "shape": [rows], "datatype": datatype, "parameters": {}})
+    sizes = list(map(len, parts))
+    place, moved = draw(st.integers(0, len(sizes) - 2)), draw(st.sampled_from([0, 0, 0, 1, -5]))
+    if inputs[place]["datatype"] == inputs[place + 1]["datatype"] == "BYTES":
+        sizes[place], sizes[place + 1] = max(0, sizes[place] + moved), max(0, sizes[place + 1] - moved)
+    for each, size in zip(inputs, sizes):
+        each["parameters"] = {"binary_data_size": size}
+    whole = bytearray(b"".join(parts))
+    if draw(st.booleans()):
+        whole[draw(st.integers(0, len(whole) - 1))] = draw(st.sampled_from([0, 1, 200]))
+    return json.dumps({"inputs": inputs}).encode(), bytes(whole)
+
+
+@given(bodies())
+def test_tensors_read_together_are_those_read_one_by_one(body: tuple[bytes, bytes]) -> None:
+    head, data = body
+    plan = PERSON.plan(head)
+    assert plan.runs[-1].stop == len(ELEMENTS)
+
+    def found(plan: Plan) -> list[bytes] | str:
+        try:
+            return finish(PERSON.read(plan, head + data, len(head))).rows
+        except RequestError as error:
+            return str(error)
+
+    assert found(plan) == found(msgspec.structs.replace(plan, runs=()))
+
+
+def test_numbers_and_texts_that_follow_one_another_are_read_together() -> None:
+    fields = {
+        "a": "FP64",
+        "b": "FP64",
+        "h": "FP64",
+        "c": "INT64",
+        "g": "INT64",
+        "d": "BYTES",
+        "e": "BYTES",
+        "f": "BYTES",
+    }
+    inputs = [
+        {"name": name, "shape": [3], "datatype": datatype, "parameters": {"binary_data_size": 24}}
+        for name, datatype in fields.items()
+    ]
+    runs = PERSON.plan(json.dumps({"inputs": inputs}).encode()).runs
+    assert [(run.start, run.stop) for run in runs if run.reads is not None] == [(0, 3), (5, 8)]
+    assert runs[-1].stop == len(fields)

@@ -100,6 +100,21 @@ def test_texts(texts: list[str], is_column: bool, piece_bytes: int) -> None:
         assert rows_of(reader("bytes"), "BYTES", shape, data) == encoded
 
 
+@given(st.lists(st.binary(max_size=9) | st.sampled_from([b"\0\0\0", b"\1\0\0\0", b"x" * 256]), min_size=1, max_size=9))
+def test_bytes_with_zeros_and_of_any_length(elements: list[bytes]) -> None:
+    data = b"".join(struct.pack("<I", len(each)) + each for each in elements)
+    assert rows_of(reader("bytes"), "BYTES", [len(elements)], data) == elements
+    for wrong in (data[:-1], data + b"\0"):
+        with pytest.raises(WrongInput, match=r"ends within element|bytes after its"):
+            rows_of(reader("bytes"), "BYTES", [len(elements)], wrong)
+
+
+def test_the_bytes_of_a_character_are_in_one_element() -> None:
+    data = b"\1\0\0\0\xc3\1\0\0\0\xa9"
+    with pytest.raises(WrongInput, match="not UTF-8"):
+        rows_of(reader("string"), "BYTES", [2], data)
+
+
 def test_a_byte_of_a_bool_is_true_unless_it_is_zero() -> None:
     """perf_analyzer's own data have other bytes, and rows of the same values have to be equal."""
     assert rows_of(reader("bool[4]"), "BOOL", [1, 4], b"\0\1\2\xff") == [b"\0\1\1\1"]

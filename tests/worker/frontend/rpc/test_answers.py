@@ -75,18 +75,18 @@ def test_the_usual_array_is_the_message_that_any_is() -> None:
     arrays = (NUMBERS[:1], FLOATS), (NUMBERS[:1].reshape(1, 1, 2), typed("float32[1,2]"))
     for (array, tensors), source in product(arrays, sources):
         for answer in [each._replace(source=source) for each in answers(array)]:
-            usual = codec.usual(exchange, None, answer, form(True), tensors)
+            usual = codec.usual(exchange, None, (answer,), form(True), tensors)
             assert usual is not None
             whole = b"".join(done(codec.encode(exchange, None, [answer], form(True), tensors)))
             assert InferResponse.FromString(usual) == InferResponse.FromString(whole)
-            assert codec.usual(exchange, None, answer, form(False), tensors) is None
+            assert codec.usual(exchange, None, (answer,), form(False), tensors) is None
 
 
 def test_a_confidence_is_a_number_and_to_clients_without_doubles_a_text() -> None:
     codec = MessageCodec("app")
     exchange = Exchange(Nobody())  # type: ignore[arg-type]
     answer = Answer(1, b"1.5", 0.75)
-    usual = codec.usual(exchange, None, answer, form(True), NUMBER)
+    usual = codec.usual(exchange, None, (answer,), form(True), NUMBER)
     whole = b"".join(done(codec.encode(exchange, None, [answer], form(False), NUMBER)))
     assert usual is not None
     # KServe's own, without the fields of a number that is not whole.
@@ -106,7 +106,7 @@ def test_a_model_that_varies_its_shape_fills_no_memory() -> None:
     codec = MessageCodec("app")
     for length in range(1, 3 * MAX_ARRAYS):
         (answer,) = answers(np.zeros((1, length), np.float32))
-        usual = codec.usual(exchange, None, answer, form(True), typed("float32[*]"))
+        usual = codec.usual(exchange, None, (answer,), form(True), typed("float32[*]"))
         assert usual is not None and list(InferResponse.FromString(usual).outputs[0].shape) == [1, length]
     assert len(codec._arrays) <= MAX_ARRAYS
 
@@ -116,6 +116,6 @@ def test_openings_for_every_subset_of_an_ensemble_fill_no_memory() -> None:
     codec = MessageCodec("app")
     for number in range(MAX_OPENINGS + 10):
         answer = Answer(1, b"1.5", 1.0, None, make_source([f"a:{number}"]))
-        usual = codec.usual(exchange, None, answer, form(True), NUMBER)
+        usual = codec.usual(exchange, None, (answer,), form(True), NUMBER)
         assert usual is not None and InferResponse.FromString(usual).model_version == str(number)
     assert len(codec._openings) == 10

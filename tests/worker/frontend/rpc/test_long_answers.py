@@ -16,6 +16,8 @@ from tests.worker.frontend.rpc.fake_client import Served, run
 from tests.worker.frontend.rpc.http2 import frame
 from tests.worker.frontend.rpc.rpc_messages import InferResponse
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 NUMBERS = np.arange(400_000, dtype=np.float32)
 LONG: Any = TypedOutput(
     OutputForm(DType.FLOAT32, (400_000,), DType.FLOAT64), NUMBERS.tobytes(), NUMBERS.nbytes, is_long=True
@@ -86,15 +88,22 @@ def test_a_client_whose_window_is_small_gets_no_more_of_it(is_reset: bool) -> No
     run(test)
 
 
-def test_a_connection_that_ends_gives_up_what_it_would_have_sent() -> None:
+def test_a_connection_that_ends_gives_up_what_it_would_have_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipper.base.turn_budget.VISIT_S", 0.0)
+
     async def test() -> None:
         served = Served()
         client = served.client
         client.call(1)
         served.answer(output=LONG)
         await client.answers(20)
+        (rest, _) = client.connection._session._long[1]
+        pieces = len(rest)
         client.send(frame(7, 0, 0, bytes(8)))  # GOAWAY
         client.leave()
         served.assert_nothing_left()
+        assert 0 < len(rest) <= pieces, "all at once would hold the loop"
+        await client.answers(2 * pieces)
+        assert not rest
 
     run(test)

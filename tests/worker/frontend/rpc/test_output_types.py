@@ -27,15 +27,15 @@ CODE = """
 import numpy as np
 
 NAME = {name!r}
-# Lists of different lengths are JSON on their way, which has no infinity.
-ODD = [0.5, float("nan"), 2.0 if NAME == "lengths" else float("inf"), -1.5]
+# Divisions of zero by zero make a NaN with a sign.
+ODD = [0.5, -float("nan"), float("inf"), -1.5, float("nan"), float("-inf")]
 
 def floats(number):
-    return np.array([ODD[(number + place) % 4] for place in range(number % 5)], np.float32)
+    return np.array([ODD[(number + place) % 6] for place in range(number % 5)], np.float32)
 
 def value(number):
     return {{
-        "number": lambda: ODD[number % 4],
+        "number": lambda: ODD[number % 6],
         "lengths": lambda: floats(number),
         "pairs": lambda: np.array([[number, 2**40], [0, -number]], np.int64),
         "truth": lambda: number % 2 == 0,
@@ -47,9 +47,11 @@ def value(number):
 def form(found, number):
     if isinstance(found, dict):
         return {{name: form(each, number) for name, each in found.items()}}
-    is_list = isinstance(found, np.ndarray) and number % 2 and NAME != "record"
-    is_list = is_list and (found.dtype != np.float32 or np.isfinite(found).all())
-    return found.tolist() if is_list else found
+    if not isinstance(found, np.ndarray):
+        return np.float32(found) if isinstance(found, float) and number % 3 else found
+    forms = [found, found.tolist(), found.astype(np.float64) if found.dtype == np.float32 else found]
+    forms += [found[0]] if found.shape == (1,) else [found[None]] if found.size else []
+    return forms[number // 5 % len(forms)]
 
 def predict(inputs):
     numbers = inputs[:, 0].astype(int).tolist()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -198,6 +199,7 @@ def test_requests_of_a_stream_are_evaluated_together() -> None:
             assert all(each.infer_response.parameters["triton_final_response"].bool_param for each in answers)
 
 
+@pytest.mark.long
 def test_a_slow_request_of_a_stream_keeps_up_only_those_of_its_id(system: RpcSystem) -> None:
     with channel(system) as opened:
         asked = [("slow", "slow"), ("app", "slow"), ("app", "quick"), ("nobody", "wrong")]
@@ -430,3 +432,14 @@ def test_messages_may_be_as_long_as_the_applications_that_come_later_take() -> N
 def test_nothing_of_grpc_is_imported_where_there_is_no_port_for_it() -> None:
     program = "import sys, clipper.worker.worker; sys.exit('ngh2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.long
+def test_a_worker_without_ngh2_answers_by_h2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ngh2.py").write_text("raise ImportError('there is no wheel for this machine')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    long = np.ones((4096, 4), "<f4")
+    with models_behind_rpc() as system, channel(system) as opened:
+        assert output(infer(opened, raw_request(ROW, [1, 4]))) == [10.0]
+        assert output(infer(opened, raw_request(long.tobytes(), [4096, 4]))) == [4.0] * 4096
+        assert "expected" in refusal(opened, raw_request(ROW, [1, 3])).details()

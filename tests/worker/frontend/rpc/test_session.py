@@ -13,6 +13,8 @@ from tests.worker.frontend.rpc.fake_client import ASKED, FakeClient, Served, dat
 from tests.worker.frontend.rpc.http2 import message_frame
 from tests.worker.frontend.rpc.rpc_messages import message_class
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 CALM, CANCEL = 11, 8
 
 

@@ -74,6 +74,7 @@ def test_an_end_in_the_same_piece_as_a_call() -> None:
     run(test)
 
 
+@pytest.mark.long
 def test_the_connections_window_comes_back_however_a_call_ends() -> None:
     async def test() -> None:
         served = Served()

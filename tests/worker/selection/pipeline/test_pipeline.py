@@ -9,7 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 
+from clipper.control.feedback import Feedback
+from clipper.errors import InvalidArgument
 from clipper.settings.application import Selection
 from clipper.settings.pipeline import Step
 from clipper.settings.server import TelemetrySettings
@@ -44,7 +47,8 @@ async def pipeline(
         name: each if each.application else Step(**{**as_dict(each), "application": name})
         for name, each in steps.items()
     }
-    applications["app"] = await desk.application(SINGLE, linked=[], steps=wired, output=output, **fields)
+    selection = fields.pop("selection", SINGLE)
+    applications["app"] = await desk.application(selection, linked=[], steps=wired, output=output, **fields)
     return applications
 
 
@@ -193,3 +197,60 @@ def test_a_trace_has_a_span_for_each_step_below_the_querys(tmp_path: Path) -> No
         assert note.queries == 1
 
     run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
+
+
+def test_label_for_a_step_teaches_that_step_alone(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        applications = await pipeline(desk, {"a": Step(), "b": Step(input="a")})
+        asking = await desk.answer(applications["app"])
+
+        def joined() -> list[int]:
+            return [applications[name].counts.feedback["joined"] for name in ("app", "a", "b")]
+
+        assert await desk.observe(applications["app"], replace_step(on_query(asking.query_id, b"7"), "b"))
+        assert joined() == [0, 0, 1]
+        with pytest.raises(InvalidArgument, match="expected a, b"):
+            await desk.observe(applications["app"], replace_step(on_query(asking.query_id, b"7"), "c"))
+        # The label of the whole answer does not teach that step again.
+        assert await desk.observe(applications["app"], on_query(asking.query_id, b"7"))
+        assert joined() == [1, 1, 1]
+        assert applications["b"].counts.feedback["duplicate"] == 1
+        with pytest.raises(InvalidArgument, match="is no pipeline"):
+            plain, _ = desk.ask(applications["a"])
+            await desk.serve_until(lambda: plain.answer)
+            await desk.observe(applications["a"], replace_step(on_query(plain.query_id, b"7"), "b"))
+
+    run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
+
+
+def replace_step(feedback: Feedback, step: str) -> Feedback:
+    return msgspec.structs.replace(feedback, step=step)
+
+
+def test_path_of_a_logged_query_has_what_became_of_each_step(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        steps = {"a": Step(), "b": Step(when="a.confidence < 0"), "c": Step(input="a"), "d": Step(for_each="a")}
+        output = {"b": "b", "c": "c", "d": "d"}
+        logged = Selection(log_decisions=1.0)
+        applications = await pipeline(desk, steps, output, defaults={"c": "0"}, selection=logged)
+        desk.models.held = {"c"}
+        asking, query = desk.ask(applications["app"])
+        await desk.serve_until(
+            lambda: applications["c"].in_flight and desk.models.asked["d"] and not applications["d"].in_flight
+        )
+        desk.loop.advance(SLO_S)
+        await desk.serve_until(lambda: query.done)
+        assert asking.answer[0] == "prediction"
+        assert query.path is not None
+        found = {each.step: each for each in query.path.steps}
+        assert [(name, found[name].rows, found[name].end) for name in "abcd"] == [
+            ("a", 1, "answered"),
+            ("b", 0, "skipped"),
+            ("c", 1, "default"),
+            ("d", 2, "answered"),
+        ]
+        assert (found["a"].versions, found["b"].versions, found["c"].versions) == ("a:1", "", "")
+        assert found["c"].latency_s > found["a"].latency_s >= 0.0
+        assert found["a"].application == "a"
+
+    run(tmp_path, {"a": VECTOR, "b": b"7", "c": b"8", "d": b"9"}, scenario)

@@ -99,6 +99,15 @@ def test_query_that_needs_a_full_step_is_dropped() -> None:
     assert known(CHAIN, [0.01, 0.02, 0.001]).deadline_s(0, 1.0, 1.1, {2}) is not None
 
 
+def test_full_step_that_a_query_may_not_need_says_nothing_against_it() -> None:
+    times = StepTimes([[1, 2], [], []], certain=[0, 2])
+    for place in range(3):
+        for _ in range(10):
+            times.took(place, 0.0, 0.02)
+    assert times.deadline_s(0, 1.0, 1.1, {1}) is not None
+    assert times.deadline_s(0, 1.0, 1.1, {2}) is None
+
+
 @pytest.mark.parametrize(("load", "most_in_vain"), [(0.5, 0.0), (0.9, 0.01), (1.5, 0.02), (2.0, 0.03)])
 def test_chain_of_queues_computes_little_in_vain(load: float, most_in_vain: float) -> None:
     """Two steps with a queue each, which serve one query at a time: the first in 2 ms, the second in 4 ms.

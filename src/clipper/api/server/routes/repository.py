@@ -33,8 +33,8 @@ class Repository(Controller):
         exception_handlers=_ERRORS,
         summary="Load the models of an application that were unloaded",
     )
-    async def load(self, operations: Port, application: Name, data: JSONBody[Load]) -> dict[str, str]:
-        named = sorted(name for name in data.parameters if name == "config" or name.startswith("file:"))
+    async def load(self, operations: Port, application: Name, data: JSONBody[Load | None] = None) -> dict[str, str]:
+        named = sorted(name for name in (data or Load()).parameters if name == "config" or name.startswith("file:"))
         if named:
             raise InvalidArgument(f"the parameter {named[0]!r:.100} is not supported: clipper deploy deploys a model")
         await operations.load(application)
@@ -46,6 +46,6 @@ class Repository(Controller):
         exception_handlers=_ERRORS,
         summary="Unload the models of an application: they answer nothing until loaded",
     )
-    async def unload(self, operations: Port, application: Name, data: JSONBody[Load]) -> dict[str, str]:
+    async def unload(self, operations: Port, application: Name, data: JSONBody[Load | None] = None) -> dict[str, str]:
         await operations.unload(application)
         return {}

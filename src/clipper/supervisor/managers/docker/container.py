@@ -79,6 +79,7 @@ class DockerContainer(Container):
         # The packages of an image are not known.
         self.warning: str | None = None
         self.node: str | None = None
+        self.is_lost = False
         self.folder = folder
         self._killed_because: str | None = None
         self._pid = state.pid

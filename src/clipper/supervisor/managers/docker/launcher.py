@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 from clipper.base.processes.census import disk_usage
 from clipper.base.processes.excess import Bounds, excess
+from clipper.base.processes.gpus import Gpu
+from clipper.base.processes.limits import Share
 from clipper.base.trees import remove_tree
 from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, InvalidArgument
@@ -21,7 +23,7 @@ from clipper.supervisor.managers.docker.container import DockerContainer, Docker
 from clipper.supervisor.managers.docker.engine import Engine, State
 from clipper.supervisor.managers.docker.images import Images, Sources
 from clipper.supervisor.managers.launcher import ContainerNote, Launcher, OnProgress, Runnable, check_needs_no_cluster
-from clipper.supervisor.managers.shares import parse_gpus
+from clipper.supervisor.managers.shares import Shares, parse_gpus
 
 
 class Addresses:
@@ -109,8 +111,13 @@ _FOLDER = Bounds(disk_bytes=options.MAX_FOLDER_BYTES, files=options.MAX_FOLDER_F
 class DockerLauncher(Launcher):
     """The launcher of containers in Docker. While dockerd is away nothing can be started; running containers go on."""
 
-    def __init__(self, engine: Engine, sources: Sources, setting: options.Setting, sockets: Path) -> None:
+    def __init__(
+        self, engine: Engine, sources: Sources, setting: options.Setting, sockets: Path, gpus: Sequence[Gpu] = ()
+    ) -> None:
+        """Make a launcher. ``gpus`` are those of dockerd's machine."""
         self._engine = engine
+        # Docker itself divides the processors.
+        self._shares = Shares((), gpus)
         self._images = Images(engine, sources, setting)
         self._artifacts = sources.artifacts
         self._setting = setting
@@ -139,6 +146,8 @@ class DockerLauncher(Launcher):
     ) -> DockerContainer:
         await self._remove_strays()
         image = await self._images.image_of(note.spec, on_progress)
+        if note.spec.gpus is not None and self._shares.has_gpus:
+            note = replace(note, gpus=self._shares.give(note.name, replace(note.spec, cpus=None)).gpus)
         starting = asyncio.get_running_loop().create_task(self._start(note, image, log_path, variables))
         try:
             return await asyncio.shield(starting)
@@ -175,10 +184,12 @@ class DockerLauncher(Launcher):
         except (ClipperError, OSError) as error:
             log.warning("container %(replica)s cannot be taken over: %(error)s", {**note.log_fields, "error": error})
             return None
+        self._shares.has(note.name, Share(gpus=note.gpus), note.spec)
         container = self._know(note, id_, state, token, DockerLog(id_, self._engine, log_path, is_new=False))
         return container if state.is_running else None
 
     async def clean_up(self, note: ContainerNote) -> None:
+        self._shares.take_back(note.name)
         container = self._containers.get(note.id)
         if container is not None:
             await container.save_log()
@@ -221,10 +232,14 @@ class DockerLauncher(Launcher):
         return await self._engine.create(name, asked, options.limits(note, artifact, self._setting))
 
     def _know(self, note: ContainerNote, id_: str, state: State, token: str, output: DockerLog) -> DockerContainer:
-        address = ReplicaAddress(note.id, options.dial_address(note.listen, state.ports), token)
+        # Where the machine's GPUs are not known, dockerd chooses those of a count, and does not tell.
+        named = () if note.spec.gpus is None else parse_gpus(note.spec.gpus).ids
+        devices = self._shares.devices(note.name) or named
+        address = ReplicaAddress(note.id, options.dial_address(note.listen, state.ports), token, devices=devices)
         note_ready = partial(self._addresses.note_ready, note)
         folder = self._addresses.shared_folder(note)
         container = DockerContainer(id_, state, address, self._engine, output, note_ready, folder)
+        container.warning = self._shares.crowding(note.name)
         self._containers[note.id] = container
         if self._watching is None or self._watching.done():
             self._watching = asyncio.get_running_loop().create_task(self._watch())

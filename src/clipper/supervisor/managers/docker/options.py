@@ -17,9 +17,10 @@ from clipper.base.oom import OOM_SCORE_ADJUSTMENT
 from clipper.base.processes.limits import CONTAINER_NICENESS, Share
 from clipper.settings.server import Transport
 from clipper.settings.version import VersionSpec
+from clipper.supervisor.managers.environments.plan import needs_of
 from clipper.supervisor.managers.launcher import ContainerNote, container_argv, program_options
 from clipper.supervisor.managers.logs import MAX_LOG_BYTES
-from clipper.supervisor.managers.shares import Gpus, environment, parse_gpus
+from clipper.supervisor.managers.shares import environment, parse_gpus
 
 # The label of the home that a container belongs to. Only that home's supervisor touches it.
 HOME_LABEL = "clipper.home"
@@ -155,7 +156,7 @@ def limits(note: ContainerNote, artifact: Path, setting: Setting) -> dict[str, A
         "mem_limit": spec.memory_bytes,
         "cpu_shares": CPU_SHARES,
         "nano_cpus": None if spec.cpus is None else round(spec.cpus * 1e9),
-        "device_requests": None if spec.gpus is None else [_device_request(parse_gpus(spec.gpus))],
+        "device_requests": None if spec.gpus is None else [_device_request(note)],
         # No swap: a model that swaps answers nothing in time.
         "memswap_limit": spec.memory_bytes,
         "pids_limit": MAX_PROCESSES,
@@ -190,8 +191,11 @@ def _command(note: ContainerNote, artifact: Path) -> list[str]:
     return container_argv(note, Path(ARTIFACT_FOLDER), PYTHON)
 
 
-def _device_request(gpus: Gpus) -> dict[str, Any]:
-    wanted = {"device_ids": list(gpus.ids)} if gpus.ids else {"count": -1 if gpus.count is None else gpus.count}
+def _device_request(note: ContainerNote) -> dict[str, Any]:
+    """Return the GPUs that were chosen for a container. If the server sees no GPU, dockerd chooses."""
+    asked = parse_gpus(note.spec.gpus or "all")
+    ids = note.gpus or asked.ids
+    wanted = {"device_ids": list(ids)} if ids else {"count": -1 if asked.count is None else asked.count}
     return {**wanted, "capabilities": [["gpu"]]}
 
 
@@ -245,7 +249,7 @@ def _installation(spec: VersionSpec) -> list[str]:
     if spec.requirements is not None:
         copied = json.dumps([f"artifact/{spec.requirements}", _REQUIREMENTS])
         return [f"COPY {copied}", f"RUN {json.dumps([*_PIP, '-r', _REQUIREMENTS])}"]
-    needs = [need for need in spec.needs if not need.startswith("python==")]
+    needs = [need for need in needs_of(spec) if not need.startswith("python==")]
     return [f"RUN {json.dumps([*_PIP, *needs])}"] if needs else []
 
 

@@ -242,6 +242,7 @@ def _pip_settings(environ: Mapping[str, str], run_as: RunAs | None) -> dict[str,
                 [*pip, "config", "list"],
                 capture_output=True,
                 text=True,
+                errors="surrogateescape",  # as the environment has them, into which the settings go
                 timeout=PIP_TIMEOUT_S,
                 check=True,
                 env=environ,

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from clipper.settings.version import VersionSpec
+
 # Raise this number when the same recipe makes another environment: then all are built anew.
 FORMAT = 1
 
@@ -63,8 +65,16 @@ class Recipe:
 # Packages that install the same library, e.g. without support for GPUs or for windows.
 _SAME = {"xgboost-cpu": "xgboost", "tensorflow-cpu": "tensorflow", "opencv-python-headless": "opencv-python"}
 
+# The packages that compute on a GPU, by those that a model's file asks for because they are a tenth as large. Each
+# has an extra, and so is not taken for the package without support for GPUs.
+_WITH_GPUS = {
+    "onnxruntime": "onnxruntime-gpu[cuda,cudnn]",
+    "tensorflow-cpu": "tensorflow[and-cuda]",
+    "xgboost-cpu": "xgboost[scikit-learn]",
+}
+
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
-_NEED = re.compile(r"([A-Za-z0-9._-]+)(?:==([^,;*]+)|<(\d+))?")
+_NEED = re.compile(r"([A-Za-z0-9._-]+)(?:\[[A-Za-z0-9,_-]+\])?(?:==([^,;*]+)|<(\d+))?")
 # The beginning of a need on the interpreter itself.
 _PYTHON = "python=="
 
@@ -106,10 +116,20 @@ def plan_environment(requirements: str | None, python: str | None, needs: Sequen
     return Build("".join(f"{need}\n" for need in _of_packages(needs)), python or (pythons[0] if pythons else None))
 
 
+def needs_of(spec: VersionSpec) -> tuple[str, ...]:
+    """Return the needs of a version: those of its model's file, and for GPUs the packages that can use them."""
+    return spec.needs if spec.gpus is None else tuple(map(_with_gpus, spec.needs))
+
+
+def _with_gpus(need: str) -> str:
+    name, equals, version = need.partition("==")
+    return f"{_WITH_GPUS.get(name, name)}{equals}{version}"
+
+
 def unmet(needs: Sequence[str], installed: Mapping[str, str]) -> list[str]:
     """Return the needs that are not installed, are installed in another version, or are not understood."""
     versions = _by_name(installed)
-    return [need for need in _of_packages(needs) if not _is_met(need, versions)]
+    return [need for need in _of_packages(needs) if not _is_met(need, installed if "[" in need else versions)]
 
 
 def mismatch(needs: Sequence[str], installed: Mapping[str, str]) -> str | None:

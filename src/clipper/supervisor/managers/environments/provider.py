@@ -19,7 +19,7 @@ from clipper.base.run_as import RunAs
 from clipper.errors import ContainerFailed
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.environments.builder import BUILD_TIMEOUT_S
-from clipper.supervisor.managers.environments.plan import Interpreter, Own, plan_environment
+from clipper.supervisor.managers.environments.plan import Interpreter, Own, needs_of, plan_environment
 from clipper.supervisor.managers.environments.prepare import Prepared, Progress, Refused, Reply, Request
 from clipper.supervisor.managers.environments.uv_settings import for_builds
 from clipper.supervisor.managers.launcher import OnProgress
@@ -75,7 +75,7 @@ class EnvironmentProvider:
             raise ContainerFailed(f"its requirements cannot be read: {error}") from error
         is_code = spec.loader == "import" and spec.framework is None
         data = str(self._artifacts / spec.artifact / spec.data) if is_code and spec.data is not None else None
-        request = Request(str(self._root), requirements, spec.python, spec.needs, self._run_as, data)
+        request = Request(str(self._root), requirements, spec.python, needs_of(spec), self._run_as, data)
         known = self._known.get(request)
         if known is not None and Path(known.python).exists():
             return known

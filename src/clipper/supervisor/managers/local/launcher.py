@@ -13,6 +13,7 @@ from clipper.base.processes import limits
 from clipper.base.processes.enter import entering, variables_file
 from clipper.base.processes.excess import Bounds
 from clipper.base.processes.folder import ProcessFolder
+from clipper.base.processes.gpus import machine_gpus
 from clipper.base.processes.limits import Share
 from clipper.base.processes.proc import user_of
 from clipper.base.processes.process import KILL_TIMEOUT_S, ManagedProcess
@@ -55,16 +56,21 @@ class LocalContainer:
         folder: Path,
         warning: str | None = None,
         socket_folder: Path | None = None,
+        devices: tuple[str, ...] = (),
     ) -> None:
-        """Watch a process that works in ``folder``. ``socket_folder``, its socket's, is closed once it is ready."""
+        """Watch a process that works in ``folder``. ``socket_folder``, its socket's, is closed once it is ready.
+
+        ``devices``: the ids of the GPUs that it sees.
+        """
         self.name = note.name
-        self.address = ReplicaAddress(note.id, note.listen)
+        self.address = ReplicaAddress(note.id, note.listen, devices=devices)
         self.exited: asyncio.Event = process.exited
         self.mark = process.mark
         self.folder = folder
         self.bounds = Bounds(note.spec.memory_bytes)
         self.warning = warning
         self.node: str | None = None
+        self.is_lost = False
         self._note = note
         self._process = process
         self._processes = processes
@@ -161,7 +167,7 @@ class LocalLauncher(Launcher):
         self._processes = facilities.processes
         self._run_as: RunAs | None = facilities.run_as
         self._environments = environments
-        self._shares = shares or Shares(limits.machine_cores(), limits.machine_gpus())
+        self._shares = shares or Shares(limits.machine_cores(), machine_gpus(facilities.environ))
         self._token = token
         forks = facilities.settings.start_method == "forkserver"
         self.forks = ForkServers(facilities.processes, facilities.logs, facilities.run_as, fork_from if forks else None)
@@ -225,7 +231,9 @@ class LocalLauncher(Launcher):
         argv = container_argv(note, self._artifacts / note.spec.artifact, prepared.python)
         start = _Start(note, log_path, folder, tuple(argv), variables, own, run_as, share)
         process = await self._forked(start) or self._started(start)
-        container = LocalContainer(note, process, self._processes, folder, prepared.warning, socket_folder)
+        warning = "; ".join(filter(None, (prepared.warning, self._shares.crowding(note.name)))) or None
+        devices = self._shares.devices(note.name)
+        container = LocalContainer(note, process, self._processes, folder, warning, socket_folder, devices)
         self._running[note.name] = container
         return container
 
@@ -233,7 +241,8 @@ class LocalLauncher(Launcher):
         """Fork a container from a process that has its libraries; None if it has to be started by itself."""
         note, argv = start.note, start.argv
         # A fork server would keep the variables in its memory, which all that it forks later get.
-        warmth = None if start.own else _warmth(note.spec, argv[0])
+        # And a library in it may have looked for GPUs already, and found none.
+        warmth = None if start.own or note.spec.gpus is not None else _warmth(note.spec, argv[0])
         if warmth is None:
             return None
         request = Fork(
@@ -299,10 +308,9 @@ class LocalLauncher(Launcher):
         if user_of(process.pid) != (os.geteuid() if self._run_as is None else self._run_as.uid):
             process.release()  # it is ended like all processes that were not taken over
             return None
-        self._shares.has(note.name, limits.share_of(process.pid))
-        container = LocalContainer(
-            note, process, self._processes, self._folder(note), socket_folder=self._socket_folder(note)
-        )
+        self._shares.has(note.name, limits.share_of(process.pid), note.spec)
+        folder, sockets, devices = self._folder(note), self._socket_folder(note), self._shares.devices(note.name)
+        container = LocalContainer(note, process, self._processes, folder, None, sockets, devices)
         self._running[note.name] = container
         self._found[note.name] = note.spec
         return container

@@ -13,6 +13,7 @@ import ray
 from msgspec.structs import replace
 
 from clipper.base.build import build_id
+from clipper.base.processes.gpus import Gpu
 from clipper.errors import ClipperError, ContainerFailed
 from clipper.supervisor.managers.environments.provider import EnvironmentProvider
 from clipper.supervisor.managers.launcher import RUNTIME_PARTS, ContainerNote, Facilities
@@ -101,7 +102,7 @@ class ReplicaActor(NodeActor[LocalContainer]):
             self._facilities,
             EnvironmentProvider(self._processes, self._facilities.artifacts, self._facilities.environments),
             # Ray has chosen the GPUs, and counts processors without binding anybody to one.
-            Shares(cores=(), gpus=gpus),
+            Shares(cores=(), gpus=[Gpu(id_) for id_ in gpus]),
             token,
         )
         path = self._folder / "run" / "s"

@@ -25,25 +25,26 @@ ASK_AGAIN_S = 0.25
 
 
 class ActorProcess:
-    """A process that an actor runs, until ``exited``. ``has_died``: it has ended, and nobody here had ended it."""
+    """A process that an actor runs, until ``exited``.
+
+    Attributes:
+        pid: its id on its node.
+        has_died: whether it has ended, and nobody here had ended it.
+        is_lost: whether it has ended with its node or its actor.
+    """
 
     def __init__(self, actors: Actors, actor: str, pid: int) -> None:
         """Watch it from now on."""
         self.exited = asyncio.Event()
         self.actor = actor
         self.how_it_ended = "is gone"
-        self.has_died = False
+        self.has_died = self.is_lost = False
         self._actors = actors
-        self._pid = pid
+        self.pid = pid
         # Whether Ray could not reach its actor to stop it. Each further call would fail after two seconds more.
-        self._is_lost = False
+        self._is_unreachable = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching = self._keep(self._watch())
-
-    @property
-    def pid(self) -> int:
-        """The process's id on its node."""
-        return self._pid
 
     async def has_exited_within(self, seconds: float) -> bool:
         return await is_set_within(self.exited, seconds)
@@ -56,7 +57,7 @@ class ActorProcess:
         except ActorGone as error:
             self._has_ended(_lost(error))
         except Unavailable as error:
-            self._is_lost = isinstance(error, ActorUnreachable)
+            self._is_unreachable = isinstance(error, ActorUnreachable)
             # The caller must not wait for the cluster to come back. The actor is killed when it has.
             log.error("%(replica)s cannot be stopped now: %(error)s", {"replica": self.actor, "error": error})
             self._has_ended("is gone")
@@ -64,7 +65,7 @@ class ActorProcess:
     async def remove(self) -> bool:
         """Remove its files from the node, and end its actor; return whether the actor has ended."""
         self._watching.cancel()
-        if not self._is_lost:
+        if not self._is_unreachable:
             with contextlib.suppress(ActorGone, Unavailable):  # the guard on its node does it then
                 await self._call("clean_up", within_s=CALL_TIMEOUT_S)
         return await self._actors.kill(self.actor)
@@ -83,6 +84,7 @@ class ActorProcess:
                 self.has_died = not self.exited.is_set()
                 self._has_ended(how)
             except ActorGone as error:
+                self.is_lost = not self.exited.is_set()
                 self._has_ended(_lost(error))
             except ClipperError:
                 await asyncio.sleep(ASK_AGAIN_S)
@@ -124,7 +126,7 @@ class RayContainer(ActorProcess):
         self._saving = asyncio.Lock()
 
     async def save_log(self) -> None:
-        if self._is_lost:
+        if self._is_unreachable:
             return
         async with self._saving:
             try:

@@ -10,8 +10,9 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from clipper.errors import ClipperError, ContainerFailed, Unavailable
+from clipper.supervisor.managers.launcher import NodeLost
 from clipper.supervisor.managers.ray import messages
-from clipper.supervisor.managers.ray.connection import ActorGone, Connection
+from clipper.supervisor.managers.ray.connection import ActorGone, ActorUnreachable, Connection
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Actors:
         self._in_use.touch()
 
     async def start(self, actor: str, start: Callable[[], Awaitable[T]]) -> T:
-        """Use a new actor, which ``start`` creates. If that fails, it is killed; a lost node raises Unavailable."""
+        """Use a new actor, which ``start`` creates. If that fails, it is killed; a lost node raises NodeLost."""
         self.use(actor)
         try:
             await self.remove_strays()
@@ -72,8 +73,8 @@ class Actors:
                 return await start()
             except BaseException as error:
                 await self.kill(actor)
-                if isinstance(error, ActorGone):
-                    raise Unavailable(f"its node was lost, or Ray could not start its actor: {error}") from error
+                if isinstance(error, ActorGone | ActorUnreachable):
+                    raise NodeLost(f"its node was lost, or Ray could not start its actor: {error}") from error
                 raise
         except BaseException:
             self.drop(actor)
@@ -174,8 +175,10 @@ class Actors:
         if not self._in_use.exists():
             return found
         try:
-            for actor in await self.connection.ask(messages.List):
-                if (note := await self._noted(actor, noted)) is not None:
+            actors: list[str] = await self.connection.ask(messages.List)
+            # All at once: of a node that is cut off, each takes its whole timeout.
+            for actor, note in zip(actors, await asyncio.gather(*(self._noted(actor, noted) for actor in actors))):
+                if note is not None:
                     found[actor] = note
                     self._known.add(actor)
         except Unavailable as error:

@@ -6,7 +6,6 @@ as for any manager.
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +15,12 @@ import msgspec
 
 from clipper.base.run_as import RunAs
 from clipper.errors import InvalidArgument
-from clipper.supervisor.managers.launcher import ContainerNote, Launcher, OnProgress, Runnable
+from clipper.supervisor.managers.launcher import WAITING_FOR_ROOM, ContainerNote, Launcher, OnProgress, Runnable
 from clipper.supervisor.managers.ray.actor_processes import RayContainer
 from clipper.supervisor.managers.ray.actors import Actors, launched
 from clipper.supervisor.managers.ray.connection import Cluster, Connection
-from clipper.supervisor.managers.ray.messages import (
-    Launched,
-    Noted,
-)
+from clipper.supervisor.managers.ray.messages import Launched, Noted
 from clipper.supervisor.managers.ray.placement import check_placement, placement_of, room_of
-
-log = logging.getLogger(__name__)
 
 # How often to ask for the progress of a container's start: building its environment may take minutes.
 PROGRESS_EVERY_S = 0.5
@@ -107,7 +101,7 @@ class RayLauncher(Launcher):
 
     async def _start(self, note: ContainerNote, on_progress: OnProgress, variables: Mapping[str, str]) -> Noted:
         placement = placement_of(note.spec)
-        on_progress(f"waiting for room in the Ray cluster: {room_of(placement)}")
+        on_progress(f"{WAITING_FOR_ROOM} in the Ray cluster: {room_of(placement)} each")
         description = await self._actors.create(note.id, placement, "replica", self._build)
         await self._actors.deliver(
             note.id, description.node, note.spec.artifact, lambda: on_progress("sending its artifact to its node")

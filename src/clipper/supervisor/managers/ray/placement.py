@@ -36,6 +36,11 @@ def check_placement(asked: Runnable) -> None:
     """Raise InvalidArgument if Ray has no such placement."""
     if asked.gpus is not None:
         gpu_count(asked.gpus)
+    if asked.gpu_memory_bytes is not None:
+        raise InvalidArgument(
+            "gpu_memory_bytes is not for the manager 'ray', which counts GPUs and not their memory: "
+            "expected a part of one, such as gpus 0.5"
+        )
     if asked.placement is not None:
         parse_nodes(asked.placement)
     for name in checked_resources(asked.resources):

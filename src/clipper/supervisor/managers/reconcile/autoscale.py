@@ -73,6 +73,7 @@ class Load:
         capacity_per_s: the mean number of rows that a replica can answer in a second; 0 if that is not known.
         ready: the number of replicas in service.
         start_s: the time that a new replica takes to be ready.
+        coming_per_s: the rows a second that pipelines are about to ask of it: see ``together``.
     """
 
     at_s: float
@@ -85,6 +86,7 @@ class Load:
     capacity_per_s: float
     ready: int
     start_s: float
+    coming_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ class Autoscaler:
             self._ready = load.ready
             self._settled_at_s = load.at_s + SETTLED_S
         rate_per_s = expected_per_s(self._loads, min(load.start_s + REACTION_S, MAX_HORIZON_S))
+        rate_per_s = max(rate_per_s, load.coming_per_s)
         self._note_need(load.at_s, rate_per_s)
         needed = self._needed(rate_per_s, BUSY_SHARE_UP)
         if needed > self._target.replicas:
@@ -163,6 +166,11 @@ class Autoscaler:
             self._rise(self._target.replicas + 1, load, trouble)
         else:
             self._fall(load.at_s, rate_per_s)
+        return self._target
+
+    def hold_at(self, replicas: int, reason: str) -> Target:
+        """Take back a rise for which there is no room: the target is this number until a later look."""
+        self._target = Target(replicas, reason)
         return self._target
 
     def _needed(self, rate_per_s: float, busy_share: float) -> int:

@@ -204,6 +204,16 @@ class DeadlineQueue:
             drop = self._take_from(heads[0], until_s, drop, limit, batch, dropped)
         return taken
 
+    def take_only(self, by_s: float) -> Work | None:
+        """Take the only piece of the queue if it was pushed last and is due at ``by_s`` or later; else return None."""
+        lane = self._last
+        works = lane.works
+        if self.length != 1 or len(works) != 1 or works[0].due_s < by_s:
+            return None
+        work = works.popleft()
+        work.lane = lane.size_bytes = self.length = self.size_bytes = 0
+        return work
+
     def take_newest(self, lanes: list[Lane]) -> Taken:
         """Take the piece with the latest deadline."""
         taken = Taken([], [])

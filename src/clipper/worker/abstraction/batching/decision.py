@@ -1,10 +1,17 @@
 """The decision of a scheduler."""
 
+from itertools import accumulate
+from math import inf
+
 import msgspec
 
+from clipper.worker.abstraction.batching.deadline_queue import Taken
 from clipper.worker.abstraction.batching.flow import Batch
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.work import Work
+
+# Of the inputs of a batch together, in bytes.
+NO_BOUND = inf
 
 
 class Decision(msgspec.Struct, eq=False):
@@ -27,3 +34,18 @@ def wake_at(decision: Decision, at_s: float) -> None:
     """Have the scheduler decide again at ``at_s`` at the latest."""
     if decision.wake_s is None or at_s < decision.wake_s:
         decision.wake_s = at_s
+
+
+def first_of(works: list[Work], most_bytes: float) -> list[Work]:
+    """Return the first works whose inputs have at most so many bytes together; at least one, if there are any."""
+    if most_bytes == NO_BOUND:
+        return works
+    ends = accumulate(len(work.row) for work in works)
+    return works[: max(1, sum(end <= most_bytes for end in ends))]
+
+
+def sort_out(decision: Decision, taken: Taken, met_s: float) -> None:
+    """Split dropped work into late and shed. Work due before ``met_s`` would be late even if it were sent alone."""
+    for work in taken.dropped:
+        (decision.late if work.due_s < met_s else decision.shed).append(work)
+    taken.dropped = []

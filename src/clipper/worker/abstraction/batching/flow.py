@@ -5,6 +5,7 @@ spreads one client's queries over five queues.
 """
 
 from collections import deque
+from typing import Any
 
 import msgspec
 
@@ -29,6 +30,8 @@ class Batch(msgspec.Struct, eq=False):
         source: the suspect or the group whose work it contains; empty if its work is not kept apart.
         is_expected: whether it is short and in flight, but not for so long that it hangs.
         note: the note on it; None if none of its queries is traced.
+        piece: the rows of a block that it has in place of ``works``; None if it has queries.
+        asks: how many asks its model waits for; meanwhile it does not compute.
     """
 
     id: int
@@ -42,6 +45,8 @@ class Batch(msgspec.Struct, eq=False):
     source: str = ""
     is_expected: bool = False
     note: BatchNote | None = None
+    piece: Any = None
+    asks: int = 0
 
 
 class Flow:

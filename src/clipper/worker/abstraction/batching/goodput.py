@@ -35,6 +35,8 @@ MEDIAN = len(QUANTILES) // 2
 FITTED = [MEDIAN, len(QUANTILES) - 1]
 # Batches within this fraction of the best rate count as equal: the one with the fewest drops is chosen.
 NEARLY_BEST = 0.998
+# Long rows are left out of a batch if that multiplies the queries answered in time per second by at least this.
+WORTH_LEAVING = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,21 @@ class Choice:
     keeps_up: bool
 
 
+def choose_lanes(
+    lanes: list[Lane], times: ServiceTimes, wait_s: float, now_s: float, needed_per_s: float, limit: int
+) -> tuple[Choice, list[Lane]]:
+    """Choose the best batch and its lanes: leave out long rows if that answers more queries in time."""
+    best, best_lanes = choose(Outlook.over(lanes), times, wait_s, now_s, needed_per_s, limit), lanes
+    for longest in sorted({lane.length_class for lane in lanes})[:0:-1]:
+        if best.keeps_up and not best.drop:
+            break
+        shorter = [lane for lane in lanes if lane.length_class < longest]
+        choice = choose(Outlook.over(shorter), times, wait_s, now_s, needed_per_s, limit)
+        if choice.per_s > best.per_s * WORTH_LEAVING:
+            best, best_lanes = choice, shorter
+    return best, best_lanes
+
+
 def choose(
     outlook: Outlook, times: ServiceTimes, wait_s: float, now_s: float, needed_per_s: float, limit: int
 ) -> Choice:
@@ -141,12 +158,14 @@ def choose(
 def _ratios(rows: Array, times: ServiceTimes) -> list[Array]:
     """Return five equally likely ratios for each size."""
     sizes = np.frexp(rows)[1]
-    known = {int(size): times.ratios(1 << (int(size) - 1)) for size in np.unique(sizes)}
-    least = min(known)
-    table = np.ones((max(known) - least + 1, len(QUANTILES)))
-    for size, ratios in known.items():
-        table[size - least] = ratios
-    picked = table[sizes - least]
+    least = int(sizes.min())
+    places = sizes - least
+    # numpy.unique imports numpy.ma when it is first called, and queries would wait for that.
+    known = np.flatnonzero(np.bincount(places.ravel())).tolist()
+    table = np.ones((known[-1] + 1, len(QUANTILES)))
+    for place in known:
+        table[place] = times.ratios(1 << (least + place - 1))
+    picked = table[places]
     return [picked[..., quantile] for quantile in range(len(QUANTILES))]
 
 

@@ -18,17 +18,13 @@ If more rows wait than can be met, the scheduler gives up some of them, from whi
 counted: such a model is full, and P near 0 says so.
 """
 
-from bisect import bisect_left
 from math import inf, sqrt
 
+from clipper.worker.abstraction.batching.device import Device, rows_due_by
+from clipper.worker.abstraction.batching.probing import may_try
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.scheduler import Scheduler
 from clipper.worker.abstraction.batching.service_times import LEAST_S, QUANTILES
-from clipper.worker.abstraction.work import Work
-
-# A batch that is overdue is expected to take as long again as this share of what it has taken: the longer it hangs, the
-# longer it will.
-OVERDUE_SHARE = 0.5
 
 
 class InTime:
@@ -56,7 +52,9 @@ class InTime:
                 continue
             if not replica.times.is_known:
                 return 1.0, inf if not replica.in_flight else 1.0
-            rest_s = busy_s(replica, now_s) if replica.in_flight else 0.0
+            rest_s = replica.busy_s(now_s) if replica.in_flight or replica.devices else 0.0
+            if replica.devices:
+                rest_s += max([device.queued_s(scheduler.queue, now_s, due_s) for device in replica.devices])
             if not replica.capacity_per_s:
                 replica.capacity_per_s = replica.rows_per_s(slo_s)
             rests.append((rest_s, replica.capacity_per_s))
@@ -92,10 +90,20 @@ class InTime:
         has_batches = any(replica.in_flight for replica in scheduler.replicas.values())
         return bool(scheduler.replicas) and not has_batches and not scheduler.has_work
 
+    def may_try(self, now_s: float) -> bool:
+        """Whether an idle version may get a query without an asker. On a device that others share, it takes their
+        time."""
+        return self.is_idle and all(may_try(each, now_s) for each in self._scheduler.replicas.values())
+
     @property
     def rows_per_s(self) -> float:
         """How many rows the version answers a second; 0 if that is not known."""
         return sum(each.capacity_per_s for each in self._scheduler.replicas.values() if not each.is_draining)
+
+    @property
+    def devices(self) -> set[Device]:
+        """The accelerators on which its replicas compute, as far as they are known."""
+        return {device for each in self._scheduler.replicas.values() if not each.is_draining for device in each.devices}
 
     def alone_s(self) -> float:
         """Return the time within which a query with nothing ahead of it is answered; infinite if not known."""
@@ -113,21 +121,7 @@ class InTime:
             return ahead, due_s
         lanes = queue.lanes()
         head_due_s = min(due_s, *[lane.works[0].due_s for lane in lanes])
-        if len(lanes) == 1 and lanes[0].works[-1].due_s <= due_s:
-            return ahead + queue.length, head_due_s
-        return ahead + sum(bisect_left(lane.works, due_s, key=_due_s) for lane in lanes), head_due_s
-
-
-def busy_s(replica: ReplicaState, now_s: float) -> float:
-    """Return how long a replica's batches in flight keep it busy, expected now: longer, the longer one is overdue."""
-    busy, began_s = 0.0, replica.last_done_s
-    for number, running in enumerate(replica.in_flight.values()):
-        passed_s = now_s - max(running.sent_s, began_s) if number == 0 else 0.0
-        rest_s = running.expected_s - passed_s
-        if rest_s < OVERDUE_SHARE * (passed_s - running.expected_s):
-            rest_s = OVERDUE_SHARE * (passed_s - running.expected_s)
-        busy += rest_s
-    return busy
+        return ahead + rows_due_by(queue, due_s), head_due_s
 
 
 def done_s(rows: float, replicas: list[tuple[float, float]]) -> float:
@@ -160,7 +154,3 @@ def share_within(ratio: float, ratios: tuple[float, ...], batches: float) -> flo
         below, before = QUANTILES[place], end
     end = mean + (2 * ratios[-1] - ratios[-2] - mean) * shrink
     return below + (1.0 - below) * (ratio - before) / (end - before) if ratio < end else 1.0
-
-
-def _due_s(work: Work) -> float:
-    return work.due_s

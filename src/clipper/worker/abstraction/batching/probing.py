@@ -9,6 +9,9 @@ silence a version. Two rules prevent that, whatever was learned:
   and not at its reason, so it holds for every controller. A replica that is slower than another waits for
   ``PROBE_TIMES`` of its own batches if these take longer: probes cost it a tenth of its time at most.
 
+On an accelerator on which a quicker version computes, probes take the time of that one's queries. There a replica waits
+for ``SHARED_TIMES`` of its own batches: a hundredth of the time.
+
 So while queries are given up, a version whose batches come back is sent a batch within a second.
 """
 
@@ -18,7 +21,7 @@ from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.work import NOBODY, Work
 
 PROBE_EVERY_S = 1.0
-PROBE_TIMES = 10.0
+PROBE_TIMES, SHARED_TIMES = 10.0, 100.0
 
 
 def alone_s(replicas: list[ReplicaState]) -> float:
@@ -33,8 +36,19 @@ def fresh_s(lanes: list[Lane]) -> float:
 
 
 def probe_every_s(replica: ReplicaState) -> float:
-    """Return the time between two probes of a replica that has faster replicas beside it."""
-    return max(PROBE_EVERY_S, PROBE_TIMES * replica.times.mean_s(1))
+    """Return the time between two probes of a replica that has faster replicas or versions beside it."""
+    times = SHARED_TIMES if replica.has_quicker_beside else PROBE_TIMES
+    return max(PROBE_EVERY_S, times * replica.times.mean_s(1))
+
+
+def is_due(replica: ReplicaState, now_s: float) -> bool:
+    """Whether it is time to probe a replica that has faster replicas beside it."""
+    return now_s >= replica.probed_s + probe_every_s(replica)
+
+
+def may_try(replica: ReplicaState, now_s: float) -> bool:
+    """Whether a replica may get a query only to learn its speed: it takes no time from quicker ones on its devices."""
+    return not replica.has_quicker_beside or now_s >= replica.asked_s + probe_every_s(replica)
 
 
 def unasked(replicas: list[ReplicaState], now_s: float) -> list[ReplicaState]:
@@ -42,11 +56,12 @@ def unasked(replicas: list[ReplicaState], now_s: float) -> list[ReplicaState]:
     return [
         each
         for number, each in enumerate(replicas)
-        if not each.in_flight and now_s >= each.asked_s + (probe_every_s(each) if number else PROBE_EVERY_S)
+        if not each.in_flight
+        and now_s >= each.asked_s + (probe_every_s(each) if number or each.devices else PROBE_EVERY_S)
     ]
 
 
-def take_given_up(decision: Decision, now_s: float) -> Taken:
+def given_up(decision: Decision, now_s: float) -> Taken:
     """Take the newest query that is not over from those that a decision gives up, if there is any.
 
     If its client has gone, the query stays in the decision and the replica gets a copy.

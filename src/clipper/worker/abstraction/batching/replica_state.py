@@ -1,9 +1,11 @@
-"""What the scheduler knows about one replica: its service times and its batches in flight."""
+"""The scheduler's knowledge of one replica: its service times and its batches in flight."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
 
 from clipper.worker.abstraction.batching.controller import Controller
+from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
+from clipper.worker.abstraction.batching.device import NEVER_S, OVERDUE_SHARE, Device, Sharer, rows_due_by
 from clipper.worker.abstraction.batching.flow import Batch
 from clipper.worker.abstraction.batching.service_times import LEAST_S, MAX_GROWTH, ServiceTimes
 
@@ -18,6 +20,11 @@ AHEAD_BELOW_S = 0.005
 ROUND_TRIP_S = 0.0003
 # The weight of the latest batch in the time that answers take to leave, and the most of the SLO that this may count as.
 ANSWER_GAIN, MAX_ANSWER_SHARE = 0.1, 0.1
+# Short batches come thousands of times a second: after the first 64, the scheduler learns from every eighth, and from
+# each that follows a slow batch, so that it notices a change of speed. Whether a batch counts must not depend on its
+# own time: if all slow batches counted, but only an eighth of the others, a few stalls would make short batches look
+# long.
+LEARNED_BATCHES, LEARNED_EVERY = 64, 8
 
 
 @dataclass(slots=True)
@@ -34,6 +41,7 @@ class ReplicaState:
         probed_s: when it was last probed with rows that seem too long, or for being slower than another replica.
         capacity_per_s: cached ``rows_per_s``; 0 if it must be computed anew.
         answer_s: how long after a batch came back its answers had left. The next batch leaves before them.
+        devices: the accelerators that it shares with replicas of other versions, or may.
     """
 
     id: str
@@ -41,6 +49,7 @@ class ReplicaState:
     controller: Controller | None
     times: ServiceTimes
     is_far: bool = False
+    devices: tuple[Device, ...] = ()
     in_flight: dict[int, Batch] = field(default_factory=dict)
     is_draining: bool = False
     batches: int = 0
@@ -52,6 +61,39 @@ class ReplicaState:
     probed_s: float = 0.0
     capacity_per_s: float = 0.0
     answer_s: float = 0.0
+
+    def join_devices(self, queue: DeadlineQueue, replicas: Sized, await_turn: Callable[[], None]) -> None:
+        """Share its devices: see ``Sharer``."""
+        for device in self.devices:
+            device.join(Sharer(self, queue, replicas, await_turn))
+
+    def release_devices(self) -> None:
+        """Give those a turn that wait for its devices: rows have left its queue."""
+        for device in self.devices:
+            device.release()
+
+    def leave_devices(self) -> None:
+        for device in self.devices:
+            device.leave(self)
+
+    @property
+    def has_quicker_beside(self) -> bool:
+        """Whether a quicker version computes on one of its devices, whose time it would take."""
+        return any(device.has_quicker(self) for device in self.devices)
+
+    def may_start(self, now_s: float) -> bool:
+        """Whether its devices admit a batch now: see ``Device.admits``."""
+        return all(device.admits(self, now_s) for device in self.devices)
+
+    def limit_beside(self, queue: DeadlineQueue, now_s: float) -> int:
+        """Return ``limit``, or less: the rows that make no other version on its devices late, or are due before it."""
+        limit = self.limit
+        for device in self.devices:
+            until_s, head_due_s = device.spare_s(queue, now_s)
+            if until_s < NEVER_S and self.times.is_known:
+                fitting = int(self.times.rows_within(until_s - now_s - device.busy_s(now_s, self)))
+                limit = min(limit, max(fitting, rows_due_by(queue, head_due_s), 1))
+        return limit
 
     def answered(self, now_s: float) -> None:
         """Note that the answers of the last batch have left."""
@@ -78,11 +120,21 @@ class ReplicaState:
         return max(1, int(min(self.times.rows_within(slo_s / 2), self.limit)))
 
     def rows_per_s(self, slo_s: float) -> float:
-        """Return the rows answered a second in batches of ``batch_limit``; 0 while nothing is known."""
+        """Return the rows answered a second in batches of ``batch_limit``; 0 while nothing is known.
+
+        Replicas of the version on one device have that together.
+        """
         if not self.times.is_known:
             return 0.0
         rows = self.batch_limit(slo_s)
-        return rows / max(self.times.mean_s(rows), LEAST_S)
+        beside = max([device.replicas_beside(self) for device in self.devices], default=1)
+        return rows / max(self.times.mean_s(rows), LEAST_S) / beside
+
+    def wait_s(self, now_s: float) -> float:
+        """Return how long a batch that is sent now is expected to wait for those before it, on its devices, too."""
+        if self.devices:
+            return max([device.busy_s(now_s, self) for device in self.devices])
+        return self.rest_s(now_s) if self.in_flight else 0.0
 
     def rest_s(self, now_s: float) -> float:
         """Return how long the batches in flight are expected to keep it busy."""
@@ -91,6 +143,42 @@ class ReplicaState:
             began_s = max(running.sent_s, self.last_done_s)
             rest_s += max(0.0, running.expected_s - (now_s - began_s))
         return rest_s
+
+    def busy_s(self, now_s: float) -> float:
+        """Return ``wait_s``, but longer, the longer a batch is overdue."""
+        if self.devices:
+            return max([device.busy_s(now_s, self) for device in self.devices])
+        busy, began_s = 0.0, self.last_done_s
+        for number, running in enumerate(self.in_flight.values()):
+            passed_s = now_s - max(running.sent_s, began_s) if number == 0 else 0.0
+            rest_s = running.expected_s - passed_s
+            if rest_s < OVERDUE_SHARE * (passed_s - running.expected_s):
+                rest_s = OVERDUE_SHARE * (passed_s - running.expected_s)
+            busy += rest_s
+        return busy
+
+    def service_s(self, sent_s: float, now_s: float) -> float:
+        """Return how long a batch took that has just come back, without the time that others took meanwhile."""
+        if self.devices:
+            return max([device.service_s(sent_s, now_s) for device in self.devices])
+        # A batch that was sent behind another began when the other ended.
+        began_s = sent_s if sent_s > self.last_done_s else self.last_done_s
+        return now_s - began_s
+
+    def take_faster(self, batch: Batch, service_s: float, slo_s: float) -> None:
+        """Believe a batch that took less than half of the expected time, if the replica was hardly asked any more."""
+        if batch.is_probe or batch.expected_s > slo_s:
+            self.times.rescale(service_s / batch.expected_s)
+
+    def learn(self, batch: Batch, service_s: float) -> None:
+        """Learn from the time of a batch that has come back."""
+        self.batches = batches = self.batches + 1
+        follows_slow, self.last_was_slow = self.last_was_slow, service_s >= SHORT_S
+        if batches < LEARNED_BATCHES or follows_slow or not batches % LEARNED_EVERY:
+            self.times.record(len(batch.works), batch.size_bytes, service_s)
+            self.capacity_per_s = 0.0
+        if self.controller is not None:
+            self.controller.record(len(batch.works), service_s, batch.was_full)
 
     def share(self, replicas: "Sequence[ReplicaState]", size: int, row_bytes: float) -> int:
         """Return how many of ``size`` queries go here if others idle, too. A batch must not be mostly fixed time."""
@@ -101,6 +189,13 @@ class ReplicaState:
         per_row_s = times.per_row_s + times.per_byte_s * row_bytes
         worth = times.fixed_s / per_row_s if per_row_s > 0 else size
         return min(size, max(-(-size // idle), int(worth) + 1))
+
+    def capacity_share(self, replicas: "Sequence[ReplicaState]", slo_s: float) -> float:
+        """Return this replica's part of what ``replicas``, of which it is one, answer together."""
+        for each in replicas:
+            if not each.capacity_per_s:
+                each.capacity_per_s = each.rows_per_s(slo_s)
+        return self.capacity_per_s / sum(each.capacity_per_s for each in replicas)
 
     def free_s(self, now_s: float) -> float:
         """Return when the batches in flight are expected to have ended: in the past if the first is overdue."""

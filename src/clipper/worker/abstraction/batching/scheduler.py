@@ -5,42 +5,31 @@ their service times, the time. Decisions out: batches, drops, and when to decide
 """
 
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
+from clipper.worker.abstraction.batching import small_batches
 from clipper.worker.abstraction.batching.arrival_rate import ArrivalRate
 from clipper.worker.abstraction.batching.background import riders, rows_alone
+from clipper.worker.abstraction.batching.blocks import Blocks
 from clipper.worker.abstraction.batching.controller import Controller
-from clipper.worker.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Lane, Taken, main_slo_s
-from clipper.worker.abstraction.batching.decision import Decision, wake_at
+from clipper.worker.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Taken, main_slo_s
+from clipper.worker.abstraction.batching.decision import NO_BOUND, Decision, first_of, sort_out, wake_at
+from clipper.worker.abstraction.batching.device import HANGS_S, Device, do_nothing, first_due_s
 from clipper.worker.abstraction.batching.flow import Batch, Flow
-from clipper.worker.abstraction.batching.goodput import Choice, Outlook, choose
+from clipper.worker.abstraction.batching.goodput import Choice, choose_lanes
 from clipper.worker.abstraction.batching.nearness import near_until_s
-from clipper.worker.abstraction.batching.probing import alone_s, copy_of, fresh_s, probe_every_s, take_given_up, unasked
+from clipper.worker.abstraction.batching.probing import alone_s, copy_of, fresh_s, given_up, is_due, may_try, unasked
 from clipper.worker.abstraction.batching.replica_state import SHORT_S, ReplicaState
 from clipper.worker.abstraction.batching.returns import LEAST_FIXED_S, Returns
 from clipper.worker.abstraction.batching.service_times import ServiceTimes
-from clipper.worker.abstraction.batching.small_batches import TIMER_LATE_S, until_larger_s
 from clipper.worker.abstraction.batching.suspects import Suspects
 from clipper.worker.abstraction.work import NOBODY, Work
 
-# Short batches come thousands of times a second: after the first 64, the scheduler learns from every eighth, and from
-# each that follows a slow batch, so that it notices a change of speed. Whether a batch counts must not depend on its
-# own time: if all slow batches counted, but only an eighth of the others, a few stalls would make short batches look
-# long.
-LEARNED_BATCHES, LEARNED_EVERY = 64, 8
 # Two batches hide the round trip to a replica; a third would only wait inside the replica, bound to it.
 MAX_IN_FLIGHT = 2
-# With this many rows the fixed cost of a short batch, some 0.1 ms in the worker and the container, is small per row.
-ENOUGH = 16
-# A short batch waits for more queries for at most this time and this share of the SLO. If many models share the queries
-# and each gets few, waiting saves batches: exp3 over five models answers a sixth more.
-MAX_SHORT_WAIT_S = 0.002
-MAX_SHORT_WAIT_SHARE = 0.1
 # Near the replicas' capacity, a batch that would answer fewer queries a second than arrive waits for more, as long as
 # its deadlines allow. Below that load an idle replica is no loss, and a query leaves at once.
 NEAR_CAPACITY = 0.9
-# Long rows are left out of a batch if that multiplies the queries answered in time per second by at least this.
-WORTH_LEAVING = 1.05
 # A replica that is slower than the fastest by this factor leaves to it the queries that it cannot answer in time.
 SLOWER_TIMES = 1.2
 
@@ -60,14 +49,14 @@ class Scheduler:
     def __init__(self, max_length: int, max_bytes: int, delay_s: float, flow: Flow) -> None:
         self.queue = DeadlineQueue(max_length, max_bytes)
         self.suspects = Suspects(self.queue, max_length, max_bytes)
+        self.blocks = Blocks()
         self.replicas: dict[str, ReplicaState] = {}
-        self._delay_s = delay_s
-        self._flow = flow
-        self._next_id = 0
-        self._rate = ArrivalRate()
-        self._returns = Returns()
-        # Whether some replicas drain; and whether some of the others are on this worker's node and others are not.
-        self._are_draining = self._is_mixed = False
+        self._delay_s, self._flow, self._next_id, self.most_batch_bytes = delay_s, flow, 0, NO_BOUND
+        self._rate, self._returns = ArrivalRate(), Returns()
+        # Whether some replicas drain; whether some of the others share accelerators; and whether some of them are on
+        # this worker's node and others are not.
+        self._are_draining = self._share_devices = self._is_mixed = False
+        self._only: ReplicaState | None = None  # the only replica, if nothing but its times decides what it gets
         self.set_slo(1.0)
 
     # -- replicas --------------------------------------------------------------------------------------
@@ -80,6 +69,8 @@ class Scheduler:
         *,
         is_fixed: bool = False,
         is_far: bool = False,
+        devices: tuple[Device, ...] = (),
+        await_turn: Callable[[], None] = do_nothing,
     ) -> ReplicaState:
         """Add a replica. It is assumed to be as fast as the fastest other until its own batches show its speed.
 
@@ -87,6 +78,7 @@ class Scheduler:
             max_batch: the largest batch that it takes, in rows.
             controller: sets a limit below that; None for policies without a controller.
             is_fixed: allow batches of ``max_batch`` from the first on.
+            devices: its accelerators; ``await_turn`` has ``decide`` called when others have made room there.
         """
         times = ServiceTimes()
         known = [other.times for other in self.replicas.values() if other.times.is_known]
@@ -94,7 +86,8 @@ class Scheduler:
             times.adopt(min(known, key=lambda other: other.mean_s(1)))
         if is_fixed:
             times.largest = max_batch
-        replica = self.replicas[replica_id] = ReplicaState(replica_id, max_batch, controller, times, is_far)
+        replica = self.replicas[replica_id] = ReplicaState(replica_id, max_batch, controller, times, is_far, devices)
+        replica.join_devices(self.queue, self.replicas, await_turn)
         self._look_at_replicas()
         return replica
 
@@ -112,6 +105,8 @@ class Scheduler:
         """Remove a replica. Return its work in flight, most urgent first, to be pushed back or failed."""
         replica = self.replicas.pop(replica_id)
         self._look_at_replicas()
+        self.blocks.forget_replica(replica_id)
+        replica.leave_devices()
         for batch in replica.in_flight.values():
             self.suspects.ended(batch.source)
         return [work for batch in replica.in_flight.values() for work in batch.works if work.waiters is not NOBODY]
@@ -119,12 +114,14 @@ class Scheduler:
     def _look_at_replicas(self) -> None:
         working = [replica for replica in self.replicas.values() if not replica.is_draining]
         self._are_draining = len(working) < len(self.replicas)
+        self._share_devices = any(replica.devices for replica in working)
         self._is_mixed = len({replica.is_far for replica in working}) > 1
+        only = working[0] if len(self.replicas) == len(working) == 1 and not self._delay_s else None
+        self._only = None if only is None or only.controller or only.devices else only
 
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: for controllers and short waits."""
-        self.slo_s = slo_s
-        self._short_wait_s = min(MAX_SHORT_WAIT_S, slo_s * MAX_SHORT_WAIT_SHARE)
+        self.slo_s, self._short_wait_s = slo_s, small_batches.short_wait_s(slo_s)
         for replica in self.replicas.values():
             if replica.controller is not None:
                 replica.controller.set_budget(slo_s * replica.controller.share_of_slo)
@@ -145,7 +142,9 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.queue.length or self.queue.background or (self.suspects.by_name and self.suspects.length))
+        queue, suspects = self.queue, self.suspects
+        kept_apart = suspects.by_name and suspects.length
+        return bool(queue.length or queue.background or self.blocks.waiting or kept_apart)
 
     def finished(
         self, replica: ReplicaState, batch_id: int, now_s: float, failed: Collection[int] = ()
@@ -157,9 +156,10 @@ class Scheduler:
         batch = replica.in_flight.pop(batch_id, None)
         if batch is None:
             return None
-        # A batch that was sent behind another began when the other ended.
-        began_s = batch.sent_s if batch.sent_s > replica.last_done_s else replica.last_done_s
-        service_s = now_s - began_s
+        service_s = replica.service_s(batch.sent_s, now_s)
+        if batch.piece is not None:
+            self.blocks.answered(replica, batch.piece, service_s, now_s)
+            return batch, service_s
         size, times = len(batch.works), replica.times
         if failed or batch.source or self.suspects.by_name:
             self.suspects.answered(batch.source, batch.works, failed, service_s)
@@ -167,18 +167,10 @@ class Scheduler:
                 # The model was called more than once, to find the bad rows: nothing is learned from that time.
                 replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
                 return batch, service_s
-        is_faster = 2 * service_s < batch.expected_s and size > 0 and times.is_known
-        if is_faster and (batch.is_probe or batch.expected_s > main_slo_s(self.queue.lanes(), self.slo_s)):
-            # The replica was so slow that it is only probed now and then: one fast batch is enough to believe it again.
-            times.rescale(service_s / batch.expected_s)
-        replica.batches += 1
-        follows_slow, replica.last_was_slow = replica.last_was_slow, service_s >= SHORT_S
-        if replica.batches < LEARNED_BATCHES or follows_slow or not replica.batches % LEARNED_EVERY:
-            times.record(size, batch.size_bytes, service_s)
-            replica.capacity_per_s = 0.0
+        if 2 * service_s < batch.expected_s and size > 0 and times.is_known:
+            replica.take_faster(batch, service_s, main_slo_s(self.queue.lanes(), self.slo_s))
+        replica.learn(batch, service_s)
         replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
-        if replica.controller is not None:
-            replica.controller.record(size, service_s, batch.was_full)
         if service_s >= LEAST_FIXED_S:
             self._returns.answered(size, self.queue.arrivals, now_s, service_s)
         return batch, service_s
@@ -204,13 +196,33 @@ class Scheduler:
 
         A past time if it is not held back.
         """
-        waiting = self.queue.length
-        if not waiting or waiting >= ENOUGH:
-            return 0.0
-        for replica in self.replicas.values():
-            if replica.times.one_row_s >= SHORT_S or waiting >= replica.limit:
-                return 0.0
-        return self.queue.oldest_arrival_s() + self._short_wait_s
+        return small_batches.short_wait_until_s(self.queue, self.replicas.values(), self._short_wait_s)
+
+    def send_alone(self, now_s: float) -> tuple[ReplicaState, Batch] | None:
+        """Give the only query, where ``is_quiet``, to the only replica; None if there is more to ``decide``.
+
+        This is what ``decide`` would do, in half of its time: at little load nearly all queries leave this way.
+        """
+        queue, replica = self.queue, self._only
+        if (
+            replica is None
+            or queue.background
+            or self.suspects.by_name
+            or now_s >= self._rate.due_s
+            or self._returns.are_believed
+            or self._rate.per_s > NEAR_CAPACITY * replica.capacity_per_s
+        ):
+            return None
+        size_bytes = queue.size_bytes if queue.varies else 0
+        expected_s, median_s, slow_s = replica.times.outlook(1, size_bytes)
+        work = queue.take_only(now_s + slow_s + replica.margin_s(self.slo_s))
+        if work is None:
+            return None
+        self._returns.look(queue.arrivals, now_s)
+        self._next_id = id_ = self._next_id + 1
+        replica.asked_s = now_s
+        batch = replica.in_flight[id_] = Batch(id_, [work], now_s, expected_s, size_bytes, False, median_s < SHORT_S)
+        return replica, batch
 
     def decide(self, now_s: float) -> Decision:
         """Give batches to idle replicas, then second batches to replicas whose first is nearly over.
@@ -223,7 +235,7 @@ class Scheduler:
         if self.suspects.by_name:
             self._send_suspects(now_s, decision)
         if not queue.length:
-            if queue.background:
+            if queue.background or self.blocks.waiting:
                 self._send_background(now_s, decision)
             return decision
         replicas = list(self.replicas.values())
@@ -242,9 +254,12 @@ class Scheduler:
             self._fill(replicas, replicas, now_s, decision)
         if decision.late or decision.shed:
             for replica in unasked(replicas, now_s):
-                self._send(replica, take_given_up(decision, now_s), now_s, decision, is_probe=True)
+                self._send(replica, given_up(decision, now_s), now_s, decision, is_probe=True)
             if self.suspects.by_name and not queue.length:
                 self._send_suspects(now_s, decision)
+        if self._share_devices and (decision.late or decision.shed or decision.batches):
+            for replica in replicas:
+                replica.release_devices()
         return decision
 
     def _fill_near_first(self, replicas: list[ReplicaState], now_s: float, decision: Decision) -> None:
@@ -265,6 +280,12 @@ class Scheduler:
                 has_room = len(replica.in_flight) == in_flight
                 if in_flight and has_room:
                     has_room = replica.may_send_ahead(now_s, will_ask_again=self._returns.are_believed)
+                if has_room and replica.devices and not replica.may_start(now_s):
+                    decision.late += self.queue.expire(now_s)
+                    if not self.queue.length:
+                        return False
+                    wake_at(decision, min(first_due_s(self.queue), now_s + HANGS_S))
+                    has_room = False
                 if has_room and (not self._give(replica, replicas, now_s, decision) or not self.queue.length):
                     # The rest of the queue waits for this replica; a slower replica must not take it.
                     return False
@@ -272,7 +293,8 @@ class Scheduler:
 
     def _give(self, replica: ReplicaState, replicas: list[ReplicaState], now_s: float, decision: Decision) -> bool:
         """Send a replica its next batch, if any. Return False if it waits and the others must leave the queue to it."""
-        queue, times, limit = self.queue, replica.times, replica.limit
+        queue, times = self.queue, replica.times
+        limit = replica.limit_beside(queue, now_s) if replica.devices else replica.limit
         lanes, waiting = queue.lanes(), queue.length
         if now_s >= self._rate.due_s:
             self._rate.look(queue.arrivals, now_s, main_slo_s(lanes, self.slo_s))
@@ -288,12 +310,14 @@ class Scheduler:
                 wake_at(decision, now_s)
                 return False
             return not queue.length or self._give(replica, replicas, now_s, decision)
-        wait_s = replica.rest_s(now_s) if replica.in_flight else 0.0
+        wait_s = replica.wait_s(now_s)
         margin_s = replica.margin_s(self.slo_s)
         slow_s = wait_s + times.outlook(size, size * row_bytes)[2] + margin_s
         if waiting < limit and (self._delay_s or self._returns.are_believed):
             # No wait may make the most urgent query late.
-            until_s = min(self._delayed_until_s(replica, waiting, limit, now_s), first_due_s - slow_s - TIMER_LATE_S)
+            until_s = min(
+                self._delayed_until_s(replica, waiting, limit, now_s), first_due_s - slow_s - small_batches.TIMER_LATE_S
+            )
             if until_s > now_s:
                 wake_at(decision, until_s)
                 return True
@@ -302,11 +326,12 @@ class Scheduler:
             return True
         if replica.controller is None:
             is_alone = len(replicas) == 1 and replica.capacity_per_s
-            needed_per_s = self._rate.per_s if is_alone else self._needed_per_s(replica, replicas, lanes)
+            share = 1.0 if is_alone else replica.capacity_share(replicas, main_slo_s(lanes, self.slo_s))
+            needed_per_s = self._rate.per_s * share
             if now_s + slow_s <= first_due_s:
                 # All are in time if they leave now. Decide whether they leave now, and how many go to this replica.
                 if size < limit and needed_per_s > NEAR_CAPACITY * replica.capacity_per_s:
-                    until_s = until_larger_s(
+                    until_s = small_batches.until_larger_s(
                         replica.times, lanes, size, row_bytes, self._rate.per_s, needed_per_s, first_due_s
                     )
                     if until_s > now_s:
@@ -321,9 +346,9 @@ class Scheduler:
                     decision.late += more.dropped
                 self._send(replica, taken, now_s, decision)
                 return True
-            choice, lanes = self._choose(replica, lanes, wait_s, now_s + margin_s, needed_per_s, limit)
+            choice, lanes = choose_lanes(lanes, times, wait_s, now_s + margin_s, needed_per_s, limit)
             if not choice.in_time:
-                choice, lanes = self._choose(replica, queue.lanes(), wait_s, now_s, needed_per_s, limit)
+                choice, lanes = choose_lanes(queue.lanes(), times, wait_s, now_s, needed_per_s, limit)
         else:
             # A controller only knows the limit: send the oldest queries that can still be in time.
             due_s = now_s + wait_s + min(times.mean_s(size), MAX_RESERVED_SHARE * self.slo_s)
@@ -335,39 +360,11 @@ class Scheduler:
                 # A faster replica may still answer these in time.
                 queue.push_back(taken.dropped)
                 taken.dropped = []
-            self._sort_out(taken, now_s + wait_s + times.mean_s(1) * times.ratios(1)[0], decision)
+            sort_out(decision, taken, now_s + wait_s + times.mean_s(1) * times.ratios(1)[0])
             self._send(replica, taken, now_s, decision)
         else:
             self._drop_or_probe(replica, replicas, now_s, decision)
         return True
-
-    def _choose(
-        self,
-        replica: ReplicaState,
-        lanes: list[Lane],
-        wait_s: float,
-        now_s: float,
-        needed_per_s: float,
-        limit: int,
-    ) -> tuple[Choice, list[Lane]]:
-        """Choose the best batch and its lanes: leave out long rows if that answers more queries in time."""
-        best, best_lanes = choose(Outlook.over(lanes), replica.times, wait_s, now_s, needed_per_s, limit), lanes
-        for longest in sorted({lane.length_class for lane in lanes})[:0:-1]:
-            if best.keeps_up and not best.drop:
-                break
-            shorter = [lane for lane in lanes if lane.length_class < longest]
-            choice = choose(Outlook.over(shorter), replica.times, wait_s, now_s, needed_per_s, limit)
-            if choice.per_s > best.per_s * WORTH_LEAVING:
-                best, best_lanes = choice, shorter
-        return best, best_lanes
-
-    def _needed_per_s(self, replica: ReplicaState, replicas: list[ReplicaState], lanes: list[Lane]) -> float:
-        """Return this replica's share of the arrival rate, in proportion to its capacity."""
-        slo_s = main_slo_s(lanes, self.slo_s)
-        for each in replicas:
-            if not each.capacity_per_s:
-                each.capacity_per_s = each.rows_per_s(slo_s)
-        return self._rate.per_s * replica.capacity_per_s / sum(each.capacity_per_s for each in replicas)
 
     def _delayed_until_s(self, replica: ReplicaState, waiting: int, limit: int, now_s: float) -> float:
         """Return until when a batch that is not full waits: for its configured delay, or for returning clients."""
@@ -384,12 +381,12 @@ class Scheduler:
         """Drop the work that is late on all replicas, and maybe probe this replica, where nothing would be in time."""
         lanes = self.queue.lanes()
         left_s, least_s = fresh_s(lanes), alone_s(replicas)
-        if least_s >= left_s:
+        if least_s >= left_s and may_try(replica, now_s):
             # All replicas are too slow for any query, so a waiting query has nothing to lose.
             self._send(replica, self.queue.take_newest(lanes), now_s, decision, is_probe=True)
             return
         decision.late += self.queue.take_due_before(now_s + least_s)
-        if not self.queue.length or now_s < replica.probed_s + probe_every_s(replica):
+        if not self.queue.length or not is_due(replica, now_s):
             return
         replica.probed_s = now_s
         lanes = self.queue.lanes()
@@ -410,6 +407,13 @@ class Scheduler:
                 self._send(replica, self.queue.take_background(size), now_s, decision)
             else:
                 wake_at(decision, now_s + self.slo_s)
+        for replica, piece, expected_s in self.blocks.give(replicas, self._rate.per_s, self.slo_s):
+            self._next_id += 1
+            batch = Batch(self._next_id, [], now_s, expected_s, 0, False, False, piece=piece)
+            replica.in_flight[batch.id] = batch
+            decision.batches.append((replica, batch))
+        if self.blocks.waiting:
+            wake_at(decision, now_s + self.slo_s)
 
     def _send_suspects(self, now_s: float, decision: Decision) -> None:
         """Send work that is kept apart, with each suspect's work in its own batches, as far as it is their turn."""
@@ -421,18 +425,15 @@ class Scheduler:
         if suspects.length and suspects.trial_until_s > now_s:
             wake_at(decision, suspects.trial_until_s)
 
-    def _sort_out(self, taken: Taken, met_s: float, decision: Decision) -> None:
-        """Split dropped work into late and shed. Work due before ``met_s`` would be late even if it were sent alone."""
-        for work in taken.dropped:
-            (decision.late if work.due_s < met_s else decision.shed).append(work)
-        taken.dropped = []
-
     def _send(
         self, replica: ReplicaState, taken: Taken, now_s: float, decision: Decision, *, is_probe: bool = False
     ) -> None:
         if taken.dropped:
             decision.late += taken.dropped
         works = taken.batch
+        if self.most_batch_bytes != NO_BOUND:
+            works = first_of(works, self.most_batch_bytes)
+            self.push_back(taken.batch[len(works) :])
         if not works:
             return
         self._next_id += 1

@@ -20,7 +20,7 @@ from clipper.worker.frontend.http import responses
 from clipper.worker.frontend.http.body import Body
 from clipper.worker.frontend.http.giving_way import slow_from_s
 from clipper.worker.frontend.http.heads import Head, path_of, piece_end
-from clipper.worker.frontend.http.long_writing import is_written
+from clipper.worker.frontend.http.long_writing import give_up, is_written
 from clipper.worker.frontend.http.port import Port, has_gone
 from clipper.worker.frontend.http.waiting_input import Held
 from clipper.worker.frontend.limits import LARGE_ANSWER_BYTES, MAX_PIPELINED
@@ -61,10 +61,7 @@ class Connection:
         self._release_body()
         self.untaken.count(0, self._port.sweeps)
         while self._pending:
-            exchange = self._pending.popleft()
-            exchange.cancel()
-            if exchange.note is not None:
-                self._port.conclude(exchange.note, b"")
+            give_up(self._port, self._pending.popleft())
         self._held.end()
         self._is_refused = True
         del self._parser  # it refers back to this object; thousands of such cycles would make the collector stall
@@ -245,7 +242,7 @@ class Connection:
             self._refuse("too_large", limits.over_bound("body", self._body.max_bytes))
         elif self._head.expectation and not self._is_refused:
             self._pending.append(interim := Exchange(self))
-            interim.send_raw(responses.CONTINUE)
+            interim.respond(responses.CONTINUE)
 
     def on_body(self, chunk: bytes) -> None:
         self._unclaimed_bytes = 0

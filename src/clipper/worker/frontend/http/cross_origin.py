@@ -8,15 +8,16 @@ of this unless an origin is allowed; and a request of a program, which has no or
 import re
 from collections.abc import Collection, Sequence
 
-from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.worker.frontend.endpoint import Endpoint, Small
 from clipper.worker.frontend.exchange import Answerer, Exchange, LongAnswers
 from clipper.worker.frontend.http import responses
 from clipper.worker.frontend.http.heads import Head
 
 # The word that allows every origin.
 ANY = "*"
-# How long a browser need not ask again. An origin that is no longer allowed cannot send keys for longer than this.
-_MAX_AGE_S = 600
+# The beginning of the answer to a browser that asks before it sends. An origin that is no longer allowed cannot send
+# keys for longer than the maximal age.
+_PREFLIGHT = b"HTTP/1.1 204 No Content\r\naccess-control-allow-methods: GET, POST\r\naccess-control-max-age: 600\r\n"
 # The texts of a request that may be sent back: text within a line.
 _NAMES = re.compile(rb"[!-~ \t]+")
 _VARY = b"vary: origin\r\n"
@@ -49,9 +50,21 @@ class Origins:
     def allows(self, origin: bytes) -> bool:
         return self._allows_any or origin in self._allowed
 
-    def preflight(self, head: Head) -> "Preflight | None":
-        """Return the endpoint that answers a browser that asks before it sends; None for any other request."""
-        return Preflight(head) if head.requested_method and self._headers(head.origin) else None
+    def preflight(self, head: Head) -> Endpoint | None:
+        """Return the endpoint that answers a browser that asks before it sends; None for any other request.
+
+        The answer has what the page may send: everything that the path takes, or refuses by itself.
+        """
+        if not head.requested_method or not self._headers(head.origin):
+            return None
+        names = head.requested_headers if _NAMES.fullmatch(head.requested_headers) else b""
+
+        def answer(exchange: Exchange, body: bytes | bytearray) -> None:
+            headers = b"access-control-allow-headers: %b\r\n" % names if names else b""
+            closes = b"connection: close\r\n" if exchange.closes else b""
+            exchange.respond(b"%b%b%b\r\n" % (_PREFLIGHT, headers, closes))
+
+        return Small(answer, ("OPTIONS",))
 
     def _headers(self, origin: bytes) -> bytes:
         if not origin:
@@ -84,21 +97,3 @@ class _Marking:
                     end = response.index(b"\r\n") + 2
                     exchange.response = b"%b%b%b" % (response[:end], self._headers, response[end:])
         self._connection.flush()
-
-
-class Preflight:
-    """Answers OPTIONS with what the page may send: everything that the path takes, or refuses by itself."""
-
-    methods = ("OPTIONS",)
-    slo_s = float("inf")
-    max_body_bytes = SHORT_TEXT_BYTES
-    error_json = staticmethod(responses.error_json)
-
-    def __init__(self, head: Head) -> None:
-        self._requested = head.requested_headers if _NAMES.fullmatch(head.requested_headers) else b""
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        head = b"HTTP/1.1 204 No Content\r\naccess-control-allow-methods: GET, POST\r\naccess-control-max-age: %d\r\n"
-        headers = b"access-control-allow-headers: %b\r\n" % self._requested if self._requested else b""
-        closes = b"connection: close\r\n" if exchange.closes else b""
-        exchange.respond(b"%b%b%b\r\n" % (head % _MAX_AGE_S, headers, closes))

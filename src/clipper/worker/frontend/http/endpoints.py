@@ -4,15 +4,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from clipper.control.feedback import Feedback, Outcome
 from clipper.errors import ClipperError, Overloaded
-from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import Budget
 from clipper.worker.frontend.clients import Guarded
-from clipper.worker.frontend.endpoint import Endpoint
+from clipper.worker.frontend.endpoint import Endpoint, Small
 from clipper.worker.frontend.exchange import Exchange, Gather, Part
 from clipper.worker.frontend.http import responses
 from clipper.worker.frontend.long_work import LongWork, Steps, Unlearned
@@ -21,6 +20,7 @@ from clipper.worker.frontend.predict_body import BodyReader
 from clipper.worker.frontend.predict_request import Request
 from clipper.worker.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
 from clipper.worker.selection.application import Application
+from clipper.worker.selection.query import Asker
 
 log = logging.getLogger(__name__)
 
@@ -109,22 +109,32 @@ class Predict:
 
 
 def predict_batch(
-    application: Application, exchange: Exchange, request: Request, arrived_s: float, budget: Budget
+    application: Application,
+    exchange: Exchange,
+    request: Request,
+    arrived_s: float,
+    budget: Budget,
+    finish: Callable[[list[Any], int], None] | None = None,
+    part: Callable[[Gather, int], Asker] | None = None,
 ) -> Steps:
     """Ask each input of a batch, and answer all together.
+
+    Args:
+        finish: see ``Gather``.
+        part: makes the asker of an input; None makes a ``Part``.
 
     Raises:
         ClipperError: the batch as a whole is refused.
     """
     exchange.admit_all(len(request.rows), arrived_s)
-    gather = Gather(exchange, len(request.rows), budget)
+    gather = Gather(exchange, len(request.rows), budget, finish)
     try:
         for index, (row, features) in enumerate(zip(request.rows, request.features)):
-            if exchange.response is not None:
+            if gather.has_ended:
                 return  # refused: the answer is already too large
             query = application.predict(
                 row,
-                Part(gather, index),
+                Part(gather, index) if part is None else part(gather, index),
                 arrived_s,
                 request.version,
                 request.context,
@@ -138,7 +148,7 @@ def predict_batch(
     except BaseException:  # also if the client disconnects before all queries are sent
         gather.cancel()
         raise
-    if exchange.response is None:
+    if not gather.has_ended:
         exchange.started = gather
 
 
@@ -199,9 +209,7 @@ class Observe:
         """Learn from the feedback that ``reading`` returns, and answer.
 
         Args:
-            exchange: the request.
             reading: reads the body in steps of a few milliseconds at most.
-            body_bytes: the size of the body.
             pieces: the most pieces of feedback that it may hold.
             arrived_s: when the request was read, on the loop's clock.
         """
@@ -296,16 +304,9 @@ def _answer_one(exchange: Exchange, outcome: Outcome) -> None:
         exchange.answer(200, responses.outcome_json(outcome))
 
 
-class Health:
-    """The endpoint ``GET /health/live``, which shows that this worker answers."""
-
-    methods = ("GET", "HEAD")
-    slo_s = float("inf")
-    max_body_bytes = SHORT_TEXT_BYTES
-    error_json = staticmethod(responses.error_json)
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        exchange.answer(200, b'{"status":"live"}')
+def live() -> Endpoint:
+    """Return the endpoint ``GET /health/live``, which shows that this worker answers."""
+    return Small(lambda exchange, _: exchange.answer(200, b'{"status":"live"}'))
 
 
 def most_body_bytes(elements: int, max_batch: int, otherwise: int) -> int:
@@ -326,14 +327,11 @@ def make_endpoints(
     """Return the endpoints of all paths, with and without a trailing slash.
 
     Args:
-        applications: the applications to serve.
-        taker: learns from feedback.
         refused: counts refused calls by error code.
-        work: runs long work.
         max_body_bytes: see ``most_body_bytes``.
         guard: puts an application's keys and limits in front of an endpoint.
     """
-    endpoints: dict[bytes, Endpoint | Guarded] = {b"/health/live": Health()}
+    endpoints: dict[bytes, Endpoint | Guarded] = {b"/health/live": live()}
     for application in applications:
         predict = Predict(application, refused, work, max_body_bytes)
         observe = Observe(application, taker, refused, work, max_body_bytes)

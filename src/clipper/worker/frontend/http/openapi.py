@@ -32,103 +32,75 @@ def _reference(schema: str) -> Json:
     return {"$ref": f"#/components/schemas/{schema}"}
 
 
+def _array(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _object(required: str, **properties: Json) -> Json:
+    """Return the schema of an object with these properties, of which the named ones are required."""
+    return {"type": "object", "required": required.split(), "properties": properties}
+
+
+_CODE: Json = {"type": "string", "enum": sorted(STATUSES)}
 _SCHEMAS: Json = {
-    "Prediction": {
-        "type": "object",
-        "required": ["query_id", "output", "default", "confidence"],
-        "properties": {
-            "query_id": {"type": "integer", "description": "Names this query in feedback."},
-            "output": _JSON | {"description": "The model's answer, or the application's default."},
-            "default": {"type": "boolean", "description": "Whether the output is the application's default."},
-            "confidence": {"type": "number", "minimum": 0, "maximum": 1},
-            "model": {"type": "string", "description": "The model that gave the output; absent for a default."},
-            "version": {"type": "string", "description": "The version of that model."},
-            "models": {
-                "type": "array",
-                "items": {"type": "string"},
-                "description": "In place of model and version: all versions that the output was made from.",
-            },
-            "default_reason": {
-                "type": "string",
-                "description": "The error code that the answer would have without a default.",
-            },
-            "default_explanation": {"type": "string"},
-            "low_confidence_output": _JSON | {"description": "The answer, if its confidence was too low."},
+    "Prediction": _object(
+        "query_id output default confidence",
+        query_id={"type": "integer", "description": "Names this query in feedback."},
+        output=_JSON | {"description": "The model's answer, or the application's default."},
+        default={"type": "boolean", "description": "Whether the output is the application's default."},
+        confidence={"type": "number", "minimum": 0, "maximum": 1},
+        model={"type": "string", "description": "The model that gave the output; absent for a default."},
+        version={"type": "string", "description": "The version of that model."},
+        models=_array({"type": "string"})
+        | {"description": "In place of model and version: all versions that the output was made from."},
+        default_reason={
+            "type": "string",
+            "description": "The error code that the answer would have without a default.",
         },
-    },
-    "Error": {
-        "type": "object",
-        "required": ["error", "cause"],
-        "properties": {
-            "error": {"type": "string", "enum": sorted(STATUSES)},
-            "cause": {"type": "string", "description": "The message: what was expected, what came, and what to do."},
-        },
-    },
-    "Batch": {
-        "type": "object",
-        "required": ["batch_predictions"],
-        "properties": {
-            "batch_predictions": {
-                "type": "array",
-                "items": {"anyOf": [_reference("Prediction"), _reference("Error")]},
-            }
-        },
-    },
-    "Observed": {
-        "type": "object",
-        "required": ["observed", "duplicate"],
-        "properties": {
-            "observed": {"type": "boolean"},
-            "duplicate": {"type": "boolean", "description": "Whether it had been learned before, and was ignored."},
-        },
-    },
-    "ObservedAll": {
-        "type": "object",
-        "required": ["observations"],
-        "properties": {
-            "observations": {
-                "type": "array",
-                "items": {"anyOf": [_reference("Observed"), _reference("Error")]},
-            }
-        },
-    },
-    "InferRequest": {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {
-            "id": {"type": ["string", "null"]},
-            "parameters": {"type": ["object", "null"]},
-            "inputs": {"type": "array", "items": _reference("Tensor")},
-            "outputs": {"type": ["array", "null"], "items": {"type": "object", "required": ["name"]}},
-        },
-    },
-    "InferAnswer": {
-        "type": "object",
-        "required": ["model_name", "outputs"],
-        "properties": {
-            "model_name": {"type": "string"},
-            "model_version": {"type": "string"},
-            "id": {"type": "string"},
-            "parameters": {"type": "object"},
-            "outputs": {"type": "array", "items": _reference("Tensor")},
-        },
-    },
-    "Tensor": {
-        "type": "object",
-        "required": ["name", "shape", "datatype"],
-        "properties": {
-            "name": {"type": "string"},
-            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-            "datatype": {"type": "string"},
-            "parameters": {"type": ["object", "null"]},
-            "data": {"type": "array", "items": _JSON},
-        },
-    },
-    "InferError": {
-        "type": "object",
-        "required": ["error", "code"],
-        "properties": {"error": {"type": "string"}, "code": {"type": "string", "enum": sorted(STATUSES)}},
-    },
+        default_explanation={"type": "string"},
+        low_confidence_output=_JSON | {"description": "The answer, if its confidence was too low."},
+    ),
+    "Error": _object(
+        "error cause",
+        error=_CODE,
+        cause={"type": "string", "description": "The message: what was expected, what came, and what to do."},
+    ),
+    "Batch": _object(
+        "batch_predictions",
+        batch_predictions=_array({"anyOf": [_reference("Prediction"), _reference("Error")]}),
+    ),
+    "Observed": _object(
+        "observed duplicate",
+        observed={"type": "boolean"},
+        duplicate={"type": "boolean", "description": "Whether it had been learned before, and was ignored."},
+    ),
+    "ObservedAll": _object(
+        "observations", observations=_array({"anyOf": [_reference("Observed"), _reference("Error")]})
+    ),
+    "InferRequest": _object(
+        "inputs",
+        id={"type": ["string", "null"]},
+        parameters={"type": ["object", "null"]},
+        inputs=_array(_reference("Tensor")),
+        outputs={"type": ["array", "null"], "items": {"type": "object", "required": ["name"]}},
+    ),
+    "InferAnswer": _object(
+        "model_name outputs",
+        model_name={"type": "string"},
+        model_version={"type": "string"},
+        id={"type": "string"},
+        parameters={"type": "object"},
+        outputs=_array(_reference("Tensor")),
+    ),
+    "Tensor": _object(
+        "name shape datatype",
+        name={"type": "string"},
+        shape=_array({"type": "integer", "minimum": 0}),
+        datatype={"type": "string"},
+        parameters={"type": ["object", "null"]},
+        data=_array(_JSON),
+    ),
+    "InferError": _object("error code", error={"type": "string"}, code=_CODE),
 }
 
 
@@ -164,23 +136,32 @@ def frame() -> Json:
             "description": "Predictions, and feedback on them. docs/http-api.md explains each field.",
         },
         "paths": {
-            "/health/live": {"get": {"summary": "Whether this worker answers.", "responses": _ok(None)}},
+            "/health/live": {
+                "get": {"operationId": "is_live", "summary": "Whether this worker answers.", "responses": _ok(None)}
+            },
             "/health/ready": {
                 "get": {
+                    "operationId": "is_ready",
                     "summary": "Whether this server should be sent queries, or queries for the named applications.",
                     "parameters": [
                         {
                             "name": "application",
                             "in": "query",
                             "required": False,
-                            "schema": {"type": "array", "items": {"type": "string"}},
+                            "schema": _array({"type": "string"}),
                         }
                     ],
                     "responses": _ok(None)
                     | {"503": {"description": "It should not.", "content": _content((_reference("Error"),))}},
                 }
             },
-            "/v2": {"get": {"summary": "Server metadata of the Open Inference Protocol.", "responses": _ok(None)}},
+            "/v2": {
+                "get": {
+                    "operationId": "server_metadata",
+                    "summary": "Server metadata of the Open Inference Protocol.",
+                    "responses": _ok(None),
+                }
+            },
         },
         "components": {
             "schemas": _SCHEMAS,
@@ -195,14 +176,14 @@ def paths_of(application: Described) -> Json:
     value = input_schema(input_type)
     if isinstance(input_type, RecordType) and not application.ignores_unknown_fields:
         value["additionalProperties"] = False
-    features: Json = {"type": "array", "items": {"type": "number"}}
+    features = _array(_NUMBER)
     size = application.features_size
     if size is not None:
         features |= {"minItems": size, "maxItems": size}
     shared = {"context": _CONTEXT, "uid": _UID}
     predict: Json = {
         "input": value,
-        "input_batch": {"type": "array", "items": value, "minItems": 1, "maxItems": MAX_CLIENT_BATCH},
+        "input_batch": _array(value) | {"minItems": 1, "maxItems": MAX_CLIENT_BATCH},
         **_columns_schema(input_type, value),
         "version": _VERSION,
         "timeout_ms": _TIMEOUT,
@@ -214,30 +195,33 @@ def paths_of(application: Described) -> Json:
         "label": _JSON,
         "reward": {"type": "number"},
         "id": {"type": "string"},
+        "step": {"type": "string"},
         **shared,
     }
     if size is not None:
-        predict["features"] = {"anyOf": [features, {"type": "array", "items": features}]}
+        predict["features"] = {"anyOf": [features, _array(features)]}
         observation["features"] = features
     observe = observation | {
-        "observations": {
-            "type": "array",
-            "items": {"type": "object", "properties": observation},
-            "minItems": 1,
-            "maxItems": MAX_OBSERVATIONS,
-        }
+        "observations": _array({"type": "object", "title": f"Observation of {name}", "properties": observation})
+        | {"minItems": 1, "maxItems": MAX_OBSERVATIONS}
     }
     answers = "answers" if application.output_type is None else f"answers {application.output_type}"
     about = f"{name} takes {input_type}, and {answers} within {application.slo_s * 1000:g} ms."
     predictions = _predictions(application)
     security: list[Json] = [{"key": []}] if application.needs_key else []
 
-    def operation(summary: str, schema: Json, answers: tuple[Json, ...], error: Json, example: Json | None) -> Json:
+    query: Json = {"type": "object", "title": f"Query of {name}", "properties": predict}
+    feedback: Json = {"type": "object", "title": f"Feedback on {name}", "properties": observe}
+
+    def operation(
+        verb: str, summary: str, schema: Json, answers: tuple[Json, ...], error: Json, example: Json | None
+    ) -> Json:
         media: Json = {"schema": schema}
         if example is not None:
             media["example"] = example
         return {
             "post": {
+                "operationId": f"{verb}_{name}",
                 "summary": summary,
                 "description": about,
                 "tags": [name],
@@ -253,20 +237,23 @@ def paths_of(application: Described) -> Json:
         one["features"] = [0.0] * size
     return {
         f"/{name}/predict": operation(
+            "predict",
             "Ask for one prediction or several.",
-            {"type": "object", "properties": predict},
+            query,
             predictions,
             _reference("Error"),
             one,
         ),
         f"/{name}/observe": operation(
+            "observe",
             "Send feedback: labels or rewards.",
-            {"type": "object", "properties": observe},
+            feedback,
             (_reference("Observed"), _reference("ObservedAll")),
             _reference("Error"),
             {"query_id": 1, "label": 1},
         ),
         f"/v2/models/{name}/infer": operation(
+            "infer",
             "Ask for predictions in the Open Inference Protocol.",
             _reference("InferRequest"),
             (_reference("InferAnswer"),),
@@ -274,6 +261,7 @@ def paths_of(application: Described) -> Json:
             None,
         ),
         f"/v2/models/{name}/predict": operation(
+            "v2_predict",
             "Ask for predictions with tensors; each row has an answer or an error of its own.",
             _reference("InferRequest"),
             predictions,
@@ -281,8 +269,9 @@ def paths_of(application: Described) -> Json:
             None,
         ),
         f"/v2/models/{name}/observe": operation(
+            "v2_observe",
             "Send feedback: labels or rewards, with tensors or as to the path without /v2.",
-            {"anyOf": [_reference("InferRequest"), {"type": "object", "properties": observe}]},
+            {"anyOf": [_reference("InferRequest"), feedback]},
             (_reference("Observed"), _reference("ObservedAll")),
             _reference("InferError"),
             {
@@ -314,7 +303,7 @@ def _predictions(application: Described) -> tuple[Json, ...]:
         "title": f"Prediction of {application.name}",
         "properties": own | {"output": shown, "low_confidence_output": own["low_confidence_output"] | output},
     }
-    parts: Json = {"type": "array", "items": {"anyOf": [prediction, _reference("Error")]}}
+    parts = _array({"anyOf": [prediction, _reference("Error")]})
     batch = _SCHEMAS["Batch"] | {"title": f"Batch of {application.name}", "properties": {"batch_predictions": parts}}
     return prediction, batch
 
@@ -339,7 +328,7 @@ def input_schema(input_type: ValueType, number: Json = _NUMBER) -> Json:
         case _:
             schema = {"type": "integer"}
     for length in reversed(input_type.shape):
-        schema = {"type": "array", "items": schema}
+        schema = _array(schema)
         if length is not None:
             schema |= {"minItems": length, "maxItems": length}
     return schema
@@ -349,7 +338,7 @@ def _columns_schema(input_type: ValueType, schema: Json) -> Json:
     """Return the property for a list of values for each field of a record; none for other inputs."""
     if not isinstance(input_type, RecordType):
         return {}
-    columns = {name: {"type": "array", "items": of_field} for name, of_field in schema["properties"].items()}
+    columns = {name: _array(of_field) for name, of_field in schema["properties"].items()}
     return {"input_columns": schema | {"properties": columns}}
 
 

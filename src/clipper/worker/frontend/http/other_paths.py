@@ -4,11 +4,10 @@ from collections.abc import Collection
 
 import msgspec
 
-from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.worker.frontend.clients import Clients
-from clipper.worker.frontend.endpoint import Endpoint
+from clipper.worker.frontend.endpoint import Endpoint, Small
 from clipper.worker.frontend.exchange import Exchange
-from clipper.worker.frontend.http import openapi, responses
+from clipper.worker.frontend.http import openapi
 from clipper.worker.frontend.http.heads import Head
 from clipper.worker.frontend.inference.service import Inference
 from clipper.worker.frontend.long_work import LongWork, Steps
@@ -40,9 +39,9 @@ class OtherPaths:
         """Find the endpoint of a path, as ``Port.find`` does."""
         if path == DESCRIPTION:
             visible = self._clients.visible(self._applications, head.authorizations)
-            return Description([self._described(each) for each in visible], self._work)
+            return description([self._described(each) for each in visible], self._work)
         if path == READY:
-            return Ready(self._readiness.why_not(named(head.url)))
+            return ready(self._readiness.why_not(named(head.url)))
         return self._inference.find(path, head)
 
     def why_not_found(self, path: bytes) -> str | None:
@@ -66,45 +65,25 @@ class OtherPaths:
         )
 
 
-class Ready:
-    """The endpoint ``GET /health/ready``: whether this server should be sent queries, or those of some applications."""
-
-    methods = ("GET", "HEAD")
-    slo_s = float("inf")
-    max_body_bytes = SHORT_TEXT_BYTES
-    error_json = staticmethod(responses.error_json)
-
-    def __init__(self, why_not: str | None) -> None:
-        self._why_not = why_not
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        if self._why_not is None:
-            exchange.answer(200, b'{"status":"ready"}')
-        else:
-            exchange.refuse("unavailable", self._why_not)
+def ready(why_not: str | None) -> Endpoint:
+    """Return the endpoint ``GET /health/ready``: whether this server should be sent queries, or those of some
+    applications."""
+    if why_not is None:
+        return Small(lambda exchange, _: exchange.answer(200, b'{"status":"ready"}'))
+    return Small(lambda exchange, _: exchange.refuse("unavailable", why_not))
 
 
-class Description:
-    """The endpoint ``GET /openapi.json``, which describes the port and the applications that the caller may know."""
+def description(applications: list[openapi.Described], work: LongWork) -> Endpoint:
+    """Return the endpoint ``GET /openapi.json``: the port, and the applications that the caller may know."""
 
-    methods = ("GET", "HEAD")
-    slo_s = float("inf")
-    max_body_bytes = SHORT_TEXT_BYTES
-    error_json = staticmethod(responses.error_json)
-
-    def __init__(self, applications: list[openapi.Described], work: LongWork) -> None:
-        self._applications = applications
-        self._work = work
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        self._work.begin(exchange, len(body), self._answer(exchange))
-
-    def _answer(self, exchange: Exchange) -> Steps:
-        description = openapi.frame()
-        paths = [msgspec.json.encode(description.pop("paths"))]
-        for application in self._applications:
+    def steps(exchange: Exchange) -> Steps:
+        frame = openapi.frame()
+        paths = [msgspec.json.encode(frame.pop("paths"))]
+        for application in applications:
             paths.append(msgspec.json.encode(openapi.paths_of(application)))
             yield
-        rest = msgspec.json.encode(description)
+        rest = msgspec.json.encode(frame)
         # Each part is an object: join the contents of their braces into one object.
         exchange.answer(200, b'%b,"paths":{%b}}' % (rest[:-1], b",".join(each[1:-1] for each in paths)))
+
+    return Small(lambda exchange, body: work.begin(exchange, len(body), steps(exchange)))

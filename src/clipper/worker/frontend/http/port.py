@@ -274,7 +274,6 @@ class Port:
         Args:
             arrived_s: when it was read.
             varying: its headers that differ in each request.
-            method, url: its method and URL.
             client: its client's transport or address.
             chance: the number that the watch has drawn for it; None if it has not yet.
         """

@@ -17,7 +17,6 @@ class QueryServer:
     """Listens for a ``Port``.
 
     Args:
-        port: the state that its connections share.
         sweep_s: time between two sweeps.
     """
 

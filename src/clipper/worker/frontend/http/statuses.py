@@ -1,5 +1,7 @@
 """The table from error codes to HTTP statuses of the query port."""
 
+from http import HTTPStatus
+
 STATUSES = {
     "malformed_request": 400,
     "wrong_input": 400,
@@ -27,23 +29,5 @@ STATUSES = {
     "timeout": 504,
 }
 
-REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    417: "Expectation Failed",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
+# Python names 413 by an older RFC before its version 3.13.
+REASONS = {status: HTTPStatus(status).phrase for status in {200, *STATUSES.values()}} | {413: "Content Too Large"}

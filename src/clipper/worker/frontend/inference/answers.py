@@ -7,15 +7,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clipper.errors import ModelFailed
-from clipper.values.outputs.output import Output, TypedOutput, text_bytes
+from clipper.values.outputs.output import Output, RecordOutput, TypedOutput, text_bytes
 from clipper.values.types import DType
 from clipper.worker.frontend import limits
+from clipper.worker.frontend.http.responses import Joined, Part, Parts
 from clipper.worker.frontend.inference.output_tensors import (
     OutputColumn,
     OutputTensor,
     OutputTensors,
     about,
     column,
+    column_of,
 )
 from clipper.worker.frontend.inference.requests import OUTPUT, AnswerForm
 from clipper.worker.frontend.inference.tensors import BASE64_ELEMENTS
@@ -55,16 +57,19 @@ class Answer(NamedTuple):
 def answer_bytes(answer: Answer, form: AnswerForm) -> int:
     """Return a bound on the size of an answer's output in the form in which it is sent."""
     output = answer.output
-    is_binary = form.is_binary if not form.outputs else all(is_binary for _, is_binary in form.outputs)
-    if isinstance(output, TypedOutput) and is_binary:
+    if isinstance(output, bytes):
+        return len(output)
+    if isinstance(output, RecordOutput):
+        return text_bytes(output)
+    if form.is_binary if not form.outputs else all(is_binary for _, is_binary in form.outputs):
         return len(output.data)
-    return text_bytes(output)
+    return text_bytes(output) if output.is_long else output.most_bytes
 
 
 class Encoded(NamedTuple):
     """The body of an answer, in parts. ``json_bytes`` is the JSON's length if binary tensors follow it; else None."""
 
-    parts: list[bytes]
+    parts: list[Part]
     json_bytes: int | None
 
 
@@ -109,9 +114,10 @@ def usual_output(answer: Answer, form: AnswerForm, tensors: OutputTensors) -> Us
     return Usual(tensor.datatype, (1,), _PACK[dtype](value), b"" if is_binary else output)
 
 
-def encode_usual(opening: bytes, answer: Answer, form: AnswerForm, tensors: OutputTensors) -> Encoded | None:
+def encode_usual(opening: bytes, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors) -> Encoded | None:
     """The usual answer to one row, put together from constants in a third of the time; else None. ``opening``: what
     ``opening`` returned."""
+    (answer,) = answers
     usual = usual_output(answer, form, tensors)
     if usual is None:
         return None
@@ -134,6 +140,28 @@ def encode_usual(opening: bytes, answer: Answer, form: AnswerForm, tensors: Outp
     return Encoded([text], None) if number else Encoded([text, data], len(text))
 
 
+def encode_usual_rows(
+    opening: bytes, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors
+) -> Encoded | None:
+    """The usual answer to several rows, numbers in JSON that are written as they came; else None.
+
+    ``opening``: see ``encode_usual``.
+    """
+    is_plain = form.outputs == ((OUTPUT, False),) if form.outputs else not form.is_binary
+    if not is_plain or form.id or any(answer.reason is not None for answer in answers):
+        return None
+    outputs = [answer.output for answer in answers]
+    tensor, source = tensors.plain, common_source(answers)
+    if tensor is None or source.version is None or not tensors.are_texts_of_type(outputs):
+        return None
+    numbers = b",".join(outputs)  # type: ignore[arg-type]  # all are texts
+    text = (
+        b'%b,"parameters":{"default":false%b},"outputs":[{"name":"output","datatype":"%b","shape":[%d,1],"data":[%b]}]}'
+        % (opening, source.parameters_json, tensor.datatype.encode(), len(outputs), numbers)
+    )
+    return Encoded([text], None)
+
+
 def opening(model: str, version: str | None) -> bytes:
     """Return the beginning that all answers of a model share."""
     named = {"model_name": model} if version is None else {"model_name": model, "model_version": version}
@@ -149,13 +177,15 @@ def encode(
     asks for them by name, as outputs. Raises as ``columns``.
     """
     reply: dict[str, Any] = {"model_name": model}
-    version = version_of(version, answers)
+    source = common_source(answers)
+    version = source.version if version is None else version
     if version is not None:
         reply["model_version"] = version
     if form.id:
         reply["id"] = form.id
-    reply["parameters"] = parameters_of(answers)
-    parts, blocks = [_encode(reply)[:-1] + b',"outputs":['], []
+    reply["parameters"] = parameters_of(answers, source)
+    parts: list[Part] = [_encode(reply)[:-1] + b',"outputs":[']
+    blocks: list[Part] = []
     is_any_binary = False
     for name, is_binary, found in (yield from columns(answers, form, tensors)):
         head: dict[str, Any] = {"name": name, "datatype": found.datatype, "shape": found.shape}
@@ -191,17 +221,33 @@ def columns(
     and TooLarge, as ``column``.
     """
     asked = tensors.asked(form)
-    outputs: list[Output] = []
+    outputs: Sequence[Output] = [answer.output for answer in answers]
+    whole = None
     if any(tensor is not None for _, _, tensor in asked):
-        for row, answer in enumerate(answers):
-            try:
-                output = yield from tensors.converted(answer.output, is_default=answer.reason is not None)
-            except ModelFailed as error:
-                raise ModelFailed(f"row {row}: {error}" if len(answers) > 1 else str(error)) from error
-            outputs.append(output)
-            if row % _ROWS_PER_STEP == _ROWS_PER_STEP - 1:
-                yield
-    return [(name, is_binary, _column(name, tensor, answers, outputs, tensors)) for name, is_binary, tensor in asked]
+        whole = tensors.at_once(outputs)
+        outputs = (yield from _converted(answers, tensors)) if whole is None else outputs
+    return [
+        (
+            name,
+            is_binary,
+            _column(name, tensor, answers, outputs, tensors)
+            if whole is None or tensor is None
+            else column_of(tensor, whole, nan_as_text=tensors.nan_as_text),
+        )
+        for name, is_binary, tensor in asked
+    ]
+
+
+def _converted(answers: Sequence[Answer], tensors: OutputTensors) -> Generator[None, None, Sequence[Output]]:
+    outputs: list[Output] = []
+    for row, answer in enumerate(answers):
+        try:
+            outputs.append((yield from tensors.converted(answer.output, is_default=answer.reason is not None)))
+        except ModelFailed as error:
+            raise ModelFailed(f"row {row}: {error}" if len(answers) > 1 else str(error)) from error
+        if row % _ROWS_PER_STEP == _ROWS_PER_STEP - 1:
+            yield
+    return outputs
 
 
 def _column(
@@ -225,51 +271,47 @@ def _column(
     return about([answer.reason or "" for answer in answers], DType.STRING)
 
 
-def all_pieces(pieces: Iterator[bytes]) -> Generator[None, None, list[bytes]]:
-    """Return all pieces; make some of them in each step."""
-    found: list[bytes] = []
+def all_pieces(pieces: Iterator[Part]) -> Parts:
+    """Return all pieces, short ones joined; make some of them in each step."""
+    joined = Joined()
     size_bytes = 0
     for piece in pieces:
-        found.append(piece)
+        joined.add(piece)
         size_bytes += len(piece) + _BYTES_PER_STEP // _ROWS_PER_STEP
         if size_bytes > _BYTES_PER_STEP:
             size_bytes = 0
             yield
-    return found
+    return joined.all()
 
 
-def binary_pieces(of: OutputColumn) -> Iterator[bytes]:
-    """Yield elements one after another, little-endian; an element of BYTES has its length before it."""
+def binary_pieces(of: OutputColumn) -> Iterator[Part]:
+    """Yield elements one after another, little-endian; an element of BYTES has its length before it.
+
+    A large array is yielded as it is: to copy 16 MiB takes ten milliseconds, and twice the memory.
+    """
     for chunk in of.chunks():
         if isinstance(chunk, list):
             yield b"".join([part for element in chunk for part in (_LENGTH.pack(len(element)), element)])
-        elif chunk.nbytes <= limits.WRITE_BYTES:
-            yield chunk.tobytes()
         else:
-            # To copy an array of 16 MiB at once would take ten milliseconds.
-            elements = chunk.reshape(-1)
-            step = limits.WRITE_BYTES // elements.itemsize
-            for start in range(0, len(elements), step):
-                yield elements[start : start + step].tobytes()
+            yield chunk.tobytes() if chunk.nbytes <= limits.DIRECT_BODY_BYTES else chunk.data.cast("B")
 
 
-def _common_source(answers: Sequence[Answer]) -> Source:
+def common_source(answers: Sequence[Answer]) -> Source:
     """Return the source of all rows that are no defaults; none if they have several."""
-    sources = {answer.source.text: answer.source for answer in answers if answer.reason is None}
+    # Most rows of a request share the object.
+    sources = {source.text: source for source in {answer.source for answer in answers if answer.reason is None}}
     return sources.popitem()[1] if len(sources) == 1 else NO_SOURCE
 
 
-def version_of(asked: str | None, answers: Sequence[Answer]) -> str | None:
-    """Return the version that gave all rows, or that the request asked; None if several versions gave them."""
-    return _common_source(answers).version if asked is None else asked
+def parameters_of(answers: Sequence[Answer], source: Source) -> dict[str, object]:
+    """Return the answer's parameters, whose values must be strings, numbers or booleans, so not one for each row.
 
-
-def parameters_of(answers: Sequence[Answer]) -> dict[str, object]:
-    """Return the answer's parameters, whose values must be strings, numbers or booleans, so not one for each row."""
+    ``source``: the common one.
+    """
     parameters: dict[str, object] = {"default": any(answer.reason is not None for answer in answers)}
     if len(answers) == 1:
         (answer,) = answers
         parameters = {"query_id": answer.query_id, **parameters, "confidence": answer.confidence}
         if answer.reason is not None:
             parameters["default_reason"] = answer.reason
-    return {**parameters, **_common_source(answers).parameters}
+    return {**parameters, **source.parameters}

@@ -1,7 +1,7 @@
 """Feedback as tensors: the inputs or query ids, and the labels or rewards, with a row of each for a piece."""
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -21,7 +21,6 @@ from clipper.worker.frontend.inference.input_tensors import input_tensors
 from clipper.worker.frontend.inference.requests import (
     FEATURES,
     INPUT,
-    Announced,
     Described,
     InferHead,
     TensorHead,
@@ -30,8 +29,8 @@ from clipper.worker.frontend.inference.requests import (
     context_of,
     read_long_json,
     read_short_json,
-    read_tensors,
 )
+from clipper.worker.frontend.inference.tensor_data import Announced, read_tensors
 from clipper.worker.frontend.inference.tensors import TensorReader, check_shape
 from clipper.worker.frontend.observe_body import MAX_LABEL_BYTES, feedback_id
 from clipper.worker.frontend.predict_body import read_context
@@ -107,7 +106,7 @@ class FeedbackReader:
             head, found = read_short_json(bytes(body[:json_bytes]))
         order = self._announced(found)
         count = check_rows(order)
-        columns = yield from read_tensors(order, body, json_bytes)
+        columns = yield from read_tensors(order, [each.size_bytes for each in order], body, json_bytes)
         inputs = {_field_of(name): columns.pop(name) for name in list(columns) if name not in COLUMNS}
         if inputs:
             columns[INPUT] = yield from self._input.rows(inputs, count)
@@ -141,7 +140,7 @@ class FeedbackReader:
         return _label_reader(tensor) if tensor.name == LABEL else self._readers[tensor.name]
 
     def _made(
-        self, rows: dict[str, list[bytes]], count: int, label: Announced | None, head: InferHead
+        self, rows: Mapping[str, Sequence[Any]], count: int, label: Announced | None, head: InferHead
     ) -> Generator[None, None, list[Feedback]]:
         shared = context_of(head.parameters or {})
         made: list[Feedback] = []

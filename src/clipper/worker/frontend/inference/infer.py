@@ -12,30 +12,43 @@ from clipper.worker.frontend.exchange import Exchange, Gather
 from clipper.worker.frontend.http.endpoints import most_body_bytes, predict_batch
 from clipper.worker.frontend.http.heads import Head
 from clipper.worker.frontend.http.responses import Parts, infer_head
-from clipper.worker.frontend.inference.answers import Answer, Encoded, answer_bytes, encode, encode_usual, opening
+from clipper.worker.frontend.inference.answers import (
+    Answer,
+    Encoded,
+    answer_bytes,
+    encode,
+    encode_usual,
+    encode_usual_rows,
+    opening,
+)
 from clipper.worker.frontend.inference.framing import Framing, error_json, inflate
 from clipper.worker.frontend.inference.output_tensors import OutputTensors
+from clipper.worker.frontend.inference.plans import KnownPlans
 from clipper.worker.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader, read_long_json
 from clipper.worker.frontend.long_work import LongWork, Steps, done
 from clipper.worker.frontend.predict_request import Request
 from clipper.worker.selection.application import Application
 from clipper.worker.selection.query import Asker, Source
 
-# Remembered JSON of requests with binary tensors. Most clients send one or a few forms; a client that varies it fills
-# the memory up.
-MAX_PLANS = 256
-MAX_PLAN_BYTES = 2048
 # Copying a row of this size from the body takes a tenth of a millisecond.
 DIRECT_ROW_BYTES = 256 * 1024
+# The answers to so many rows are encoded at once.
+MAX_USUAL_ROWS = 100
 
 
 class Codec(Protocol):
     """Encodes answers as responses."""
 
     def usual(
-        self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm, tensors: OutputTensors
+        self,
+        exchange: Exchange,
+        version: str | None,
+        answers: Sequence[Answer],
+        form: AnswerForm,
+        tensors: OutputTensors,
     ) -> bytes | None:
-        """Encode the usual answer to a row, which is fast; return None for other answers."""
+        """Encode the usual answer, which is fast; return None for other answers."""
+        return None
 
     def encode(
         self,
@@ -53,16 +66,23 @@ class HttpCodec:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        # Only running versions get here, and when these change, there is a new codec.
         self._openings: dict[str | None, bytes] = {}
 
     def usual(
-        self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm, tensors: OutputTensors
+        self,
+        exchange: Exchange,
+        version: str | None,
+        answers: Sequence[Answer],
+        form: AnswerForm,
+        tensors: OutputTensors,
     ) -> bytes | None:
-        version = answer.source.version if version is None else version
+        version = answers[0].source.version if version is None else version
         found = self._openings.get(version)
-        if found is None:  # only running versions get here, so few are remembered
+        if found is None:
             found = self._openings[version] = opening(self._name, version)
-        encoded = encode_usual(found, answer, form, tensors)
+        several = len(answers) > 1
+        encoded = (encode_usual_rows if several else encode_usual)(found, answers, form, tensors)
         return None if encoded is None else b"".join(_response(exchange, encoded))
 
     def encode(
@@ -99,8 +119,9 @@ class Infer:
             terms.null_is_nan,
             terms.ignores_unknown_fields,
         )
+        # Only running versions get here, and when these change, there is a new object.
         self._tensors: dict[str | None, OutputTensors] = {}
-        self._plans: dict[bytes, Plan] = {}
+        self._plans = KnownPlans()
         self._codec = codec or HttpCodec(application.name)
 
     def handle(
@@ -137,13 +158,10 @@ class Infer:
         if json_bytes > limits.DIRECT_BODY_BYTES:
             return None
         text = bytes(body[:json_bytes])
-        plan = self._plans.get(text)
+        plan = self._plans.find(text)
         if plan is None:
             plan = self.reader.plan(text)
-            if json_bytes <= MAX_PLAN_BYTES and plan.is_binary and not plan.form.id:
-                if len(self._plans) >= MAX_PLANS:
-                    self._plans.clear()
-                self._plans[text] = plan
+            self._plans.remember(text, plan)
         return plan
 
     def _inflate_then_answer(
@@ -201,32 +219,15 @@ class Infer:
     def ask_all(
         self, exchange: Exchange, request: InferRequest, plan: Plan, version: str | None, arrived_s: float
     ) -> Steps:
-        exchange.admit_all(plan.rows, arrived_s)
-        gather = Gather(
-            exchange, plan.rows, self.work.budget, lambda answers: self.answer(exchange, version, answers, plan.form)
+        yield from predict_batch(
+            self.application,
+            exchange,
+            Request(request.rows, request.features, True, plan.context, version, plan.timeout_s),
+            arrived_s,
+            self.work.budget,
+            lambda answers, size_bytes: self.answer(exchange, version, answers, plan.form, size_bytes),
+            lambda gather, index: Part(gather, index, plan.form),
         )
-        try:
-            for index, (row, features) in enumerate(zip(request.rows, request.features)):
-                if gather.has_ended:
-                    return
-                query = self.application.predict(
-                    row,
-                    Part(gather, index, plan.form),
-                    arrived_s,
-                    version,
-                    plan.context,
-                    features,
-                    plan.timeout_s,
-                    exchange.note,
-                )
-                if not query.done:
-                    gather.add_query(query)
-                yield
-        except BaseException:  # also if the client disconnects before all queries are sent
-            gather.cancel()
-            raise
-        if not gather.has_ended:
-            exchange.started = gather
 
     def tensors(self, version: str | None) -> OutputTensors:
         """Return the output tensors of the version that a request names, or of all versions that a query asks.
@@ -237,30 +238,41 @@ class Infer:
         if found is None:
             terms = self.application.terms
             found = OutputTensors(terms.outputs(version), nan_as_text=terms.nan_as_text)
-            if found.conversion is not None:  # only running versions get here, so few are remembered
+            if found.conversion is not None:
                 self._tensors[version] = found
         return found
 
-    def answer(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> None:
-        """Answer a request: at once if the answer is small, else in steps."""
+    def answer(
+        self,
+        exchange: Exchange,
+        version: str | None,
+        answers: Sequence[Answer],
+        form: AnswerForm,
+        size_bytes: int | None = None,
+    ) -> None:
+        """Answer a request: at once if the answer is small, else in steps.
+
+        ``size_bytes``: the sum of ``answer_bytes``, if it is known.
+        """
         try:
             tensors = self.tensors(version)
-            if len(answers) == 1:
-                usual = self._codec.usual(exchange, version, answers[0], form, tensors)
+            if len(answers) <= MAX_USUAL_ROWS:
+                usual = self._codec.usual(exchange, version, answers, form, tensors)
                 if usual is not None:
                     exchange.respond(usual)
                     return
             steps = self._codec.encode(exchange, version, answers, form, tensors)
-            output_bytes = sum([answer_bytes(answer, form) for answer in answers])
-            if output_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= 100:
+            if size_bytes is None:
+                size_bytes = sum([answer_bytes(answer, form) for answer in answers])
+            if size_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= MAX_USUAL_ROWS:
                 exchange.respond_parts(done(steps))
             else:
-                self.work.answer(exchange, steps, output_bytes, exchange.respond_parts)
+                self.work.answer(exchange, steps, size_bytes, exchange.respond_parts)
         except ClipperError as error:
             self.work.refuse(exchange, error)
 
 
-def _response(exchange: Exchange, encoded: Encoded) -> list[bytes]:
+def _response(exchange: Exchange, encoded: Encoded) -> list[bytes | memoryview]:
     size = sum(map(len, encoded.parts))
     return [infer_head(size, encoded.json_bytes, close=exchange.closes), *encoded.parts]
 

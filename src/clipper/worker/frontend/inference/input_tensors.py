@@ -4,14 +4,16 @@ For a record, numbers are converted as in JSON: whole numbers of any size, and f
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Protocol
+from math import inf
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.inputs.field_reader import FieldReader
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, read_base64, read_string
 from clipper.values.inputs.numbers import FLOATS, NUMPY, show
-from clipper.values.inputs.record_reader import FieldReader, RecordReader
+from clipper.values.inputs.record_reader import RecordReader
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 from clipper.worker.frontend.inference.json_data import decode_data, element_extents, flat_items, read_json, read_texts
@@ -19,13 +21,17 @@ from clipper.worker.frontend.inference.tensors import (
     BASE64_ELEMENTS,
     DATATYPES,
     JSON_ELEMENTS,
+    MAX_ROWS,
+    PIECE_BYTES,
     PIECE_ROWS,
+    Datatype,
     Rows,
     Tensor,
     TensorReader,
     Values,
     check_range,
     numbers_of,
+    quick_elements,
 )
 
 # Elements of a tensor of BOOL for a field of numbers.
@@ -43,10 +49,11 @@ class InputTensors(Protocol):
         """
         ...
 
-    def rows(self, found: Mapping[str, Sequence[Any]], count: int) -> Rows:
-        """Return the rows of ``count`` inputs, in steps. ``found``: the readers' results, by the tensors' names.
+    def rows(self, found: Mapping[str, Sequence[Any]], count: int, most_bytes: float = inf) -> Rows:
+        """Return the rows of ``count`` inputs, in steps.
 
-        Raises TooLarge.
+        ``found``: the readers' results, by the tensors' names. ``most_bytes``: a bound on them, if there
+        is one. Raises TooLarge.
         """
         ...
 
@@ -71,7 +78,7 @@ class OneTensor:
             raise WrongInput(f"request has the inputs {', '.join(map(repr, names[:20]))[:200]}: expected one")
         return {names[0]: self.reader}
 
-    def rows(self, found: Mapping[str, Sequence[Any]], count: int) -> Rows:
+    def rows(self, found: Mapping[str, Sequence[Any]], count: int, most_bytes: float = inf) -> Rows:
         (rows,) = found.values()
         return list(rows)
         yield
@@ -88,8 +95,9 @@ class RecordTensors:
         self._reader.places_of(names)
         return {name: self._readers.get(name) or _IGNORED for name in names}
 
-    def rows(self, found: Mapping[str, Sequence[Any]], count: int) -> Rows:
-        return (yield from self._reader.rows_of(found, count))
+    def rows(self, found: Mapping[str, Sequence[Any]], count: int, most_bytes: float = inf) -> Rows:
+        columns = [found.get(field.field.name) for field in self._reader.fields]
+        return (yield from self._reader.rows_of(columns, count, most_bytes))
 
 
 class FieldTensor(TensorReader):
@@ -101,26 +109,42 @@ class FieldTensor(TensorReader):
         self._is_scalar = self.type.dtype.is_numeric and not self.type.shape
         if self._is_scalar:
             self.taken = _NUMERIC
+        if reader.categories:
+            self.known = frozenset((None, *reader.categories.values()))
+
+    def is_quick(self, tensor: Tensor) -> bool:
+        """Whether ``Together`` may read the tensor's binary data."""
+        if type(self) is not FieldTensor or self.type.shape:
+            return False
+        is_own = tensor.datatype is self._own and self.type.dtype is not DType.BOOL and self.known is None
+        return is_own or not self._is_scalar
 
     def rows(self, tensor: Tensor, data: memoryview) -> Values:
         """Return the values of a tensor with binary data. Raises WrongInput."""
+        values: Sequence[Any]
         if not self._is_scalar:
-            values: list[Any] = yield from super().rows(tensor, data)
+            values = yield from super().rows(tensor, data)
         else:
             self.check_size(tensor, data)
             values = self._numbers(tensor, numbers_of(tensor.datatype, data))
-        categories = self.reader.categories
-        if categories and (unknown := set(values) - {None, *categories.values()}):
+            if self.known is not None and isinstance(values, np.ndarray):
+                values = values.tolist()
+        if self.known is not None and (unknown := set(values) - self.known):
             value = unknown.pop()
             self.reader.take(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)  # raises
         return values
 
-    def _numbers(self, tensor: Tensor, numbers: "np.ndarray[Any, Any]") -> list[Any]:
-        dtype, missing = self.type.dtype, None
+    def _numbers(self, tensor: Tensor, numbers: "np.ndarray[Any, Any]") -> Any:
+        """Return the values in the field's dtype: an array if none is missing."""
+        dtype = self.type.dtype
+        missing: Any = None
         if numbers.dtype.kind == "f" and self.reader.field.is_nullable:
             missing = np.isnan(numbers)
-            if missing.any():
+            missing = missing if missing.any() else None
+            if missing is not None:
                 numbers = np.where(missing, numbers.dtype.type(0), numbers)
+        if missing is None and tensor.datatype is self._own and dtype is not DType.BOOL:
+            return numbers
         if dtype not in FLOATS:
             if numbers.dtype.kind == "f":
                 if not (np.isfinite(numbers) & (np.trunc(numbers) == numbers)).all():
@@ -133,13 +157,14 @@ class FieldTensor(TensorReader):
             if len(numbers) and dtype is not DType.BOOL:
                 check_range(tensor.name, numbers, NUMPY[dtype], dtype.label)
         with np.errstate(over="ignore"):
-            own = numbers.astype(NUMPY[dtype])
+            own = (numbers != 0) if dtype is DType.BOOL else numbers.astype(NUMPY[dtype])
         if dtype is DType.FLOAT32 and np.isinf(own).any() and np.isfinite(numbers[np.isinf(own)]).any():
             raise WrongInput(f"input {tensor.name!r} has a number that is too large: expected float32")
-        values: list[Any] = own.tolist()
-        if missing is not None:
-            for index in np.flatnonzero(missing).tolist():
-                values[index] = None
+        if missing is None:
+            return own
+        values = own.tolist()
+        for index in np.flatnonzero(missing).tolist():
+            values[index] = None
         return values
 
     def read_json(self, tensor: Tensor, text: bytearray, start: int, stop: int) -> Values:
@@ -150,6 +175,10 @@ class FieldTensor(TensorReader):
         is_truth = self._is_scalar and tensor.datatype.name == "BOOL"
         values: list[Any] = []
         if stop - start <= SHORT_TEXT_BYTES:
+            # The reader takes another form of bytes and of truths.
+            quick = None if is_bytes or is_truth else self.reader.quick_column(bytes(text[start:stop]))
+            if quick is not None and len(quick) == tensor.rows:
+                return quick
             for item in flat_items(tensor, decode_data(text, start, stop), tensor.rows):
                 # A truth is a number, as in the tensor's bytes.
                 value = int(item) if is_truth and isinstance(item, bool) else item
@@ -219,6 +248,49 @@ class EncodedTensor(FieldTensor):
             raise WrongInput(
                 f"field {self.reader.field.name!r:.100} is not UTF-8 ({error}): expected a string"
             ) from error
+
+
+class Together(NamedTuple):
+    """How tensors of one datatype whose data follow one another are read in one step.
+
+    Attributes:
+        rows: those of each tensor.
+        is_text: whether elements of BYTES have to be UTF-8.
+        takes_nan: whether NaN stands for a missing value in one of them.
+        known: the place of each tensor that may have some values alone, and these.
+    """
+
+    datatype: Datatype
+    rows: int
+    is_text: bool
+    takes_nan: bool
+    known: tuple[tuple[int, frozenset[Any]], ...]
+
+    def columns(self, sizes: Sequence[int], data: memoryview) -> list[Sequence[Any]] | None:
+        """Return the values of each tensor; None if they are long, or one has a value that needs a look by itself.
+
+        ``sizes``: those of each tensor's data.
+        """
+        rows = self.rows
+        if len(data) > PIECE_BYTES or rows * len(sizes) > MAX_ROWS:
+            return None
+        if self.datatype.numpy is not None:
+            block = np.frombuffer(data, self.datatype.numpy).reshape(len(sizes), rows)
+            return None if self.takes_nan and np.isnan(block).any() else list(block)
+        elements = quick_elements(bytes(data), sizes, rows, is_text=self.is_text)
+        if elements is None:
+            return None
+        columns: list[Sequence[Any]] = [elements[at : at + rows] for at in range(0, len(elements), rows)]
+        return columns if all(known.issuperset(columns[place]) for place, known in self.known) else None
+
+
+def together(readers: Sequence[TensorReader], tensor: Tensor) -> Together:
+    """Return how these readers' tensors are read in one step. ``tensor``: one of them. All are ``is_quick``."""
+    types = [reader.type.dtype for reader in readers]
+    takes_nan = any(isinstance(reader, FieldTensor) and reader.reader.field.is_nullable for reader in readers)
+    known = tuple((place, reader.known) for place, reader in enumerate(readers) if reader.known is not None)
+    is_float = tensor.datatype.numpy is not None and tensor.datatype.numpy.kind == "f"
+    return Together(tensor.datatype, tensor.rows, DType.STRING in types, takes_nan and is_float, known)
 
 
 def decoding(reader: TensorReader, content_type: object) -> TensorReader:

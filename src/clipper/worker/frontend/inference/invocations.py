@@ -6,7 +6,7 @@ record, each with a default.
 
 import copy
 import csv
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,18 +20,22 @@ from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, strip
 from clipper.values.inputs.reader import Reader
 from clipper.values.inputs.record_reader import RecordReader, Rows
 from clipper.values.inputs.record_rows import check_rows_bytes
-from clipper.values.outputs.output import text_pieces
+from clipper.values.outputs.output import Output, is_long, text_pieces
 from clipper.values.records import ValueType
+from clipper.worker.frontend import limits
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http import responses
-from clipper.worker.frontend.http.responses import Parts
-from clipper.worker.frontend.inference.answers import Answer
-from clipper.worker.frontend.inference.infer import Infer
-from clipper.worker.frontend.inference.output_tensors import OutputTensors
+from clipper.worker.frontend.http.responses import Part, Parts
+from clipper.worker.frontend.inference.answers import Answer, all_pieces
+from clipper.worker.frontend.inference.infer import Codec, Infer
+from clipper.worker.frontend.inference.output_tensors import OutputTensors, joined
 from clipper.worker.frontend.inference.requests import AnswerForm, InferRequest, Plan
 from clipper.worker.frontend.long_work import LongWork, Steps
 from clipper.worker.frontend.predict_body import MAX_CLIENT_BATCH, MAX_FIELD_BYTES, read_input
 from clipper.worker.selection.application import Application
+
+# A text, and the extent of a value in it.
+Slice = tuple[bytearray, int, int]
 
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _EXPECTED = f"expected one of {', '.join(_FORMS)}"
@@ -39,8 +43,11 @@ _EXPECTED = f"expected one of {', '.join(_FORMS)}"
 _NAN = b"NaN"
 # Replacing in this many bytes takes a millisecond or two if they have nothing else.
 _PIECE_BYTES = 32 * 1024
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 # To split a line of this size takes a millisecond or two if it has nothing but commas. JSON may have longer rows.
 _MAX_LINE_BYTES = 64 * 1024
+# Reading so many takes a second, also if all are blank.
+_MAX_LINES = 1_000_000
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -89,13 +96,8 @@ class Invocations:
             self._infer.work.refuse(exchange, error)
 
 
-class PredictionsCodec:
+class PredictionsCodec(Codec):
     """Encodes answers as ``{"predictions": […]}``."""
-
-    def usual(
-        self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm, tensors: OutputTensors
-    ) -> bytes | None:
-        return None
 
     def encode(
         self,
@@ -105,9 +107,21 @@ class PredictionsCodec:
         form: AnswerForm,
         tensors: OutputTensors,
     ) -> Parts:
-        parts = [b'{"predictions":[']
+        outputs = [answer.output for answer in answers]
+        texts = [output for output in outputs if isinstance(output, bytes)]
+        whole: Output | None = joined(outputs)
+        if len(texts) == len(outputs) and sum(map(len, texts)) <= limits.WRITE_BYTES:
+            whole = b"[%b]" % b",".join(texts)
+        if whole is not None and not is_long(whole):
+            body = b'{"predictions":%b}' % bytes(whole)
+            return [responses.ok_head(len(body), close=exchange.closes), body]
+        parts: list[Part] = [b'{"predictions":[']
         for index, answer in enumerate(answers):
-            parts += (b",", *text_pieces(answer.output)) if index else text_pieces(answer.output)
+            parts += (b",",) if index else ()
+            if not is_long(answer.output):
+                parts.append(bytes(answer.output))
+            else:
+                parts += yield from all_pieces(text_pieces(answer.output))
             yield
         parts.append(b"]}")
         return [responses.ok_head(sum(map(len, parts)), close=exchange.closes), *parts]
@@ -121,20 +135,32 @@ def read_invocation(reader: Reader, body: bytes | bytearray) -> Rows:
     text = bytearray(body)
     if b"NaN" in text:
         text = yield from _without_nan(text)
-    fields = yield from find_fields(text, 0, len(text))
-    given = [form for form in _FORMS if form in fields]
+    parts = yield from _parts(text, 0, len(text))
+    given = [form for form in _FORMS if form in parts]
     if len(given) != 1:
         raise MalformedRequest(f"body has {' and '.join(given) or 'no inputs'}: {_EXPECTED}")
-    parameters = _parameters(reader, text, fields.get("params"))
-    rows = yield from _rows(reader, text, given[0], fields[given[0]])
+    parameters = _parameters(reader, parts.get("params"))
+    rows = yield from _rows(reader, given[0], *parts[given[0]])
     return (yield from _with_parameters(reader, rows, parameters)) if parameters else rows
 
 
-def _parameters(reader: Reader, text: bytearray, extent: Extent | None) -> dict[int, Any]:
+def _parts(text: bytearray, start: int, stop: int) -> Generator[None, None, dict[str, Slice]]:
+    """Return the values of an object by key, in steps. Raises MalformedRequest."""
+    if stop - start <= SHORT_TEXT_BYTES:
+        try:
+            values = {name: bytearray(value) for name, value in _decode_fields(text[start:stop]).items()}
+            return {name: (value, 0, len(value)) for name, value in values.items()}
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass  # the message says what was expected
+    fields = yield from find_fields(text, start, stop)
+    return {name: (text, *extent) for name, extent in fields.items()}
+
+
+def _parameters(reader: Reader, part: Slice | None) -> dict[int, Any]:
     """Return the values of the fields that ``params`` of a body gives for all rows, by their places."""
-    if extent is None or not isinstance(reader, RecordReader):
+    if part is None or not isinstance(reader, RecordReader):
         return {}
-    start, stop = extent
+    text, start, stop = part
     if stop - start > MAX_FIELD_BYTES:
         raise MalformedRequest(f"params takes {stop - start} bytes: expected at most {MAX_FIELD_BYTES}")
     try:
@@ -171,7 +197,9 @@ def read_csv(input_type: ValueType, reader: Reader, body: bytes | bytearray) -> 
 
     Raises MalformedRequest, WrongInput or TooLarge.
     """
-    lines = csv.reader(_lines(body), strict=True)
+    read = _Lines(body)
+    lines = csv.reader(read, strict=True)
+    known = frozenset(reader.record.names) if isinstance(reader, RecordReader) else None
     rows: list[bytes] = []
     size_bytes = 0
     try:
@@ -179,10 +207,14 @@ def read_csv(input_type: ValueType, reader: Reader, body: bytes | bytearray) -> 
         if len(set(names)) < len(names):
             raise MalformedRequest("the first line has a name twice: expected the name of each column once")
         for texts in lines:
+            read.row_bytes = 0
+            if lines.line_num > _MAX_LINES:
+                raise MalformedRequest(f"the body has over {_MAX_LINES} lines: expected at most as many")
             if texts:
                 if len(texts) != len(names):
                     raise MalformedRequest(f"it has {len(texts)} values: expected {len(names)}, one for each name")
-                rows.append(_row_of_texts(input_type, reader, dict(zip(names, texts))))
+                by_name = {name: text for name, text in zip(names, texts) if known is None or name in known}
+                rows.append(_row_of_texts(input_type, reader, by_name))
                 check_rows_bytes(size_bytes := size_bytes + len(rows[-1]))
                 if len(rows) > MAX_CLIENT_BATCH:
                     raise MalformedRequest(f"the body has over {MAX_CLIENT_BATCH} rows: expected at most as many")
@@ -198,29 +230,48 @@ def read_csv(input_type: ValueType, reader: Reader, body: bytes | bytearray) -> 
     return rows
 
 
-def _lines(body: bytes | bytearray) -> Iterator[str]:
-    at = len(_BOM) if body.startswith(_BOM) else 0
-    while at < len(body):
-        end = body.find(b"\n", at, at + _MAX_LINE_BYTES) + 1 or min(len(body), at + _MAX_LINE_BYTES + 1)
-        if end - at > _MAX_LINE_BYTES:
+class _Lines:
+    """The lines of a body. A row is one, or several if a text in quotes has line feeds.
+
+    ``row_bytes``: what was read of the present row. Raises MalformedRequest if that becomes too much for a step.
+    """
+
+    def __init__(self, body: bytes | bytearray) -> None:
+        self._body = body
+        self._at = len(_BOM) if body.startswith(_BOM) else 0
+        self.row_bytes = 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        body, at = self._body, self._at
+        if at >= len(body):
+            raise StopIteration
+        self._at = body.find(b"\n", at, at + _MAX_LINE_BYTES) + 1 or min(len(body), at + _MAX_LINE_BYTES + 1)
+        self.row_bytes += self._at - at
+        if self.row_bytes > _MAX_LINE_BYTES:
             raise MalformedRequest(f"it has over {_MAX_LINE_BYTES} bytes: send such rows as JSON")
-        yield body[at:end].decode()
-        at = end
+        return body[at : self._at].decode()
 
 
 def _row_of_texts(input_type: ValueType, reader: Reader, texts: dict[str, str]) -> bytes:
     if isinstance(reader, RecordReader):
-        known = {name: text for name, text in texts.items() if name in reader.record.names}
-        return reader.row_of(input_of_texts(known, reader.record))
+        return reader.row_of(input_of_texts(texts, reader.record))
     return reader.read(msgspec.json.encode(input_of_texts(texts, input_type)))
 
 
-def _rows(reader: Reader, text: bytearray, form: str, extent: Extent) -> Rows:
-    start, stop = strip(text, *extent)
+def _rows(reader: Reader, form: str, text: bytearray, start: int, stop: int) -> Rows:
+    start, stop = strip(text, start, stop)
     if form == "dataframe_split":
         return (yield from _split(reader, text, start, stop))
     if form == "inputs" and text[start : start + 1] == b"{":
         return (yield from _records(reader).read_columns(text, start, stop, MAX_CLIENT_BATCH))
+    return (yield from _rows_of_list(reader, form, text, start, stop))
+
+
+def _rows_of_list(reader: Reader, form: str, text: bytearray, start: int, stop: int) -> Rows:
+    """Return the rows of a list of inputs."""
     rows: list[bytes] = []
     size_bytes = 0
     for extent in (yield from _items(text, (start, stop), form)):
@@ -232,34 +283,28 @@ def _rows(reader: Reader, text: bytearray, form: str, extent: Extent) -> Rows:
 
 
 def _split(reader: Reader, text: bytearray, start: int, stop: int) -> Rows:
-    parts = yield from find_fields(text, start, stop)
+    parts = yield from _parts(text, start, stop)
     if "columns" not in parts or "data" not in parts:
         raise MalformedRequest('dataframe_split has no columns or no data: expected {"columns": […], "data": [[…]]}')
-    items = yield from _items(text, parts["data"], "dataframe_split")
-    rows: list[bytes] = []
     if not isinstance(reader, RecordReader):
-        for extent in items:
-            rows.append((yield from read_input(reader, text, *extent)))
-            yield
-        return rows
-    first, last = parts["columns"]
-    try:
-        if last - first > SHORT_TEXT_BYTES * 8:
-            raise MalformedRequest("dataframe_split has columns whose names are too long")
-        names = [str(name) for name in msgspec.json.decode(text[first:last], type=list[str | int])]
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise MalformedRequest(f"dataframe_split has columns that are no names: {error}") from error
-    by_name = {name: index for index, name in enumerate(names)}
-    if len(by_name) < len(names):
-        raise MalformedRequest("dataframe_split has a column twice: expected each once")
-    places = [None if name is None else by_name[name] for name in reader.places_of(names)]
+        return (yield from _rows_of_list(reader, "dataframe_split", *parts["data"]))
+    text, first, last = parts["columns"]
+    if last - first > SHORT_TEXT_BYTES * 8:
+        raise MalformedRequest("dataframe_split has columns whose names are too long")
+    order = reader.order_of(bytes(text[first:last]))
+    text, first, last = parts["data"]
+    if last - first <= SHORT_TEXT_BYTES:
+        rows = yield from reader.read_short_lists(bytes(text[first:last]), order, MAX_CLIENT_BATCH)
+        if rows is not None:
+            return rows
+    found: list[bytes] = []
     size_bytes = 0
-    for extent in items:
-        row = yield from reader.read_list(text, *extent, places, len(names))
+    for extent in (yield from _items(text, (first, last), "dataframe_split")):
+        row = yield from reader.read_list(text, *extent, order)
         check_rows_bytes(size_bytes := size_bytes + len(row))
-        rows.append(row)
+        found.append(row)
         yield
-    return rows
+    return found
 
 
 def _records(reader: Reader) -> RecordReader:

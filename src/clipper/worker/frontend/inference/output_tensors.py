@@ -6,10 +6,11 @@ ends: floats with NaN, other numbers with 0, booleans with false, texts with not
 """
 
 import base64
-from collections.abc import Generator, Iterator, Sequence
+import struct
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -27,8 +28,16 @@ from clipper.worker.frontend.http.responses import too_long
 from clipper.worker.frontend.inference.requests import COLUMNS, OUTPUT, AnswerForm
 from clipper.worker.frontend.inference.tensors import batch_shape, datatype_of
 
+_Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
+_DECODE_LISTS: dict[DType, Callable[[bytes], list[Any]]] = {
+    **dict.fromkeys(FLOATS, msgspec.json.Decoder(list[float]).decode),
+    **dict.fromkeys((DType.INT32, DType.INT64, DType.UINT8), msgspec.json.Decoder(list[int]).decode),
+}
+# Whole numbers from here on may be no floats.
+_MOST_EXACT = 2.0**53
 
 
 class OutputTensor(NamedTuple):
@@ -77,6 +86,8 @@ class OutputTensors:
         self._by_name = {tensor.name: tensor for tensor in self.tensors}
         # This name also gives a whole record.
         self._by_name.setdefault(OUTPUT, ANY)
+        # The application's default, and what it was converted to: many rows have it where models are late.
+        self._default: tuple[Output, Output] | None = None
         self.plain = self.tensors[0] if isinstance(of_type, InputType) and of_type.dtype.is_numeric else None
 
     def check(self, name: str) -> None:
@@ -100,13 +111,44 @@ class OutputTensors:
             found.append((name, is_binary, tensor))
         return found
 
+    def keeps(self, output: Output) -> bool:
+        """Whether the output is sent as it is."""
+        conversion = self.conversion
+        return conversion is None or (isinstance(output, TypedOutput) and conversion.keeps(output.form))
+
+    def at_once(self, outputs: Sequence[Output]) -> TypedOutput | None:
+        """Return outputs of numbers in the type, as one array, whose first dimension counts them.
+
+        Return None for other outputs, and those of which one may not be of the type. Containers send single numbers as
+        texts: to convert 32 in a step takes as long as one alone.
+        """
+        if self.plain is None or self.conversion is None or self.plain.field is None:
+            return None
+        if isinstance(outputs[0], TypedOutput):
+            return joined(outputs) if self.conversion.keeps(outputs[0].form) else None
+        of_type = self.plain.field.type
+        return None if of_type.shape else _numbers_of(outputs, of_type.dtype)
+
+    def are_texts_of_type(self, outputs: Sequence[Output]) -> bool:
+        """Whether outputs are texts of numbers that are exactly of the type, float64 or int64, as they are written."""
+        of_type = None if self.plain is None or self.plain.field is None else self.plain.field.type
+        if of_type is None or of_type.shape or of_type.dtype not in (DType.FLOAT64, DType.INT64):
+            return False
+        values = _values_of(outputs, of_type.dtype)
+        return values is not None and _are_exact(values)
+
     def converted(self, output: Output, *, is_default: bool) -> Generator[None, None, Output]:
         """Return the output in the type, in steps. Raises ModelFailed if the type cannot hold it."""
         conversion = self.conversion
-        if conversion is None or (isinstance(output, TypedOutput) and conversion.keeps(output.form)):
+        if conversion is None or self.keeps(output):
             return output
+        if is_default and self._default is not None and self._default[0] == output:
+            return self._default[1]
         try:
-            return (yield from conversion.steps(output))
+            found = yield from conversion.steps(output)
+            if is_default:
+                self._default = output, found
+            return found
         except ModelFailed as error:
             if is_default:
                 raise ModelFailed(
@@ -125,34 +167,46 @@ class OutputColumn(NamedTuple):
         rows: the numbers of each row, of any shape that fits into the tensor's; the JSON of a text; or whole outputs.
         has_outputs: whether each element is the JSON of a whole output.
         nan_as_text: whether NaN and infinity are texts in JSON, and not null.
+        whole: the numbers of all rows, in place of ``rows``.
     """
 
     datatype: str
     shape: tuple[int, ...]
     dtype: DType
-    rows: Sequence[Output]
+    rows: Sequence[Output] = ()
     has_outputs: bool = False
     nan_as_text: bool = False
+    whole: TypedOutput | None = None
 
     @property
     def is_base64(self) -> bool:
         """Whether its JSON has bytes as base64."""
         return self.dtype is DType.BYTES
 
-    def _arrays(self) -> Iterator[TypedOutput]:
-        """Return the numbers of each row, padded to the shape of all."""
-        of_row = self.shape[1:]
-        for row in self.rows:
-            array = row if isinstance(row, TypedOutput) else None
-            if array is not None and of_row in (array.form.shape, array.form.shape or (1,)):
-                yield array
-            else:
-                yield _padded(array, self.dtype, of_row)
+    def _arrays(self) -> "Iterator[tuple[OutputForm, _Array]]":
+        """Yield the numbers of each row, padded to the shape of all; small rows that came together, as one array.
 
-    def chunks(self) -> "Iterator[np.ndarray[Any, Any] | list[bytes]]":
-        """Return the elements in pieces: numbers, or texts."""
+        A row that is padded comes in pieces.
+        """
+        of_row, layout = self.shape[1:], NUMPY[self.dtype]
+        if self.whole is not None:
+            yield self.whole.form, np.frombuffer(self.whole.data, layout)
+            return
+        for row in self.rows:
+            own, written_as = None, self.dtype
+            if isinstance(row, TypedOutput):
+                form, own = row.form, np.frombuffer(row.data, layout)
+                if of_row in (form.shape, form.shape or (1,)):
+                    yield form, own
+                    continue
+                own, written_as = own.reshape(form.shape), form.written_as
+            for piece in _padded(own, layout, of_row):
+                yield OutputForm(self.dtype, piece.shape, written_as), piece
+
+    def chunks(self) -> "Iterator[_Array | list[bytes]]":
+        """Yield the elements in pieces: numbers, or texts."""
         if self.dtype.is_numeric:
-            yield from (np.frombuffer(array.data, NUMPY[self.dtype]) for array in self._arrays())
+            yield from (numbers for _, numbers in self._arrays())
             return
         for row in self.rows:
             if self.has_outputs:
@@ -169,11 +223,58 @@ class OutputColumn(NamedTuple):
         if not self.dtype.is_numeric:
             yield from (b',""' if row == b"null" else b"," + bytes(row) for row in self.rows)
             return
-        for array in self._arrays():
-            form = array.form
-            if form.nan_as_text is not self.nan_as_text:
-                form = replace(form, nan_as_text=self.nan_as_text)
-            yield from (b"," + text for text in json_elements(form, array.data))
+        for form, numbers in self._arrays():
+            is_as_asked = form.nan_as_text is self.nan_as_text
+            shown = form if is_as_asked else replace(form, nan_as_text=self.nan_as_text)
+            yield from (b"," + text for text in json_elements(shown, numbers.data))
+
+
+def joined(outputs: Sequence[Output]) -> TypedOutput | None:
+    """Return small arrays of one form as one array, whose first dimension counts them; None for other outputs."""
+    # A form's equality takes longer than its identity, and those of a batch share one.
+    forms = {id(output.form): output.form for output in outputs if isinstance(output, TypedOutput)}
+    data = [output.data for output in outputs if isinstance(output, TypedOutput)]
+    form = next(iter(forms.values()), None)
+    if form is None or len(data) < len(outputs) or any(other != form for other in forms.values()):
+        return None
+    if len(data) * form.row_bytes > limits.WRITE_BYTES:
+        return None
+    return make_array(replace(form, shape=(len(data), *form.shape)), b"".join(data))
+
+
+def _numbers_of(texts: Sequence[Output], dtype: DType) -> TypedOutput | None:
+    """Return short texts of one number each as an array; None if one is another, or may not be exactly of the dtype."""
+    values = _values_of(texts, dtype)
+    if values is None or (dtype in FLOATS and not _are_exact(values)):
+        return None
+    try:
+        if dtype is DType.FLOAT64:
+            data = struct.pack(f"<{len(values)}d", *values)
+        else:
+            numbers = np.array(values)
+            cast = numbers.astype(NUMPY[dtype])
+            if (cast != numbers).any():
+                return None
+            data = cast.tobytes()
+    except (OverflowError, TypeError):
+        return None
+    return make_array(OutputForm(dtype, (len(values),), dtype), data)
+
+
+def _values_of(texts: Sequence[Output], dtype: DType) -> list[Any] | None:
+    """Return the numbers of short texts of one each, whole ones for a dtype of these; None if one is another."""
+    decode = _DECODE_LISTS.get(dtype)
+    if decode is None or sum(map(len, texts)) > limits.WRITE_BYTES:
+        return None
+    try:
+        values = decode(b"[%b]" % b",".join(texts))  # type: ignore[arg-type]  # raises TypeError for an array
+    except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError):
+        return None
+    return values if len(values) == len(texts) else None
+
+
+def _are_exact(values: Sequence[Any]) -> bool:
+    return bool(min(values) > -_MOST_EXACT and max(values) < _MOST_EXACT)
 
 
 def about(values: Sequence[Any], dtype: DType) -> OutputColumn:
@@ -181,9 +282,15 @@ def about(values: Sequence[Any], dtype: DType) -> OutputColumn:
     shape = (len(values),)
     if dtype is DType.STRING:
         return OutputColumn("BYTES", shape, dtype, [_encode(value) for value in values])
-    one = OutputForm(dtype, (), dtype)
-    rows = [make_array(one, np.array(value, NUMPY[dtype]).tobytes()) for value in values]
-    return OutputColumn(datatype_of(dtype).name, shape, dtype, rows)
+    whole = make_array(OutputForm(dtype, shape, dtype), np.array(values, NUMPY[dtype]).tobytes())
+    return OutputColumn(datatype_of(dtype).name, shape, dtype, whole=whole)
+
+
+def column_of(tensor: OutputTensor, whole: TypedOutput, *, nan_as_text: bool = False) -> OutputColumn:
+    """Make a tensor of numbers of the type, those of all rows in one array."""
+    rows, *of_row = whole.form.shape
+    shape = (rows, *(of_row or (1,)))
+    return OutputColumn(tensor.datatype, shape, whole.form.dtype, nan_as_text=nan_as_text, whole=whole)
 
 
 def column(tensor: OutputTensor, outputs: Sequence[Output], *, nan_as_text: bool = False) -> OutputColumn:
@@ -205,6 +312,8 @@ def column(tensor: OutputTensor, outputs: Sequence[Output], *, nan_as_text: bool
         return OutputColumn(tensor.datatype, (rows, 1), dtype, parts)
     if dtype not in FLOATS and any(isinstance(part, bytes) for part in parts):
         raise ModelFailed(f"output {tensor.name!r} is missing in a row, and {tensor.datatype} has no number for that")
+    if (whole := joined(parts)) is not None:
+        return column_of(tensor, whole, nan_as_text=nan_as_text)
     shape = tensor.shape
     if -1 in shape:
         came = [part.form.shape for part in parts if isinstance(part, TypedOutput)]
@@ -215,11 +324,23 @@ def column(tensor: OutputTensor, outputs: Sequence[Output], *, nan_as_text: bool
     return OutputColumn(tensor.datatype, (rows, *shape), dtype, parts, nan_as_text=nan_as_text)
 
 
-def _padded(row: TypedOutput | None, dtype: DType, shape: tuple[int, ...]) -> TypedOutput:
-    whole = np.full(shape, np.nan if dtype in FLOATS else 0, NUMPY[dtype])
-    written_as = dtype
-    if row is not None:
-        written_as = row.form.written_as
-        own = np.frombuffer(row.data, NUMPY[dtype]).reshape(row.form.shape)
-        whole[tuple(slice(length) for length in row.form.shape)] = own
-    return make_array(OutputForm(dtype, shape, written_as), whole.tobytes())
+def _padded(own: "_Array | None", layout: np.dtype[Any], shape: tuple[int, ...]) -> "Iterator[_Array]":
+    """Yield the elements of an array that is padded at its ends, in pieces of at most ``limits.WRITE_BYTES``.
+
+    Args:
+        own: the array, of as many dimensions as the shape and no longer in any; None if there is none.
+        layout: the type of the elements.
+        shape: the lengths to pad to; at least one.
+    """
+    each, most = prod(shape[1:]), limits.WRITE_BYTES // layout.itemsize
+    if each > most:
+        for index in range(shape[0]):
+            yield from _padded(None if own is None or index >= len(own) else own[index], layout, shape[1:])
+        return
+    step = most // max(each, 1)
+    for start in range(0, shape[0], step):
+        piece = np.full((min(step, shape[0] - start), *shape[1:]), np.nan if layout.kind == "f" else 0, layout)
+        if own is not None:
+            part = own[start : start + step]
+            piece[tuple(map(slice, part.shape))] = part
+        yield piece.reshape(-1)

@@ -11,6 +11,7 @@ _OF_MODEL = {
     "infer": "infer",
     "predict": "predict",
     "observe": "observe",
+    "score": "score",
     "generate": "parts",
     "generate_stream": "parts",
     "infer_stream": "parts",

@@ -6,7 +6,7 @@ the JSON says. Requests with equal shapes have the same JSON, so it need not be 
 
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import msgspec
@@ -17,9 +17,9 @@ from clipper.values.inputs.json_parts import Extent, find_fields, find_items
 from clipper.values.inputs.numbers import show
 from clipper.values.records import MAX_FIELDS, ValueType
 from clipper.values.types import DType, InputType
-from clipper.worker.frontend.inference.input_tensors import FieldTensor, OneTensor, decoding, input_tensors
-from clipper.worker.frontend.inference.json_data import read_json
-from clipper.worker.frontend.inference.tensors import Tensor, TensorReader, Values, check_shape, datatype_of
+from clipper.worker.frontend.inference.input_tensors import OneTensor, decoding, input_tensors
+from clipper.worker.frontend.inference.tensor_data import Announced, Run, read_tensors, runs_of
+from clipper.worker.frontend.inference.tensors import TensorReader, check_shape, datatype_of
 from clipper.worker.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context
 
 # The names of the model's input, and of the input with the features for a policy.
@@ -86,30 +86,20 @@ class AnswerForm(Struct, frozen=True):
     is_binary: bool = False
 
 
-class Announced(Struct, frozen=True):
-    """A tensor of a request, and the place of its data.
-
-    Attributes:
-        binary_bytes: the size of its binary data; None if the data is in the JSON.
-        data: the JSON text of the data if the JSON is short; its extent if the JSON is long.
-    """
-
-    tensor: Tensor
-    reader: TensorReader
-    binary_bytes: int | None
-    data: Raw | Extent | None = None
-
-
 class Plan(Struct, frozen=True):
     """The content of a request's JSON, without the data.
 
     Attributes:
         rows: the number of inputs.
         order: the tensors as they come in the request.
+        sizes: of their binary data: those of ``order``, unless the plan is used again.
         has_features: whether one of them has the features.
         row_bytes: the row's size, if the whole binary data is a single raw row; else None.
         is_raw: whether there is no JSON. A single BYTES element then has no length before it.
+        is_binary: whether all data is binary: then the plan does not depend on the place of the JSON, and can be used
+            again.
         timeout_s: the client's timeout; None if there is only the application's SLO.
+        runs: the tensors by the steps in which they are read.
     """
 
     rows: int
@@ -120,11 +110,15 @@ class Plan(Struct, frozen=True):
     row_bytes: int | None = None
     has_features: bool = False
     is_raw: bool = False
+    is_binary: bool = False
+    sizes: tuple[int, ...] = ()
+    runs: tuple[Run, ...] = ()
 
     @property
-    def is_binary(self) -> bool:
-        """Whether the plan does not depend on the place of the JSON, so that it can be used again."""
-        return all(each.binary_bytes is not None for each in self.order)
+    def most_bytes(self) -> float:
+        """A bound on the values of the tensors in the types of their fields; infinite with data in JSON."""
+        # FP16 may become float64, and a byte int64.
+        return 8 * sum(self.sizes) if self.is_binary else inf
 
 
 class InferRequest(Struct, frozen=True):
@@ -187,7 +181,8 @@ class RequestReader:
             raise WrongInput(f"request without JSON has {size_bytes} bytes: expected {expected} for {input_type}")
         row_bytes = size_bytes if reader.is_as_it_is(tensor) else None
         form = AnswerForm(is_binary=True)
-        return Plan(1, (Announced(tensor, reader, size_bytes),), form, row_bytes=row_bytes, is_raw=True)
+        order = (Announced(tensor, reader, size_bytes),)
+        return Plan(1, order, form, row_bytes=row_bytes, is_raw=True, is_binary=True, sizes=(size_bytes,))
 
     def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
         """Return the rows of a request, in steps of a few milliseconds at most.
@@ -197,12 +192,16 @@ class RequestReader:
         if plan.is_raw and plan.order[0].tensor.datatype.numpy is None:
             element = yield from plan.order[0].reader.element(plan.order[0].tensor, memoryview(body))
             return InferRequest([element], [None])
-        return (yield from self.request_of(plan, (yield from read_tensors(plan.order, body, json_bytes))))
+        return (
+            yield from self.request_of(
+                plan, (yield from read_tensors(plan.order, plan.sizes, body, json_bytes, plan.runs))
+            )
+        )
 
-    def request_of(self, plan: Plan, found: dict[str, list[Any]]) -> Generator[None, None, InferRequest]:
+    def request_of(self, plan: Plan, found: dict[str, Sequence[Any]]) -> Generator[None, None, InferRequest]:
         """Return the request's rows. ``found``: the content of each tensor, by its name."""
         features = found.pop(FEATURES) if plan.has_features else [None] * plan.rows
-        return InferRequest((yield from self._input.rows(found, plan.rows)), features)
+        return InferRequest((yield from self._input.rows(found, plan.rows, plan.most_bytes)), features)
 
     def plan_of(self, head: InferHead, found: Sequence[Described]) -> Plan:
         """Return the plan for a request with these tensors, each with the place of its data.
@@ -228,6 +227,7 @@ class RequestReader:
             raise WrongInput(
                 "request is part of a sequence, which is not supported: applications have contexts instead"
             )
+        is_binary = all(each.data is None for each in order)
         is_alone = len(order) == rows == 1 and order[0].reader.is_as_it_is(order[0].tensor)
         return Plan(
             rows,
@@ -235,8 +235,11 @@ class RequestReader:
             _answer_form(head, self._check_output),
             context_of(parameters),
             _timeout_s(parameters.get("timeout"), self._least_timeout_us),
-            order[0].binary_bytes if is_alone else None,
+            order[0].size_bytes if is_alone and is_binary else None,
             has_features,
+            is_binary=is_binary,
+            sizes=tuple([each.size_bytes for each in order]),
+            runs=runs_of(order),
         )
 
 
@@ -313,7 +316,7 @@ def announce(head: TensorHead, data: "Raw | Extent | Beside | None", reader: Ten
     expected = reader.size_bytes(tensor)
     if size is not None and expected is not None and size != expected:
         raise WrongInput(f"input {name!r} has {told}: expected {expected} for its shape")
-    return Announced(tensor, reader, size, data)
+    return Announced(tensor, reader, size or 0, data)
 
 
 def check_supported(head: TensorHead) -> None:
@@ -321,44 +324,6 @@ def check_supported(head: TensorHead) -> None:
     for unsupported in ("shared_memory_region", "classification"):
         if unsupported in (head.parameters or {}):
             raise WrongInput(f"input {head.name[:100]!r} has {unsupported}, which is not supported: expected data")
-
-
-def read_tensors(
-    order: Sequence[Announced], body: bytes | bytearray, json_bytes: int
-) -> Generator[None, None, dict[str, list[Any]]]:
-    """Return the content of each tensor by its name, in steps of a few milliseconds at most.
-
-    Raises MalformedRequest or WrongInput.
-    """
-    at = json_bytes
-    view = memoryview(body)
-    announced_bytes = sum(each.binary_bytes or 0 for each in order)
-    if announced_bytes != len(body) - json_bytes:
-        raise MalformedRequest(
-            f"request has {len(body) - json_bytes} bytes after its JSON: expected {announced_bytes}, "
-            "the sum of the inputs' binary_data_size"
-        )
-    found: dict[str, list[Any]] = {}
-    for each in order:
-        if each.binary_bytes is None:
-            found[each.tensor.name] = yield from _read_data(each, body)
-        else:
-            found[each.tensor.name] = yield from each.reader.rows(each.tensor, view[at : at + each.binary_bytes])
-            at += each.binary_bytes
-    return found
-
-
-def _read_data(announced: Announced, body: bytes | bytearray) -> Values:
-    data, tensor, reader = announced.data, announced.tensor, announced.reader
-    if isinstance(data, tuple):
-        assert isinstance(body, bytearray)  # long JSON is read in place
-        text, (start, stop) = body, data
-    else:
-        text = bytearray(data or b"")
-        start, stop = 0, len(text)
-    if isinstance(reader, FieldTensor):
-        return (yield from reader.read_json(tensor, text, start, stop))
-    return (yield from read_json(reader, tensor, text, start, stop))
 
 
 def context_of(parameters: dict[str, Any]) -> str | None:

@@ -10,10 +10,9 @@ import msgspec
 
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
-from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.types import ModelId
 from clipper.worker.frontend.clients import Clients
-from clipper.worker.frontend.endpoint import Endpoint
+from clipper.worker.frontend.endpoint import Endpoint, Small
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http.endpoints import FeedbackTaker, Observe, most_body_bytes
 from clipper.worker.frontend.http.heads import Head
@@ -26,6 +25,7 @@ from clipper.worker.frontend.inference.invocations import Invocations
 from clipper.worker.frontend.inference.observe import ObserveCall
 from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.paths import Target, read_path
+from clipper.worker.frontend.inference.score import ScoreCall
 from clipper.worker.frontend.long_work import LongWork, Steps
 from clipper.worker.frontend.readiness import Readiness
 from clipper.worker.selection.application import Application
@@ -44,7 +44,8 @@ UNSUPPORTED = {
     "parts": "a query has one answer, and not several parts: call infer, for which the model returns all of its output",
 }
 UNKNOWN_PATH = (
-    "nothing at {!r}: expected /v2/models/MODEL or, behind it, /infer, /ready, /config, /stats, /predict or /observe; "
+    "nothing at {!r}: expected /v2/models/MODEL or, behind it, /infer, /ready, /config, /stats, /predict, "
+    "/observe or /score; "
     "/v2/health/live, /v2/health/ready, /v2/models/stats, /v2/repository/index, or /v2"
 )
 
@@ -143,7 +144,7 @@ class Inference:
         if asked is None:
             return None
         if (why := UNSUPPORTED.get(asked.kind)) is not None:
-            return Small(lambda exchange, _: exchange.refuse("not_implemented", why), ANY_METHOD)
+            return Small(lambda exchange, _: exchange.refuse("not_implemented", why), ANY_METHOD, error_json)
         if asked.model is None:
             return self._find_of_server(asked, head)
         serving = self._serving
@@ -158,6 +159,8 @@ class Inference:
                 endpoint = Call(self._predict[application.name], asked.version, head)
             case "invocations":
                 endpoint = self._invocations[application.name][head.is_csv]
+            case "score":
+                endpoint = ScoreCall(application, asked.version, serving.port.work, serving.max_body_bytes)
             case "observe":
                 endpoint = ObserveCall(*self._observe[application.name], serving.port.budget, head)
             case _:
@@ -209,7 +212,7 @@ class Inference:
                 lambda workers: exchange.answer(200, msgspec.json.encode(metadata.statistics(asked, workers))),
             )
 
-        return Small(answer)
+        return Small(answer, error_json=error_json)
 
 
 def model_metadata(application: Application, version: str | None) -> metadata.Json:
@@ -224,27 +227,10 @@ def model_metadata(application: Application, version: str | None) -> metadata.Js
     )
 
 
-class Small:
-    """An endpoint that needs no body, or a small body."""
-
-    slo_s = float("inf")
-    max_body_bytes = SHORT_TEXT_BYTES
-    error_json = staticmethod(error_json)
-
-    def __init__(
-        self, answer: Callable[[Exchange, bytes | bytearray], None], methods: tuple[str, ...] = ("GET", "HEAD")
-    ) -> None:
-        self._answer, self.methods = answer, methods
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        exchange.error_json = error_json
-        self._answer(exchange, body)
-
-
 def fixed(value: object, status: int = 200) -> Small:
     """Return an endpoint that answers with fixed JSON."""
     text = msgspec.json.encode(value)
-    return Small(lambda exchange, _: exchange.answer(status, text))
+    return Small(lambda exchange, _: exchange.answer(status, text), error_json=error_json)
 
 
 class _IndexBody(msgspec.Struct):
@@ -264,7 +250,7 @@ def index_of(applications: Sequence[Application]) -> Small:
         shown = [each for each in found if each["state"] == "READY"] if only_ready else found
         exchange.answer(200, msgspec.json.encode(shown))
 
-    return Small(answer, ("POST",))
+    return Small(answer, ("POST",), error_json)
 
 
 class StatisticsReader:

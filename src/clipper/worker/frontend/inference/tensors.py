@@ -22,12 +22,12 @@ PIECE_BYTES = 256 * 1024
 PIECE_ROWS = 256
 # The most inputs in a request: as many as in a batch of a predict call.
 MAX_ROWS = 10_000
-_LENGTH = struct.Struct("<I")
+_LENGTH, _ZEROS = struct.Struct("<I"), b"\0\0\0"
 _MAX_SIZE = 2**63 - 1
 
 Rows = Generator[None, None, list[bytes]]
 # What is read of a tensor: rows, or values of a record's field.
-Values = Generator[None, None, list[Any]]
+Values = Generator[None, None, Sequence[Any]]
 
 
 class Datatype(NamedTuple):
@@ -116,9 +116,11 @@ class TensorReader:
         taken: the datatypes that the rows can be made of.
         is_ignored: whether it only reads over tensors.
         null_is_nan: whether null in JSON data of floats is NaN.
+        known: the only values that rows may have; None if they may have any.
     """
 
     is_ignored = False
+    known: frozenset[Any] | None = None
 
     def __init__(self, input_type: InputType, must_be_finite: bool = False, null_is_nan: bool = False) -> None:
         """``must_be_finite``: refuse NaN and infinities. Otherwise binary data may have them, since a model may handle
@@ -163,6 +165,10 @@ class TensorReader:
         for size in tensor.shape[1:]:
             elements *= size
         return elements
+
+    def is_quick(self, tensor: Tensor) -> bool:
+        """Whether the tensor's binary data can be read together with that of others of its datatype."""
+        return False
 
     def size_bytes(self, tensor: Tensor) -> int | None:
         """Return the size of the tensor's data; None for BYTES, where only the data shows it."""
@@ -239,6 +245,10 @@ class TensorReader:
 
     def _elements(self, tensor: Tensor, data: memoryview) -> Rows:
         """Return the elements of BYTES; each comes after its length."""
+        if len(data) <= PIECE_BYTES:
+            quick = quick_elements(bytes(data), [len(data)], tensor.rows, is_text=self.type.dtype is DType.STRING)
+            if quick is not None:
+                return quick
         rows: list[bytes] = []
         at = 0
         for index in range(tensor.rows):
@@ -272,6 +282,35 @@ class TensorReader:
             return whole.getvalue()
         except UnicodeDecodeError as error:
             raise WrongInput(f"input {tensor.name!r} is not UTF-8 ({error}): expected a string") from error
+
+
+def quick_elements(data: bytes, sizes: Sequence[int], rows: int, *, is_text: bool) -> list[bytes] | None:
+    """Return the elements of tensors of BYTES if each element has 1 to 255 bytes; None for any other data.
+
+    Three zeros follow a length's first byte: they part the data into elements, each with the next one's length.
+
+    Args:
+        data: that of the tensors, one after another.
+        sizes: the size of each tensor's data.
+        rows: the number of elements of each tensor.
+        is_text: whether elements have to be UTF-8.
+    """
+    parts = data.split(_ZEROS, rows * len(sizes))
+    if len(parts) <= rows * len(sizes) or len(parts[0]) != 1 or b"" in parts:
+        return None
+    elements = [part[:-1] for part in parts[1:]]
+    elements[-1] = parts.pop()
+    lengths = [part[-1] for part in parts]
+    if lengths != list(map(len, elements)):
+        return None
+    if any(sum(lengths[rows * at : rows * at + rows]) != size - _LENGTH.size * rows for at, size in enumerate(sizes)):
+        return None
+    if is_text and not data.isascii():
+        try:
+            b"\n".join(elements).decode()
+        except UnicodeDecodeError:
+            return None
+    return elements
 
 
 def batch_shape(input_type: InputType) -> list[int]:

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from clipper.worker.frontend.exchange import Exchange
-from clipper.worker.frontend.http.responses import Parts
+from clipper.worker.frontend.http.responses import Part, Parts
 from clipper.worker.frontend.inference.answers import (
     Answer,
     Usual,
     all_pieces,
     binary_pieces,
     columns,
+    common_source,
     parameters_of,
     usual_output,
-    version_of,
 )
 from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.requests import OUTPUT, AnswerForm
@@ -68,9 +68,15 @@ class MessageCodec:
         self._arrays: dict[tuple[str, tuple[int, ...]], bytes] = {}
 
     def usual(
-        self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm, tensors: OutputTensors
+        self,
+        exchange: Exchange,
+        version: str | None,
+        answers: Sequence[Answer],
+        form: AnswerForm,
+        tensors: OutputTensors,
     ) -> bytes | None:
-        found = usual_output(answer, form, tensors)
+        answer = answers[0]
+        found = usual_output(answer, form, tensors) if len(answers) == 1 else None
         if found is None or found.text:  # typed contents are rare
             return None
         source = answer.source
@@ -79,7 +85,7 @@ class MessageCodec:
             if len(self._openings) >= MAX_OPENINGS:
                 self._openings.clear()
             told = b"".join([_parameter(name, value) for name, value in source.parameters.items()])
-            opening = self._opening(version_of(version, (answer,))) + told
+            opening = self._opening(source.version if version is None else version) + told
             self._openings[version, source.text] = opening
         query_id = b"\x0a\x08query_id\x12%b" % _sized(b"\x10" + varint(answer.query_id))
         return b"".join(
@@ -101,10 +107,11 @@ class MessageCodec:
         form: AnswerForm,
         tensors: OutputTensors,
     ) -> Parts:
-        parameters = {name: _choices(value) for name, value in parameters_of(answers).items()}
-        head = {"id": form.id, "parameters": parameters}
-        parts = [self._opening(version_of(version, answers)), encode(RESPONSE, head)]
-        raw: list[bytes] = []
+        source = common_source(answers)
+        parameters = {name: _choices(value) for name, value in parameters_of(answers, source).items()}
+        opening = self._opening(source.version if version is None else version)
+        parts: list[Part] = [opening, encode(RESPONSE, {"id": form.id, "parameters": parameters})]
+        raw: list[Part] = []
         for name, is_raw, found in (yield from columns(answers, form, tensors)):
             pieces = yield from all_pieces(binary_pieces(found) if is_raw else typed_pieces(found))
             size_bytes = sum(map(len, pieces))

@@ -1,16 +1,16 @@
 """A client's connection to the gRPC port: passes bytes between its transport and its session."""
 
 import asyncio
+from collections import deque
 from itertools import islice
 from typing import Protocol, cast
-
-from ngh2 import ErrorCode
 
 from clipper.base.turn_budget import RESTS, VISIT_S, Backlog
 from clipper.errors import NotImplementedYet, Overloaded
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import NO_ROOM, Untaken
 from clipper.worker.frontend.http.giving_way import GivingWay, slow_from_s
+from clipper.worker.frontend.http.long_writing import dropped
 from clipper.worker.frontend.http.port import address_of, has_gone
 from clipper.worker.frontend.http.waiting_input import Held
 from clipper.worker.frontend.long_work import Steps
@@ -19,7 +19,7 @@ from clipper.worker.frontend.rpc.behaviours import STOPPING, Shared, UnaryCall, 
 from clipper.worker.frontend.rpc.conversation import STREAM_INFER, Conversation
 from clipper.worker.frontend.rpc.protocols import REFLECTION, REFLECTION_ALPHA
 from clipper.worker.frontend.rpc.service import WATCH
-from clipper.worker.frontend.rpc.session import Session
+from clipper.worker.frontend.rpc.session import ENHANCE_YOUR_CALM, NO_ERROR, Session
 from clipper.worker.frontend.rpc.stream import Behaviour, Stream
 
 _REFLECTIONS = frozenset(
@@ -75,9 +75,9 @@ class RpcConnection(asyncio.Protocol):
         shared.connections[self] = None
         if not has_room:
             self._port.count_refused("overloaded")
-            self._session.terminate(ErrorCode.ENHANCE_YOUR_CALM)
+            self._session.terminate(ENHANCE_YOUR_CALM)
         elif self._port.is_draining:
-            self._session.terminate(ErrorCode.NO_ERROR)
+            self._session.terminate(NO_ERROR)
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -87,7 +87,7 @@ class RpcConnection(asyncio.Protocol):
         self._held.end()
         self._session.close()
         if self.untaken.size_bytes > limits.LARGE_BODY_BYTES:
-            self.on_large_freed()
+            self._port.freed_large_body = True
         del self._session  # it refers back to this object; thousands of such cycles would make the collector stall
         self.untaken.count(0, self._port.sweeps)
 
@@ -166,7 +166,7 @@ class RpcConnection(asyncio.Protocol):
         self._held.set(data, start)
         if not self._port.budget.has_room(0):
             self._port.count_refused("overloaded")
-            self._session.terminate(ErrorCode.ENHANCE_YOUR_CALM)
+            self._session.terminate(ENHANCE_YOUR_CALM)
             self._held.set(b"", 0)
             self._flush()
         elif not self._writing_paused:
@@ -230,8 +230,10 @@ class RpcConnection(asyncio.Protocol):
             self._flush_is_due = True
             self._call_soon(self._flush)
 
-    def on_large_freed(self) -> None:
+    def on_large_freed(self, rest: deque[bytes | memoryview] | None = None) -> None:
         self._port.freed_large_body = True
+        if rest:
+            self._port.work.do(dropped(rest))
 
     # -- output --------------------------------------------------------------------------------------------
 
@@ -270,7 +272,7 @@ class RpcConnection(asyncio.Protocol):
             return
         size_bytes = self._session.unsent_bytes + self.transport.get_write_buffer_size()
         if self.untaken.size_bytes - size_bytes > limits.LARGE_BODY_BYTES:
-            self.on_large_freed()
+            self._port.freed_large_body = True
         self.untaken.count(size_bytes, self._port.sweeps)
         if not self._port.budget.has_room(0):
             self._port.shed(0)
@@ -310,7 +312,7 @@ class RpcConnection(asyncio.Protocol):
         for stream in list(self._session.streams.values()):
             stream.fail(Overloaded("all connections are taken, and this call's message arrives too slowly: try later"))
         self._flush()  # the end would overtake the answers
-        self._session.terminate(ErrorCode.NO_ERROR)
+        self._session.terminate(NO_ERROR)
         self._flush()
 
     @property
@@ -369,5 +371,5 @@ class RpcConnection(asyncio.Protocol):
             session.sweep(self._port.now_s(), sweeps)
             self._flush()
         elif sweeps - session.last_call_sweep > limits.IDLE_TIMEOUT_SWEEPS:
-            session.terminate(ErrorCode.NO_ERROR)
+            session.terminate(NO_ERROR)
             self._flush()

@@ -6,7 +6,8 @@ from clipper.errors import ClipperError, DeadlineExceeded
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.inference.framing import error_json
-from clipper.worker.frontend.inference.infer import DIRECT_ROW_BYTES, MAX_PLAN_BYTES, MAX_PLANS, Infer, Reply
+from clipper.worker.frontend.inference.infer import DIRECT_ROW_BYTES, Infer, Reply
+from clipper.worker.frontend.inference.plans import MAX_PLANS
 from clipper.worker.frontend.inference.requests import InferRequest, Plan
 from clipper.worker.frontend.long_work import LongWork, Steps, done
 from clipper.worker.frontend.rpc.answers import MessageCodec
@@ -16,6 +17,8 @@ from clipper.worker.selection.application import Application
 
 # The time that the answer needs to reach its client before the client's deadline.
 RETURN_S = 0.001
+# Remembered beginnings of messages are shorter: they describe a single tensor.
+MAX_HEAD_BYTES = 2048
 
 
 class InferCall(msgspec.Struct, gc=False, eq=False):
@@ -139,7 +142,7 @@ class KnownHeads:
 
     def remember(self, message: bytes, row_bytes: int, of: ModelInfer, version: str | None, plan: Plan) -> None:
         head = message[: len(message) - row_bytes]
-        if plan.form.id or len(head) > MAX_PLAN_BYTES:
+        if plan.form.id or len(head) > MAX_HEAD_BYTES:
             return
         last = 0, 0
         for number, wire, value in fields(memoryview(message)):

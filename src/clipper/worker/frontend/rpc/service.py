@@ -68,8 +68,11 @@ class Services:
                     (METHODS["ServerReady"], lambda asked, call: {"ready": readiness.is_ready}),
                     (METHODS["ModelReady"], self._model_ready),
                     (METHODS["ServerMetadata"], lambda asked, call: serving.server_metadata()),
-                    (METHODS["ModelMetadata"], self._model_metadata),
-                    (METHODS["ModelConfig"], self._model_config),
+                    (METHODS["ModelMetadata"], lambda asked, call: model_metadata(*self._named(asked, call))),
+                    (
+                        METHODS["ModelConfig"],
+                        lambda asked, call: {"config": serving.config(*self._named(asked, call))},
+                    ),
                     (METHODS["RepositoryIndex"], self._index),
                     (CHECK, lambda asked, call: {"status": self.health(asked.get("service", ""))}),
                 )
@@ -197,12 +200,6 @@ class Services:
             return {"ready": self._readiness.of_model(*self._named(asked, call))}
         except NotFound:  # Triton answers this
             return {"ready": False}
-
-    def _model_metadata(self, asked: Values, call: Call) -> Values:
-        return model_metadata(*self._named(asked, call))
-
-    def _model_config(self, asked: Values, call: Call) -> Values:
-        return {"config": self._serving.config(*self._named(asked, call))}
 
     def _index(self, asked: Values, call: Call) -> Values:
         visible = self._serving.visible(call.authorizations)

@@ -1,17 +1,13 @@
 """A client's connection of HTTP/2, without its socket: bytes to calls, and answers to bytes.
 
-libnghttp2 knows HTTP/2, and answers input that is not HTTP/2. This module turns its streams into gRPC's calls, and
-decides how much a client may send.
+libnghttp2 knows HTTP/2, and answers input that is not HTTP/2; where it is not installed, h2 does. This module turns its
+streams into gRPC's calls, and decides how much a client may send.
 """
 
 import struct
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Protocol
-
-import ngh2
-from ngh2 import ErrorCode, Setting
 
 from clipper.errors import ClipperError, DeadlineExceeded, MalformedRequest, Overloaded, RequestTimeout
 from clipper.worker.frontend import limits
@@ -22,6 +18,15 @@ from clipper.worker.frontend.rpc.framing import ANSWER_HEAD, NotGrpc, prefix_of,
 from clipper.worker.frontend.rpc.statuses import Refused, refusal, trailers_of
 from clipper.worker.frontend.rpc.stream import Behaviour, Rest, Stream
 
+try:
+    import ngh2
+except ImportError:
+    from clipper.worker.frontend.rpc import pure_http2 as ngh2  # type: ignore[no-redef]
+
+# Why a connection or call ends, and what a server tells its clients: RFC 9113, sections 7 and 6.5.2.
+NO_ERROR, PROTOCOL_ERROR, ENHANCE_YOUR_CALM = 0x0, 0x1, 0xB
+_MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE, _MAX_HEADER_LIST_SIZE = 0x3, 0x4, 0x6
+
 _CONFIGURATION = ngh2.Configuration(
     # A stream's client waits while enough of its messages do.
     auto_window_update=False,
@@ -30,10 +35,10 @@ _CONFIGURATION = ngh2.Configuration(
     max_inbound_header_list_size=bounds.MAX_FATAL_HEAD_BYTES,
     max_inbound_header_count=bounds.MAX_HEADERS,
 )
-_SETTINGS: Mapping[Setting, int] = {
-    Setting.MAX_CONCURRENT_STREAMS: bounds.MAX_STREAMS,
-    Setting.INITIAL_WINDOW_SIZE: bounds.STREAM_WINDOW_BYTES,
-    Setting.MAX_HEADER_LIST_SIZE: limits.MAX_HEAD_BYTES,
+_SETTINGS = {
+    _MAX_CONCURRENT_STREAMS: bounds.MAX_STREAMS,
+    _INITIAL_WINDOW_SIZE: bounds.STREAM_WINDOW_BYTES,
+    _MAX_HEADER_LIST_SIZE: limits.MAX_HEAD_BYTES,
 }
 _GOAWAY = struct.Struct(">HBBBIII")
 _GOAWAY_TYPE = 7
@@ -56,8 +61,8 @@ class Host(Protocol):
     def on_output(self) -> None:
         """Send the session's output soon."""
 
-    def on_large_freed(self) -> None:
-        """Note that a large message was dropped."""
+    def on_large_freed(self, rest: deque[bytes | memoryview] | None = None) -> None:
+        """Note that a large message was dropped. ``rest`` of it is still to be dropped, in steps."""
 
 
 class Session:
@@ -111,9 +116,9 @@ class Session:
         try:
             self._http2.receive_data(data)
         except ngh2.DenialOfServiceError:
-            self._fail(ErrorCode.ENHANCE_YOUR_CALM)
+            self._fail(ENHANCE_YOUR_CALM)
         except (ngh2.NGH2Error, ValueError):
-            self._fail(ErrorCode.PROTOCOL_ERROR)
+            self._fail(PROTOCOL_ERROR)
         else:
             self._take_events()
 
@@ -132,14 +137,14 @@ class Session:
                 self._on_request(event)
             elif isinstance(event, ngh2.StreamClosed):
                 self._to_reset.discard(event.stream_id)
-                self._long.pop(event.stream_id, None)
+                self._drop_long(event.stream_id)
                 stream = self.streams.get(event.stream_id)
                 if stream is not None:
                     self._remove(stream)
             elif isinstance(event, ngh2.TrailersReceived):
                 self._on_data(event.stream_id, b"", True)
             elif isinstance(event, ngh2.ConnectionClosed):
-                self._end_all()
+                self.close()
             elif isinstance(event, ngh2.SettingsReceived):
                 self.has_begun = True
                 self._idle_frames += 1
@@ -148,7 +153,7 @@ class Session:
             ):
                 self._idle_frames += 1
         if self._idle_frames > bounds.MAX_IDLE_FRAMES + bounds.IDLE_FRAMES_PER_CALL * self._calls:
-            self.terminate(ErrorCode.ENHANCE_YOUR_CALM)
+            self.terminate(ENHANCE_YOUR_CALM)
 
     def _on_request(self, event: ngh2.RequestReceived) -> None:
         self._calls += 1
@@ -256,18 +261,22 @@ class Session:
                 while rest and http2.queued_body_size(number) <= bounds.WRITE_PIECE_BYTES:
                     http2.send_data(number, rest.popleft())
                 if not rest:
-                    del self._long[number]
-                    self._host.on_large_freed()
+                    self._drop_long(number)
                     if trailers is not None:
                         http2.send_trailers(number, trailers)
             except ngh2.NGH2Error:  # libnghttp2 has given the stream up
-                self._long.pop(number, None)
+                self._drop_long(number)
+
+    def _drop_long(self, number: int) -> None:
+        rest, _ = self._long.pop(number, (None, None))
+        if rest is not None:
+            self._host.on_large_freed(rest)
 
     def _resets(self) -> bytes:
         for number in list(self._to_reset):
             if not self._http2.queued_body_size(number) and number not in self._long:
                 self._to_reset.discard(number)
-                self._http2.reset_stream(number, ErrorCode.NO_ERROR)
+                self._http2.reset_stream(number, NO_ERROR)
         return self._http2.data_to_send(bounds.WRITE_PIECE_BYTES)
 
     @property
@@ -375,26 +384,24 @@ class Session:
     def begin_end(self) -> None:
         """Take in no more calls. Once the open calls have ended, the session is over."""
         with suppress(ngh2.NGH2Error):  # as above
-            self._http2.send_goaway(ErrorCode.NO_ERROR)
+            self._http2.send_goaway(NO_ERROR)
 
-    def terminate(self, code: ErrorCode) -> None:
+    def terminate(self, code: int) -> None:
         """Give up all calls, and tell the client why."""
         with suppress(ngh2.NGH2Error):  # as above
             self._http2.terminate_connection(code)
-        self._end_all()
+        self.close()
 
-    def close(self) -> None:
-        """Drop all calls: the connection is lost."""
-        self._end_all()
-
-    def _fail(self, code: ErrorCode) -> None:
+    def _fail(self, code: int) -> None:
         """Tell the client that its input is not HTTP/2 or passes a bound, since libnghttp2 gives up without a word."""
         self._last_words = _GOAWAY.pack(0, 8, _GOAWAY_TYPE, 0, 0, self._last_stream, code)
-        self._end_all()
+        self.close()
 
-    def _end_all(self) -> None:
+    def close(self) -> None:
+        """Drop all calls, and take in nothing more."""
         self.is_over = True
         self._to_reset.clear()
-        self._long.clear()
+        for number in list(self._long):
+            self._drop_long(number)
         for stream in list(self.streams.values()):
             self._remove(stream)

@@ -21,6 +21,8 @@ MAX_TTLS = 1000
 # The part of many queries that is evicted at once: some 80 at the default bound, which takes 30 us, half of the time
 # that it takes one by one.
 EVICTED_PART = 1 / 1024
+# Queries that wait to be read from ``fresh``: those of half a second at 20,000 a second. Further ones are passed over.
+MAX_FRESH = 10_000
 
 
 class JoinTable:
@@ -34,13 +36,16 @@ class JoinTable:
 
     Attributes:
         evicted: number of queries that were evicted before their time.
+        last_evicted: the highest id of these; -1 if there is none.
+        fresh: queries that were remembered, or have grown, until a reader takes the list out; None without a reader.
+        stored, unstored: count what became of these: the reader's counts, and queries that ``fresh`` had no room for.
     """
 
     def __init__(self, max_queries: int, max_bytes: int | None = None) -> None:
         self.max_queries = max_queries
         self._max_bytes = max_queries * BYTES_PER_QUERY if max_bytes is None else max_bytes
         # Ids grow, so the last id that was evicted or has expired tells about all ids before it.
-        self._last_evicted = -1
+        self.last_evicted = -1
         self._last_over: dict[float, int] = {}
         self._by_id: dict[int, Query] = {}
         self._order: deque[Query] = deque()
@@ -48,6 +53,8 @@ class JoinTable:
         self._next_over_s = 0.0
         self.size_bytes = 0
         self.evicted = 0
+        self.fresh: list[Query] | None = None
+        self.stored = self.unstored = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -57,7 +64,9 @@ class JoinTable:
         self._by_id[query.id] = query
         order = self._order
         order.append(query)
-        self.size_bytes += _size_bytes(query)
+        self.size_bytes += query_bytes(query)
+        if self.fresh is not None:
+            self._note(query)
         if now_s >= self._next_over_s:
             # Two for each new query, so that expired queries become fewer even while more arrive.
             for _ in range(2):
@@ -69,8 +78,11 @@ class JoinTable:
 
     def grow(self, query_id: int, size_bytes: int) -> None:
         """Count an output that came after the query was remembered."""
-        if query_id in self._by_id:
+        query = self._by_id.get(query_id)
+        if query is not None:
             self.size_bytes += size_bytes
+            if self.fresh is not None:
+                self._note(query)
             if self.size_bytes > self._max_bytes:
                 self._evict()
 
@@ -85,16 +97,29 @@ class JoinTable:
         """Return why a query of an application with this time to live is not found."""
         if query_id <= self._last_over.get(ttl_s, -1):
             return "over"
-        return "evicted" if query_id <= self._last_evicted else "unanswered"
+        return "evicted" if query_id <= self.last_evicted else "unanswered"
 
     def statistics(self, now_s: float) -> FeedbackWindowStatistics:
         age_s = max(now_s - self._order[0].arrival_s, 0.0) if self._order else 0.0
         return FeedbackWindowStatistics(
-            len(self._by_id), self.max_queries, self.size_bytes, self._max_bytes, self.evicted, age_s
+            len(self._by_id),
+            self.max_queries,
+            self.size_bytes,
+            self._max_bytes,
+            self.evicted,
+            age_s,
+            self.stored,
+            self.unstored,
         )
 
+    def _note(self, query: Query) -> None:
+        if self.fresh is not None and len(self.fresh) < MAX_FRESH:
+            self.fresh.append(query)
+        else:
+            self.unstored += 1
+
     def _evict(self) -> None:
-        by_id, order, size_bytes, last = self._by_id, self._order, self.size_bytes, self._last_evicted
+        by_id, order, size_bytes, last = self._by_id, self._order, self.size_bytes, self.last_evicted
         most_bytes, evicted = self._max_bytes, 0
         least = max(int(len(order) * EVICTED_PART), len(order) - self.max_queries)
         while evicted < least or size_bytes > most_bytes:
@@ -103,15 +128,15 @@ class JoinTable:
             del by_id[query_id]
             if query_id > last:
                 last = query_id
-            size_bytes -= _size_bytes(query)
+            size_bytes -= query_bytes(query)
             evicted += 1
         self.evicted += evicted
-        self.size_bytes, self._last_evicted = size_bytes, last
+        self.size_bytes, self.last_evicted = size_bytes, last
 
     def _forget_oldest(self) -> None:
         query = self._order.popleft()
         del self._by_id[query.id]
-        self.size_bytes -= _size_bytes(query)
+        self.size_bytes -= query_bytes(query)
         ttl_s = query.owner.feedback_ttl_s
         if len(self._last_over) >= MAX_TTLS:
             self._last_over.clear()
@@ -122,7 +147,7 @@ def _over_s(query: Query) -> float:
     return query.arrival_s + query.owner.feedback_ttl_s
 
 
-def _size_bytes(query: Query) -> int:
+def query_bytes(query: Query) -> int:
     """Return a query's size. Computing it twice is cheaper than the memory to keep it."""
     size = QUERY_OVERHEAD_BYTES + (0 if query.row is None else len(query.row))
     if query.context is not None:

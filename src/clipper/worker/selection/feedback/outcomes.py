@@ -120,9 +120,9 @@ class Outcomes:
         else:
             self._counted += 1
         version.in_time += 1
-        # Most versions are always in time, so that nothing changes.
-        is_sure = chance is None or (chance >= 1.0 and version.promises is None)
-        if version.recent < 1.0 or version.seen < RECENT or not is_sure:
+        # Most versions are always in time, and surely, so that nothing changes.
+        is_sure = chance is None or chance >= 1.0
+        if version.recent < 1.0 or version.seen < RECENT or version.promises is not None or not is_sure:
             version.see(was_in_time=True, chance=chance)
 
     def missed(

@@ -49,7 +49,7 @@ def how_picked(
 
     Args:
         goes_by: see ``Policy.goes_by``; ``query`` for a user's own policy, which can see the whole query.
-        learns: see ``Policy.learns``. A policy that goes by contexts without it gives each context one model for ever.
+        learns: see ``Policy.learns``. A policy that chooses by context without it gives each context one model.
         is_pinned: whether the query named a version, so that the client has picked it.
         knows_context: whether there was feedback on that context before.
         is_partial: whether the feedback tells only about those of several models that gave the answer.

@@ -74,7 +74,7 @@ class Tries:
 
     def __init__(self) -> None:
         # For each model, the queries that have passed it over since the last try, and the number after which it is
-        # tried.
+        # tried. These are the models of a set of terms, with which this object ends.
         self._passed: dict[str, tuple[int, int]] = {}
 
     def is_due(self, model: str) -> bool:

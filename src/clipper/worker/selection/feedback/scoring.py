@@ -37,8 +37,8 @@ def score(
 ) -> dict[str, float]:
     """Return the loss in [0, 1] of each model with an output; for a reward, only of selected models.
 
-    A reward is for the answer, so it applies to the models whose output that was. What another output would have earned
-    is unknown, so its model is left out.
+    A reward is for the answer, so it applies to the models whose output that was. The reward that another
+    output would have earned is unknown, so its model is left out.
 
     A selected model without an output has a loss, too: otherwise a hanging model would still be asked.
 

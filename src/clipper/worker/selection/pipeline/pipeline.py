@@ -4,17 +4,18 @@ It makes no task, future or timer: each answer of a step calls it, and each step
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import DeadlineExceeded, InvalidArgument, ModelFailed, Unavailable
+from clipper.learning.decisions.records import PathStep
 from clipper.learning.policies.policy import Choice
 from clipper.settings.pipeline import read_graph
-from clipper.values.outputs.as_inputs import InputRows, output_of
-from clipper.values.outputs.output import Output, is_long
+from clipper.values.outputs.as_inputs import input_rows, list_of, output_of
+from clipper.values.outputs.output import LONG_TEXT_BYTES, Output, is_long
 from clipper.worker.abstraction.turns import Steps, at_once
-from clipper.worker.selection.pipeline.run import Ask, Decision, Done, Failed, Plan, Run, Skip
+from clipper.worker.selection.pipeline.run import Ask, Decision, Done, Failed, Join, Plan, Run, Skip
 from clipper.worker.selection.pipeline.times import ROOM_SHARE, StepTimes
 from clipper.worker.selection.query import Asker, Path, Query, Source, make_source
 from clipper.worker.selection.terms import Terms
@@ -26,10 +27,15 @@ MAX_AT_ONCE = 32
 LOOK_S = 0.001
 # Sources that are remembered: the versions of all steps, in most of their combinations while they change.
 MAX_SOURCES = 256
+# How a step ends, in the decision log, besides the codes of errors.
+OPEN, ANSWERED, SKIPPED, DEFAULT = "open", "answered", "skipped", "default"
 
 
 class StepApplication(Protocol):
     """An application as its pipeline sees it."""
+
+    @property
+    def snapshot(self) -> ApplicationSnapshot: ...
 
     @property
     def terms(self) -> Terms: ...
@@ -40,9 +46,9 @@ class StepApplication(Protocol):
         asker: Asker,
         arrival_s: float,
         *,
-        context: str | None,
-        features: bytes | None,
-        deadline_s: float,
+        context: str | None = None,
+        features: bytes | None = None,
+        deadline_s: float | None = None,
     ) -> Query: ...
 
 
@@ -67,7 +73,6 @@ class Pipeline:
         self._applications, self._finish, self._do, self._watch = applications, finish, do, watch
         self._now_s = asyncio.get_running_loop().time
         self._choice = Choice((snapshot.name,), (1.0,))
-        self._rows: dict[str, InputRows] = {}
         self._sources: dict[str, Source] = {}
         self._wired: object = None
         self.follow(snapshot)
@@ -75,12 +80,12 @@ class Pipeline:
     def follow(self, snapshot: ApplicationSnapshot) -> None:
         """Serve by these steps from the next query on. Queries under way keep the steps that they began with."""
         self._shows_model = snapshot.show_model
+        self._is_logged = snapshot.selection.log_decisions > 0
         self._sources.clear()
         if (snapshot.steps, snapshot.output) == self._wired:  # what was learned of the steps stays
             return
         self._wired = snapshot.steps, snapshot.output
         self._problem: tuple[str, str] | None = None
-        self._rows.clear()
         try:
             graph = read_graph(snapshot.name, snapshot.steps, snapshot.output)
         except InvalidArgument as error:  # a newer supervisor allows more than this worker knows
@@ -89,7 +94,7 @@ class Pipeline:
         self._full: frozenset[int] = frozenset()
         self._look_again_s = 0.0
         self._plan = Plan(graph)
-        self._times = StepTimes(self._plan.followers)
+        self._times = StepTimes(self._plan.followers, self._plan.certain)
 
     @property
     def is_ready(self) -> bool:
@@ -109,7 +114,7 @@ class Pipeline:
             return
         # It stands if the deadline comes before the answers of the last steps, which should have come just before.
         query.failure = DeadlineExceeded.code, "the steps did not answer within the SLO"
-        self._go_on(_Asked(query, self._plan, self._times))
+        self._go_on(_Asked(query, self._plan, self._times, {} if self._is_logged else None))
 
     def _go_on(self, asked: "_Asked") -> None:
         """Act on the decisions of a run until it waits for answers. Answers that come meanwhile only add facts."""
@@ -122,9 +127,13 @@ class Pipeline:
             match decision:
                 case Ask():
                     self._ask(asked, decision)
+                case Join(place, answers):
+                    self._in_steps(self._join(asked, place, answers), sum(map(len, answers)) > LONG_TEXT_BYTES)
                 case Skip(place):
                     step = self._applications.get(asked.plan.nodes[place].application)
                     is_list = asked.plan.nodes[place].for_each is not None
+                    if asked.notes is not None:
+                        asked.notes[place] = _Note(self._now_s(), 0, SKIPPED)
                     asked.run.skipped(place, None if step is None or is_list else step.terms.default)
                 case Done() | Failed():
                     self._end(asked, decision)
@@ -135,7 +144,10 @@ class Pipeline:
     def _ask(self, asked: "_Asked", ask: Ask) -> None:
         node, run, now_s = asked.plan.nodes[ask.place], asked.run, self._now_s()
         step = self._applications.get(node.application)
+        if asked.notes is not None:
+            asked.notes[ask.place] = _Note(now_s, len(ask.inputs))
         if step is None:
+            asked.tell(ask.place, Unavailable.code)
             run.failed(ask.place, Unavailable.code, f"application {node.application} was removed")
             return
         deadline_s = asked.times.deadline_s(ask.place, now_s, asked.query.deadline_s, self._full_steps(asked, now_s))
@@ -147,8 +159,18 @@ class Pipeline:
             return
         asked.left[ask.place] = len(ask.inputs)
         steps = self._submit(asked, step, ask, now_s, deadline_s)
-        is_much = len(ask.inputs) > MAX_AT_ONCE or any(each is not None and is_long(each) for each in ask.inputs)
+        is_much = ask.is_long or len(ask.inputs) > MAX_AT_ONCE
+        self._in_steps(steps, is_much or any(each is not None and is_long(each) for each in ask.inputs))
+
+    def _in_steps(self, steps: Steps, is_much: bool) -> None:
         (self._do if is_much else at_once)(steps)
+
+    def _join(self, asked: "_Asked", place: int, answers: Sequence[Output]) -> Steps:
+        try:
+            asked.run.joined(place, (yield from list_of(answers)))
+        except ModelFailed as error:
+            asked.run.failed(place, error.code, str(error))
+        self._go_on(asked)
 
     def _full_steps(self, asked: "_Asked", now_s: float) -> frozenset[int]:
         """Return the places of the steps whose queues are full, by a look that may be a moment old."""
@@ -167,11 +189,9 @@ class Pipeline:
 
     def _submit(self, asked: "_Asked", step: StepApplication, ask: Ask, now_s: float, deadline_s: float) -> Steps:
         """Make the rows of a step's inputs, and ask its application for each."""
-        query, name = asked.query, asked.plan.nodes[ask.place].application
+        query = asked.query
         input_type = step.terms.input_type
-        rows = self._rows.get(name)
-        if rows is None or rows.type != input_type:
-            rows = self._rows[name] = InputRows(input_type)
+        rows = input_rows(input_type)
         features = query.features if step.terms.features_size is not None else None
         for index, given in enumerate(ask.inputs):
             if query.done or query.row is None:
@@ -186,6 +206,8 @@ class Pipeline:
                     continue
             part = _Part(self, asked, ask.place, index, now_s)
             made = step.predict(row, part, now_s, context=query.context, features=features, deadline_s=deadline_s)
+            if asked.notes is not None and made.done:
+                asked.notes[ask.place].at_once += 1
             asked.add(ask.place, made)
             if query.note is not None and self._watch is not None and not made.done:
                 made.note = self._watch.begin_part(query.note)
@@ -195,13 +217,17 @@ class Pipeline:
     def _without(self, asked: "_Asked", step: StepApplication, place: int, index: int, code: str, message: str) -> None:
         """Take the default in place of an answer, if the step's application has one."""
         if (default := step.terms.default) is not None:
+            asked.tell(place, DEFAULT)
             asked.run.answered(place, index, default, 0.0)
         else:
+            asked.tell(place, code)
             asked.run.failed(place, code, message)
 
     def ended(self, asked: "_Asked", place: int, asked_s: float, reason: str = DeadlineExceeded.code) -> None:
         """Learn the time of a step once all its rows have ended; what was refused or failed at once tells no time."""
         asked.left[place] -= 1
+        if asked.notes is not None and not asked.left[place]:
+            asked.notes[place].ended_s = self._now_s()
         if not asked.left[place] and reason == DeadlineExceeded.code:
             now_s = self._now_s()
             asked.times.took(place, now_s, now_s - asked_s)
@@ -221,7 +247,9 @@ class Pipeline:
             if len(self._sources) >= MAX_SOURCES:
                 self._sources.clear()
             source = self._sources[text] = make_source(tuple(asked.run.sources))
-        query.path = Path(tuple((asked.plan.nodes[place].application, id_) for place, id_ in asked.ids), source)
+        nodes = asked.plan.nodes
+        ids = tuple((nodes[place].name, nodes[place].application, id_) for place, id_ in asked.ids)
+        query.path = Path(ids, source, () if asked.notes is None else asked.path_steps(self._now_s()))
         if isinstance(decision, Done):
             query.first_model, query.first_output = self.name, decision.output
         else:
@@ -234,14 +262,15 @@ class _Asked:
 
     Attributes:
         ids: the queries of steps that were asked once, as place and id: feedback on the query teaches them, too.
+        notes: by place, what becomes of each step, for the decision log; None if the query is not logged.
         left: by place, how many rows have not ended.
         is_busy: whether decisions are being carried out.
     """
 
-    __slots__ = ("_queries", "ids", "is_busy", "left", "plan", "query", "run", "times")
+    __slots__ = ("_queries", "ids", "is_busy", "left", "notes", "plan", "query", "run", "times")
 
-    def __init__(self, query: Query, plan: Plan, times: StepTimes) -> None:
-        self.query, self.plan, self.times = query, plan, times
+    def __init__(self, query: Query, plan: Plan, times: StepTimes, notes: "dict[int, _Note] | None") -> None:
+        self.query, self.plan, self.times, self.notes = query, plan, times, notes
         self.run = Run(plan, self.query_output)
         self._queries: list[Query] = []
         self.ids: list[tuple[int, int]] = []
@@ -259,12 +288,44 @@ class _Asked:
         if not query.done:
             self._queries.append(query)
 
+    def tell(self, place: int, end: str, source: str = "") -> None:
+        """Note how an input of a step ended: ``answered``, ``default`` or an error's code. The worst end counts."""
+        if self.notes is not None:
+            note = self.notes[place]
+            note.end = end if note.end in (OPEN, ANSWERED) else note.end
+            note.sources.update(dict.fromkeys(source.split(",") if source else ()))
+
+    def path_steps(self, now_s: float) -> tuple[PathStep, ...]:
+        return tuple(
+            PathStep(
+                self.plan.nodes[place].name,
+                self.plan.nodes[place].application,
+                note.rows,
+                note.at_once if note.end == ANSWERED else 0,
+                ",".join(note.sources),
+                (note.ended_s or now_s) - note.asked_s,
+                note.end,
+            )
+            for place, note in (self.notes or {}).items()
+        )
+
     def cancel(self) -> None:
         """Drop work for steps that has not been sent: the query is over."""
         queries, self._queries = self._queries, []
         for query in queries:
             if not query.done:
                 query.cancel()
+
+
+class _Note:
+    """The outcome of a step of a logged query."""
+
+    __slots__ = ("asked_s", "at_once", "end", "ended_s", "rows", "sources")
+
+    def __init__(self, asked_s: float, rows: int, end: str = OPEN) -> None:
+        self.asked_s, self.rows, self.at_once, self.end = asked_s, rows, 0, end
+        self.ended_s = 0.0 if end == OPEN else asked_s
+        self.sources: dict[str, None] = {}
 
 
 class _Part:
@@ -278,18 +339,22 @@ class _Part:
 
     def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
         self._pipeline.ended(self._asked, self._place, self._asked_s)
+        self._asked.tell(self._place, ANSWERED, source.text)
         self._take(output, confidence, source.text)
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self._pipeline.ended(self._asked, self._place, self._asked_s, reason)
+        self._asked.tell(self._place, DEFAULT)
         self._take(output, 0.0, "")
 
     def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
         self._pipeline.ended(self._asked, self._place, self._asked_s)
+        self._asked.tell(self._place, DEFAULT)
         self._take(output, confidence, "")
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
         self._pipeline.ended(self._asked, self._place, self._asked_s, reason)
+        self._asked.tell(self._place, reason)
         self._asked.run.failed(self._place, reason, explanation)
         self._pipeline.go_on(self._asked)
 

@@ -1,30 +1,49 @@
 """One query on its way through a pipeline: answers of steps come in, and what to ask next goes out."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from clipper.errors import ModelFailed
 from clipper.settings.pipeline import CONFIDENCE, ITEM, QUERY, Graph, Node, Reference, Value, Values
 from clipper.values.outputs.as_inputs import (
     NULL,
+    Elements,
     as_part,
     count_of,
     field_of,
     items_of,
-    list_of,
     record_of,
     value_of,
 )
-from clipper.values.outputs.output import Output, make_record
+from clipper.values.outputs.output import Output, is_long, make_record
 from clipper.values.outputs.record_columns import names_of
 
 
+class Inputs(Protocol):
+    """The inputs of a step: how many, and each, which may be made only when it is read."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Output | None]: ...
+
+
 class Ask(NamedTuple):
-    """Ask the step at this place. An input of None is the query's own row, as it came."""
+    """Ask the step at this place. An input of None is the query's own row, as it came.
+
+    ``is_long``: whether they are elements of a long output.
+    """
 
     place: int
-    inputs: Sequence[Output | None]
+    inputs: Inputs
+    is_long: bool = False
+
+
+class Join(NamedTuple):
+    """Make a list of the answers of the step at this place, which are long, and call ``joined`` or ``failed``."""
+
+    place: int
+    answers: Sequence[Output]
 
 
 class Skip(NamedTuple):
@@ -46,17 +65,18 @@ class Failed(NamedTuple):
     message: str
 
 
-Decision = Ask | Skip | Done | Failed
+Decision = Ask | Join | Skip | Done | Failed
 
 
 class Plan:
-    """What all queries of a graph have in common.
+    """The facts that all queries of a graph share.
 
     Attributes:
         nodes: the steps; a step's place is its index.
         followers: by place, the places of the steps that need its output.
         needs: by place, how many steps each step needs.
         takes_row: by place, whether its input is the query's own, as it is.
+        certain: the places of the steps that every query asks: they have no condition, nor need what may be skipped.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -70,8 +90,26 @@ class Plan:
         self.takes_row = [
             node.for_each is None and node.input == ((None, (Reference(QUERY),)),) for node in graph.nodes
         ]
+        self.certain = frozenset[int]()
+        for place, node in enumerate(graph.nodes):
+            needed = [value[0].source for _, value in node.input if len(value) == 1]
+            if node.when is None and all(places[each] in self.certain for each in needed if each in places):
+                self.certain |= {place}
         self.output = graph.output
         self.answering = frozenset(places[name] for name in graph.answered_by)
+
+
+class _Inputs:
+    """The inputs that are wired to the items of a list. Each is made when it is read."""
+
+    def __init__(self, wired: Callable[[Output], Output], items: "Elements | Sequence[Output]") -> None:
+        self._wired, self._items = wired, items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Output]:
+        return map(self._wired, self._items)
 
 
 class _Answer(NamedTuple):
@@ -96,6 +134,7 @@ class Run:
         # The answers of a step that is asked more than once, and how many are to come.
         self._lists: dict[int, list[_Answer | None]] = {}
         self._missing: dict[int, int] = {}
+        self._to_join: deque[int] = deque()
         self._open = set(plan.answering)
         self._failure: Failed | None = None
         self._is_over = False
@@ -116,13 +155,12 @@ class Run:
         self._missing[place] -= 1
         if self._missing[place]:
             return
+        self._to_join.append(place)
+
+    def joined(self, place: int, output: Output) -> None:
+        """Take the list of a step's answers."""
         there = [each for each in self._lists.pop(place) if each is not None]
-        try:
-            joined = list_of([each.output for each in there])
-        except ModelFailed as error:
-            self.failed(place, error.code, str(error))
-            return
-        self._settle(place, _Answer(joined, min(each.confidence for each in there)))
+        self._settle(place, _Answer(output, min(each.confidence for each in there)))
 
     def skipped(self, place: int, default: Output | None) -> None:
         """Take the default of a step that is not asked; None if it has none."""
@@ -146,6 +184,9 @@ class Run:
         """Return what to do next; None if there is nothing to do until the next fact, or if the query is answered."""
         if self._is_over:
             return None
+        if self._failure is None and self._to_join:
+            place = self._to_join.popleft()
+            return Join(place, [each.output for each in self._lists[place] if each is not None])
         while self._failure is None and self._ready:
             place = self._ready.popleft()
             try:
@@ -192,8 +233,9 @@ class Run:
             self._settle(place, _Answer(b"[]", 1.0))
             return None
         self._lists[place], self._missing[place] = [None] * count, count
-        inputs = [self._wired(node.input, item) for item in items]
-        return Ask(place, [NULL if each is None else each for each in inputs])
+        inputs = _Inputs(lambda item: self._wired(node.input, item) or NULL, items)
+        next(iter(inputs))  # what fails for an element of an array fails for each
+        return Ask(place, inputs if isinstance(items, Elements) else list(inputs), is_long(found))
 
     def _wired(self, values: Values, item: Output | None) -> Output | None:
         """Return the value, or the record of values; None if a value that stands alone is missing."""

@@ -11,9 +11,9 @@ others are slow: what it then cannot meet, its own queue drops first (after Infe
 which split an SLO by profiles, before queries come). Of the first query, before anything is known, each step gets an
 equal part.
 
-A query of which even the fastest answers leave no hope is not asked any more. Nor is one that will need a step whose
-queues are full, so that they would hardly answer it even if it came now: the steps before would compute in vain. A step
-whose answers mostly come at once, because they are cached, is not judged by its queues.
+A query of which even the fastest answers leave no hope is not asked any more. Nor is one that will certainly need a
+step whose queues are full, so that they would hardly answer it even if it came now: the steps before would compute in
+vain. A step whose answers mostly come at once, because they are cached, is not judged by its queues.
 """
 
 from collections import deque
@@ -64,13 +64,20 @@ class _Times:
 class StepTimes:
     """The times of a pipeline's steps, by their places."""
 
-    def __init__(self, followers: Sequence[Sequence[int]]) -> None:
-        """``followers``: by place, the places of the steps that need its output, which are all after it."""
+    def __init__(self, followers: Sequence[Sequence[int]], certain: Collection[int] | None = None) -> None:
+        """
+        Args:
+            followers: by place, the places of the steps that need its output, which are all after it.
+            certain: the places of the steps that every query asks; None if it asks all. The queues of the others say
+                nothing against a query, which may not need them.
+        """
         self._followers = followers
-        # By place, the places of all steps that come later.
+        # By place, the places of all steps that come later, of those that are certain.
         self._later: list[frozenset[int]] = [frozenset() for _ in followers]
         for place in reversed(range(len(followers))):
             self._later[place] = frozenset().union(*({each} | self._later[each] for each in followers[place]))
+        if certain is not None:
+            self._later = [later & frozenset(certain) for later in self._later]
         self._times = [_Times() for _ in followers]
         # By place, the slow and the quick time of the longest path that follows, and how many steps of a path have not
         # answered yet.

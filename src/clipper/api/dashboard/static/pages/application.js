@@ -10,6 +10,8 @@ import { link } from "../router.js";
 import { Comparison } from "./comparison.js";
 import { Confidence } from "./confidence.js";
 import { Contexts } from "./contexts.js";
+import { Graph } from "./graph.js";
+import { NewcomerActions, Watched } from "./newcomer_actions.js";
 import { smoothed } from "./recent.js";
 import { Series } from "./series.js";
 import { Weights } from "./weights.js";
@@ -27,14 +29,17 @@ export function Application({ api, mayAct, route }) {
   const one = application.value;
   if (!one) return html`<${Waiting} error=${application.error} />`;
   const linked = one.links.map(({ model }) => model);
+  const isPipeline = Object.keys(one.steps ?? {}).length > 0;
   const subjects = ["server", `application ${name}`, ...linked.map((model) => `model ${model}`)];
   return html`
     ${one.problem && html`<p role="alert" class="notice bad">${one.problem}</p>`}
     <${Facts} application=${one} />
     ${linked.length > 0 && html`<${Links} key=${linked.join("\n")} api=${api} links=${one.links} names=${linked} />`}
     <${LastMinute} recent=${one.last_minute} />
+    ${isPipeline && report.value?.steps && html`<${Graph} api=${api} application=${one} report=${report.value} />`}
     <p class="buttons">
       <a class="button" href=${link("applications", name, "try")}>Try it</a>
+      ${mayAct && html`<${NewcomerActions} api=${api} application=${one} onDone=${application.again} />`}
       ${mayAct && one.policy.name === "weighted" && html`<${Weights} api=${api} application=${one} onDone=${application.again} />`}
     </p>
     <section>
@@ -42,10 +47,11 @@ export function Application({ api, mayAct, route }) {
       <${Series} api=${api} kind="applications" name=${name} charts=${chartsOf(one)}
         concerns=${({ subject }) => subjects.includes(subject)} />
     </section>
-    <section>
+    ${!isPipeline && html`<section>
       <h2>Models</h2>
+      ${linked.length > 1 && html`<${Prices} api=${api} name=${name} />`}
       ${report.value ? html`<${Comparison} report=${report.value} />` : html`<${Waiting} error=${report.error} />`}
-    </section>
+    </section>`}
     ${one.newcomers.length + one.ended_ramps.length > 0 && html`<section><h2>Newcomers</h2><${Newcomers} application=${one} /></section>`}
     ${one.watched.map((each) => html`<p key=${each.version}><${Watched} version=${each} /></p>`)}
     <section>
@@ -60,6 +66,12 @@ export function Application({ api, mayAct, route }) {
   `;
 }
 
+/** What a budget and full models do to choices now. */
+function Prices({ api, name }) {
+  const policy = usePoll(() => api.get(path("applications", name, "policy")), [api, name], REPORT_EVERY_MS);
+  return html`${(policy.value?.prices ?? []).map((text) => html`<p key=${text}>${text}</p>`)}`;
+}
+
 function Facts({ application: one }) {
   const parameters = Object.keys(one.policy.parameters).length ? ` ${JSON.stringify(one.policy.parameters)}` : "";
   const facts = [
@@ -69,7 +81,7 @@ function Facts({ application: one }) {
     ["loss", one.loss.name],
     ...(one.label_field ? [["label field", one.label_field]] : []),
     ["default output", "default_output" in one ? JSON.stringify(one.default_output) : "none: such queries get an error"],
-    ...(one.links.length ? [] : [["models", "none: every query gets the default or an error"]]),
+    ...(one.links.length || Object.keys(one.steps ?? {}).length ? [] : [["models", "none: every query gets the default or an error"]]),
   ];
   return html`<dl class="facts">${facts.map(([name, text]) => html`<div><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>`;
 }
@@ -171,14 +183,6 @@ function Newcomers({ application: { newcomers, ended_ramps: ended } }) {
     { name: "ramp", isText: true, cell: (one) => html`<${RampState} newcomer=${one} />` },
   ];
   return html`<${Table} title="Newcomers" columns=${columns} rows=${[...newcomers, ...ended]} keyOf=${(one) => `${one.model}:${one.version}`} empty="" />`;
-}
-
-/** A new version that answers already, and is stopped if it fails more than the one before. */
-function Watched({ version: one }) {
-  const of = html`<a href=${link("models", one.model)}>${one.model}:${one.version}</a>`;
-  const compared = `${one.failed} of ${one.compared} compared queries to it failed or were late, ${one.rest_failed} of ${one.rest_compared} others`;
-  return html`${of} is new and watched: ${one.answers} of ${counted(one.enough_answers, "answer")}${one.compared > 0 && html`; <strong class="bad">${compared}</strong>`}
-    ${one.last_error && `; its last error: ${one.last_error}`}`;
 }
 
 /** Of a ramp that is over there is nothing to wait for. One that an older version of Clipper stopped has no counts. */

@@ -11,7 +11,7 @@ import { Table } from "../parts/table.js";
 const EVERY_MS = 10_000;
 // Bins with fewer answers, which fading or inheriting left, say nothing. As clipper app calibration has it.
 const LEAST_ANSWERS = 0.5;
-const SIZE = 220, EDGE = 30;
+const SIZE = 260, EDGE = 36;
 const TICKS = [0, 0.5, 1];
 
 /**
@@ -40,13 +40,16 @@ function Reliable({ reliability }) {
     { name: "right", isNumber: true, cell: (bin) => percent(bin.right) },
     { name: "answered now", isNumber: true, cell: (bin) => number(bin.calibrated) },
   ];
-  return html`
+  return html`<div>
     <h3>Calibration of ${nameOf(reliability)}</h3>
     <p>${summaryOf(reliability)}</p>
     <${Diagram} reliability=${reliability} />
     <p class="quiet"><span class="answered">As answered</span>, <span class="raw">raw</span>. On the dashed line an answer of confidence 0.9 is right nine times in ten; below it, less often.</p>
-    <${Table} title="Calibration of ${nameOf(reliability)}" columns=${columns} rows=${known} keyOf=${(bin) => String(bin.confidence)} empty="" />
-  `;
+    <details>
+      <summary>The same as a table</summary>
+      <${Table} title="Calibration of ${nameOf(reliability)}" columns=${columns} rows=${known} keyOf=${(bin) => String(bin.confidence)} empty="" />
+    </details>
+  </div>`;
 }
 
 function Diagram({ reliability }) {
@@ -56,10 +59,10 @@ function Diagram({ reliability }) {
     ${TICKS.map((tick) => html`
       <path class="grid" d="M${x(tick)} ${y(0)}V${y(1)}M${x(0)} ${y(tick)}H${x(1)}" />
       <text x=${x(tick)} y=${y(0) + 14} text-anchor="middle">${tick}</text>
-      <text x=${x(0) - 6} y=${y(tick) + 4} text-anchor="end">${tick}</text>
+      <text x=${x(0) - 5} y=${y(tick) + 4} text-anchor="end">${tick}</text>
     `)}
-    <text x=${x(0.5)} y=${SIZE - 3} text-anchor="middle">confidence</text>
-    <text x="11" y=${y(0.75)} text-anchor="middle" transform="rotate(-90 11 ${y(0.75)})">right</text>
+    <text x=${x(0.5)} y=${SIZE - 4} text-anchor="middle">confidence</text>
+    <text x="12" y=${y(0.75)} text-anchor="middle" transform="rotate(-90 12 ${y(0.75)})">right</text>
     <path class="ideal" d="M${x(0)} ${y(0)}L${x(1)} ${y(1)}" />
     ${["raw", "answered"].map((kind) => {
       const points = pointsOf(reliability[kind], x, y);

@@ -39,7 +39,7 @@ export function Confidence({ api, application }) {
               </tbody>
             </table>`}
       </div>
-      <div><${Calibration} api=${api} application=${application} /></div>
+      <${Calibration} api=${api} application=${application} />
     </div>
   </section>`;
 }

@@ -81,7 +81,7 @@ function VersionTable({ versions }) {
     { name: "state", cell: (one) => html`<${State} of=${one.condition} />${one.progress ? ` ${one.progress}` : ""}` },
     { name: "replicas ready", isNumber: true, cell: (one) => html`<${ReadyReplicas} of=${one} />` },
     { name: "input", cell: (one) => one.input_type ?? "not known yet" },
-    { name: "output", cell: (one) => (one.output_type ? `${one.output_type}, ${one.output_is_declared ? "declared" : "its first answer"}` : "not known yet") },
+    { name: "output", cell: (one) => (one.output_type ? `${one.output_type}, ${one.output_is_declared ? "declared" : "its first answer"}` : one.output_is_untyped ? "JSON of no type" : "not known yet") },
     { name: "batching", cell: (one) => one.batching.policy },
     { name: "cache", cell: (one) => (one.cache ? "on" : "off") },
     { name: "deployed", isShort: true, cell: (one) => day(one.created_at) },

@@ -16,6 +16,17 @@ export function recentOf(series) {
 }
 
 /**
+ * Which models answered in the last minute, the largest share first.
+ * @param {any} lastMinute of an application, as the API counts it
+ * @returns {{model: string, share: number}[]}
+ */
+export function answersOf(lastMinute) {
+  const { queries, answered } = lastMinute ?? { queries: 0, answered: {} };
+  const shares = Object.entries(answered).map(([model, count]) => ({ model, share: count / Math.max(queries, count) }));
+  return shares.sort((one, other) => other.share - one.share);
+}
+
+/**
  * @typedef {{late: number | null, errors: number | null, defaults: number | null, asked_defaults: number | null}} Shares
  *   of the queries; asked_defaults are the defaults that the application's threshold of confidence asks for
  * @param {any} lastMinute of an application, as the API counts it

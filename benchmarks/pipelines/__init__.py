@@ -1,0 +1,1 @@
+"""Pipelines under load that does not wait, beside the best fixed split of their SLO."""

@@ -1,0 +1,123 @@
+"""Clipper's own pipelines in virtual time: the schedulers of steps, and the split of deadlines. They know nothing."""
+
+import random
+from collections.abc import Iterator, Sequence
+from heapq import heappush
+
+from clipper.cli.capacity.simulation import Query, Simulated, Step
+from clipper.values.outputs.output import Output
+from clipper.worker.abstraction.batching.flow import Batch, Flow
+from clipper.worker.abstraction.batching.in_time import InTime
+from clipper.worker.abstraction.batching.replica_state import ReplicaState
+from clipper.worker.abstraction.batching.scheduler import Scheduler
+from clipper.worker.abstraction.work import Work
+from clipper.worker.selection.pipeline.pipeline import LOOK_S
+from clipper.worker.selection.pipeline.times import ROOM_SHARE, StepTimes
+from clipper.worker.selection.terms import NO_CHANCE
+
+# Times of batches vary by a few hundredths, as those of models do.
+NOISE = 0.03
+
+
+class _Row:
+    """Waits for the output of a row."""
+
+    def __init__(self, query: Query, deadline_s: float) -> None:
+        self.query, self.deadline_s = query, deadline_s
+        self.may_wait, self.span = False, None
+
+    @property
+    def done(self) -> bool:
+        return self.query.is_over
+
+    def on_output(self, model: str, output: Output) -> None: ...
+
+    def on_failure(self, model: str, code: str, message: str) -> None: ...
+
+
+class _Served:
+    def __init__(self, slo_s: float, replicas: int) -> None:
+        self.scheduler = Scheduler(16_384, 1 << 30, 0.0, Flow())
+        self.scheduler.set_slo(slo_s)
+        for replica in range(replicas):
+            self.scheduler.add_replica(str(replica), 4096)
+        self.in_time = InTime(self.scheduler)
+        self.free_s = [0.0] * replicas
+
+
+class ScheduledPipeline(Simulated[tuple[ReplicaState, Batch]]):
+    """One run of a load. Call ``run`` once."""
+
+    def __init__(self, steps: Sequence[Step], slo_s: float, chance: random.Random) -> None:
+        super().__init__(steps, slo_s, chance)
+        self._times = StepTimes(
+            self.followers, [place for place, step in enumerate(steps) if step.asked[1] - step.asked[0] >= 1.0]
+        )
+        self._served = [_Served(slo_s, step.replicas) for step in steps]
+        self._full: frozenset[int] = frozenset()
+        self._look_again_s = 0.0
+
+    def queue(self, query: Query, place: int, rows: int, now_s: float) -> None:
+        deadline_s = query.arrival_s + self.slo_s
+        due_s = self._times.deadline_s(place, now_s, deadline_s, self._full_steps(now_s, deadline_s))
+        if due_s is None:
+            query.is_over = True
+            return
+        for _ in range(rows):
+            work = Work(b"", [_Row(query, due_s)], now_s, self.slo_s, due_s, due_s, b"")
+            self._served[place].scheduler.push(work, now_s)
+        self._decide(place, now_s)
+
+    def _full_steps(self, now_s: float, deadline_s: float) -> frozenset[int]:
+        if now_s >= self._look_again_s:
+            self._look_again_s = now_s + LOOK_S
+            due_s = now_s + ROOM_SHARE * (deadline_s - now_s)
+            self._full = frozenset(
+                place
+                for place, served in enumerate(self._served)
+                if not served.in_time.is_idle and served.in_time.outlook(now_s, due_s)[0] <= NO_CHANCE
+            )
+        return self._full
+
+    def _decide(self, place: int, now_s: float) -> None:
+        served, step = self._served[place], self.steps[place]
+        decision = served.scheduler.decide(now_s)
+        for state, batch in decision.batches:
+            for query in _queries(batch.works):
+                query.made[place] += 1
+            began_s = max(now_s, served.free_s[int(state.id)])
+            service_s = step.batch_s(len(batch.works)) * (1 + abs(self.chance.gauss(0, NOISE)))
+            served.free_s[int(state.id)] = began_s + service_s
+            self.busy_s[place] += service_s
+            heappush(self.events, (began_s + service_s, next(self.numbers), place, (state, batch)))
+        for query in _queries((*decision.late, *decision.shed)):
+            self._ended(query, place, now_s)
+            query.is_over = True
+        if decision.wake_s is not None and decision.wake_s > now_s:
+            heappush(self.events, (decision.wake_s, next(self.numbers), place, None))
+
+    def _ended(self, query: Query, place: int, now_s: float) -> None:
+        query.rows[place] -= 1
+        if not query.rows[place]:
+            self._times.took(place, now_s, now_s - query.asked_s[place])
+
+    def end(self, place: int, ended: tuple[ReplicaState, Batch] | None, now_s: float) -> None:
+        if ended is not None:
+            state, batch = ended
+            self._served[place].scheduler.finished(state, batch.id, now_s)
+            for work in batch.works:
+                for query in _queries([work]):
+                    if now_s > work.deadline_s:
+                        query.is_over = query.is_over or query.end_s is None
+                    if not query.is_over:
+                        self._ended(query, place, now_s)
+                        if not query.rows[place]:
+                            self.settle(query, place, now_s)
+        self._decide(place, now_s)
+
+
+def _queries(works: Sequence[Work]) -> Iterator[Query]:
+    for work in works:
+        for row in work.waiters:
+            assert isinstance(row, _Row)
+            yield row.query

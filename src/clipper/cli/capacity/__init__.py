@@ -1,0 +1,1 @@
+"""How many replicas a load needs: a simulation of queues, and a search that asks it."""

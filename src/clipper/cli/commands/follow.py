@@ -1,0 +1,117 @@
+"""``clipper deploy NAME ADDRESS --follow``: deploys what an address means, each time that this changes."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from clipper.api.schemas import Version
+from clipper.cli.server import Server
+from clipper.client import Clipper
+from clipper.client.packaging.models import look, package
+from clipper.errors import ClipperError, InvalidArgument, NotFound, ServiceError, TooLarge
+
+
+def last_followed(clipper: Clipper, name: str) -> Version | None:
+    """Return the latest version of a model that came from an address, whether it is current or was stopped since."""
+    try:
+        versions = clipper.model(name).versions
+    except NotFound:
+        return None
+    return max((one for one in versions if one.source), key=lambda one: one.created_at, default=None)
+
+
+# An attempt that deploys nothing new may have fetched all of it. After several in a row, this many looks pass at most
+# before the next one.
+MOST_LOOKS = 16
+
+
+class Follower:
+    """Deploys what an address means.
+
+    Args:
+        deploy: deploys a version if its content is another than that of ``last``; returns what is there then.
+        look: returns a text that changes with the content.
+        say: told of each change, and of each failure that is not the same as the one before.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], str],
+        deploy: Callable[[Version | None], Version],
+        say: Callable[[str], None],
+        last: Version | None = None,
+    ) -> None:
+        self._look, self._deploy, self._say = look, deploy, say
+        self._revision: str | None = None
+        self._failure = ""
+        self._is_first = True
+        # Attempts in a row that deployed nothing new, and the looks that pass before the next one.
+        self._in_vain = self._passes = 0
+        self.last = last
+
+    def step(self) -> Version | None:
+        """Look once. Return a version that was deployed; None if there is nothing new, or it cannot be had now.
+
+        Raises InvalidArgument at the first step, if the address cannot be followed or deployed so.
+        """
+        is_first, self._is_first = self._is_first, False
+        before, revision = self.last, None
+        try:
+            revision = self._look()
+            if revision == self._revision:
+                self._failure, self._in_vain = "", 0
+                return None
+            if self._passes:
+                self._passes -= 1
+                return None
+            self.last = self._deploy(before)
+        except (NotFound, ServiceError, TooLarge, OSError) as error:
+            # The present version serves on, and a store that is back is noticed at the next look.
+            self._complain(error)
+            if revision is not None:
+                self._wait_longer()
+            return None
+        except Exception as error:  # a store may have anything, which fails anywhere
+            if isinstance(error, InvalidArgument) and is_first:
+                raise
+            # This content cannot be deployed, however often it is tried; another may be.
+            self._revision = self._revision if revision is None else revision
+            self._complain(error)
+            return None
+        self._revision, self._failure = revision, ""
+        if before is not None and self.last.version == before.version:
+            self._wait_longer()  # the store says that something has changed, and has the same content
+            return None
+        self._in_vain = 0
+        came = "" if before is None else f" after {before.source} (version {before.version})"
+        self._say(f"{self.last.model}:{self.last.version} is deployed from {self.last.source}{came}")
+        return self.last
+
+    def _wait_longer(self) -> None:
+        self._in_vain += 1
+        self._passes = min(2 ** (self._in_vain - 1), MOST_LOOKS) - 1
+
+    def _complain(self, error: Exception) -> None:
+        text = str(error) if isinstance(error, ClipperError) else f"{type(error).__name__}: {error}"
+        if text != self._failure:
+            self._failure = text
+            self._say(f"what is deployed stays: {text}")
+
+
+def follow(server: Server, name: str, model: str, source: Any, settings: Any, every_s: float) -> None:
+    """Deploy what an address means, again and again, until the command is ended."""
+    out = server.out
+    credentials = source.get("credentials")
+
+    def deploy(last: Version | None) -> Version:
+        with out.progress("deploying") as progress, package(model, **source, progress=progress) as artifact:
+            if last is not None and last.source == artifact.source:
+                return last  # it may have been stopped since, and is not tried again
+            if artifact.warning:
+                out.warn(artifact.warning)
+            return server.clipper.deploy(name, artifact, **settings, progress=progress)
+
+    follower = Follower(lambda: look(model, credentials), deploy, out.line, last_followed(server.clipper, name))
+    while True:
+        follower.step()
+        time.sleep(every_s)

@@ -1,0 +1,150 @@
+"""Reads the answer to a block of rows, which frames of the container protocol make up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from clipper.errors import ModelFailed, ProtocolViolation
+from clipper.model.protocol.columns import decode_column_results
+from clipper.model.protocol.frames import PROTOCOL_VERSION, Kind, Splitter
+from clipper.model.protocol.messages import Buffer, Welcome, decode_error, decode_results, decode_welcome
+from clipper.model.protocol.typed import decode_typed_results
+from clipper.values.output_arrays import TypedResults
+from clipper.values.outputs.conversion import Conversion
+from clipper.values.outputs.output import Output, read_outputs
+from clipper.values.outputs.record_columns import RecordColumns
+from clipper.values.records import ValueType
+
+_decode_list = msgspec.json.Decoder(list).decode
+_NUMPY = {"int32": "<i4", "int64": "<i8", "float64": "<f8", "uint8": "u1", "bool": "?"}
+
+
+@dataclass(slots=True)
+class Answers:
+    """The answers to some rows.
+
+    Attributes:
+        texts: the output of each row as JSON; None for a row with an error.
+        errors: row to error.
+        model, version: those that answered; empty if no row could be asked.
+        output_type: the type of the outputs; None if it is not known.
+    """
+
+    texts: list[bytes | None]
+    errors: dict[int, str] = field(default_factory=dict)
+    model: str = ""
+    version: str = ""
+    output_type: ValueType | None = None
+
+
+def read_answers(body: Buffer, rows: int) -> Answers:
+    """Return the answers to a block of so many rows. Raises ProtocolViolation if they are not."""
+    answers = Answers([None] * rows)
+    declared: Conversion | None = None
+    seen = 0
+    for kind, first, content in Splitter(max(len(body), 1)).feed(body):  # type: ignore[arg-type]
+        if kind == Kind.WELCOME:
+            welcome = decode_welcome(content, PROTOCOL_VERSION)
+            declared = _take(answers, welcome)
+            continue
+        if kind == Kind.ERROR:
+            found: Sequence[bytes | None] = [None]
+            failures: Mapping[int, str] = {0: decode_error(content)}
+        else:
+            found, failures = _read(kind, content, declared)
+        if first + len(found) > rows:
+            raise ProtocolViolation(f"an answer has rows {first} to {first + len(found)} of {rows}")
+        answers.texts[first : first + len(found)] = found
+        answers.errors.update({first + row: _error(text) for row, text in failures.items()})
+        seen += len(found)
+    if seen != rows or any(text is None and row not in answers.errors for row, text in enumerate(answers.texts)):
+        raise ProtocolViolation(f"an answer has {seen} rows, or a row twice: expected {rows}")
+    return answers
+
+
+def _take(answers: Answers, welcome: Welcome) -> Conversion | None:
+    answers.model, answers.version, answers.output_type = welcome.model, welcome.version, welcome.output_type
+    is_declared = welcome.output_type is not None and welcome.output_is_declared
+    return Conversion(welcome.output_type) if is_declared and welcome.output_type is not None else None
+
+
+def _read(kind: int, content: Buffer, declared: Conversion | None) -> tuple[Sequence[bytes | None], Mapping[int, str]]:
+    outputs: Sequence[Output | None]
+    if kind == Kind.TYPED_RESULTS:
+        typed = decode_typed_results(content)
+        if declared is None or declared.keeps(typed.form):
+            if (scalars := _scalars(typed)) is not None:
+                return scalars, typed.failures
+            declared = None
+        outputs, failures = read_outputs(typed)
+    elif kind == Kind.COLUMN_RESULTS:
+        columns = decode_column_results(content)
+        outputs, failures = RecordColumns(columns.columns).outputs(columns.failures)
+        if declared is not None and declared.keeps_columns(columns.columns):
+            declared = None
+    elif kind == Kind.RESULTS:
+        results = decode_results(content)
+        texts = list(map(bytes, results.outputs))
+        wrong: dict[int, str] = {}
+        if not results.failures and _are_json(texts):
+            if declared is None:
+                return texts, {}
+        else:
+            wrong = {
+                row: "the model's output is not JSON"
+                for row, text in enumerate(texts)
+                if row not in results.failures and (b"\n" in text or not is_json(text))
+            }
+        outputs, failures = texts, wrong | dict(results.failures)
+    else:
+        raise ProtocolViolation(f"an answer has a frame of kind {kind}")
+    found = dict(failures)
+    texts_of: list[bytes | None] = []
+    for row, output in enumerate(outputs):
+        text = None
+        if row not in found and output is not None:
+            try:
+                text = bytes(output if declared is None else declared.convert(output))
+            except ModelFailed as error:
+                found[row] = str(error)
+        texts_of.append(text)
+    return texts_of, found
+
+
+def _scalars(typed: TypedResults) -> list[bytes | None] | None:
+    """Return the texts of numbers, all at once; None if these outputs are none."""
+    code = _NUMPY.get(typed.form.dtype.label)
+    if code is None or typed.form.shape or typed.failures or typed.form.nan_as_text:
+        return None
+    numbers = np.frombuffer(typed.data, code)
+    return list(msgspec.json.encode(numbers.tolist())[1:-1].split(b",")) if len(numbers) else []
+
+
+def is_json(text: bytes) -> bool:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True
+
+
+def _are_json(texts: Sequence[bytes]) -> bool:
+    """Whether each text is JSON, if none has a comma; False where that needs a closer look.
+
+    All are read in a step: no value without a comma can begin in one text and end in another.
+    """
+    whole = b",".join(texts)
+    try:
+        values = _decode_list(b"[%b]" % whole)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return len(values) == len(texts) and b"\n" not in whole and whole.count(b",") < len(texts)
+
+
+def _error(message: str) -> str:
+    for code in ("output_too_large", "batch_too_large"):
+        if message.startswith(f"{code}: "):
+            return message
+    return f"{ModelFailed.code}: {message}"

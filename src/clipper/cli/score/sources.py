@@ -1,0 +1,251 @@
+"""Reads the rows of files in chunks: CSV, JSON lines and Parquet. No file is in memory as a whole."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clipper.base.malloc import keep_freed
+from clipper.cli.score.inputs import InputMaker, Inputs
+from clipper.cli.tables import kept_columns
+from clipper.errors import InvalidArgument
+from clipper.values.records import RecordType
+
+# A chunk becomes one block: large enough that its fixed costs are small, and below the server's bound of a body.
+CHUNK_BYTES, CHUNK_ROWS = 4 * 1024 * 1024, 8192
+# Parquet is read by so many chunks: a small read costs as much for each column as its values do.
+_CHUNKS_READ = 8
+# A row of text may be this long; a longer one is a file without line feeds, or with a quote that never ends.
+MAX_ROW_BYTES = 64 * 1024 * 1024
+_NEEDS_ARROW = "Parquet needs the extra clipper-serving[log]: install it, or give CSV or JSON lines"
+
+
+class Chunk(NamedTuple):
+    """Some rows of a file.
+
+    Attributes:
+        position: where the rows after these begin: a place in bytes, or in Parquet the number of a row.
+        make_inputs: makes their inputs; by the thread that asks for them, so that chunks are parsed side by side.
+        batch: the rows as a batch of pyarrow; in texts None.
+        lines: the text of each row; in Parquet none.
+    """
+
+    position: int
+    rows: int
+    make_inputs: Callable[[], Inputs]
+    lines: Sequence[bytes] = ()
+    batch: Any = None
+
+
+def read_csv(path: Path, maker: InputMaker, position: int, row_bytes: int) -> Iterator[Chunk]:
+    """Yield the rows of a CSV file from a position on, which is 0 for the first row."""
+    header = csv_header(path)
+    names = names_of(header)
+    kept = kept_columns(names, maker.type, path)
+    has_arrow = find_spec("pyarrow") is not None
+    begin = max(position, len(header))
+    for at, lines in _lines(path, begin, most_rows(row_bytes), has_quotes=True):
+        yield Chunk(at, len(lines), partial(_of_csv, lines, names, kept, maker, has_arrow=has_arrow), lines)
+
+
+def read_lines(path: Path, maker: InputMaker, position: int, row_bytes: int) -> Iterator[Chunk]:
+    """Yield the rows of a file of JSON lines from a position on."""
+    for at, lines in _lines(path, position, most_rows(row_bytes), has_quotes=False):
+        yield Chunk(at, len(lines), partial(maker.of_lines, lines), lines)
+
+
+def read_parquet(path: Path, maker: InputMaker, position: int, row_bytes: int) -> Iterator[Chunk]:
+    """Yield the rows of a Parquet file from the row ``position`` on."""
+    import pyarrow.parquet as pq
+
+    rows = most_rows(row_bytes)
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        kept = [names[index] for index in kept_columns(names, maker.type, path)]
+        first = 0
+        groups: list[int] = []
+        for group in range(file.num_row_groups):  # those before the position are not read
+            count = file.metadata.row_group(group).num_rows
+            if first + count > position or groups:
+                groups.append(group)
+            else:
+                first += count
+        at = first
+        for read in file.iter_batches(_CHUNKS_READ * rows, row_groups=groups) if groups else ():
+            for start in range(min(max(position - at, 0), len(read)), len(read), rows):
+                batch = read.slice(start, rows)
+                make_inputs = partial(_of_batch, batch.select(kept), maker)
+                yield Chunk(at + start + len(batch), len(batch), make_inputs, batch=batch)
+            at += len(read)
+
+
+def reuse_memory() -> None:
+    """Have all chunks use the memory of those before: see ``keep_freed``. pyarrow, if it is there, has a pool of its
+    own, which gives most of it back to the system."""
+    keep_freed()
+    if find_spec("pyarrow") is not None:
+        import pyarrow as pa
+
+        pa.set_memory_pool(pa.system_memory_pool())
+
+
+def _of_batch(batch: Any, maker: InputMaker) -> Inputs:
+    columns = dict(zip(batch.schema.names, batch.columns))
+    return maker.of_columns(columns) or maker.of_values(batch.to_pylist())
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise InvalidArgument, which names the file, where it cannot be read or is not of its format."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgument(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, csv.Error) as error:  # pyarrow's errors are ValueErrors, too
+        raise InvalidArgument(f"{path} cannot be read: it is not of the format that its name says: {error}") from error
+
+
+READERS = {"csv": read_csv, "jsonl": read_lines, "parquet": read_parquet}
+
+
+def most_rows(row_bytes: int) -> int:
+    """Return how many rows a chunk may have whose inputs take so many bytes each."""
+    return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(row_bytes, 1)))
+
+
+def csv_header(path: Path) -> bytes:
+    """Return the first line of a CSV file. Raises InvalidArgument if there is none, or it is no UTF-8."""
+    with reading(path), path.open("rb") as file:
+        header = file.readline(MAX_ROW_BYTES)
+        names_of(header)
+    if not header.strip():
+        raise InvalidArgument(f"{path} has no first line with the names of its columns")
+    return header
+
+
+def names_of(header: bytes) -> list[str]:
+    """Return the names of the columns in the first line of a CSV file."""
+    return cells_of(header.decode("utf-8-sig"))
+
+
+def cells_of(line: str) -> list[str]:
+    """Return the cells of a line of CSV, however long they are."""
+    csv.field_size_limit(MAX_ROW_BYTES)
+    return next(csv.reader(io.StringIO(line, newline="")), [])
+
+
+def parquet_schema(path: Path) -> Any:
+    """Return the schema of a Parquet file. Raises InvalidArgument without the library."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise InvalidArgument(_NEEDS_ARROW) from error
+    with reading(path):
+        return pq.read_schema(path)
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of a Parquet file's rows."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _lines(path: Path, position: int, most: int, *, has_quotes: bool) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the lines of a file that are not blank, ``most`` at a time, and where the next ones begin.
+
+    ``has_quotes``: a line feed between quotes is part of a line.
+    """
+    with path.open("rb") as file:
+        file.seek(position)
+        rest = b""
+        while True:
+            read = file.read(2 * CHUNK_BYTES)
+            text = rest + read
+            if not text:
+                return
+            ends = _ends(text, has_quotes)
+            if not read and (not len(ends) or ends[-1] < len(text)):
+                ends = np.append(ends, len(text))  # the last line has no line feed
+            if not len(ends):
+                if len(text) > MAX_ROW_BYTES:
+                    raise InvalidArgument(f"{path} has a row of over {MAX_ROW_BYTES} bytes at {position}")
+                rest = text
+                continue
+            for start in range(0, len(ends), most):
+                cut = ends[start : start + most].tolist()
+                begin = int(ends[start - 1]) if start else 0
+                lines = [text[a:b].rstrip(b"\r\n") for a, b in zip([begin, *cut], cut)]
+                yield position + cut[-1], [line for line in lines if line.strip()]
+            rest = text[int(ends[-1]) :]
+            position += int(ends[-1])
+
+
+def _ends(text: bytes, has_quotes: bool) -> "np.ndarray[Any, Any]":
+    """Return the places behind the line feeds that end rows."""
+    data = np.frombuffer(text, np.uint8)
+    feeds = data == 10
+    if has_quotes and b'"' in text:
+        feeds &= np.cumsum(data == 34) & 1 == 0
+    return np.flatnonzero(feeds) + 1
+
+
+def _of_csv(
+    lines: Sequence[bytes], names: Sequence[str], kept: Sequence[int], maker: InputMaker, *, has_arrow: bool
+) -> Inputs:
+    inputs = _of_csv_columns(lines, names, kept, maker) if has_arrow else None
+    return inputs or _of_csv_rows(lines, names, kept, maker)
+
+
+def _of_csv_columns(
+    lines: Sequence[bytes], names: Sequence[str], kept: Sequence[int], maker: InputMaker
+) -> Inputs | None:
+    """Return the inputs of lines by pyarrow's reader; None if a line has to be read by itself."""
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    record = maker.type if isinstance(maker.type, RecordType) else None
+    chosen = [names[index] for index in kept]
+    types = {}
+    for name in chosen:
+        of_type = maker.type if record is None else record.fields[record.names.index(name)].type
+        if isinstance(of_type, RecordType) or (of_type.shape and record is not None):
+            return None
+        label = of_type.dtype.label
+        types[name] = pa.string() if label in ("string", "bytes") else pa.bool_() if label == "bool" else label
+    try:
+        table = pc.read_csv(
+            pa.py_buffer(b"\n".join(lines)),
+            read_options=pc.ReadOptions(column_names=list(names), block_size=2 * CHUNK_BYTES + len(lines)),
+            parse_options=pc.ParseOptions(newlines_in_values=True),
+            convert_options=pc.ConvertOptions(
+                column_types=types, include_columns=chosen, null_values=[""], strings_can_be_null=True
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    if table.num_rows != len(lines):
+        return None
+    combined = table.combine_chunks()
+    return maker.of_columns({name: combined.column(name).chunk(0) for name in chosen})
+
+
+def _of_csv_rows(lines: Sequence[bytes], names: Sequence[str], kept: Sequence[int], maker: InputMaker) -> Inputs:
+    rows, wrong = [], {}
+    for number, line in enumerate(lines):
+        cells = cells_of(line.decode("utf-8", "replace"))
+        if len(cells) != len(names):
+            wrong[number] = f"malformed_request: the row has {len(cells)} values: expected {len(names)}"
+            cells = [""] * len(names)
+        rows.append({names[index]: cells[index] for index in kept})
+    made = maker.of_texts([row for number, row in enumerate(rows) if number not in wrong])
+    if not wrong:
+        return made
+    places = [number for number in range(len(rows)) if number not in wrong]
+    return Inputs(made.frame, wrong | {places[number]: text for number, text in made.errors.items()})

@@ -1,0 +1,39 @@
+"""Asks servers over HTTP for the content of addresses."""
+
+import os
+from collections.abc import Callable
+
+import httpx
+
+from clipper.client.packaging.addresses import Address
+from clipper.errors import NotFound, Unavailable
+
+# A store that sends nothing for this long is given up.
+STALL_TIMEOUT_S = 60.0
+
+
+def web_client(address: Address) -> httpx.Client:
+    """Return a client that follows redirects, and sends the header that ``HTTP_AUTHORIZATION`` says."""
+    headers = {"User-Agent": "clipper", "Accept-Encoding": "identity"}
+    if authorization := os.environ.get("HTTP_AUTHORIZATION"):
+        headers["Authorization"] = authorization
+    hooks = {"request": [_stays_encrypted(address)]}
+    return httpx.Client(headers=headers, follow_redirects=True, timeout=STALL_TIMEOUT_S, event_hooks=hooks)
+
+
+def _stays_encrypted(address: Address) -> Callable[[httpx.Request], None]:
+    """Return a hook that refuses to be led from https: to an address without encryption."""
+
+    def check(request: httpx.Request) -> None:
+        if address.scheme == "https" and request.url.scheme != "https":
+            raise Unavailable(f"{address.shown} leads to an address without encryption, which is not followed")
+
+    return check
+
+
+def check_status(address: Address, status: int) -> None:
+    """Raise NotFound or Unavailable if a server answers that it does not have an address, or refuses it."""
+    if status in (404, 410):
+        raise NotFound(f"there is no {address.shown}: the server answers {status}")
+    if status in (401, 403):
+        raise Unavailable(f"{address.shown} is refused with {status}: name credentials, such as HTTP_AUTHORIZATION")

@@ -1,0 +1,64 @@
+"""Records the types of outputs that workers learn from a version's first answers.
+
+A container that is warmed up tells the type of its first answer, which is recorded before any query comes. The first
+answer of a version without a sample is that to a client: each worker learns a type of its own from it, or that there is
+none, and the first that is found here is recorded for all.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from clipper.control.statistics import WorkerStatistics
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.keepers.scaler import DEMAND
+from clipper.supervisor.registry.records import VersionRecord
+from clipper.supervisor.workers.workers import Workers
+from clipper.values.types import ModelId
+
+# How long workers may have learned different types before all follow the record. A look takes each worker some 100 us
+# of processor time, and is left out if the outputs of all versions are known.
+LOOK_EVERY_S = 0.1
+
+
+@dataclass(eq=False)
+class OutputTypes:
+    """Asks workers for what records do not say of outputs, and records the first of each. ``_wake`` has the records
+    pushed."""
+
+    _catalog: Catalog
+    _workers: Workers
+    _wake: Callable[[], None]
+
+    async def look(self) -> None:
+        if not any(_has_to_learn(record) for record in self._catalog.versions.values()):
+            return
+        replies = await self._workers.ask_all(DEMAND)
+        found = (each for _, reply in replies for each in _found(reply.worker))
+        if learned := learned_types(self._catalog.versions, found):
+            self._catalog.note_all((record, "") for record in learned)
+            self._wake()
+
+
+def learned_types(
+    records: Mapping[ModelId, VersionRecord], found: Iterable[tuple[ModelId, str | None]]
+) -> list[VersionRecord]:
+    """Return the changed records of versions that had no type: each has the first type that was found, or says that
+    there is none (None)."""
+    changed: dict[ModelId, VersionRecord] = {}
+    for id_, output_type in found:
+        record = records.get(id_)
+        if record is not None and id_ not in changed and _has_to_learn(record):
+            changed[id_] = replace(record, output_type=output_type, output_is_untyped=output_type is None)
+    return list(changed.values())
+
+
+def _found(worker: WorkerStatistics) -> Iterator[tuple[ModelId, str | None]]:
+    yield from worker.learned
+    for id_ in worker.untyped:
+        yield id_, None
+
+
+def _has_to_learn(record: VersionRecord) -> bool:
+    return record.state == "ready" and not record.knows_outputs

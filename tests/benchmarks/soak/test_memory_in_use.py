@@ -1,0 +1,140 @@
+"""What a worker has in use after requests of each kind: as much as before them, however many there were."""
+
+import signal
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import grpc
+import numpy as np
+import pytest
+
+from clipper.settings.application import Selection
+from clipper.supervisor.workers.ports import hold, port_of
+from tests.serving import SUM, Client, Serving, Worker, application, model, post, serving, version
+from tests.waiting import TIMEOUT_S, until
+from tests.worker.frontend.rpc.rpc_messages import INFER, raw_request
+
+pytestmark = pytest.mark.long
+
+# What is kept by count is full after the first requests.
+WARM_UP_REQUESTS, REQUESTS = 600, 1000
+# What a leak takes for a request: an object, or some pieces of malloc's. What is in use goes up and down by 200 blocks
+# and 120 KB.
+BLOCKS, MALLOC_BYTES = 0.5, 250
+WIDTH = 784
+ECHO = "def predict(inputs):\n    return [row.tolist() for row in inputs]\n"
+
+
+class CountedWorker(Worker):
+    """A worker of ``tests.benchmarks.soak.counted_worker``."""
+
+    module = "tests.benchmarks.soak.counted_worker"
+
+    def in_use(self) -> tuple[int, int]:
+        """Python's blocks, and malloc's bytes."""
+        told = self.log.count("in use: ")
+        self.send(signal.SIGUSR2)
+        until(lambda: self.log.count("in use: ") > told and self.log.endswith("\n"))
+        blocks, size = self.log.rpartition("in use: ")[2].split()
+        return int(blocks), int(size)
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[tuple[Serving, CountedWorker, str]]:
+    with serving() as started, hold("127.0.0.1", 0, "", check_free=True) as holder:
+        settings = {"grpc_port": port_of(holder), "feedback_queries": 200, "cache_bytes": 1 << 20}
+        worker = CountedWorker(started.folder, 0, started.port, **settings)
+        started.workers.append(worker)
+        first, second = started.start_container(SUM), started.start_container(SUM, "n")
+        echo = started.start_container(ECHO, "echo")
+        started.apply(
+            [
+                application("one", default_output="0"),
+                application("chosen", "m", "n", selection=Selection("exp3")),
+                application("echo", "echo"),
+            ],
+            [
+                model(version(first, cache=True)),
+                model(version(second, cache=True), name="n"),
+                model(version(echo), name="echo"),
+            ],
+        )
+        yield started, worker, f"127.0.0.1:{port_of(holder)}"
+
+
+NUMBERS = count()
+
+
+def new_input() -> list[float]:
+    return [float(next(NUMBERS)), *[0.5] * (WIDTH - 1)]
+
+
+def predict(client: Client, _: str) -> None:
+    assert client.ask("/one/predict", {"input": new_input()}).status == 200
+
+
+def in_contexts(client: Client, _: str) -> None:
+    number = next(NUMBERS)
+    assert client.ask("/chosen/predict", {"input": [number % 7], "context": f"user-{number % 50}"}).status == 200
+
+
+def feedback(client: Client, _: str) -> None:
+    answer = client.ask("/chosen/predict", {"input": [1.0]}).json
+    assert client.ask("/chosen/observe", {"query_id": answer["query_id"], "label": 1}).status == 200
+
+
+def open_inference(client: Client, _: str) -> None:
+    tensor = {"name": "input", "datatype": "FP64", "shape": [1, WIDTH], "data": new_input()}
+    assert client.ask("/v2/models/one/infer", {"inputs": [tensor]}).status == 200
+
+
+def refused(client: Client, _: str) -> None:
+    number = next(NUMBERS)
+    for path, body in ((f"/none-{number}/predict", {}), ("/one/predict", f"{{{number}".encode()), ("/one/predict", {})):
+        assert client.ask(path, body, x_request_id=f"{number}").status in (400, 404)
+
+
+def left_half_way(client: Client, _: str) -> None:
+    whole = post("/one/predict", {"input": new_input()})
+    with Client(client.socket.getpeername()[1]) as leaving:
+        leaving.send(whole[: len(whole) // 2])
+        leaving.reset()
+
+
+def unread(client: Client, _: str) -> None:
+    with Client(client.socket.getpeername()[1]) as leaving:
+        leaving.send(post("/echo/predict", {"input": [0.123456789] * 5_000}) * 3)
+        leaving.reset()
+
+
+def by_grpc(_: Client, address: str) -> None:
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        ask = channel.unary_unary(INFER)
+        row = np.array(new_input()).tobytes()
+        request = raw_request(row, [1, WIDTH], "FP64", "one").SerializeToString()
+        left = ask.future(request, timeout=TIMEOUT_S)
+        ask(request, timeout=TIMEOUT_S)
+        left.cancel()
+
+
+KINDS = [predict, in_contexts, feedback, open_inference, refused, left_half_way, unread, by_grpc]
+
+
+@pytest.mark.parametrize("ask", KINDS)
+def test_it_does_not_grow_with_requests(
+    system: tuple[Serving, CountedWorker, str], ask: Callable[[Client, str], None]
+) -> None:
+    _, worker, address = system
+
+    def ask_many(requests: int) -> tuple[int, int]:
+        with worker.connect() as client:
+            for _ in range(requests):
+                ask(client, address)
+        until(lambda: worker.statistics().connections == 0)
+        return worker.in_use()
+
+    blocks, malloc_bytes = ask_many(WARM_UP_REQUESTS)
+    blocks_after, malloc_bytes_after = ask_many(REQUESTS)
+    assert (blocks_after - blocks) / REQUESTS < BLOCKS
+    # SQLite keeps pages of the selection store: up to 8 MiB on each connection, so for some 50,000 pieces of feedback.
+    assert (malloc_bytes_after - malloc_bytes) / REQUESTS < MALLOC_BYTES or ask is feedback

@@ -1,0 +1,133 @@
+"""Blocks of inputs: whole columns give the same bytes as single rows; what cannot be read is an error of its row."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from clipper.cli.score import sources
+from clipper.cli.score.inputs import InputMaker, Inputs
+from clipper.cli.score.sources import READERS, Chunk
+from clipper.errors import InvalidArgument
+from clipper.model.protocol.columns import decode_predict_columns
+from clipper.model.protocol.frames import HEADER_BYTES
+from clipper.model.protocol.messages import decode_predict
+from clipper.values.records import parse_type
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+pc = pytest.importorskip("pyarrow.csv")
+
+RECORD = "age: float64?, job: string?, count: int32, flag: bool"
+ROWS: list[dict[str, Any]] = [
+    {"age": 1.5, "job": "a, b", "count": 3, "flag": True, "label": "x"},
+    {"age": None, "job": 'é\n"q"', "count": -3, "flag": False, "label": ""},
+    {"age": 2.0, "job": None, "count": 0, "flag": True, "label": "z"},
+]
+
+
+def read(path: Path, input_type: str, position: int = 0) -> list[Chunk]:
+    maker = InputMaker(parse_type(input_type))
+    form = path.suffix.removeprefix(".")
+    return list(READERS[form](path, maker, position, 100))
+
+
+def columns(inputs: Inputs) -> list[tuple[Any, ...]]:
+    found = decode_predict_columns(inputs.frame[HEADER_BYTES:]).columns
+    return [(one.name, one.rows, bytes(one.payload), one.lengths, one.present) for one in found]
+
+
+def test_all_formats_give_the_same_inputs(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist(ROWS).cast(
+        pa.schema([("age", "float64"), ("job", "string"), ("count", "int64"), ("flag", "bool"), ("label", "string")])
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    pc.write_csv(table, tmp_path / "t.csv")
+    (tmp_path / "t.jsonl").write_bytes(b"".join(_json(row) + b"\n" for row in ROWS))
+    maker = InputMaker(parse_type(RECORD))
+    expected = columns(maker.of_values(ROWS))
+    for name in ("t.parquet", "t.csv", "t.jsonl"):
+        (chunk,) = read(tmp_path / name, RECORD)
+        assert columns(chunk.make_inputs()) == expected, name
+        assert chunk.rows == 3 and not chunk.make_inputs().errors
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def test_the_lines_of_a_csv_file_stay_what_they_are(tmp_path: Path) -> None:
+    lines = [b'1.50,"a""\n,b",007', b" 2,c,8", b"3,d,9"]
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfage,job,id\r\n" + b"\r\n\r\n".join(lines))
+    chunks = read(tmp_path / "t.csv", "age: float64, job: string")
+    assert [line for chunk in chunks for line in chunk.lines] == lines
+    got = [decode_predict_columns(chunk.make_inputs().frame[HEADER_BYTES:]).columns for chunk in chunks]
+    assert struct.unpack("<3d", b"".join(each[0].payload for each in got)) == (1.5, 2.0, 3.0)
+    assert b"".join(bytes(each[1].payload) for each in got) == b'a"\n,bcd'
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_rows_that_cannot_be_read_have_errors_of_their_own(tmp_path: Path, form: str) -> None:
+    bad = {"csv": b"f0,f1\n1,2\nx,2\n1,2,3\n3,4\n", "jsonl": b'[1,2]\n["x",2]\n[1,2,3]\nnull\n[3,4]\n'}
+    (tmp_path / f"t.{form}").write_bytes(bad[form])
+    (chunk,) = read(tmp_path / f"t.{form}", "float64[2]")
+    batch = decode_predict(chunk.make_inputs().frame[HEADER_BYTES:])
+    assert struct.unpack("<4d", batch.payload) == (1, 2, 3, 4)
+    assert sorted(chunk.make_inputs().errors) == ([1, 2] if form == "csv" else [1, 2, 3])
+    assert all(":" in text for text in chunk.make_inputs().errors.values())
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_reading_goes_on_at_the_position_of_each_chunk(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    monkeypatch.setattr(sources, "CHUNK_ROWS", 100)
+    path = tmp_path / f"t.{form}"
+    numbers = [float(number) for number in range(1234)]
+    if form == "parquet":
+        pq.write_table(pa.table({"f0": numbers, "f1": numbers}), path, row_group_size=300)
+    elif form == "csv":
+        path.write_text("f0,f1\n" + "".join(f"{number},{number}\n" for number in numbers))
+    else:
+        path.write_text("".join(f"[{number},{number}]\n" for number in numbers))
+
+    def values(chunks: list[Chunk]) -> list[float]:
+        found: list[float] = []
+        for chunk in chunks:
+            batch = decode_predict(chunk.make_inputs().frame[HEADER_BYTES:])
+            found += struct.unpack(f"<{2 * batch.rows}d", batch.payload)[::2]
+        return found
+
+    chunks = read(path, "float64[2]")
+    assert values(chunks) == numbers and len(chunks) > 5
+    for count in (1, 3, len(chunks)):
+        rows = sum(chunk.rows for chunk in chunks[:count])
+        assert values(read(path, "float64[2]", chunks[count - 1].position)) == numbers[rows:]
+
+
+def test_a_file_without_the_columns_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InvalidArgument, match="no column 'age'"):
+        read(tmp_path / "t.csv", "age: float64")
+    (tmp_path / "e.csv").write_text("")
+    with pytest.raises(InvalidArgument, match="no first line"):
+        read(tmp_path / "e.csv", "age: float64")
+
+
+@pytest.mark.parametrize(
+    ("column", "input_type"),
+    [
+        (lambda: pa.array([1.5, 2.0]), "n: int32"),  # not whole: told by row
+        (lambda: pa.array([2**40, 1]), "n: int32"),
+        (lambda: pa.array(["a", "b"]), "n: float64"),
+        (lambda: pa.array([None, 1.0]), "n: float64"),
+    ],
+)
+def test_values_that_a_field_cannot_hold_are_read_one_by_one(column: Any, input_type: str) -> None:
+    maker = InputMaker(parse_type(input_type))
+    assert maker.of_columns({"n": column()}) is None
+    made = maker.of_values([{"n": value} for value in column().to_pylist()])
+    assert made.errors
