@@ -177,6 +177,8 @@ def fleet(folder: Path, size: Size) -> Iterator[tuple[Fleet, str]]:
         running.wait_until_up(size)
         if any(replica["pid"] for replica in running.call("GET", "/replicas")):
             raise RuntimeError("the replicas are processes, and no stubs: find what the supervisor opens launchers by")
+        if any(worker["pid"] != supervisor for worker in running.call("GET", "/status")["workers"]):
+            raise RuntimeError("workers are processes of their own: find what the supervisor starts them by")
         yield running, digest
 
 

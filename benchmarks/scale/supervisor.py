@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import msgspec
@@ -16,7 +17,7 @@ from clipper.base.processes.folder import ProcessFolder
 from clipper.control.snapshot import ReplicaAddress
 from clipper.settings.version import VersionSpec
 from clipper.supervisor import __main__ as program
-from clipper.supervisor import assembly, server
+from clipper.supervisor import assembly, folders
 from clipper.supervisor.managers.launcher import Container, ContainerNote, Keeper, OnProgress, Runnable
 from clipper.supervisor.workers import worker_process
 from clipper.values.types import STORE_VARIABLE
@@ -106,6 +107,13 @@ class HostedProcesses(ProcessFolder):
     def forget(self, name: str) -> None: ...
 
 
+def put_in_place(module: ModuleType, name: str, stand_in: object) -> None:
+    """Replace what a module has imported. Without a name that has moved, real processes start, which nobody ends."""
+    if name not in module.__dict__:
+        raise RuntimeError(f"{module.__name__} has no {name}: find which module uses it now")
+    module.__dict__[name] = stand_in
+
+
 def dialled(path: str) -> socket.socket:
     host = socket.socket(socket.AF_UNIX)
     host.connect(path)
@@ -119,7 +127,6 @@ if __name__ == "__main__":
     # A worker that is told something waits for the 31 others of its host.
     worker_process.APPLY_TIMEOUT_S = worker_process.CHECK_TIMEOUT_S = 300.0
     HostedProcesses.hosts = [dialled(path) for path in hosts]
-    # By name, since they are what the modules have imported.
-    assembly.__dict__["open_launchers"] = lambda facilities, where: {"local": StubLauncher(stubs)}
-    server.__dict__["ProcessFolder"] = HostedProcesses
+    put_in_place(assembly, "open_launchers", lambda facilities, where: {"local": StubLauncher(stubs)})
+    put_in_place(folders, "ProcessFolder", HostedProcesses)
     sys.exit(program.main())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from benchmarks.scale import stubs
 from benchmarks.scale.__main__ import READS, Effort, Saved, main
 from benchmarks.scale.page import BEGIN, END
+from clipper.base.processes.marks import mark_of
+from clipper.base.processes.proc import pids
 from clipper.model.protocol.batches import make_encoder
 from clipper.model.protocol.messages import Welcome
 from clipper.values.types import ModelId
@@ -21,10 +24,15 @@ SMALL = Effort(settle_s=0.0, rest_s=0.1, applications=1, deployments=1, reads=1)
 
 
 @pytest.mark.long
-def test_a_server_of_stubs_takes_changes_and_its_numbers_are_saved(tmp_path: Path) -> None:
+def test_a_server_of_stubs_takes_changes_and_its_numbers_are_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved = Saved(tmp_path / "results.json", tmp_path / "page.md", tmp_path / "picture.svg")
     saved.page.write_text(f"before\n\n{BEGIN}of the run before\n{END}\nafter\n")
-    assert main([2], 3, SMALL, query_rounds=0, saved=saved) == 0
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # of a short path, since sockets are in it
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        assert main([2], 3, SMALL, query_rounds=0, saved=saved) == 0
+    assert [pid for pid in pids() if mark_of(pid).startswith(folder)] == []
     page = saved.page.read_text()
     assert page.startswith("before\n") and page.endswith("\nafter\n") and "the run before" not in page
     assert "![" in page and "(picture.svg)" in page and "| beside 2 models |" in page
