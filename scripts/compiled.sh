@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 mine=${XDG_CACHE_HOME:-$HOME/.cache}/clipper/compiled/$(pwd | sha256sum | cut -c1-12)
 key=$({
     .venv/bin/python -VV
-    cat pyproject.toml requirements/constraints.txt scripts/compile_hook.py scripts/compiled.sh
+    cat pyproject.toml requirements/constraints.txt scripts/build_hook.py scripts/compiled.sh
     find src -name '*.py' | sort | while read -r file; do echo "$file" && cat "$file"; done
 } | sha256sum | cut -c1-12)
 folder=$mine/$key

@@ -36,7 +36,7 @@ for wheel in dist/*.whl; do
     "$python" -m venv "$work/check"
     "$work/check/bin/python" -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt "$wheel"
     case $wheel in *-none-any.whl) form="pure Python" ;; *) form=compiled ;; esac
-    "$work/check/bin/clipper" --version | grep -q "^clipper $version ($form)$"
+    "$work/check/bin/clipper" --version | grep -qx "clipper $version ($form, commit $(git rev-parse --short=8 HEAD))"
     sh scripts/serve_once.sh "$work/check/bin"
     if [ "$form" = "pure Python" ]; then
         "$tool/cyclonedx-py" environment "$work/check/bin/python" --output-file "dist/clipper-serving-$version.cdx.json"

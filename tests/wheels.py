@@ -27,6 +27,14 @@ def build(target: str, folder: Path, source: Path = ROOT) -> Path:
     return built
 
 
+def commit_to(folder: Path) -> str:
+    """Make a repository of this folder, with an empty commit, and return that."""
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def needed() -> Path:
     """A folder with wheels of all that Clipper and these extras need, at the versions of constraints.txt."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

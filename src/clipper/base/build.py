@@ -1,9 +1,7 @@
 """Identifies the code that a process runs, which differs if an earlier supervisor of another version started it."""
 
 import hashlib
-import json
 import subprocess
-import sysconfig
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,19 +22,17 @@ def form() -> str:
 
 
 def commit() -> str:
-    """Return the commit that was installed, such as ``commit 60f60525``; empty for a release, or if it is not known.
+    """Return the commit that was built, such as ``commit 60f60525``; empty if it is not known.
 
-    Pip notes it for an address of a repository. Of a clone that is used as it stands, git says it.
+    ``scripts/build_hook.py`` writes it into wheels and source archives. A clone that is used as it stands asks git.
     """
     try:
-        # importlib.metadata would take each command a twentieth longer to start.
-        (noted,) = Path(sysconfig.get_path("purelib")).glob("clipper_serving-*.dist-info/direct_url.json")
-        origin = json.loads(noted.read_bytes())
-    except (OSError, ValueError):
-        return ""
-    found = origin.get("vcs_info", {}).get("commit_id", "")
-    if origin.get("dir_info", {}).get("editable"):
-        asked = ["git", "-C", str(PACKAGE), "rev-parse", "HEAD"]
+        found = (PACKAGE / "COMMIT").read_text()
+    except OSError:
+        clone = PACKAGE.parents[1]
+        if not (clone / ".git").exists():  # git would answer for a clone that has this folder in it
+            return ""
+        asked = ["git", "-C", str(clone), "rev-parse", "HEAD"]
         try:
             told = subprocess.run(asked, check=False, capture_output=True, encoding="ascii", timeout=_GIT_WITHIN_S)
         except (OSError, ValueError, subprocess.SubprocessError):

@@ -1,11 +1,13 @@
-"""Compiles the query path with mypyc, where a wheel is built with HATCH_BUILD_HOOKS_ENABLE=1.
+"""Writes the commit into wheels and source archives, and compiles the query path with HATCH_BUILD_HOOKS_ENABLE=1.
 
 pyproject.toml lists what is compiled. All is done on a copy, so that no checkout holds compiled modules.
 """
 
 import ast
 import contextlib
+import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +16,22 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Adds the compiled modules to the wheel. Their source is in it, too: tracebacks quote it."""
+class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Adds the file COMMIT, and the compiled modules beside their source, which tracebacks quote."""
+
+    def dependencies(self) -> list[str]:
+        # mypyc needs the types of what Clipper imports.
+        return ["mypy>=1.19", "setuptools>=77", *self.metadata.core.dependencies] if self._compiles() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="clipper-compile-"))
-        if version == "editable":  # what is edited later would not be what runs
+        self._folder = Path(tempfile.mkdtemp(prefix="clipper-build-"))
+        if version == "editable":  # a clone's files and commit change after it is installed
+            return
+        if commit := commit_of(Path(self.root)):
+            (self._folder / "COMMIT").write_text(commit)
+            package = "clipper" if self.target_name == "wheel" else "src/clipper"
+            build_data["force_include"][str(self._folder / "COMMIT")] = f"{package}/COMMIT"
+        if not self._compiles():
             return
         built = compile_modules(Path(self.root), self.config["modules"], self._folder)
         build_data["force_include"].update({str(path): str(path.relative_to(self._folder / "lib")) for path in built})
@@ -28,6 +40,20 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         shutil.rmtree(self._folder)
+
+    def _compiles(self) -> bool:
+        return self.target_name == "wheel" and os.environ.get("HATCH_BUILD_HOOKS_ENABLE") in ("1", "true")
+
+
+def commit_of(root: Path) -> str:
+    """Return the commit of the clone at ``root``; empty if it is not a clone, or git is missing."""
+    if not (root / ".git").exists():  # git would answer for a clone that has this folder in it
+        return ""
+    git = ["git", "-c", "safe.directory=*", "-C", str(root), "rev-parse", "HEAD"]  # whoever owns the clone
+    try:
+        return subprocess.run(git, check=True, capture_output=True, encoding="ascii").stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def compile_modules(root: Path, modules: Sequence[str], folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from compile_hook import with_native_structs
+from build_hook import with_native_structs
 
 from clipper.supervisor.managers.launcher import RUNTIME_PARTS
 from clipper.worker.abstraction.work import Work
