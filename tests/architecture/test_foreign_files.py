@@ -73,6 +73,7 @@ PIDS = {
     ("base/processes/proc.py", "user_of"): "its callers hold a pidfd, compare the start time, or only count",
     ("base/processes/proc.py", "parent_of"): "nothing is done to the process",
     ("base/processes/proc.py", "proportional_bytes"): "only counts",
+    ("base/processes/proc.py", "_waited_s"): "only counts",
     ("base/processes/limits.py", "apply"): "of a child that has not been reaped",
     (
         "base/processes/process.py",

@@ -53,8 +53,8 @@ def commands(section: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the programs are of a Clipper that was installed as README has it, from its wheel."""
-    (install,) = commands("Install")
-    assert install == ["pip", "install", ".[sklearn]"]
+    venv, install = commands("Install")
+    assert venv[:3] == ["python3", "-m", "venv"] and install == ["pip", "install", ".[sklearn]"]
     folder = tmp_path_factory.mktemp("installed")
     return wheels.install(wheels.build("wheel", folder), "sklearn", folder / "environment")
 

@@ -19,7 +19,7 @@ def reader(tmp_path: Path) -> Reader:
 
 def follow_to_the_end(page: str, reader: Reader, again: int = 3, skip: tuple[str, ...] = ()) -> None:
     try:
-        ran = follow(DOCS / page, reader, ("pip ", *skip), again)
+        ran = follow(DOCS / page, reader, ("pip ", "python3 -m venv", *skip), again)
     except BaseException:
         if (reader.folder / ".clipper" / "supervisor.json").exists():
             reader.run("clipper stop")

@@ -45,7 +45,7 @@ def test_only_processes_of_this_machine_are_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: str | None, looks: bool
 ) -> None:
     looked = []
-    monkeypatch.setattr(proc, "session_computed_s", looked.append)
+    monkeypatch.setattr(proc, "session_busy_s", looked.append)
     note = ContainerNote("m", "1", 1, 1, "unix:/nowhere/s", VersionSpec("a", "import", "m:f"))
 
     async def test() -> None:

@@ -119,6 +119,12 @@ def test_a_rollback_to_what_no_longer_starts_fails_and_changes_nothing(own: Own,
     assert own.call("POST", "/rollback", {"version": "2"})["current"] == "2"
 
 
+def test_a_model_that_never_came_up_has_nothing_to_return_to(shared: Server) -> None:
+    assert shared.deploy("never", "raise RuntimeError('no weights')", input_type="float64[2]")["state"] == "failed"
+    refused = shared.call("POST", "/models/never/rollback", {}, status=409)["cause"]
+    assert "no version to return to: none was current and is sound; version 1 is failed; name one" in refused
+
+
 def test_a_deployment_that_is_not_to_be_current_runs_beside_it(own: Own) -> None:
     beside = own.deploy(answering("two"), make_current=False)
     assert beside["state"] == "ready" and not beside["current"]

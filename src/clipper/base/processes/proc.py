@@ -57,13 +57,25 @@ def start_time(pid: int) -> int | None:
     return None if fields is None else int(fields[START_TIME])
 
 
-def session_computed_s(leader: int) -> float:
-    """Return the processor time so far, in seconds, of the processes that run in the session of ``leader``.
+def session_busy_s(leader: int) -> float:
+    """Return how many seconds the processes in the session of ``leader`` have computed or waited for a processor.
 
+    Of the threads of a process, the kernel tells only for the first one how long it has waited.
     Raises OSError if this process has no descriptor left to look with.
     """
-    found = [fields for pid in pids() if (fields := stat_fields(pid)) is not None and int(fields[_SESSION]) == leader]
-    return sum(int(fields[index]) for fields in found for index in CPU_TICKS) / TICKS_PER_S
+    busy_s = 0.0
+    for pid in pids():
+        fields = stat_fields(pid)
+        if fields is not None and int(fields[_SESSION]) == leader:
+            busy_s += sum(int(fields[index]) for index in CPU_TICKS) / TICKS_PER_S + _waited_s(pid)
+    return busy_s
+
+
+def _waited_s(pid: int) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[1]) / 1e9
+    except _GONE:  # also where the kernel was built without it
+        return 0.0
 
 
 def variable(pid: int, name: str) -> str | None:

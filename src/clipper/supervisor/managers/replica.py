@@ -38,7 +38,7 @@ SAYS_WHY = "clipper: "
 
 @dataclass(eq=False)
 class BringUp:
-    """The way of a container into service, in ``_timeout_s``, or longer while it computes: see ``StartTime``.
+    """The way of a container into service, in ``_timeout_s``, or longer while it is busy: see ``StartTime``.
 
     A step that fails raises ``ContainerFailed`` with the log's last lines, without the values of ``_hidden``.
     ``warm_up_rows`` are the rows of the last
@@ -136,13 +136,13 @@ class BringUp:
             return False
         # A container that was ready before has nothing to load; process ids of another machine mean nothing here.
         pid = None if self._note.ready or self._container.node is not None else self._container.pid
-        return self._time.is_over(now_s, None if pid is None else proc.session_computed_s(pid))
+        return self._time.is_over(now_s, None if pid is None else proc.session_busy_s(pid))
 
     @property
     def _in_time(self) -> str:
         if self._note.ready:
             return f"within {self._timeout_s:g} s, though the earlier server had seen it ready"
-        longer = ", and longer, as it computed" if self._time.is_extended else ""
+        longer = ", and longer, as it was busy" if self._time.is_extended else ""
         return (
             f"within its start_timeout_s of {self._timeout_s:g} s{longer}: raise it by --start-timeout, or try again, "
             "since a first start also reads the framework's files from the disk"

@@ -326,9 +326,8 @@ class ModelOperations(OfParts):
         ]
         if not others:
             return f": it has no version but {owner.current}, so deploy another" if owner.current else ": deploy one"
-        return (
-            f": none was current before {owner.current} and is sound; {', '.join(others)}; name one to make it current"
-        )
+        before = f"before {owner.current} " if owner.current else ""
+        return f": none was current {before}and is sound; {', '.join(others)}; name one to make it current"
 
     async def _until_current(self, target: VersionRecord) -> None:
         def is_decided() -> bool:

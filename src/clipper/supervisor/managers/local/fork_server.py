@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from clipper.base.processes import limits
 from clipper.base.processes.enter import entering
 from clipper.base.processes.folder import ProcessFolder
-from clipper.base.processes.proc import parent_of, session_computed_s, user_of
+from clipper.base.processes.proc import parent_of, session_busy_s, user_of
 from clipper.base.processes.process import ManagedProcess, kill_group
 from clipper.base.run_as import RunAs
 from clipper.errors import ContainerFailed, Unavailable
@@ -238,7 +238,7 @@ class ForkServer:
         try:
             while not (await asyncio.wait([replying], timeout=LOOK_S))[0]:
                 now_s = loop.time()
-                if time.has_to_look(now_s) and time.is_over(now_s, session_computed_s(self.pid)):
+                if time.has_to_look(now_s) and time.is_over(now_s, session_busy_s(self.pid)):
                     raise Unavailable(f"it is not warm after {WARM_TIMEOUT_S:g} s, and does not compute")
             return replying.result()
         finally:

@@ -121,18 +121,18 @@ def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[SlotState],
     )
 
 
-# How often to look at a container's processor time; a quarter of its start_timeout_s if that is less.
+# How often to look how busy a container is; a quarter of its start_timeout_s if that is less.
 LOOK_S = 5.0
-# A container makes progress if it has computed for this share of the time between looks. A busy machine leaves it this
-# much, and a container that waits for something takes less.
+# A container makes progress if it has computed, or waited for a processor, for this share of the time between looks.
+# A container that waits for something else takes less.
 LEAST_SHARE = 0.02
 
 
 class StartTime:
     """The time of a start.
 
-    Until ``deadline_s`` it need not compute. Until ``last_s`` it may go on if it computes. ``is_extended``: whether it
-    has gone on after ``deadline_s``.
+    Until ``deadline_s`` it need not be busy. Until ``last_s`` it may go on while it is. ``is_extended``: whether it has
+    gone on after ``deadline_s``.
     """
 
     def __init__(self, now_s: float, timeout_s: float) -> None:
@@ -141,25 +141,25 @@ class StartTime:
         self.is_extended = False
         self._look_s = min(LOOK_S, timeout_s / 4)
         self._next_s = self.deadline_s - self._look_s
-        self._computed_s: float | None = None
+        self._busy_s: float | None = None
 
     def has_to_look(self, now_s: float) -> bool:
-        """Whether ``is_over`` needs the container's processor time now."""
+        """Whether ``is_over`` needs to know now how busy the container is."""
         return now_s >= self._next_s
 
-    def is_over(self, now_s: float, computed_s: float | None) -> bool:
-        """Whether the start has taken too long. ``computed_s``: the processor time of all its processes so far."""
+    def is_over(self, now_s: float, busy_s: float | None) -> bool:
+        """Whether the start has taken too long. ``busy_s``: how long its processes have been busy so far."""
         if now_s < self._next_s:
             return False
-        before_s, self._computed_s = self._computed_s, computed_s
+        before_s, self._busy_s = self._busy_s, busy_s
         self._next_s = now_s + self._look_s
         if now_s < self.deadline_s:
             # After a late look, the next is still at the deadline.
             self._next_s = min(self._next_s, self.deadline_s)
             return False
-        if now_s >= self.last_s or before_s is None or computed_s is None:
+        if now_s >= self.last_s or before_s is None or busy_s is None:
             return True
-        is_over = computed_s - before_s < LEAST_SHARE * self._look_s
+        is_over = busy_s - before_s < LEAST_SHARE * self._look_s
         self.is_extended = self.is_extended or not is_over
         return is_over
 
