@@ -10,6 +10,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,28 +30,48 @@ APPLICATION = "planned"
 PATIENCE_S = 5.0
 
 
-async def ask_in_bursts(address: tuple[str, int], per_s: float, seconds: float, slo_s: float) -> tuple[int, int]:
-    """Return how many queries were asked, and how many got the pipeline's answer within the SLO, from when due."""
-    clients, chance, good, asked = Clients(*address, PATIENCE_S), random.Random(5), 0, 0
+GOOD = "in time"
+
+
+async def ask_in_bursts(address: tuple[str, int], per_s: float, seconds: float, slo_s: float) -> Counter[str]:
+    """Return how many queries got the pipeline's answer within the SLO, from when they were due, and how others ended.
+
+    Prints how late this client asked at worst, and each second in which it lost more than a tenth of its queries.
+    """
+    clients, chance, ends = Clients(*address, PATIENCE_S), random.Random(5), Counter[str]()
+    by_second: dict[int, Counter[str]] = {}
+    latest_s = 0.0
 
     async def ask(due_s: float) -> None:
-        nonlocal good
+        end = await end_of(due_s)
+        ends[end] += 1
+        by_second.setdefault(int(due_s - began_s), Counter())[end] += 1
+
+    async def end_of(due_s: float) -> str:
         body = json.dumps({"input": [chance.random() for _ in range(4)]}).encode()
         try:
             status, answer = await clients.ask(post(f"/{APPLICATION}/predict", body))
-        except OSError:
-            return
-        is_in_time = time.perf_counter() - due_s <= slo_s
-        good += status == 200 and is_in_time and not json.loads(answer)["default"]
+        except OSError as error:
+            return type(error).__name__
+        if status != 200:
+            return f"{status}"
+        if time.perf_counter() - due_s > slo_s:
+            return "late"
+        found = json.loads(answer)
+        return str(found["default_reason"]) if found["default"] else GOOD
 
     began_s = time.perf_counter()
     async with asyncio.TaskGroup() as tasks:
         for after_s in arrivals(per_s, seconds, VARIATION, random.Random(6)):
             await asyncio.sleep(began_s + after_s - time.perf_counter())
+            latest_s = max(latest_s, time.perf_counter() - began_s - after_s)
             tasks.create_task(ask(began_s + after_s))
-            asked += 1
     clients.close()
-    return asked, good
+    print(f"asked {1e3 * latest_s:.0f} ms late at worst; {dict(ends)}")
+    for second, found in sorted(by_second.items()):
+        if found[GOOD] < 0.9 * found.total():
+            print(f"second {second}: {dict(found)}")
+    return ends
 
 
 def main() -> int:
@@ -73,7 +94,7 @@ def main() -> int:
         for step in plan["steps"]:
             server.run("model", "scale", step["model"], str(step["replicas"]))
         server.load(APPLICATION, able, FLOOD_S)
-        asked, good = asyncio.run(
+        ends = asyncio.run(
             ask_in_bursts(server.query_address(), plan["rate_per_s"], arguments.seconds, shape.slo_ms / 1e3)
         )
     found = Planned(
@@ -82,7 +103,7 @@ def main() -> int:
         seconds=arguments.seconds,
         replicas={step["step"]: step["replicas"] for step in plan["steps"]},
         promised=plan["in_time"],
-        in_time=good / max(asked, 1),
+        in_time=ends[GOOD] / max(ends.total(), 1),
     )
     print(found, flush=True)
     if arguments.save:

@@ -46,7 +46,11 @@ class _Served:
 
 
 class ScheduledPipeline(Simulated[tuple[ReplicaState, Batch]]):
-    """One run of a load. Call ``run`` once."""
+    """One run of a load. Call ``run`` once.
+
+    Attributes:
+        stalls: by place, from when to when no batch of a step begins.
+    """
 
     def __init__(self, steps: Sequence[Step], slo_s: float, chance: random.Random) -> None:
         super().__init__(steps, slo_s, chance)
@@ -56,10 +60,15 @@ class ScheduledPipeline(Simulated[tuple[ReplicaState, Batch]]):
         self._served = [_Served(slo_s, step.replicas) for step in steps]
         self._full: frozenset[int] = frozenset()
         self._look_again_s = 0.0
+        self._probes: dict[Query, bool] = {}
+        self.stalls: dict[int, tuple[float, float]] = {}
 
     def queue(self, query: Query, place: int, rows: int, now_s: float) -> None:
         deadline_s = query.arrival_s + self.slo_s
-        due_s = self._times.deadline_s(place, now_s, deadline_s, self._full_steps(now_s, deadline_s))
+        if query not in self._probes:
+            self._probes[query] = self._times.begin()
+        full = self._full_steps(now_s, deadline_s)
+        due_s = self._times.deadline_s(place, now_s, deadline_s, full, self._probes[query])
         if due_s is None:
             query.is_over = True
             return
@@ -86,20 +95,23 @@ class ScheduledPipeline(Simulated[tuple[ReplicaState, Batch]]):
             for query in _queries(batch.works):
                 query.made[place] += 1
             began_s = max(now_s, served.free_s[int(state.id)])
+            from_s, until_s = self.stalls.get(place, (0.0, 0.0))
+            if from_s <= began_s < until_s:
+                began_s = until_s
             service_s = step.batch_s(len(batch.works)) * (1 + abs(self.chance.gauss(0, NOISE)))
             served.free_s[int(state.id)] = began_s + service_s
             self.busy_s[place] += service_s
             heappush(self.events, (began_s + service_s, next(self.numbers), place, (state, batch)))
         for query in _queries((*decision.late, *decision.shed)):
-            self._ended(query, place, now_s)
+            self._ended(query, place, now_s, is_late=True)
             query.is_over = True
         if decision.wake_s is not None and decision.wake_s > now_s:
             heappush(self.events, (decision.wake_s, next(self.numbers), place, None))
 
-    def _ended(self, query: Query, place: int, now_s: float) -> None:
+    def _ended(self, query: Query, place: int, now_s: float, is_late: bool = False) -> None:
         query.rows[place] -= 1
         if not query.rows[place]:
-            self._times.took(place, now_s, now_s - query.asked_s[place])
+            self._times.took(place, now_s, now_s - query.asked_s[place], is_late)
 
     def end(self, place: int, ended: tuple[ReplicaState, Batch] | None, now_s: float) -> None:
         if ended is not None:

@@ -123,7 +123,7 @@ class Asks:
         deadline_s: float | None = None
         if batch.works:
             until_s = max((work.deadline_s for work in batch.works if work.is_wanted), default=now_s)
-            deadline_s = times.deadline_s(0, now_s, until_s)
+            deadline_s = times.deadline_s(0, now_s, until_s, is_probe=times.begin())
             if deadline_s is None:
                 left_ms = 1000 * max(0.0, until_s - now_s)
                 raise DeadlineExceeded(f"{left_ms:.1f} ms were left, too few for it and for the rest of the batch")
@@ -205,7 +205,7 @@ class _Ask:
         if not self.is_over:
             now_s = self._asks.now_s()
             if code == DeadlineExceeded.code:
-                self.times.took(0, now_s, now_s - self._began_s)
+                self.times.took(0, now_s, now_s - self._began_s, is_late=True)
             row = f"row {index}: " if index is not None and len(self._outputs) > 1 else ""
             send(self._replica, self._id, [encode_error(self._id, f"{code}: {self._name}: {row}{message}")])
             self.end()

@@ -150,7 +150,8 @@ class Pipeline:
             asked.tell(ask.place, Unavailable.code)
             run.failed(ask.place, Unavailable.code, f"application {node.application} was removed")
             return
-        deadline_s = asked.times.deadline_s(ask.place, now_s, asked.query.deadline_s, self._full_steps(asked, now_s))
+        full = self._full_steps(asked, now_s)
+        deadline_s = asked.times.deadline_s(ask.place, now_s, asked.query.deadline_s, full, asked.is_probe)
         if deadline_s is None:
             left_ms = max(0.0, asked.query.deadline_s - now_s) * 1000
             message = f"{left_ms:.1f} ms were left, too few for it and what follows"
@@ -223,14 +224,17 @@ class Pipeline:
             asked.tell(place, code)
             asked.run.failed(place, code, message)
 
-    def ended(self, asked: "_Asked", place: int, asked_s: float, reason: str = DeadlineExceeded.code) -> None:
-        """Learn the time of a step once all its rows have ended; what was refused or failed at once tells no time."""
+    def ended(self, asked: "_Asked", place: int, asked_s: float, reason: str | None = None) -> None:
+        """Learn the time of a step once all its rows have ended; what was refused or failed at once tells no time.
+
+        ``reason``: why a row has no answer; None if it has one."""
         asked.left[place] -= 1
         if asked.notes is not None and not asked.left[place]:
             asked.notes[place].ended_s = self._now_s()
-        if not asked.left[place] and reason == DeadlineExceeded.code:
+        is_late = reason == DeadlineExceeded.code
+        if not asked.left[place] and (is_late or reason is None):
             now_s = self._now_s()
-            asked.times.took(place, now_s, now_s - asked_s)
+            asked.times.took(place, now_s, now_s - asked_s, is_late)
 
     def go_on(self, asked: "_Asked") -> None:
         """Go on after a fact, unless the query is over: then nothing else needs to be computed for it."""
@@ -265,12 +269,14 @@ class _Asked:
         notes: by place, what becomes of each step, for the decision log; None if the query is not logged.
         left: by place, how many rows have not ended.
         is_busy: whether decisions are being carried out.
+        is_probe: whether its steps are asked even if it seems to have no hope.
     """
 
-    __slots__ = ("_queries", "ids", "is_busy", "left", "notes", "plan", "query", "run", "times")
+    __slots__ = ("_queries", "ids", "is_busy", "is_probe", "left", "notes", "plan", "query", "run", "times")
 
     def __init__(self, query: Query, plan: Plan, times: StepTimes, notes: "dict[int, _Note] | None") -> None:
         self.query, self.plan, self.times, self.notes = query, plan, times, notes
+        self.is_probe = times.begin()
         self.run = Run(plan, self.query_output)
         self._queries: list[Query] = []
         self.ids: list[tuple[int, int]] = []

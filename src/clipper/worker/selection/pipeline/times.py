@@ -6,26 +6,29 @@ When a step is asked, it gets the time that is left, less the time of the longes
 
 ``slow`` is a high quantile of the times that the step's latest answers took. They include the wait in its queues, so it
 grows with the load there; and all that a step does not use goes to those after it, since each split begins anew. If the
-time is too short for that, what is left is shared in proportion, so that a step is never left without any because
-others are slow: what it then cannot meet, its own queue drops first (after InferLine, SoCC 2020, and Nexus, SOSP 2019,
-which split an SLO by profiles, before queries come). Of the first query, before anything is known, each step gets an
-equal part.
+time is too short for that, each step gets what its fastest answer took lately, and the rest is shared in proportion: a
+step is never left with a part that it cannot meet because others are slow (after InferLine, SoCC 2020, and Nexus, SOSP
+2019, which split an SLO by profiles, before queries come). Of the first query, before anything is known, each step gets
+an equal part.
 
 A query of which even the fastest answers leave no hope is not asked any more. Nor is one that will certainly need a
 step whose queues are full, so that they would hardly answer it even if it came now: the steps before would compute in
 vain. A step whose answers mostly come at once, because they are cached, is not judged by its queues.
+
+Such judgements keep queries from the steps that they are about, so they must not last by themselves: one query in
+twenty is a probe, which every step is asked for, and what is known of a step that nothing reaches is forgotten.
 """
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from math import inf
 
 # The latest answers of a step that count, and for how long: enough for a quantile, and forgotten soon after the load
 # has changed. The last few count however old they are, so that a step that is asked rarely is known, too.
 ANSWERS, LEAST_ANSWERS = 64, 8
 LATELY_S = 2.0
-# One answer in twenty takes longer than the slow time, half of them than the usual time, and one in ten is faster than
-# the quick time.
-SLOW, USUAL, QUICK = 0.95, 0.5, 0.1
+# One answer in twenty takes longer than the slow time, half of them than the usual time.
+SLOW, USUAL = 0.95, 0.5
 # A later step is full if it would need more than this share of the time that is left: more queries are on the way to
 # it. In the simulation of the tests, at twice the capacity, the first of two steps then computes 2 % in vain, and 20 %
 # if it may need all of the time; at 0.9 of the capacity 98 % are answered in both cases.
@@ -34,8 +37,9 @@ ROOM_SHARE = 0.7
 AT_ONCE_SHARE = 0.1
 # The quantiles are computed anew after this time at the earliest: sorting a step's answers takes 3 us.
 FRESH_S = 0.01
-# Among this many queries without hope, one is asked nevertheless, so that a step that was slow once is tried again.
-TRY_EVERY = 20
+# One query in so many is a probe. After as many that did not reach a step, and the time above, what was known of it is
+# forgotten: 20 queries rather than time alone, so that a pipeline that is asked once a minute is known, too.
+PROBE_EVERY = 20
 # A last step's deadline is before the query's by this share of its time, 1 ms at most: its answer, or its default, is
 # taken before the query is over.
 END_SHARE, MAX_END_S = 0.02, 0.001
@@ -46,19 +50,38 @@ class _Times:
 
     def __init__(self) -> None:
         self._taken: deque[tuple[float, float]] = deque(maxlen=ANSWERS)
+        # The fastest of the last two spans of time that answers came in, and when the later one ends.
+        self._fastest_s, self._fastest_before_s, self._span_ends_s = inf, inf, 0.0
+        # When the last answer came, and how many queries had been asked for by then.
+        self._last_s, self._asked = 0.0, 0
         self.slow_s = self.usual_s = self.quick_s = 0.0
 
-    def add(self, now_s: float, took_s: float) -> None:
+    def add(self, now_s: float, took_s: float, asked: int, is_late: bool) -> None:
         self._taken.append((now_s, took_s))
+        self._last_s, self._asked = now_s, asked
+        if now_s >= self._span_ends_s:
+            self._next_span(now_s)
+        if not is_late:
+            self._fastest_s = min(self._fastest_s, took_s)
 
-    def refresh(self, now_s: float) -> None:
+    def _next_span(self, now_s: float) -> None:
+        self._fastest_before_s = self._fastest_s if now_s < self._span_ends_s + LATELY_S else inf
+        self._fastest_s, self._span_ends_s = inf, now_s + LATELY_S
+
+    def refresh(self, now_s: float, asked: int) -> None:
         taken = self._taken
+        if now_s >= self._span_ends_s:
+            self._next_span(now_s)
+        if now_s > self._last_s + LATELY_S and asked >= self._asked + PROBE_EVERY:
+            taken.clear()
+            self._fastest_s = self._fastest_before_s = inf
         while len(taken) > LEAST_ANSWERS and taken[0][0] < now_s - LATELY_S:
             taken.popleft()
         ranked = sorted(took_s for _, took_s in taken)
         self.slow_s = ranked[int(SLOW * len(ranked))] if ranked else 0.0
         self.usual_s = ranked[int(USUAL * len(ranked))] if ranked else 0.0
-        self.quick_s = ranked[int(QUICK * len(ranked))] if ranked else 0.0
+        fastest_s = min(self._fastest_s, self._fastest_before_s)
+        self.quick_s = fastest_s if fastest_s < inf else ranked[0] if ranked else 0.0
 
 
 class StepTimes:
@@ -83,22 +106,30 @@ class StepTimes:
         # answered yet.
         self._after = [(0.0, 0.0, 0) for _ in followers]
         self._fresh_until_s = 0.0
-        self._passed = 0
+        self._asked = 0
 
-    def took(self, place: int, now_s: float, took_s: float) -> None:
+    def begin(self) -> bool:
+        """Count a query that begins, and return whether it is a probe: each step is asked for it, whatever is known."""
+        self._asked += 1
+        return self._asked % PROBE_EVERY == 0
+
+    def took(self, place: int, now_s: float, took_s: float, is_late: bool = False) -> None:
         """Learn how long a step took to answer; also how long one took that was late, which is at least its time."""
-        self._times[place].add(now_s, took_s)
+        self._times[place].add(now_s, took_s, self._asked, is_late)
 
     def slow_s(self, place: int) -> float:
         return self._times[place].slow_s
 
-    def deadline_s(self, place: int, now_s: float, deadline_s: float, full: Collection[int] = ()) -> float | None:
+    def deadline_s(
+        self, place: int, now_s: float, deadline_s: float, full: Collection[int] = (), is_probe: bool = False
+    ) -> float | None:
         """Return the deadline of a step that is asked now; None if the query cannot be answered by its deadline.
 
         It is after ``now_s``, and before ``deadline_s``, the query's.
 
         Args:
             full: the places of the steps whose queues could not answer a query by ``ROOM_SHARE`` of that time.
+            is_probe: as ``begin`` said.
         """
         if now_s >= self._fresh_until_s:
             self._refresh(now_s)
@@ -107,24 +138,25 @@ class StepTimes:
         if left_s <= 0.0:
             return None
         own, (after_s, quick_after_s, unknown) = self._times[place], self._after[place]
-        is_late = own.quick_s + quick_after_s > left_s
-        if not is_late and full:
+        spare_s = left_s - own.quick_s - quick_after_s
+        if not is_probe:
             later = self._later[place]
-            is_late = any(each in later and self._times[each].usual_s > AT_ONCE_SHARE * left_s for each in full)
-        if is_late:
-            self._passed += 1
-            if self._passed % TRY_EVERY:
+            if spare_s <= 0.0 or any(
+                each in later and self._times[each].usual_s > AT_ONCE_SHARE * left_s for each in full
+            ):
                 return None
         needed_s = own.slow_s + after_s
         if needed_s > left_s:
-            return now_s + left_s * (own.slow_s / needed_s if own.slow_s else 0.5)
+            if spare_s <= 0.0:
+                return now_s + left_s
+            return now_s + (own.quick_s + spare_s * own.slow_s / needed_s if own.slow_s else 0.5 * left_s)
         return now_s + (left_s - after_s if own.slow_s else (left_s - after_s) / (1 + unknown))
 
     def _refresh(self, now_s: float) -> None:
         self._fresh_until_s = now_s + FRESH_S
         times, after = self._times, self._after
         for each in times:
-            each.refresh(now_s)
+            each.refresh(now_s, self._asked)
         for place in reversed(range(len(times))):
             paths = [
                 (
