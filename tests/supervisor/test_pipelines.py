@@ -300,10 +300,12 @@ def test_step_whose_model_is_scaled_to_0_is_named_at_once(server: Server) -> Non
     pipeline(server, "idled", {"upper": {}, "idle": {"input": "upper"}})
     assert server.predict("idled", "a")["output"] == "A"
     server.call("POST", "/models/idle/scale", {"replicas": 0})
-    # A query that came before the replica was gone has its output in the cache.
+    # A query that comes before the workers know has its output in the cache.
     numbers = itertools.count()
     answer = until(lambda: (found := server.predict("idled", f"b{next(numbers)}")).get("error") and found)
     assert (answer["error"], answer["cause"].startswith("step idle: ")) == ("no_replica", True)
+    # What it answered before is not in the cache any more either.
+    assert server.predict("idled", "a")["error"] == "no_replica"
     server.call("POST", "/models/idle/scale", {"replicas": 1})
     until(lambda: server.predict("idled", "c").get("output") == "C")
 

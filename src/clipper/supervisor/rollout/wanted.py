@@ -187,6 +187,8 @@ def _version_snapshot(
 ) -> snapshot.VersionSnapshot:
     wakes = record.scaling is not None and record.scaling.min == 0
     parts = shared(record, snapshot.VersionSnapshot)
+    # An unloaded version answers nothing: workers drop its outputs from their caches.
+    parts["cache"] = record.cache and record.loads_with is None
     return snapshot.VersionSnapshot(**parts, replicas=replicas, wakes=wakes, is_starting=is_starting)
 
 
