@@ -46,12 +46,13 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def commit_of(root: Path) -> str:
-    """Return the commit of the clone at ``root``; empty if it is not a clone, or git is missing."""
+    """Return the commit of the clone at ``root``, with ``-dirty`` if files were changed; empty if it is not a clone."""
     if not (root / ".git").exists():  # git would answer for a clone that has this folder in it
         return ""
-    git = ["git", "-c", "safe.directory=*", "-C", str(root), "rev-parse", "HEAD"]  # whoever owns the clone
+    git = ["git", "-c", "safe.directory=*", "-C", str(root)]  # whoever owns the clone
+    describe = ["describe", "--always", "--exclude=*", "--abbrev=8", "--dirty"]
     try:
-        return subprocess.run(git, check=True, capture_output=True, encoding="ascii").stdout.strip()
+        return subprocess.run([*git, *describe], check=True, capture_output=True, encoding="ascii").stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 

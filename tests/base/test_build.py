@@ -24,7 +24,9 @@ def test_what_runs_is_the_form_that_is_tested() -> None:
     command = [Path(sys.executable).with_name("clipper"), "--version"]
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
     # A clone is used as it stands, and what is compiled was installed from a wheel.
-    assert re.fullmatch(rf"clipper {re.escape(__version__)} \({EXPECTED}(, commit [0-9a-f]{{8}})?\)\n", told.stdout)
+    assert re.fullmatch(
+        rf"clipper {re.escape(__version__)} \({EXPECTED}(, commit [0-9a-f]{{8,}}(-dirty)?)?\)\n", told.stdout
+    )
 
 
 def test_the_commit_is_what_was_written_when_it_was_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -33,7 +35,7 @@ def test_the_commit_is_what_was_written_when_it_was_built(monkeypatch: pytest.Mo
     monkeypatch.setattr(build, "PACKAGE", package)
     commit_to(tmp_path)  # an environment inside of somebody's own repository
     assert build.commit() == ""
-    (package / "COMMIT").write_text("0123456789abcdef")
+    (package / "COMMIT").write_text("01234567")
     assert build.commit() == "commit 01234567"
 
 
@@ -44,6 +46,11 @@ def test_the_commit_of_a_clone_is_that_of_git(monkeypatch: pytest.MonkeyPatch, t
     assert build.commit() == ""
     made = commit_to(tmp_path)
     assert build.commit() == f"commit {made[:8]}"
+    file = tmp_path / "file"
+    file.touch()
+    assert build.commit() == f"commit {made[:8]}"  # git does not know the file yet
+    subprocess.run(["git", "-C", str(tmp_path), "add", "file"], check=True)
+    assert build.commit() == f"commit {made[:8]}-dirty"
 
 
 def test_a_servers_worker_runs_that_form_and_answers(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def form() -> str:
 def commit() -> str:
     """Return the commit that was built, such as ``commit 60f60525``; empty if it is not known.
 
-    ``scripts/build_hook.py`` writes it into wheels and source archives. A clone that is used as it stands asks git.
+    ``-dirty`` behind it says that files were changed. ``scripts/build_hook.py`` writes it into wheels and source
+    archives. A clone that is used as it stands asks git.
     """
     try:
         found = (PACKAGE / "COMMIT").read_text()
@@ -32,13 +33,13 @@ def commit() -> str:
         clone = PACKAGE.parents[1]
         if not (clone / ".git").exists():  # git would answer for a clone that has this folder in it
             return ""
-        asked = ["git", "-C", str(clone), "rev-parse", "HEAD"]
+        asked = ["git", "-C", str(clone), "describe", "--always", "--exclude=*", "--abbrev=8", "--dirty"]
         try:
             told = subprocess.run(asked, check=False, capture_output=True, encoding="ascii", timeout=_GIT_WITHIN_S)
         except (OSError, ValueError, subprocess.SubprocessError):
             return ""
         found = told.stdout.strip()
-    return f"commit {found[:8]}" if found else ""
+    return f"commit {found}" if found else ""
 
 
 def build_id(files: Sequence[str] = (".",)) -> str:
