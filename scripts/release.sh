@@ -51,5 +51,7 @@ make --no-print-directory docs
 tar -czf "dist/clipper-serving-$version-docs.tar.gz" -C build site
 awk -v version="$version" '/^## \[/ {if (printing) exit; printing = ($0 ~ "\\[" version "\\]"); next} printing' CHANGELOG.md >dist/notes.md
 (cd dist && sha256sum -- * >"$work/sums" && mv "$work/sums" SHA256SUMS)
+awk '/^## \[/ {printing = /Unreleased/; next} printing && NF {found = 1} END {exit found}' CHANGELOG.md ||
+    echo "CHANGELOG.md has entries under Unreleased, which the notes leave out: give them a version first." >&2
 [ -s dist/notes.md ] || echo "CHANGELOG.md has no section ## [$version], so the release has no notes." >&2
 echo "dist/ is complete: 'git tag -s v$version', then 'twine upload dist/*.whl dist/clipper_serving-$version.tar.gz'"
