@@ -45,7 +45,7 @@ from clipper.settings.fields import shared
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Deployment
 from clipper.supervisor.history.event_log import EventLog, NewEvent
-from clipper.supervisor.metrics.exposition import Scrape, render
+from clipper.supervisor.metrics.ledger import Existing, Ledger, Shown, WorkerFacts
 from clipper.supervisor.operations.views import condition_of
 from clipper.values.types import check_name
 
@@ -455,8 +455,10 @@ class MemoryOperations:
 
     async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
         worker = WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))
-        shown = await self.list_applications(), await self.list_models(models), await self.list_replicas(models)
-        return render(Scrape(await self.status(), [worker], *shown, by_worker=by_worker))
+        ledger, names = Ledger(), tuple(applications or ())
+        ledger.follow(Existing({1: WorkerFacts(0)}, dict.fromkeys(names)))
+        ledger.take(1, worker)
+        return ledger.text(Shown(names, status=await self.status()), {1: worker}, by_worker=by_worker)
 
     async def why_not_ready(self) -> list[str]:
         return self.causes

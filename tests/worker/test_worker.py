@@ -23,6 +23,7 @@ from clipper.control.snapshot import ReplicaAddress, Snapshot
 from clipper.control.statistics import NO_MARK
 from clipper.settings.version import Batching, BatchingPolicy
 from clipper.values.types import ModelId
+from clipper.worker.readings import MOST_READINGS
 from tests.example_counts import share_of
 from tests.serving import SUM, ControlClient, Serving, application, model, serving, version, with_address
 from tests.waiting import TIMEOUT_S, until
@@ -153,6 +154,37 @@ def test_readings_are_of_what_has_changed(system: Serving) -> None:
     counted = system.worker.application("app")
     assert (now.queries, now.slo_misses, now.latency_s) == (counted.queries, counted.slo_misses, counted.latency_s)
     client.close()
+
+
+def test_a_scrape_hears_of_what_has_changed_and_of_what_is_gone(system: Serving) -> None:
+    apply(system)
+    client = ControlClient(system.worker.control_path)
+    asked = ("app", "nobody"), (ModelId("m", "1"), ModelId("m", "9"))
+    before = client.ask(GetStatistics(*asked, known=((NO_MARK, NO_MARK), (NO_MARK, NO_MARK)))).worker
+    (app,), (one,), (link,) = before.applications, before.versions, before.replicas
+    assert (app.name, one.version, link.version, link.state) == ("app", "1", "1", "linked")
+    assert (before.looked, before.gone_applications, before.gone_versions) == (None, (), ())
+    since = GetStatistics(*asked, known=((app.mark, 7), (one.mark, 7)))
+    unchanged = client.ask(since).worker
+    assert (unchanged.applications, unchanged.versions, unchanged.replicas) == ((), (), ())
+    assert (unchanged.gone_applications, unchanged.gone_versions) == (("nobody",), (ModelId("m", "9"),))
+    assert output(system) == 42
+    after = client.ask(since).worker
+    assert [len(each) for each in (after.applications, after.versions, after.replicas)] == [1, 1, 1]
+    assert after.replicas[0].batches == link.batches + 1
+    client.close()
+
+
+def test_a_scrape_of_many_is_answered_in_parts(system: Serving) -> None:
+    names = [f"app{number}" for number in range(MOST_READINGS + 20)]
+    system.apply([application(name) for name in names], [model(version(system.containers[0]))])
+    client = ControlClient(system.worker.control_path)
+    first = client.ask(GetStatistics(tuple(names), (), known=((), ()))).worker
+    assert (len(first.applications), first.looked) == (MOST_READINGS, MOST_READINGS)
+    rest = client.ask(GetStatistics(tuple(names[MOST_READINGS:]), (), known=((), ()))).worker
+    assert ([one.name for one in rest.applications], rest.looked) == (names[MOST_READINGS:], None)
+    client.close()
+    apply(system)
 
 
 def test_readings_of_many_let_queries_through(system: Serving) -> None:

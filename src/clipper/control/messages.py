@@ -103,12 +103,16 @@ class GetStatistics(Command[Statistics], frozen=True, tag=True):
             reply leaves out readings that still have this mark, and all replicas, limits and problems of policies: such
             questions come many times a second. None asks for everything, as workers without this field answer.
         batches: also versions' batches by size, which may be thousands of numbers for each version.
+        known: the same as ``marks``, for a scrape: the reply leaves out the same readings, and has all else. It has a
+            bounded number of readings, and says how far it came (``WorkerStatistics.looked``). Workers without this
+            field answer everything.
     """
 
     applications: tuple[str, ...] | None = None
     versions: tuple[ModelId, ...] | None = None
     marks: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     batches: bool = False
+    known: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 class Draining(Struct, frozen=True, tag=True):

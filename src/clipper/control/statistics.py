@@ -116,7 +116,7 @@ class ApplicationStatistics(Struct, frozen=True):
         defaults, errors: by reason; errors are answers without any output.
         slo_misses: answers later than the SLO, and answers without an output because no model answered within it.
         test: None if the policy is not a test.
-        mark: a number that changes whenever a query, an answer or feedback was counted.
+        mark: a number that changes with what is told here, apart from explanations and trials.
         explanations: by reason, the explanation of the latest default or error. It may quote a client's input.
         id: tells the application from an earlier one of its name; empty from workers that do not say.
         trials: a reading for each newcomer. Explanations and trials are told only where marks are asked for.
@@ -160,7 +160,7 @@ class VersionStatistics(Struct, frozen=True):
         rows_per_s: by such a replica, what it can answer in batches of that size; without those of which it is not
             known.
         last_error: the model's message of the latest failure. It may quote a client's input.
-        mark: another number whenever a batch, a look-up or a failure was counted, or a batch limit has changed.
+        mark: a number that changes with what is told here and of the version's replicas.
         batches: by size, those that were answered. Told only where ``GetStatistics.batches`` asks for them.
         last_answered_at: when the latest batch was answered, in seconds since 1970; 0 if none was.
     """
@@ -290,6 +290,9 @@ class WorkerStatistics(Struct, frozen=True):
         demanded: sleeping versions that were asked in the last seconds, in the order in which they were asked.
         learned: versions whose record has no type of outputs, and the type that this worker has learned.
         untyped: such versions of which it has learned that no type describes their first answer.
+        looked: how many of the applications, and of the versions, in ``GetStatistics.known`` were looked at; None means
+            all.
+        gone_applications, gone_versions: those with a mark that the worker does not have.
     """
 
     index: int
@@ -313,3 +316,6 @@ class WorkerStatistics(Struct, frozen=True):
     demanded: tuple[ModelId, ...] = ()
     learned: tuple[tuple[ModelId, str], ...] = ()
     untyped: tuple[ModelId, ...] = ()
+    looked: int | None = None
+    gone_applications: tuple[str, ...] = ()
+    gone_versions: tuple[ModelId, ...] = ()

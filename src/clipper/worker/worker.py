@@ -37,9 +37,6 @@ from clipper.control.messages import (
 )
 from clipper.control.snapshot import Snapshot
 from clipper.control.statistics import (
-    ApplicationStatistics,
-    ReplicaStatistics,
-    VersionStatistics,
     WorkerStatistics,
 )
 from clipper.learning.decisions.log import DecisionLog
@@ -61,9 +58,10 @@ from clipper.worker.frontend.inference.service import Inference, Serving, Statis
 from clipper.worker.frontend.limits import MAX_CONNECTIONS
 from clipper.worker.frontend.readiness import Readiness
 from clipper.worker.frontend.rpc.service import Services
+from clipper.worker.readings import read
 from clipper.worker.selection.application import Application, Surroundings
 from clipper.worker.selection.committer import Committer
-from clipper.worker.selection.description import count, describe
+from clipper.worker.selection.description import describe
 from clipper.worker.selection.feedback.join_table import JoinTable
 from clipper.worker.selection.learner import MAX_ASKING
 from clipper.worker.selection.pipeline.asks import Asks
@@ -79,8 +77,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ALL = GetStatistics()
-# Applications, or versions, that are read in a turn of the loop: some 20 us each.
-READ_AT_ONCE = 50
 # Queries leave no reference cycles behind, so the collector finds little. It runs rarely, so that no query is late
 # because of it. Young objects are still collected, since a cycle on an error path must not stay for ever, but few at a
 # time: a pass over 50,000 objects in cycles held the loop for up to 90 ms.
@@ -301,27 +297,8 @@ class Worker:
                 self._on_drain()
 
     async def statistics(self, asked: GetStatistics = ALL) -> WorkerStatistics:
-        """Return the worker's reading. Queries are answered meanwhile: a thousand applications take a while."""
-        names = tuple(self._applications) if asked.applications is None else asked.applications
-        ids = tuple(queue.model for queue in self._predictor.queues()) if asked.versions is None else asked.versions
-        marks = ({}, {}) if asked.marks is None else (dict(zip(names, asked.marks[0])), dict(zip(ids, asked.marks[1])))
-        applications: list[ApplicationStatistics] = []
-        for done, name in enumerate(names, 1):
-            application = self._applications.get(name)
-            if application is not None and marks[0].get(name) != application.counts.mark():
-                applications.append(count(application, has_details=asked.marks is not None))
-            if done % READ_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        versions: list[VersionStatistics] = []
-        replicas: list[ReplicaStatistics] = []
-        for done, id_ in enumerate(ids, 1):
-            queue = self._predictor.find(id_.name, id_.version)
-            if queue is not None and marks[1].get(id_) != queue.mark():
-                versions.append(queue.statistics(with_batches=asked.batches))
-                if asked.marks is None:
-                    replicas += queue.replica_statistics()
-            if done % READ_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        """Return the worker's reading. Queries are answered meanwhile."""
+        found = await read(asked, self._applications, self._predictor)
         learned = self._predictor.learned()
         why_no_policy = {one.name: one.counts.why_no_policy for one in self._applications.values()}
         return WorkerStatistics(
@@ -330,9 +307,9 @@ class Worker:
             generation=self._predictor.held.generation,
             connections=len(self._port.members),
             requests_refused=dict(self._port.refused),
-            applications=tuple(applications),
-            versions=tuple(versions),
-            replicas=tuple(replicas),
+            applications=tuple(found.applications),
+            versions=tuple(found.versions),
+            replicas=tuple(found.replicas),
             cache=self._predictor.cache.statistics(),
             feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
             decisions=None if self._decisions is None else self._decisions.statistics(),
@@ -346,6 +323,9 @@ class Worker:
             demanded=self._predictor.demanded(),
             learned=tuple(each for each in learned if each[1]),
             untyped=tuple(id_ for id_, text in learned if not text),
+            looked=found.looked,
+            gone_applications=tuple(found.gone_applications),
+            gone_versions=tuple(found.gone_versions),
         )
 
     async def drain(self) -> int:

@@ -2,16 +2,19 @@
 
 import math
 import re
-from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 from clipper.api.learned import Newcomer
-from clipper.api.schemas import Application, LeaseStatus, Model, Replica, Status, Version, WorkerStatus
+from clipper.api.schemas import LeaseStatus, Status, WorkerStatus
 from clipper.control.descriptions import Standing
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
@@ -28,8 +31,6 @@ from clipper.control.statistics import (
     VersionStatistics,
     WorkerStatistics,
 )
-from clipper.settings.application import Configured
-from clipper.settings.version import Batching, VersionState
 from clipper.supervisor.metrics.definitions import (
     APPLICATION,
     DECISION_LOG,
@@ -47,10 +48,16 @@ from clipper.supervisor.metrics.definitions import (
     VERSION,
     WORKER,
     WORKER_PROCESS,
+    Group,
+    Histogram,
     Number,
+    ReplicaProcess,
+    counter,
+    gauge,
 )
-from clipper.supervisor.metrics.exposition import Counted, Scrape, render
-from clipper.supervisor.metrics.totals import links
+from clipper.supervisor.metrics.exposition import Table
+from clipper.supervisor.metrics.ledger import Existing, Ledger, Shown, WorkerFacts
+from clipper.values.types import ModelId
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -107,58 +114,29 @@ def worker(index: int = 0, application: str = "digits", reason: str = "timeout")
     )  # fmt: skip
 
 
-def replica(state: str = "ready") -> Replica:
-    return Replica("digits:2#1.g7", "digits", "2", state, 9, 2, None, 64, "l")  # type: ignore[arg-type]
+NEWCOMERS = (
+    Newcomer("digits", "2", "1", 0.05, 12, 300, 200, 0.25, 0.125, None),
+    Newcomer("digits", "3", None, 0.0, 0, 0, 200, None, None, "it lost more"),
+)
 
 
-def model(*states: VersionState) -> Model:
-    versions = (
-        Version("digits", f"{number}", state, number == 1, None, "python", Batching(), True, 3, (), 0.0)
-        for number, state in enumerate(states, 1)
-    )
-    return Model("digits", "1", None, tuple(versions))
-
-
-def application(*newcomers: Newcomer) -> Application:
-    return Application(
-        name="best",
-        input_type="float64[4]",
-        slo_ms=20.0,
-        links=(),
-        policy=Configured("exp3"),
-        loss=Configured("zero_one"),
-        half_life=1000,
-        prior_weight=10.0,
-        inherit=0.02,
-        ramp=0.05,
-        max_loss_increase=0.05,
-        wait="all",
-        confidence_threshold=None,
-        confidence_from="agreement",
-        calibrate=False,
-        feedback_ttl_s=600.0,
-        log_decisions=0.0,
-        newcomers=newcomers,
-    )
-
-
-def own(worker: WorkerStatistics) -> Counted:
-    connections = tuple(links(worker.replicas).values())
-    return Counted(worker.index, worker.applications, worker.versions, connections, worker.limits)
+def text_of(*workers: WorkerStatistics, status: Status | None = STATUS, by_worker: bool = True) -> str:
+    """What a server of these workers says, with two versions of a model, a replica, and an application that ramps."""
+    names = dict.fromkeys([one.name for worker in workers for one in worker.applications], 1)
+    versions = {f"digits:{number}": (ModelId("digits", number), 1.0) for number in ("1", "2")}
+    limits = {("key", "web"): 1}
+    ledger = Ledger()
+    facts = {worker.index: WorkerFacts(worker.index) for worker in workers}
+    ledger.follow(Existing(facts, names, versions, {"digits:2": ("digits:2#1",)}, limits))
+    for worker in workers:
+        ledger.take(worker.index, worker)
+    processes = {"digits:2#1": ReplicaProcess("ready", 2)}
+    shown = Shown(tuple(names), {"digits:1": 3, "digits:2": 0}, limits, {"best": NEWCOMERS}, processes, status)
+    return ledger.text(shown, {worker.index: worker for worker in workers}, by_worker=by_worker).decode()
 
 
 def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    applications = (
-        application(
-            Newcomer("digits", "2", "1", 0.05, 12, 300, 200, 0.25, 0.125, None),
-            Newcomer("digits", "3", None, 0.0, 0, 0, 200, None, None, "it lost more"),
-        ),
-    )
-    workers = workers or (worker(),)
-    scrape = Scrape(
-        STATUS, workers, applications, (model("ready", "sleeping"),), (replica(),), tuple(map(own, workers)), True
-    )
-    text = render(scrape).decode()
+    text = text_of(*(workers or (worker(),)))
     read = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     found = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in read}
     assert len(found) == len(read), "two samples share name and labels"
@@ -171,7 +149,7 @@ def value(name: str, *workers: WorkerStatistics, **labels: str) -> float:
 
 def test_who_leads() -> None:
     def lease_of(lease: LeaseStatus | None) -> dict[str, float]:
-        text = render(Scrape(msgspec.structs.replace(STATUS, lease=lease))).decode()
+        text = text_of(status=msgspec.structs.replace(STATUS, lease=lease))
         read = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         found = {one.name: one.value for one in read if one.name.startswith("clipper_lease")}
         assert all(one.labels == {"registry": "redis://h/0"} for one in read if one.name in found)
@@ -277,9 +255,38 @@ def test_counts_of_a_version() -> None:
     assert value("clipper_batch_size_sum", **own) == 99
 
 
-def test_a_version_that_sleeps_wants_no_replica() -> None:
+def test_how_many_replicas_are_wanted() -> None:
     wanted = [value("clipper_replicas_wanted", model="digits", version=version) for version in ("1", "2")]
     assert wanted == [3, 0]
+
+
+NUMBERS = st.floats() | st.integers(-(2**53), 2**53) | st.booleans() | st.none()
+
+
+@given(st.lists(NUMBERS, max_size=5), st.text(max_size=9), st.lists(st.integers(0, 2**53), min_size=1, max_size=9))
+def test_text_is_that_of_the_client_library(values: list[float | None], label: str, counts: list[int]) -> None:
+    bounds = tuple(float(number) for number in range(len(counts) - 1))
+    data = HistogramData(tuple(counts), 12.5)
+    group: Group[float | None] = Group(
+        ("b", "a"),
+        (
+            gauge("clipper_gauge", "A gauge.", lambda number: number),
+            counter("clipper_counter", "A counter.", lambda number: number),
+            Histogram("clipper_histogram", "A histogram.", lambda _: data, bounds),
+        ),
+    )
+    table: Table[int, float | None] = Table([group], lambda labels, number: ([(labels, number)],))
+    gauges = GaugeMetricFamily("clipper_gauge", "A gauge.", labels=("b", "a"))
+    counters = CounterMetricFamily("clipper_counter", "A counter.", labels=("b", "a"))
+    histograms = HistogramMetricFamily("clipper_histogram", "A histogram.", labels=("b", "a"))
+    ends = [*map(str, bounds), "+Inf"]
+    for key, number in enumerate(values):
+        table.write(key, (label, str(key)), number)
+        gauges.add_metric((label, str(key)), math.nan if number is None else number)
+        counters.add_metric((label, str(key)), math.nan if number is None else number)
+        histograms.add_metric((label, str(key)), list(zip(ends, map(float, accumulate(counts)))), 12.5)
+    told = generate_latest(SimpleNamespace(collect=lambda: [gauges, counters, histograms]))  # type: ignore[arg-type]
+    assert b"".join(table.text(range(len(values)))) == told
 
 
 def test_a_replica_keeps_its_series_over_a_restart() -> None:
@@ -301,13 +308,13 @@ def test_workers_have_series_of_their_own() -> None:
 
 
 def test_a_worker_that_does_not_answer_has_no_series_but_its_state() -> None:
-    text = render(Scrape(STATUS)).decode()
+    text = text_of()
     assert "clipper_worker_up{" not in text
     assert 'clipper_worker_ready{worker="0"} 1.0' in text
 
 
 def test_what_is_of_all_workers_together_has_no_label_of_a_worker() -> None:
-    text = render(Scrape(STATUS, (worker(),), counted=(replace(own(worker()), worker=None),))).decode()
+    text = text_of(worker(), by_worker=False)
     assert 'clipper_queries_total{application="digits"} 100.0' in text
     assert 'clipper_outputs_total{model="digits",version="2"} 90.0' in text
     assert 'clipper_batches_total{model="digits",replica="digits:2#1",version="2"} 40.0' in text
@@ -318,7 +325,7 @@ def test_what_is_of_all_workers_together_has_no_label_of_a_worker() -> None:
 
 
 def test_what_only_some_applications_count_says_nothing_of_the_server() -> None:
-    text = render(Scrape(counted=(own(worker()),), by_worker=True)).decode()
+    text = text_of(worker(), status=None)
     assert 'clipper_queries_total{application="digits",worker="0"} 100.0' in text
     assert "\nclipper_ready " not in text and "clipper_worker_up{" not in text
 

@@ -22,24 +22,43 @@ def totals(**identities: object) -> "Totals[str, LimitStatistics]":
     return found
 
 
+def tell(sums: "Totals[str, LimitStatistics]", instance: int, number: int, in_flight: int = 0) -> None:
+    sums.take(instance, False, {"a": refused(number, in_flight)})
+
+
 def test_an_ended_workers_counts_stay_and_its_queries_in_flight_do_not() -> None:
     sums = totals()
-    said = {1: {"a": refused(5, 2)}, 2: {"a": refused(7, 1)}}
-    for instance, things in said.items():
-        sums.take(instance, False, things)
-    assert sums.total("a", said) == refused(12, 3)
-    assert sums.total("a", {2: said[2]}) == refused(12, 1), "1 does not answer"
-    sums.keep_workers({2, 3})
-    assert sums.total("a", {2: said[2]}) == refused(12, 1)
-    sums.take(3, False, {"a": refused(1)})
-    assert sums.total("a", {3: {"a": refused(1)}}) == refused(13)
+    tell(sums, 1, 5, 2)
+    tell(sums, 2, 7, 1)
+    assert sums.total("a") == refused(12, 3)
+    sums.keep_workers({1, 2}, {2})
+    assert sums.total("a") == refused(12, 1), "1 is down"
+    sums.keep_workers({1, 2}, {1, 2})
+    tell(sums, 1, 6, 1)
+    assert sums.total("a") == refused(13, 2), "1 is up again"
+    sums.keep_workers({2, 3}, {2, 3})
+    assert sums.total("a") == refused(13, 1)
+    tell(sums, 3, 1)
+    assert sums.total("a") == refused(14, 1)
+
+
+def test_a_thing_that_a_worker_has_no_more_keeps_its_counts() -> None:
+    sums = totals()
+    tell(sums, 1, 5, 2)
+    sums.lose(1, ["a", "b"])
+    assert (sums.total("a"), sums.total("b")) == (refused(5), None)
+    tell(sums, 1, 6, 1)
+    assert sums.total("a") == refused(6, 1)
+    sums.lose(1, ["a"])
+    tell(sums, 1, 1)
+    assert sums.total("a") == refused(7), "it was made anew"
 
 
 def test_counts_that_begin_anew_in_the_same_worker_go_on() -> None:
     sums = totals()
     for number, expected in ((5, 5), (3, 8), (3, 8), (4, 9), (0, 9), (1, 10)):
-        sums.take(1, False, {"a": refused(number)})
-        assert sums.total("a", {1: {"a": refused(number)}}) == refused(expected)
+        tell(sums, 1, number)
+        assert sums.total("a") == refused(expected)
 
 
 def test_counts_of_an_adopted_worker_begin_when_it_is_first_seen() -> None:
@@ -47,9 +66,9 @@ def test_counts_of_an_adopted_worker_begin_when_it_is_first_seen() -> None:
     for number, expected in ((0, 0), (4, 4), (6, 6)):
         sums.take(1, True, {"a": refused(number)})
         sums.take(2, True, {"a": refused(number + 1000)})
-        assert sums.total("a", {1: {"a": refused(number)}}) == refused(2 * expected)
-    sums.keep_workers(())
-    assert sums.total("a", {}) == refused(12)
+        assert sums.total("a") == refused(2 * expected)
+    sums.keep_workers((), ())
+    assert sums.total("a") == refused(12)
 
 
 def test_another_thing_of_the_same_name_begins_at_0() -> None:
@@ -57,12 +76,21 @@ def test_another_thing_of_the_same_name_begins_at_0() -> None:
     for key in ("a", "b"):
         sums.take(1, False, {key: refused(5)})
         sums.take(2, False, {key: refused(5)})
-    sums.keep_workers({1})
+    sums.keep_workers({1}, {1})
+    sums.changed.clear()
     sums.keep_things({"a": 2, "b": 1})
-    assert sums.total("a", {}) is None and sums.total("b", {}) == refused(10)
+    assert sums.total("a") is None and sums.total("b") == refused(10)
+    assert sums.changed == {"a"}
     sums.take(1, False, {"a": refused(1), "never created": refused(9)})
-    assert sums.total("a", {}) == refused(1)
-    assert sums.total("never created", {}) is None
+    assert sums.total("a") == refused(1)
+    assert sums.total("never created") is None
+
+
+def test_equal_readings_of_workers_take_the_memory_of_one() -> None:
+    sums = totals()
+    for instance in range(64):
+        tell(sums, instance, 5)
+    assert len({id(last["a"]) for last in sums._last.values()}) == 1
 
 
 class Story(RuleBasedStateMachine):
@@ -99,12 +127,11 @@ class Story(RuleBasedStateMachine):
     @rule(data=st.data(), keys=st.sets(st.sampled_from(KEYS)))
     def scrape(self, data: st.DataObject, keys: set[str]) -> None:
         answering = data.draw(st.sets(st.sampled_from(sorted(self.workers))))
-        self.sums.keep_workers(self.workers.keys())
-        said = {one: {key: refused(self.workers[one][key]) for key in keys} for one in answering}
-        for instance, things in said.items():
-            self.sums.take(instance, False, things)
-        for key in keys:
-            found = self.sums.total(key, said)
+        self.sums.keep_workers(self.workers.keys(), self.workers.keys())
+        for one in answering:
+            self.sums.take(one, False, {key: refused(self.workers[one][key]) for key in keys})
+        for key in KEYS:
+            found = self.sums.total(key)
             now = 0 if found is None else found.refused
             assert self.shown[key] <= now <= self.counted[key]
             self.shown[key] = now
@@ -125,7 +152,7 @@ def test_connections_are_by_the_replicas_names() -> None:
         ReplicaStatistics("m:2#2.g8", "m", "2", "dialing", 0, 0, 0, None),
     )
     found = links(told)
-    assert [(one.name, one.batches, one.states) for one in found.values()] == [
+    assert [(name, one.batches, one.states) for name, one in found.items()] == [
         ("m:2#1", 40, {"linked": 1}), ("m:2#2", 0, {"dialing": 1})
     ]  # fmt: skip
     assert (replica_name("m:2#1.g7"), replica_name("m:1.g5#12")) == ("m:2#1", "m:1.g5#12")

@@ -22,18 +22,23 @@ from clipper.control.statistics import (
 )
 from clipper.errors import InvalidArgument, Overloaded
 from clipper.settings.application import Selection
+from clipper.settings.version import Batching, VersionSpec, VersionState
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.managers.manager import SlotStatus
+from clipper.supervisor.managers.reconcile.plan import History, Slot
 from clipper.supervisor.operations import scrapes
 from clipper.supervisor.operations.parts import Parts
-from clipper.supervisor.operations.scrapes import MAX_WAITING, PER_QUESTION, Scrapes
-from clipper.supervisor.operations.views import Views
-from clipper.supervisor.registry.records import ApplicationRecord
+from clipper.supervisor.operations.scrapes import MAX_WAITING, Scrapes
+from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.registry.store import Delete, Put
 from clipper.supervisor.workers.workers import Workers
+from clipper.values.types import ModelId
 from tests.worker_stand_in import StandIn, listening
 
-APPLICATIONS = [f"app-{number}" for number in range(2 * PER_QUESTION + 1)]
+# In an answer of a worker.
+PART = 50
+APPLICATIONS = [f"app-{number}" for number in range(2 * PART + 1)]
 NO_LATENCY = HistogramData((0,) * (len(LATENCY_BOUNDS_S) + 1), 0.0)
 
 
@@ -54,21 +59,24 @@ class Counting(StandIn):
             await self.never.wait()
         defaults = {"timeout": self.queries} if self.queries else {}
         counts = tuple(
-            ApplicationStatistics(name, self.queries, defaults, {}, 0, NO_LATENCY) for name in command.applications
+            ApplicationStatistics(name, self.queries, defaults, {}, 0, NO_LATENCY)
+            for name in command.applications[:PART]
         )
         limits = (LimitStatistics("application", "app-0", 1, self.queries),)
         cache, index = CacheStatistics(0, 0, 0, 0), self.process.index
-        return Statistics(WorkerStatistics(index, 1, 1, 0, {}, counts, (), (), cache, limits=limits))
+        looked = PART if len(command.applications) > PART else None
+        return Statistics(WorkerStatistics(index, 1, 1, 0, {}, counts, (), (), cache, limits=limits, looked=looked))
 
 
 class Server:
     def __init__(self, catalog: Catalog, *counting: Counting) -> None:
         self.catalog = catalog
         ramps = SimpleNamespace(evidence=lambda *_: None, ended=lambda record: ())
-        manager = SimpleNamespace(slots=lambda *_: [])
+        manager = SimpleNamespace(slots=lambda id_: self.slots.get(id_, []))
         workers = Workers(lambda index, _: counting[index].process, len(counting))
         parts = SimpleNamespace(catalog=catalog, manager=manager, workers=workers, ramps=ramps)
-        self.scrapes = Scrapes(cast(Parts, parts), cast(Views, None), self.status)
+        self.slots: dict[ModelId, list[SlotStatus]] = {}
+        self.scrapes = Scrapes(cast(Parts, parts), self.status)
 
     async def status(self, workers: Sequence[WorkerStatistics]) -> Status:
         return Status("1", 1, "/h", "q", "m", 1.0, True, (), (), 1, 1, {})
@@ -102,7 +110,7 @@ def run(counting: Sequence[Counting], test: Callable[[], Awaitable[None]]) -> No
     asyncio.run(answering())
 
 
-def test_all_workers_are_asked_page_by_page_and_added_up(tmp_path: Path, catalog: Catalog) -> None:
+def test_all_workers_are_asked_part_by_part_and_added_up(tmp_path: Path, catalog: Catalog) -> None:
     workers = [Counting(tmp_path, index, 10 + index) for index in range(3)]
     server = Server(catalog, *workers)
 
@@ -112,7 +120,7 @@ def test_all_workers_are_asked_page_by_page_and_added_up(tmp_path: Path, catalog
             APPLICATIONS, 33.0
         )
         assert found["clipper_limit_refused_total", "app-0", "application"] == 33.0
-        assert [one.asked for one in workers] == [[0, PER_QUESTION, PER_QUESTION, 1]] * 3
+        assert [one.asked for one in workers] == [[101, 51, 1]] * 3
         each = await server.scrape(by_worker=True)
         assert [each["clipper_queries_total", "app-100", str(index)] for index in range(3)] == [10.0, 11.0, 12.0]
         some = await server.scrape(only=["app-1", "app-2", "nobody"])
@@ -135,7 +143,7 @@ def test_a_worker_that_never_answers_is_awaited_once_and_counts_as_before(
         hanging.asked.clear()
         other.queries = 9
         assert await server.queries() == 14.0
-        assert hanging.asked == [0, PER_QUESTION]
+        assert hanging.asked == [101]
         hanging.process.phase = "dead"  # type: ignore[assignment]
         assert await server.queries() == 14.0
         hanging.process.instance = 77  # it was started again, and is not up yet
@@ -165,15 +173,46 @@ def test_counts_begin_at_0_under_a_supervisor_that_took_workers_over(tmp_path: P
 def test_too_many_series_and_too_many_scrapes_are_refused(
     tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = Counting(tmp_path, 0, 1)
-    server = Server(catalog, worker)
+    worker, other = Counting(tmp_path, 0, 1), Counting(tmp_path, 1, 1)
+    server, larger = Server(catalog, worker), Server(catalog, worker, other)
 
     async def test() -> None:
         found = await asyncio.gather(*(server.queries() for _ in range(MAX_WAITING + 1)), return_exceptions=True)
         assert found[:-1] == [1.0] * MAX_WAITING and isinstance(found[-1], Overloaded)
         monkeypatch.setattr(scrapes, "MAX_SERIES", 6059)
-        with pytest.raises(InvalidArgument, match="6060 series"):
+        with pytest.raises(InvalidArgument, match=r"6060 series.*application=NAME") as refused:
             await server.scrape()
+        assert "by_worker" not in str(refused.value)
+        with pytest.raises(InvalidArgument, match="without by_worker"):
+            await larger.scrape(by_worker=True)
         assert (await server.scrape(only=["app-1"]))["clipper_queries_total", "app-1"] == 1.0
+
+    run([worker, other], test)
+
+
+def test_what_the_supervisor_knows_of_versions_and_replicas(tmp_path: Path, catalog: Catalog) -> None:
+    spec = VersionSpec("0" * 64, "import", "m:predict")
+    states: dict[str, tuple[VersionState, int]] = {"1": ("ready", 3), "2": ("failed", 3), "3": ("ready", 0)}
+    catalog.commit(Put(ModelRecord("m", "1")))
+    for version, (state, wanted) in states.items():
+        record = VersionRecord("m", version, spec, Batching(), True, wanted, float(version), state, kept=True)
+        catalog.commit(Put(record))
+    worker = Counting(tmp_path, 0, 1)
+    server = Server(catalog, worker)
+    looping = History(crash_loop=True)
+    slots = [SlotStatus(Slot("m", "1", 1), spec), SlotStatus(Slot("m", "1", 2), spec, history=looping, restarts=4)]
+    server.slots[ModelId("m", "1")] = slots
+
+    async def test() -> None:
+        found = await server.scrape()
+        assert [found["clipper_replicas_wanted", "m", version] for version in states] == [3.0, 0.0, 0.0]
+        of_second = ("m", "m:1#2", "1")
+        assert found["clipper_replica_restarts_total", *of_second] == 4.0
+        assert found["clipper_replica_state", *of_second, "crash_loop"] == 1.0
+        assert found["clipper_replica_state", "m", "m:1#1", "1", "backing_off"] == 1.0
+        slots[1].restarts = 5
+        assert (await server.scrape())["clipper_replica_restarts_total", *of_second] == 5.0
+        slots.pop()
+        assert ("clipper_replica_restarts_total", *of_second) not in await server.scrape()
 
     run([worker], test)

@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from tests.event_loops import turn_over
-from tests.queue_bench import Bench, failure, outputs
+from tests.queue_bench import SLO_S, Bench, failure, outputs
 from tests.waiting import until_async
 
 
@@ -223,3 +223,46 @@ def test_a_replica_of_the_own_node_is_asked_first(nodes: tuple[str, str], first:
         assert [each.batches for each in bench.queue.replica_statistics()] == ([0, 5] if first else [5, 0])
 
     run(scenario)
+
+
+def test_a_mark_stands_for_all_that_is_told_of_a_version_and_its_replicas(run: Callable[..., None]) -> None:
+    """A scrape does not ask again for a reading whose mark it knows."""
+    told: dict[int, object] = {}
+
+    async def scenario(bench: Bench) -> None:
+        def look() -> None:
+            reading = structs.replace(bench.queue.statistics(), mark=0, last_answered_at=0.0)
+            links = [structs.replace(one, last_error=None) for one in bench.queue.replica_statistics()]
+            assert told.setdefault(bench.queue.mark(), (reading, links)) == (reading, links)
+            assert bench.queue.statistics().mark == bench.queue.mark()
+
+        look()
+        first, second = await bench.start(), await bench.start()
+        bench.queue.set_replicas([first.replica])
+        look()  # it dials
+        await bench.link(first)
+        look()
+        asked = [bench.ask(b"a" * 8), bench.ask(b"b" * 8)]
+        look()  # they wait
+        await until_async(lambda: first.batches)
+        look()  # they are in flight
+        first.take().answer([b"1", b"2"])
+        await until_async(lambda: asked[1].done)
+        look()
+        bench.ask(b"a" * 8)
+        look()  # from the cache
+        bench.queue.set_slo(SLO_S / 2)
+        look()
+        failing = bench.ask(b"c" * 8)
+        await until_async(lambda: first.batches)
+        bench.queue.set_replicas([second.replica])
+        look()  # the first drains
+        first.take().fail("it raised")
+        await until_async(lambda: failing.done and bench.states() == ["linked"])
+        look()
+        await second.kill()
+        await until_async(lambda: bench.states() != ["linked"])
+        look()
+
+    run(scenario)
+    assert len(told) > 8

@@ -27,7 +27,7 @@ from clipper.supervisor.keepers.certificates import LOOK_EVERY_S, Certificates
 from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.management_port import ManagementPort
 from clipper.supervisor.managers.open import ELSEWHERE, open_launchers
-from clipper.supervisor.metrics.exposition import Scrape, render
+from clipper.supervisor.metrics.ledger import Ledger, Shown
 from clipper.supervisor.operations.models import logs_of
 from clipper.supervisor.operations.tokens import TokenFile
 from clipper.supervisor.operations.views import options_view
@@ -168,7 +168,7 @@ class StandbyOperations:
     async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
         """Return the standby's own state for every scrape: it has no workers, applications or models."""
         del by_worker, applications, models
-        return render(Scrape(await self.status()))
+        return Ledger().text(Shown(status=await self.status()), {})
 
     async def why_not_ready(self) -> list[str]:
         return [who_leads(self._standby)]

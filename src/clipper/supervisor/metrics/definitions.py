@@ -6,10 +6,10 @@ names the label whose values are its keys.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Generic, Literal, NamedTuple, TypeVar, get_args
 
 from clipper.api.learned import Newcomer
-from clipper.api.schemas import LeaseStatus, Replica, ReplicaState, Status, Version, WorkerStatus
+from clipper.api.schemas import LeaseStatus, ReplicaState, Status, WorkerStatus
 from clipper.control import statistics
 from clipper.control.descriptions import Standing
 from clipper.supervisor.metrics.totals import Link, regret
@@ -219,13 +219,14 @@ VERSION: Group[statistics.VersionStatistics] = Group(
     is_summed=True,
 )
 
-DEPLOYED: Group[Version] = Group(
+# The target number of a version's replicas.
+DEPLOYED: Group[int] = Group(
     ("model", "version"),
     (
         gauge(
             "clipper_replicas_wanted",
             "Target replica count, set by the operator or by load; 0 while the version does not run.",
-            lambda v: v.replicas_wanted if v.state in ("starting", "ready") else 0,
+            lambda wanted: wanted,
         ),
     ),
 )
@@ -250,7 +251,15 @@ LINK: Group[Link] = Group(
     is_summed=True,
 )
 
-REPLICA: Group[Replica] = Group(
+
+class ReplicaProcess(NamedTuple):
+    """What the supervisor knows of a replica's process."""
+
+    state: ReplicaState
+    restarts: int
+
+
+REPLICA: Group[ReplicaProcess] = Group(
     ("model", "version", "replica"),
     (
         gauge(

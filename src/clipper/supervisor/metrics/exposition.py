@@ -1,133 +1,126 @@
-"""Fills the tables of ``definitions`` with the server's present values, as Prometheus text."""
+"""Writes the tables of ``definitions`` as Prometheus text, which is kept until the values change."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from math import nan
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from clipper.api.schemas import Application, Model, Replica, Status
-from clipper.control.statistics import (
-    ApplicationStatistics,
-    LimitStatistics,
-    VersionStatistics,
-    WorkerStatistics,
-)
-from clipper.supervisor.metrics import definitions
-from clipper.supervisor.metrics.totals import Link, replica_name
+from clipper.control.statistics import HistogramData
+from clipper.supervisor.metrics.definitions import Group, Histogram, Metric
 
+K = TypeVar("K")
 T = TypeVar("T")
-Rows = Iterable[tuple[tuple[str, ...], T]]
+Labels = tuple[str, ...]
+# The things of a group that a thing has, each with the values of its labels.
+Rows = Sequence[tuple[Labels, Any]]
+NAN = float("nan")
+_of_float: Callable[[float], str] = floatToGoString
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """The counts of all workers together, or of the worker of this index."""
+class Table(Generic[K, T]):
+    """The text of things that have rows in some groups, by their keys."""
 
-    worker: int | None = None
-    applications: Sequence[ApplicationStatistics] = field(default_factory=list)
-    versions: Sequence[VersionStatistics] = field(default_factory=list)
-    links: Sequence[Link] = field(default_factory=list)
-    limits: Sequence[LimitStatistics] = field(default_factory=list)
+    def __init__(
+        self, groups: Sequence[Group[Any]], rows: Callable[[Labels, T], Sequence[Rows]], *more_labels: str
+    ) -> None:
+        """Make a table without things.
+
+        Args:
+            rows: returns what a thing has in each group, from the values of its labels.
+            more_labels: labels that stand after those of each group.
+        """
+        self._rows = rows
+        self._groups = [_Group(group, more_labels) for group in groups]
+        self._heads = [family.head for group in self._groups for family in group.families]
+        self._text: dict[K, tuple[bytes, ...]] = {}
+        self._things: dict[K, T] = {}
+
+    def write(self, key: K, labels: Labels, thing: T) -> None:
+        """Write the text of a thing."""
+        rows = self._rows(labels, thing)
+        self._text[key] = tuple(text for group, of in zip(self._groups, rows) for text in group.text(of))
+
+    def follow(self, key: K, labels: Labels, thing: T) -> None:
+        """Write the text of a thing, unless it stands already. The thing is kept to compare."""
+        if self._things.get(key) != thing:
+            self._things[key] = thing
+            self.write(key, labels, thing)
+
+    def drop(self, key: K) -> None:
+        self._text.pop(key, None)
+        self._things.pop(key, None)
+
+    def keep(self, keys: Mapping[K, object]) -> None:
+        """Drop all other things."""
+        for key in self._text.keys() - keys.keys():
+            self.drop(key)
+
+    def text(self, keys: Iterable[K]) -> list[bytes]:
+        """Return the text of these things, in pieces, with the heads of all metrics. Not all things need have text."""
+        things = [text for key in keys if (text := self._text.get(key)) is not None]
+        pieces: list[bytes] = []
+        for place, head in enumerate(self._heads):
+            pieces.append(head)
+            pieces += [text[place] for text in things]
+        return pieces
 
 
-@dataclass(frozen=True, slots=True)
-class Scrape:
-    """The facts that a scrape shows. ``status`` is None if only some applications or models were asked for."""
+class _Group:
+    def __init__(self, group: Group[Any], more_labels: Labels) -> None:
+        labels = (*group.labels, *more_labels)
+        # In the order of their names, as the client library has them, apart from those that differ within a thing.
+        self._labels = sorted((name, place) for place, name in enumerate(labels))
+        self.families = [_Family(metric) for metric in group.metrics]
 
-    status: Status | None = None
-    workers: Sequence[WorkerStatistics] = ()
-    applications: Sequence[Application] = ()
-    models: Sequence[Model] = ()
-    replicas: Sequence[Replica] = ()
-    counted: Sequence[Counted] = ()
-    by_worker: bool = False
-
-
-def render(scrape: Scrape) -> bytes:
-    """Return a scrape's exposition, with the content type ``prometheus_client.CONTENT_TYPE_LATEST``."""
-    return generate_latest(ServerCollector(scrape))
-
-
-class ServerCollector(Collector):
-    """The values of a scrape, as metric families of the client library."""
-
-    def __init__(self, scrape: Scrape) -> None:
-        self._scrape = scrape
-
-    def collect(self) -> Iterator[Metric]:
-        for group, rows in self._rows():
-            yield from self._families(group, list(rows))
-
-    def _rows(self) -> Iterator[tuple[definitions.Group[Any], Rows[Any]]]:
-        scrape = self._scrape
-        status, workers = scrape.status, [((str(worker.index),), worker) for worker in scrape.workers]
-        yield definitions.SERVER, [] if status is None else [((), status)]
-        lease = None if status is None else status.lease
-        yield definitions.LEASE, [] if lease is None else [((lease.registry,), lease)]
-        yield definitions.WORKER_PROCESS, [((str(w.index),), w) for w in (status.workers if status else ())]
-        yield definitions.WORKER, workers
-        yield definitions.DECISION_LOG, [(index, w.decisions) for index, w in workers if w.decisions]
-        yield definitions.TELEMETRY, [(index, w.telemetry) for index, w in workers if w.telemetry]
-        counted = [((), each) if each.worker is None else ((str(each.worker),), each) for each in scrape.counted]
-        yield definitions.LIMIT, [((one.of, one.name, *of), one) for of, c in counted for one in c.limits]
-        applications = [(of, one) for of, each in counted for one in each.applications]
-        yield definitions.APPLICATION, [((one.name, *of), one) for of, one in applications]
-        selections = [(of, one, one.selection) for of, one in applications if one.selection]
-        yield definitions.SELECTION, [((one.name, *of), selection) for of, one, selection in selections]
-        selected = [
-            ((one.name, model, *of), (one.queries, counts))
-            for of, one, selection in selections
-            for model, counts in selection.models.items()
+    def text(self, rows: Rows) -> list[bytes]:
+        """Return the text of each metric."""
+        written = [
+            (",".join([f'{name}="{_escaped(values[place])}"' for name, place in self._labels]), thing)
+            for values, thing in rows
         ]
-        yield definitions.SELECTED_MODEL, selected
-        yield definitions.TEST, [((one.name, *of), one.test) for of, one in applications if one.test]
-        yield (
-            definitions.NEWCOMER,
-            [((a.name, n.model, n.version), n) for a in scrape.applications for n in a.newcomers],
-        )
-        yield definitions.VERSION, [((v.model, v.version, *of), v) for of, each in counted for v in each.versions]
-        yield definitions.DEPLOYED, [((m.name, v.version), v) for m in scrape.models for v in m.versions]
-        yield (
-            definitions.LINK,
-            [((one.model, one.version, one.name, *of), one) for of, each in counted for one in each.links],
-        )
-        replicas = {replica_name(r.id): r for r in scrape.replicas}
-        yield definitions.REPLICA, [((r.model, r.version, name), r) for name, r in replicas.items()]
-
-    def _families(self, group: definitions.Group[T], rows: Rows[T]) -> Iterator[Metric]:
-        labels = (*group.labels, "worker") if group.is_summed and self._scrape.by_worker else group.labels
-        for metric in group.metrics:
-            yield (
-                _histogram(metric, labels, rows)
-                if isinstance(metric, definitions.Histogram)
-                else _number(metric, labels, rows)
-            )
+        return [
+            "".join([family.text(labels, thing) for labels, thing in written]).encode("utf-8", "backslashreplace")
+            for family in self.families
+        ]
 
 
-def _histogram(metric: definitions.Histogram[T], labels: tuple[str, ...], rows: Rows[T]) -> Metric:
-    family = HistogramMetricFamily(metric.name, metric.help, labels=labels)
-    ends = [*(str(float(bound)) for bound in metric.bounds), "+Inf"]
-    for values, thing in rows:
-        data = metric.read(thing)
-        # Cumulative counts, as the format demands.
-        family.add_metric(values, buckets=list(zip(ends, map(float, accumulate(data.counts)))), sum_value=data.sum)
-    return family
+class _Family:
+    """A metric's name and text."""
 
-
-def _number(metric: definitions.Number[T], labels: tuple[str, ...], rows: Rows[T]) -> Metric:
-    make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    names = labels if metric.extra is None else (*labels, metric.extra)
-    family = make(metric.name, metric.help, labels=names)
-    for values, thing in rows:
-        number = metric.read(thing)
-        if isinstance(number, Mapping):
-            for key, value in number.items():
-                family.add_metric((*values, key), value)
+    def __init__(self, metric: Metric[Any]) -> None:
+        is_histogram = isinstance(metric, Histogram)
+        kind = "histogram" if isinstance(metric, Histogram) else metric.kind
+        self._name = f"{metric.name}_total" if kind == "counter" else metric.name
+        self.head = f"# HELP {self._name} {metric.help}\n# TYPE {self._name} {kind}\n".encode()
+        self.text: Callable[[str, Any], str] = self._histogram if is_histogram else self._number
+        self._read: Callable[[Any], Any] = metric.read
+        if isinstance(metric, Histogram):
+            self._ends = [f',le="{end}"}} ' for end in (*map(_of_float, metric.bounds), "+Inf")]
         else:
-            family.add_metric(values, nan if number is None else number)
-    return family
+            self._extra = metric.extra
+
+    def _number(self, labels: str, thing: Any) -> str:
+        number = self._read(thing)
+        if isinstance(number, Mapping):
+            before = f"{self._name}{{{labels}{',' if labels else ''}{self._extra}="
+            return "".join([f'{before}"{_escaped(key)}"}} {_shown(value)}\n' for key, value in sorted(number.items())])
+        name = f"{self._name}{{{labels}}}" if labels else self._name
+        return f"{name} {_shown(NAN if number is None else number)}\n"
+
+    def _histogram(self, labels: str, thing: Any) -> str:
+        data: HistogramData = self._read(thing)
+        # Cumulative counts, as the format demands.
+        counts = [*map(_shown, accumulate(data.counts))] or ["0.0"]
+        before = f"{self._name}_bucket{{{labels}"
+        buckets = "".join([f"{before}{end}{count}\n" for end, count in zip(self._ends, counts)])
+        ends = f"{self._name}_count{{{labels}}} {counts[-1]}\n{self._name}_sum{{{labels}}} {_shown(data.sum)}\n"
+        return buckets + ends
+
+
+def _shown(number: float) -> str:
+    return f"{number}.0" if type(number) is int and 0 <= number < 1_000_000 else _of_float(number)
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import sub
-from sys import intern
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -16,6 +15,7 @@ from msgspec.structs import astuple, replace
 
 from clipper.control.statistics import (
     MAX_FORMER_MODELS,
+    NO_MARK,
     ApplicationStatistics,
     ModelSelectionStatistics,
     ReplicaStatistics,
@@ -225,8 +225,8 @@ def _mean_loss(model: ModelSelectionStatistics) -> float:
 # ``digits:2#1.g7``: replica 1 of digits:2, its seventh process.
 _PROCESS_ID = re.compile(r"(?P<replica>.+#\d+)\.g(?P<generation>\d+)")
 
-# Shared, since workers have hundreds of thousands of connections together.
-_STATES: dict[str, dict[str, int]] = {}
+# A reading's mark, and the reading.
+_Told = tuple[int, bytes]
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -234,14 +234,11 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Link(Struct, frozen=True, array_like=True):
-    """The workers' connections to a replica, by its name, which it keeps over restarts.
+    """The workers' connections to a replica.
 
     ``batch_limit`` is the smallest; None if no worker tells. ``states`` counts the connections in each state.
     """
 
-    name: str
-    model: str
-    version: str
     batches: int
     in_flight: int
     batch_limit: int | None
@@ -251,64 +248,103 @@ class Link(Struct, frozen=True, array_like=True):
 class Totals(Generic[K, S]):
     """Sums over workers for a kind of thing, such as applications, each by its key.
 
-    The counts of a worker that has ended are carried on. The counts of a worker that another supervisor started begin
-    with its first statistics here: so all begin at 0 together, like those of a restarted process.
+    A worker's last reading of a thing stands until it tells another. The counts of a worker that has ended are carried
+    on. The counts of a worker that another supervisor started begin with its first reading here: so all begin at 0
+    together, like those of a restarted process.
+
+    ``changed``: the things whose sum may have changed since they were last taken out of it.
     """
 
     def __init__(self, kind: type[S], has_counted: Callable[[S], bool]) -> None:
-        """Begin at 0. ``has_counted`` tells whether any count is not 0: otherwise nothing need be kept."""
+        """Begin at 0. ``has_counted`` tells whether any count is not 0: otherwise nothing need be carried on."""
+        self.changed: set[K] = set()
         self._has_counted = has_counted
-        # By the worker's instance, its last statistics, as bytes: for 64 workers with a thousand models each these take
-        # a third of what the structs would.
-        self._last: dict[int, dict[K, bytes]] = {}
+        # By the worker's instance, in order, the marks and texts of its last readings, as bytes: for 64 workers with a
+        # thousand models each these take a third of what the structs would. Equal readings are one object.
+        self._last: dict[int, dict[K, _Told]] = {}
+        self._newest: dict[K, _Told] = {}
         self._decode = msgspec.msgpack.Decoder(kind).decode
         self._carried: dict[K, S] = {}
-        self._identities: dict[K, object] = {}
+        self._identities: Mapping[K, object] = {}
+        self._away: set[int] = set()
+
+    def marks(self, instance: int, keys: Iterable[K]) -> tuple[int, ...]:
+        """Return the marks of a worker's last readings."""
+        last = self._last.get(instance, {})
+        return tuple([known[0] if (known := last.get(key)) else NO_MARK for key in keys])
 
     def take(self, instance: int, is_adopted: bool, things: Mapping[K, S]) -> None:
-        """Take a worker's statistics. ``is_adopted``: another supervisor started the worker."""
-        last = self._last.setdefault(instance, {})
+        """Take what a worker tells. ``is_adopted``: another supervisor started the worker."""
+        if instance not in self._last:
+            self._last[instance] = {}
+            self._last = dict(sorted(self._last.items()))
+        last = self._last[instance]
         for key, now in things.items():
             if key not in self._identities:
                 continue
-            known, said = last.get(key), _encode(now)
+            known, told = last.get(key), (getattr(now, "mark", NO_MARK), _encode(now))
             if known is None:
-                if self._has_counted(now):
-                    if is_adopted:
-                        self._carry(key, negative(now))
-                elif not is_adopted:
-                    continue
-            elif known != said and has_fallen(before := self._decode(known), now):
+                if is_adopted and self._has_counted(now):
+                    self._carry(key, negative(now))
+            elif known[1] == told[1]:
+                continue
+            elif has_fallen(before := self._decode(known[1]), now):
                 self._carry(key, counted(before))
-            last[key] = said
+            self._note(last, key, told)
 
-    def keep_workers(self, instances: Container[int]) -> None:
-        """Carry on the counts of workers that have ended."""
+    def lose(self, instance: int, keys: Iterable[K]) -> None:
+        """Note that a worker no longer has these things: it may have them again, and then goes on counting."""
+        last = self._last.get(instance, {})
+        for key in keys:
+            if (known := last.get(key)) is not None:
+                rest = NO_MARK, _encode(counted(self._decode(known[1])))
+                if rest != known:
+                    self._note(last, key, rest)
+
+    def keep_workers(self, instances: Container[int], up: Container[int]) -> None:
+        """Carry on the counts of workers that have ended. Of those that are not ``up`` only the counts stay."""
         for instance in [one for one in self._last if one not in instances]:
-            for key, last in self._last.pop(instance).items():
-                self._carry(key, counted(self._decode(last)))
+            for key, (_, said) in self._last.pop(instance).items():
+                self.changed.add(key)
+                if self._has_counted(last := self._decode(said)):
+                    self._carry(key, counted(last))
+        away = {instance for instance in self._last if instance not in up}
+        for instance in away - self._away:
+            self.lose(instance, list(self._last[instance]))
+        self._away = away
 
     def keep_things(self, identities: Mapping[K, object]) -> None:
         """Forget all other things. ``identities`` tell a thing from an earlier thing with the same key."""
+        if identities == self._identities:
+            return
         gone = [key for key, one in self._identities.items() if key not in identities or identities[key] != one]
         for key in gone:
             self._carried.pop(key, None)
+            self._newest.pop(key, None)
             for last in self._last.values():
                 last.pop(key, None)
-        self._identities = dict(identities)
+        self.changed = self.changed.difference(gone).union(key for key in gone if key in identities)
+        self._identities = identities
 
-    def total(self, key: K, present: Mapping[int, Mapping[K, S]]) -> S | None:
-        """Return the sum over all workers; None if nobody has counted anything, and no worker tells of the thing.
-
-        ``present`` are the workers' statistics of this scrape, by instance, which have been taken. Other workers have
-        not answered.
-        """
-        parts = [things[key] for things in present.values() if key in things]
-        silent = (last[key] for instance, last in self._last.items() if instance not in present and key in last)
-        parts += (counted(self._decode(last)) for last in silent)
+    def total(self, key: K) -> S | None:
+        """Return the sum over all workers; None if none has told of the thing."""
+        said = [known[1] for last in self._last.values() if (known := last.get(key)) is not None]
+        decoded = {one: self._decode(one) for one in dict.fromkeys(said)}
+        parts = [decoded[one] for one in said]
         if key in self._carried:
             parts.append(self._carried[key])
         return total(parts) if parts else None
+
+    def of_worker(self, instance: int, key: K) -> S | None:
+        """Return a worker's last reading."""
+        known = self._last.get(instance, {}).get(key)
+        return None if known is None else self._decode(known[1])
+
+    def _note(self, last: dict[K, _Told], key: K, told: _Told) -> None:
+        if self._newest.get(key) != told:
+            self._newest[key] = told
+        last[key] = self._newest[key]
+        self.changed.add(key)
 
     def _carry(self, key: K, counts: S) -> None:
         known = self._carried.get(key)
@@ -339,8 +375,7 @@ def links(replicas: Iterable[ReplicaStatistics]) -> dict[str, Link]:
     for one in replicas:
         name, generation = _name_and_generation(one.id)
         if name not in newest or newest[name][0] <= generation:
-            of, state = (intern(one.model), intern(one.version)), _STATES.setdefault(one.state, {one.state: 1})
-            newest[name] = generation, Link(name, *of, one.batches, one.in_flight, one.batch_limit, state)
+            newest[name] = generation, Link(one.batches, one.in_flight, one.batch_limit, {one.state: 1})
     return {name: link for name, (_, link) in newest.items()}
 
 

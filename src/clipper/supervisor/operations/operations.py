@@ -61,7 +61,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         self._needs_all = ready_when == "all"
         self._started_s = time.monotonic()
         self._stopping = stopping
-        self._scrapes = Scrapes(parts, self._views, self._status)
+        self._scrapes = Scrapes(parts, self._status)
         self._queries = Queries(place.query_url, Path(home) / CERTIFICATE_NAME)
 
     async def status(self) -> schemas.Status:

@@ -1,29 +1,26 @@
 """Scrapes: the counts of all workers, added up or by worker.
 
-Workers are asked for some applications and versions at a time, so that neither they nor the supervisor are busy with it
-for long, and so that all counts of all workers are never in memory at once.
+A worker is asked for what has changed since its last answer, and answers a part at a time, so that neither it nor the
+supervisor's loop is busy with it for long, and so that all counts of all workers are never in memory at once.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from msgspec import Struct
-
+from clipper.api.learned import Newcomer
 from clipper.api.schemas import Status
 from clipper.control.messages import GetStatistics
-from clipper.control.statistics import ApplicationStatistics, LimitStatistics, VersionStatistics, WorkerStatistics
+from clipper.control.statistics import WorkerStatistics
 from clipper.errors import InvalidArgument, Overloaded
-from clipper.supervisor.metrics.exposition import Counted, Scrape, render
-from clipper.supervisor.metrics.totals import Link, Totals, application_has_counted, links, version_has_counted
+from clipper.supervisor.metrics.definitions import ReplicaProcess
+from clipper.supervisor.metrics.ledger import Existing, Ledger, Shown, WorkerFacts
 from clipper.supervisor.operations.parts import Parts
-from clipper.supervisor.operations.views import Views, application_view
-from clipper.supervisor.workers.worker_process import WorkerProcess
+from clipper.supervisor.operations.views import application_view, replica_state
 from clipper.supervisor.workers.workers import ANSWER_TIMEOUT_S
 from clipper.values.types import ModelId
 
-# Applications, and versions, in a question. The answers of 64 workers are added up in 50 ms.
-PER_QUESTION = 50
+# Models whose replicas are looked at in a turn of the loop, in a few milliseconds.
+AT_ONCE = 200
 # Prometheus gives up after 10 s. For workers that have not answered by then, their last answer is used.
 ASK_S = 6.0
 # Waiting scrapers: a few Prometheus servers, and pages of the dashboard.
@@ -32,29 +29,17 @@ MAX_WAITING = 16
 MAX_SERIES = 1_000_000
 PER_APPLICATION, PER_VERSION, PER_REPLICA = 60, 90, 16
 
-K = TypeVar("K", bound=Hashable)
-S = TypeVar("S", bound=Struct)
-# The workers' statistics of things by key, by the workers' instances.
-Said = Mapping[int, Mapping[K, S]]
-Kind = Literal["applications", "versions", "links", "limits"]
-
 
 class Scrapes:
     """Makes scrapes one after another: an answer that is added up after a later answer would look like a fall."""
 
-    def __init__(
-        self, parts: Parts, views: Views, status: Callable[[Sequence[WorkerStatistics]], Awaitable[Status]]
-    ) -> None:
+    def __init__(self, parts: Parts, status: Callable[[Sequence[WorkerStatistics]], Awaitable[Status]]) -> None:
         self._catalog = parts.catalog
         self._manager = parts.manager
         self._workers = parts.workers
         self._ramps = parts.ramps
-        self._views = views
         self._status = status
-        self._applications: Totals[str, ApplicationStatistics] = Totals(ApplicationStatistics, application_has_counted)
-        self._versions: Totals[ModelId, VersionStatistics] = Totals(VersionStatistics, version_has_counted)
-        self._links: Totals[str, Link] = Totals(Link, lambda link: link.batches > 0)
-        self._limits: Totals[tuple[str, str], LimitStatistics] = Totals(LimitStatistics, lambda one: one.refused > 0)
+        self._ledger = Ledger()
         self._turn = asyncio.Lock()
         self._waiting = 0
 
@@ -65,118 +50,103 @@ class Scrapes:
         self._waiting += 1
         try:
             async with self._turn:
-                scrape = await self._scrape(by_worker, applications, models)
+                return await self._scrape(by_worker, applications, models)
         finally:
             self._waiting -= 1
-        # Text of a thousand models takes a second or two, during which the supervisor has other things to do.
-        return await asyncio.to_thread(render, scrape)
 
-    async def _scrape(
-        self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None
-    ) -> Scrape:
-        is_whole = applications is None and models is None
-        known = self._catalog.applications
-        names = sorted(known if is_whole else known.keys() & set(applications or ()))
-        slots = self._slots(None if is_whole else models or ())
-        self._check_size(
-            len(names), len(slots), sum(map(len, slots.values())), len(list(self._workers)) if by_worker else 1
+    async def _scrape(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
+        is_whole, there = applications is None and models is None, await self._existing()
+        names = sorted(there.applications if is_whole else there.applications.keys() & set(applications or ()))
+        some = None if is_whole else set(models or ())
+        keys = [key for key, (id_, _) in there.versions.items() if some is None or id_.name in some]
+        replicas = sum(len(there.replicas[key]) for key in keys)
+        workers = len(there.workers) if by_worker else 1
+        self._check_size(len(names), len(keys), replicas, workers)
+        # Sums and text of thousands of things take seconds if all have changed. On a thread the loop goes on meanwhile.
+        await asyncio.to_thread(self._ledger.follow, there)
+        answered = await self._ask(names, keys)
+        shown = Shown(
+            applications=names,
+            versions={key: self._wanted(there.versions[key][0]) for key in keys},
+            limits=[one for one in there.limits if is_whole or (one[0] == "application" and one[1] in names)],
+            newcomers={name: found for name in names if (found := self._newcomers(name))},
+            processes=await self._processes([there.versions[key][0] for key in keys], there),
+            status=await self._status(list(answered.values())) if is_whole else None,
         )
-        self._keep()
-        basics = {instance: reply.worker for instance, reply in await self._workers.ask_all(GetStatistics((), ()))}
-        found = _Found(by_worker, {worker.instance: worker for worker in self._workers})
-        limited = {("application", name) for name in names} | {("key", name) for name in self._catalog.keys if is_whole}
-        limits = {instance: {(one.of, one.name): one for one in worker.limits} for instance, worker in basics.items()}
-        found.add("limits", self._limits, limits, limited)
-        answering, end_s = set(basics), asyncio.get_running_loop().time() + ASK_S
-        for page in _pages(names, list(slots)):
-            left_s = end_s - asyncio.get_running_loop().time()
-            questions = dict.fromkeys(answering if left_s > 0 else (), GetStatistics(*page))
-            replies = dict(await self._workers.ask_each(questions, min(left_s, ANSWER_TIMEOUT_S)))
-            answering &= replies.keys()  # a worker that does not answer is waited for once
-            said = {instance: reply.worker for instance, reply in replies.items()}
-            of_applications = {key: {one.name: one for one in each.applications} for key, each in said.items()}
-            found.add("applications", self._applications, of_applications, page[0])
-            await asyncio.sleep(0)
-            of_versions = {
-                key: {ModelId(one.model, one.version): one for one in each.versions} for key, each in said.items()
-            }
-            found.add("versions", self._versions, of_versions, page[1])
-            await asyncio.sleep(0)
-            of_links = {key: links(each.replicas) for key, each in said.items()}
-            found.add("links", self._links, of_links, [slot for id_ in page[1] for slot in slots[id_]])
-        return Scrape(
-            await self._status(list(basics.values())) if is_whole else None,
-            list(basics.values()) if is_whole else (),
-            [application_view(self._catalog.applications[name], self._ramps) for name in names],
-            [self._views.model(name) for name in dict.fromkeys(id_.name for id_ in slots)],
-            [self._views.replica(slot) for id_ in slots for slot in self._manager.slots(id_)],
-            found.counted(),
-            by_worker,
+        return await asyncio.to_thread(self._ledger.text, shown, answered, by_worker=by_worker)
+
+    async def _ask(self, names: Sequence[str], keys: Sequence[str]) -> dict[int, WorkerStatistics]:
+        """Ask the workers for what has changed; return what those that answer say of themselves."""
+        loop, answered = asyncio.get_running_loop(), dict[int, WorkerStatistics]()
+        end_s = loop.time() + ASK_S
+        # By the workers' instances, how many applications and versions they have looked at.
+        looked = dict.fromkeys(self._workers.instances(), 0)
+        while looked and (left_s := end_s - loop.time()) > 0:
+            questions = await asyncio.to_thread(self._questions, looked, names, keys)
+            replies = await self._workers.ask_each(questions, min(left_s, ANSWER_TIMEOUT_S))
+            told = {instance: reply.worker for instance, reply in replies}
+            await asyncio.to_thread(self._take, told)
+            # A worker that does not answer is waited for once.
+            looked = {one: looked[one] + worker.looked for one, worker in told.items() if worker.looked is not None}
+            answered |= told
+        return answered
+
+    def _questions(
+        self, looked: Mapping[int, int], names: Sequence[str], keys: Sequence[str]
+    ) -> dict[int, GetStatistics]:
+        return {one: self._ledger.question(one, names[first:], keys[first:]) for one, first in looked.items()}
+
+    def _take(self, told: Mapping[int, WorkerStatistics]) -> None:
+        for instance, worker in told.items():
+            self._ledger.take(instance, worker)
+
+    async def _existing(self) -> Existing:
+        catalog, records = self._catalog, dict[str, tuple[ModelId, float]]()
+        replicas: dict[str, list[str]] = {}
+        for number, model in enumerate(sorted(catalog.models), 1):
+            for record in catalog.versions_of(model):
+                key = str(record.id)
+                records[key] = record.id, record.created_at
+                replicas[key] = [str(one.slot) for one in self._manager.slots(record.id)]
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        applications = {name: record.state_id for name, record in catalog.applications.items()}
+        return Existing(
+            {one.instance: WorkerFacts(one.index, one.is_adopted, one.phase == "ready") for one in self._workers},
+            applications,
+            records,
+            replicas,
+            {("application", name): id_ for name, id_ in applications.items()}
+            | {("key", name): record.created_at for name, record in catalog.keys.items()},
         )
 
-    def _slots(self, asked: Sequence[str] | None) -> dict[ModelId, list[str]]:
-        """Return the names of the replicas of each version of these models."""
-        known = self._catalog.models
-        models = sorted(known if asked is None else known.keys() & set(asked))
-        versions = [record.id for model in models for record in self._catalog.versions_of(model)]
-        return {id_: [str(one.slot) for one in self._manager.slots(id_)] for id_ in versions}
+    async def _processes(self, ids: Sequence[ModelId], there: Existing) -> dict[str, ReplicaProcess]:
+        found = {}
+        for number, id_ in enumerate(ids, 1):
+            known = there.replicas[str(id_)]
+            for one in self._manager.slots(id_):
+                if (name := str(one.slot)) in known:
+                    found[name] = ReplicaProcess(replica_state(one), one.restarts)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return found
+
+    def _wanted(self, id_: ModelId) -> int:
+        """Return the target number of a version's replicas; 0 if it does not run."""
+        record = self._catalog.versions.get(id_)
+        runs = record is not None and record.state in ("starting", "ready")
+        return self._catalog.running().get(id_, 0) if runs else 0
+
+    def _newcomers(self, name: str) -> Sequence[Newcomer]:
+        record = self._catalog.applications.get(name)
+        return application_view(record, self._ramps).newcomers if record is not None and record.newcomers else ()
 
     def _check_size(self, applications: int, versions: int, replicas: int, workers: int) -> None:
         series = workers * (applications * PER_APPLICATION + versions * PER_VERSION + replicas * PER_REPLICA)
         if series > MAX_SERIES:
+            of = f"{applications} applications, {versions} versions and {replicas} replicas"
+            by, sums = (f" by {workers} workers", "ask without by_worker, or ") if workers > 1 else ("", "")
             raise InvalidArgument(
-                f"these are some {series} series, and {MAX_SERIES} at most are answered: ask for them without "
-                "by_worker, or with application and model for those of some"
+                f"these are some {series} series, of {of}{by}, and {MAX_SERIES} at most are answered: {sums}"
+                "ask for those of some, with application=NAME and model=NAME, each as often as needed"
             )
-
-    def _keep(self) -> None:
-        """Carry on the counts of workers that have ended, and forget things that no longer exist."""
-        catalog, alive = self._catalog, {worker.instance for worker in self._workers}
-        for totals in (self._applications, self._versions, self._links, self._limits):
-            totals.keep_workers(alive)
-        ids = {name: record.state_id for name, record in catalog.applications.items()}
-        made_at = {id_: record.created_at for id_, record in catalog.versions.items()}
-        self._applications.keep_things(ids)
-        self._versions.keep_things(made_at)
-        self._links.keep_things({str(one.slot): made_at.get(one.slot.model_id) for one in self._manager.slots()})
-        self._limits.keep_things(
-            {("application", name): id_ for name, id_ in ids.items()}
-            | {("key", name): record.created_at for name, record in catalog.keys.items()}
-        )
-
-
-class _Found:
-    """The rows of a scrape so far: for all workers together, or for each by its index."""
-
-    def __init__(self, by_worker: bool, workers: Mapping[int, WorkerProcess]) -> None:
-        """Begin a scrape. ``workers`` are by instance."""
-        self._by_worker = by_worker
-        self._workers = workers
-        self._counted: dict[int | None, Counted] = {}
-
-    def add(self, kind: Kind, totals: Totals[K, S], said: "Said[K, S]", keys: Collection[K]) -> None:
-        """Add the workers' statistics of these things. A worker from before an upgrade may answer more."""
-        for instance, things in said.items():
-            worker = self._workers.get(instance)
-            if worker is None:
-                continue  # it was started after the scrape began
-            if self._by_worker:
-                self._rows(kind, worker.index).extend(things[key] for key in keys if key in things)
-            else:
-                totals.take(instance, worker.is_adopted, things)
-        if not self._by_worker:
-            sums = (totals.total(key, said) for key in keys)
-            self._rows(kind, None).extend(one for one in sums if one is not None)
-
-    def counted(self) -> list[Counted]:
-        return [self._counted[index] for index in sorted(self._counted, key=str)]
-
-    def _rows(self, kind: Kind, index: int | None) -> list[Any]:
-        rows: list[Any] = getattr(self._counted.setdefault(index, Counted(index)), kind)
-        return rows
-
-
-def _pages(names: Sequence[str], versions: Sequence[ModelId]) -> Iterator[tuple[tuple[str, ...], tuple[ModelId, ...]]]:
-    for first in range(0, max(len(names), len(versions)), PER_QUESTION):
-        page = slice(first, first + PER_QUESTION)
-        yield tuple(names[page]), tuple(versions[page])

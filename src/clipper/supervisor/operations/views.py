@@ -181,7 +181,7 @@ class Views:
         shown: ShownState = without if state == "ready" and record.replicas_wanted == 0 else state
         slots = self._manager.slots(record.id)
         warning = "; ".join(filter(None, (record.warning, record.unknown))) or None
-        states = ["crash_loop" if slot.is_looping else _replica_state(slot) for slot in slots]
+        states = ["crash_loop" if slot.is_looping else replica_state(slot) for slot in slots]
         condition = condition_of(shown, states)
         if condition == "ready" and self._health.fails(record.id):
             condition = "failing"
@@ -210,7 +210,7 @@ class Views:
             id=id_,
             model=status.slot.model,
             version=status.slot.version,
-            state=_replica_state(status),
+            state=replica_state(status),
             pid=status.replica.pid if status.replica else None,
             restarts=status.restarts,
             last_error=status.last_error,
@@ -230,7 +230,7 @@ def condition_of(state: ShownState, replicas: Sequence[ReplicaState]) -> str:
     return "degraded" if crashing and state == "ready" else state
 
 
-def _replica_state(status: SlotStatus) -> ReplicaState:
+def replica_state(status: SlotStatus) -> ReplicaState:
     if status.phase == "dead":
         return "crash_loop" if status.history.crash_loop else "backing_off"
     return status.phase

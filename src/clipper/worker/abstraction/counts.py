@@ -1,12 +1,14 @@
 """Counters of a version."""
 
 import time
+from collections.abc import Mapping
 
 from clipper.control.histogram import Histogram
 from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, BatchesOfSize, VersionStatistics
 from clipper.values.types import ModelId
 from clipper.worker.abstraction.batching.scheduler import Scheduler
 from clipper.worker.abstraction.cache.clock import CacheTable
+from clipper.worker.abstraction.replica import Replica
 
 # A model's error is cut to this length in an answer; the container's log has the whole error.
 MAX_MESSAGE_CHARACTERS = 300
@@ -48,16 +50,29 @@ class VersionCounts:
         self.last_error = message[:MAX_MESSAGE_CHARACTERS]
         return self.last_error
 
-    def mark(self, scheduler: Scheduler, table: CacheTable | None) -> int:
-        """Return a number that changes with each counted batch, look-up or failure, and with the batch limits."""
+    def mark(self, scheduler: Scheduler, table: CacheTable | None, links: Mapping[str, Replica]) -> int:
+        """Return a number that changes with what ``statistics`` tells, and with what links tell.
+
+        It is a hash of numbers alone, so that workers that have counted the same have the same mark.
+        """
         looked_up = 0 if table is None else table.hits + table.joins + table.misses
         batches = sum(self.queue_wait_s.counts) + sum(self.batch_latency_s.counts)
-        limits = hash(tuple([replica.batch_limit(scheduler.slo_s) for replica in scheduler.replicas.values()]))
-        # The limits have bits of their own, so that their change cannot cancel one of the counts.
-        return batches + looked_up + self.model_errors + self.expired + ((limits & 0xFFFFF) << 40)
+        counts = (self.outputs, self.model_errors, self.rejected, self.expired, looked_up, batches)
+        queue, suspects = scheduler.queue, scheduler.suspects
+        waiting = (queue.length + suspects.length, queue.size_bytes + suspects.size_bytes)
+        arrivals = queue.arrivals + suspects.arrivals + self.turned_away + self.led_away
+        limits = [replica.batch_limit(scheduler.slo_s) for replica in scheduler.replicas.values()]
+        of_links = [link.mark() for link in links.values()]
+        return hash((*counts, *waiting, arrivals, scheduler.slo_s, *limits, *of_links))
 
     def statistics(
-        self, model: ModelId, scheduler: Scheduler, table: CacheTable | None, *, with_batches: bool
+        self,
+        model: ModelId,
+        scheduler: Scheduler,
+        table: CacheTable | None,
+        links: Mapping[str, Replica],
+        *,
+        with_batches: bool,
     ) -> VersionStatistics:
         replicas = scheduler.replicas.values()
         batches = self.batches.items() if with_batches else ()
@@ -82,7 +97,7 @@ class VersionCounts:
             batch_limits={replica.id: replica.batch_limit(scheduler.slo_s) for replica in replicas},
             rows_per_s={id_: rate for id_, rate in rates.items() if rate},
             last_error=self.last_error,
-            mark=self.mark(scheduler, table),
+            mark=self.mark(scheduler, table, links),
             batches={rows: BatchesOfSize(int(count), sum_s) for rows, (count, sum_s) in batches},
             last_answered_at=self.last_answered_at,
         )

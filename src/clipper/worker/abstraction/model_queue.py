@@ -441,10 +441,10 @@ class ModelQueue:
                 waiter.on_failure(self.model.name, code, message)
 
     def statistics(self, *, with_batches: bool = False) -> VersionStatistics:
-        return self._counts.statistics(self.model, self._scheduler, self._table, with_batches=with_batches)
+        return self._counts.statistics(self.model, self._scheduler, self._table, self._links, with_batches=with_batches)
 
     def mark(self) -> int:
-        return self._counts.mark(self._scheduler, self._table)
+        return self._counts.mark(self._scheduler, self._table, self._links)
 
     def replica_statistics(self) -> list[ReplicaStatistics]:
         return [replica.statistics(self._scheduler.slo_s) for replica in self._links.values()]

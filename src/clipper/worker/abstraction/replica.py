@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+from zlib import crc32
 
 import msgspec
 
@@ -66,7 +67,7 @@ class Replica:
     """
 
     def __init__(self, address: ReplicaAddress, owner: ReplicaOwner) -> None:
-        self.id = address.id
+        self.id, self._number = address.id, crc32(address.id.encode())
         # Ids of other nodes' devices may be the same.
         node = f" of {address.node}" if address.node else ""
         self.devices = tuple(f"GPU {id_}{node}" for id_ in address.devices)
@@ -185,6 +186,13 @@ class Replica:
             batches=state.batches if state else 0,
             last_error=self.link.last_error,
         )
+
+    def mark(self) -> int:
+        """Return a number that changes with what ``statistics`` tells, apart from the batch limit and errors' texts."""
+        state = self.state
+        if state is None:
+            return hash((self._number, self._is_draining, self.link.last_error is None))
+        return hash((self._number, self._is_draining, len(state.in_flight), state.batches))
 
     def _state_name(self) -> str:
         if self.is_draining:

@@ -298,9 +298,12 @@ class Application:
         return len(self._deadlines) + len(self._waking_deadlines)
 
     def statistics(self) -> ApplicationStatistics:
-        terms = self.terms
-        error = None if terms.confidences is None else terms.confidences.answered_error(terms.models)
-        return self.counts.statistics(self.name, len(self.contexts), terms.arms.costs.by_model, error, self.snapshot.id)
+        costs, error = self.terms.arms.costs.by_model, self.calibration_error()
+        return self.counts.statistics(self.name, len(self.contexts), costs, error, self.snapshot.id)
+
+    def calibration_error(self) -> float | None:
+        confidences = self.terms.confidences
+        return None if confidences is None else confidences.answered_error(self.terms.models)
 
     def chance(self, model: str) -> float | None:
         """Return the probability that a model answers a query of now in time; None if it is not chosen among others."""

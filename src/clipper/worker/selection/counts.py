@@ -186,13 +186,13 @@ class ApplicationCounts:
                 context_loss=self.context_loss,
                 spent=self.spent,
             ),
-            mark=self.mark(),
             id=id_,
         )
 
-    def mark(self) -> int:
-        """Return a number that grows with each query, answer and piece of feedback."""
-        return self.queries + sum(self.latency_s.counts) + sum(self.feedback.values())
+    def counted(self) -> int:
+        """Return a number that grows with each query, answer, piece of feedback and failure of the policy."""
+        answers = sum(self.latency_s.counts) + sum(self.defaults.values()) + sum(self.errors.values())
+        return self.queries + answers + sum(self.feedback.values()) + self.policy_errors
 
     def told_explanations(self) -> dict[str, str]:
         """Return the explanations in the length in which they are told."""

@@ -50,7 +50,7 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
         tuple(models),
         problem,
         calibration,
-        _test(application, totals),
+        _test(application),
         tuple(application.prices.in_words(application.terms.models)),
     )
 
@@ -96,18 +96,28 @@ async def _shares(application: Application, totals: Totals, context: str | None)
 
 def count(application: Application, *, has_details: bool = False) -> ApplicationStatistics:
     """Return the application's statistics, with the state of its test; with its explanations and trials if asked."""
-    totals = application.contexts.totals(None)
-    test = None if totals is None else _test(application, totals)
-    counted = replace(application.statistics(), test=test)
+    counted = replace(application.statistics(), test=_test(application), mark=mark(application))
     if not has_details:
         return counted
     explanations, trials = application.counts.told_explanations(), application.trials.readings()
     return replace(counted, explanations=explanations, trials=trials)
 
 
-def _test(application: Application, totals: Totals) -> Standing | None:
+def mark(application: Application) -> int:
+    """Return a number that changes with all that ``count`` tells, apart from its details.
+
+    It is a hash of numbers alone, so that workers that have counted the same have the same mark.
+    """
+    test, error, costs = _test(application), application.calibration_error(), application.terms.arms.costs.by_model
+    standing = () if test is None else (test.winner is not None, test.confidence, test.observations)
+    present = (len(application.contexts), -1.0 if error is None else error)
+    return hash((application.counts.counted(), *present, *costs.values(), *standing))
+
+
+def _test(application: Application) -> Standing | None:
+    totals = application.contexts.totals(None)
     # Only for Clipper's own policies: a user's need not be a subclass, and may lack the method.
-    if application.snapshot.selection.policy not in POLICIES:
+    if totals is None or application.snapshot.selection.policy not in POLICIES:
         return None
     return application.terms.selector.policy.standing(application.terms.models, totals)
 
