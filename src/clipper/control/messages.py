@@ -115,6 +115,24 @@ class GetStatistics(Command[Statistics], frozen=True, tag=True):
     known: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
+class UndecodedStatistics(Struct, frozen=True, tag="Statistics"):
+    """The same as ``Statistics``, for a caller that decodes it elsewhere: it may have megabytes."""
+
+    worker: msgspec.Raw
+
+    def decode(self) -> WorkerStatistics:
+        """Raises ProtocolViolation if it is malformed."""
+        return _decode(_statistics, self.worker)
+
+
+class GetReadings(Command[UndecodedStatistics], frozen=True, tag="GetStatistics"):
+    """``GetStatistics`` with ``known``, whose reply comes undecoded."""
+
+    applications: tuple[str, ...]
+    versions: tuple[ModelId, ...]
+    known: tuple[tuple[int, ...], tuple[int, ...]]
+
+
 class Draining(Struct, frozen=True, tag=True):
     pass
 
@@ -202,6 +220,7 @@ AnyCommand = Apply | ApplyDifference | GetStatistics | Drain | Observe | Describ
 AnyReply = Applied | Statistics | Draining | Observed | PolicyDescription | RecentInput
 
 _encoder = msgspec.msgpack.Encoder()
+_statistics: msgspec.msgpack.Decoder[WorkerStatistics] = msgspec.msgpack.Decoder(WorkerStatistics)
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
 
 
@@ -236,7 +255,7 @@ class CommandRefused(ProtocolViolation):
     """A worker does not take a command from its sender, such as a supervisor that has been replaced."""
 
 
-def _decode(decoder: "msgspec.msgpack.Decoder[T]", body: bytes) -> T:
+def _decode(decoder: "msgspec.msgpack.Decoder[T]", body: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

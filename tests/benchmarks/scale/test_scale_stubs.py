@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scale import stubs
+from benchmarks.scale import scrapes, stubs
 from benchmarks.scale.__main__ import READS, Effort, Saved, main
 from benchmarks.scale.page import BEGIN, END
 from clipper.base.processes.marks import mark_of
@@ -75,3 +75,12 @@ def test_a_link_in_memory_comes_up() -> None:
             link._connect = before
 
     asyncio.run(link_up())
+
+
+def test_scrapes_of_stub_workers_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    scrapes.main(110, 2)
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0].removeprefix("| ") for row in rows] == [
+        name for name in scrapes.CHANGES for _ in range(1 if "first" in name else scrapes.ROUNDS)
+    ]
+    assert all(float(row[5].removesuffix(" MB")) > 1.0 for row in rows), "each has the text of all"

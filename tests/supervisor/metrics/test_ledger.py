@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from prometheus_client.parser import text_string_to_metric_families
 
 from clipper.api.schemas import Status
-from clipper.control.messages import GetStatistics
+from clipper.control.messages import GetReadings
 from clipper.control.statistics import (
     ApplicationStatistics,
     CacheStatistics,
@@ -86,8 +86,7 @@ class Worker:
             limits=(LimitStatistics("key", "k", 1, self.refused),),
         )  # fmt: skip
 
-    def answer(self, asked: GetStatistics) -> WorkerStatistics:
-        assert asked.applications is not None and asked.versions is not None and asked.known is not None
+    def answer(self, asked: GetReadings) -> WorkerStatistics:
         applications: list[ApplicationStatistics] = []
         versions: list[VersionStatistics] = []
         links: list[ReplicaStatistics] = []

@@ -253,7 +253,7 @@ LINK: Group[Link] = Group(
 
 
 class ReplicaProcess(NamedTuple):
-    """What the supervisor knows of a replica's process."""
+    """A replica's process, as the supervisor knows it."""
 
     state: ReplicaState
     restarts: int

@@ -1,4 +1,4 @@
-"""What all workers have counted, and its text for Prometheus: only what has changed is summed and written again.
+"""The counts of all workers, and their text for Prometheus: only what has changed is summed and written again.
 
 Facts come in, and questions and text go out: ``operations.scrapes`` asks the workers.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from clipper.api.learned import Newcomer
 from clipper.api.schemas import Status
-from clipper.control.messages import GetStatistics
+from clipper.control.messages import GetReadings
 from clipper.control.statistics import ApplicationStatistics, LimitStatistics, VersionStatistics, WorkerStatistics
 from clipper.supervisor.metrics import definitions
 from clipper.supervisor.metrics.definitions import ReplicaProcess
@@ -33,7 +33,7 @@ class WorkerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """What there is. Each value tells a thing from an earlier one with the same key.
+    """All things that exist now. Each value tells a thing from an earlier one with the same key.
 
     Attributes:
         workers: by instance.
@@ -50,7 +50,7 @@ class Existing:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a scrape shows, in this order, and what others than workers know of it.
+    """The things that a scrape shows, in this order, with the supervisor's own facts.
 
     Attributes:
         versions: by ``MODEL:VERSION``, with the target number of their replicas.
@@ -100,11 +100,11 @@ class Ledger:
         self._deployed.keep(there.versions)
         self._processes.keep(self._replicas)
 
-    def question(self, instance: int, names: Sequence[str], versions: Sequence[str]) -> GetStatistics:
+    def question(self, instance: int, names: Sequence[str], versions: Sequence[str]) -> GetReadings:
         """Make the question to a worker, for what has changed of these things since its last answer."""
         marks = self._applications.marks(instance, names), self._versions.marks(instance, versions)
         ids = tuple([self._there.versions[key][0] for key in versions])
-        return GetStatistics(tuple(names), ids, known=marks)
+        return GetReadings(tuple(names), ids, marks)
 
     def take(self, instance: int, told: WorkerStatistics) -> None:
         """Take a worker's answer. A worker from before an upgrade may tell more than it was asked for."""

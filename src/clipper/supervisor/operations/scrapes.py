@@ -5,19 +5,22 @@ supervisor's loop is busy with it for long, and so that all counts of all worker
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from clipper.api.learned import Newcomer
 from clipper.api.schemas import Status
-from clipper.control.messages import GetStatistics
+from clipper.control.messages import GetReadings, UndecodedStatistics
 from clipper.control.statistics import WorkerStatistics
-from clipper.errors import InvalidArgument, Overloaded
+from clipper.errors import InvalidArgument, Overloaded, ProtocolViolation
 from clipper.supervisor.metrics.definitions import ReplicaProcess
 from clipper.supervisor.metrics.ledger import Existing, Ledger, Shown, WorkerFacts
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.views import application_view, replica_state
 from clipper.supervisor.workers.workers import ANSWER_TIMEOUT_S
 from clipper.values.types import ModelId
+
+log = logging.getLogger(__name__)
 
 # Models whose replicas are looked at in a turn of the loop, in a few milliseconds.
 AT_ONCE = 200
@@ -83,9 +86,8 @@ class Scrapes:
         looked = dict.fromkeys(self._workers.instances(), 0)
         while looked and (left_s := end_s - loop.time()) > 0:
             questions = await asyncio.to_thread(self._questions, looked, names, keys)
-            replies = await self._workers.ask_each(questions, min(left_s, ANSWER_TIMEOUT_S))
-            told = {instance: reply.worker for instance, reply in replies}
-            await asyncio.to_thread(self._take, told)
+            replies = dict(await self._workers.ask_each(questions, min(left_s, ANSWER_TIMEOUT_S)))
+            told = await asyncio.to_thread(self._take, replies)
             # A worker that does not answer is waited for once.
             looked = {one: looked[one] + worker.looked for one, worker in told.items() if worker.looked is not None}
             answered |= told
@@ -93,12 +95,19 @@ class Scrapes:
 
     def _questions(
         self, looked: Mapping[int, int], names: Sequence[str], keys: Sequence[str]
-    ) -> dict[int, GetStatistics]:
+    ) -> dict[int, GetReadings]:
         return {one: self._ledger.question(one, names[first:], keys[first:]) for one, first in looked.items()}
 
-    def _take(self, told: Mapping[int, WorkerStatistics]) -> None:
-        for instance, worker in told.items():
-            self._ledger.take(instance, worker)
+    def _take(self, replies: Mapping[int, UndecodedStatistics]) -> dict[int, WorkerStatistics]:
+        told = {}
+        for instance, reply in replies.items():
+            try:
+                told[instance] = reply.decode()
+            except ProtocolViolation as error:
+                log.warning("a worker's statistics are left out of a scrape: %(error)s", {"error": error})
+                continue
+            self._ledger.take(instance, told[instance])
+        return told
 
     async def _existing(self) -> Existing:
         catalog, records = self._catalog, dict[str, tuple[ModelId, float]]()
