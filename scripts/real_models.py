@@ -69,7 +69,7 @@ def made(script: Path, framework: str, *inputs: Path) -> Path:
     content = [str(python).encode(), script.read_bytes(), *map(_content, inputs)]
     key = hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in content)).hexdigest()[:32]
     folder = _kept() / "models" / f"{script.stem}-{key}"
-    _made_once(folder, lambda making: _run(python, str(script), str(making), *map(str, inputs)))
+    made_once(folder, lambda making: _run(python, str(script), str(making), *map(str, inputs)))
     return folder
 
 
@@ -84,7 +84,7 @@ def unpacked(requirement: str) -> Path:
         subprocess.CalledProcessError: it cannot be installed.
     """
     folder = _kept() / "wheels" / requirement
-    _made_once(folder, lambda making: _run(Path(sys.executable), *_UNPACK, "--target", str(making), requirement))
+    made_once(folder, lambda making: _run(Path(sys.executable), *_UNPACK, "--target", str(making), requirement))
     return folder
 
 
@@ -104,7 +104,7 @@ def _interpreter() -> Interpreter:
         return find_interpreter(sys.executable)
 
 
-def _made_once(folder: Path, make: Callable[[Path], None]) -> None:
+def made_once(folder: Path, make: Callable[[Path], None]) -> None:
     """Have ``make`` fill a folder, unless it is there already; others that want it wait."""
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(folder.with_name(f".{folder.name}.lock")):

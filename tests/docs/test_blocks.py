@@ -72,6 +72,7 @@ COMMANDS_RUN = {
     "docs/pipelines.md": "tests/docs/test_pipelines_page.py",
     **{f"docs/{page}.md": "tests/docs/recipes.py" for page in SAVES},
     "docs/environments.md": "tests/docs/slow_pages.py",
+    "docs/kubernetes.md": "tests/deploy/test_kubernetes_page.py",
 }
 # Pages whose commands are only parsed, and why.
 COMMANDS_PARSED = {
@@ -108,7 +109,7 @@ NOT_CHECKED = {
 }
 # Programs of others that pages call, whose options are theirs.
 OTHERS = set(
-    "autoload build/vectors cat cd cmake compinit cp curl docker echo export g++ grep grpcurl jar javac jq kill "  # noqa: SIM905
+    "autoload build/vectors cat cd cmake compinit cp curl docker echo export g++ grep grpcurl helm jar javac jq kill "  # noqa: SIM905
     "kubectl make mkdir openssl perf perf_analyzer pip promtool python python3 ray rm rsync sdk/java/build.sh sh "
     "source sudo systemctl useradd".split()
 )

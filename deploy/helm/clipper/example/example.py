@@ -1,0 +1,2 @@
+def predict(inputs):
+    return [float(row.sum()) for row in inputs]
