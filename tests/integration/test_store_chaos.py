@@ -144,7 +144,7 @@ def act(
             case "supervisor":
                 server.kill()
                 server.start()
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.until_ready()
 
 
 def judge(server: Server, sender: Sender) -> None:

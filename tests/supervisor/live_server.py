@@ -121,11 +121,45 @@ class Server:
 
     @property
     def metrics(self) -> str:
-        return self.ask("GET", "/metrics").text
+        """A scrape that all workers have answered: it leaves out one that takes over a second."""
+
+        def whole() -> str | None:
+            text = self.ask("GET", "/metrics").text
+            return text if text.count("\nclipper_worker_up{") >= len(self.worker_pids) else None
+
+        return until(whole)
 
     @property
     def worker_pids(self) -> list[int]:
         return sorted(pid for pid, name in processes_of(self.home).items() if name.startswith("worker-"))
+
+    def until_ready(self) -> "Server":
+        """Wait until each worker answers each application; the status is ready with one of each."""
+
+        def is_ready() -> bool:
+            status = self.call("GET", "/status")
+            workers_ready = all(worker["state"] == "ready" for worker in status["workers"])
+            return bool(status["ready"] and workers_ready and status["applications_ready"] == status["applications"])
+
+        until(is_ready)
+        return self
+
+    def kill_workers(self) -> list[int]:
+        """Kill all workers; return their successors' pids once these answer."""
+        killed = self.worker_pids
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: len(pids := self.worker_pids) == len(killed) and not {*pids} & {*killed})
+        return self.until_ready().worker_pids
+
+    def files_with(self, text: str) -> set[Path]:
+        """The files of its home that have a text, while other files come and go."""
+        found = set()
+        for path in self.home.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and text.encode() in path.read_bytes():
+                    found.add(path)
+        return found
 
     def kill(self) -> None:
         assert self.process is not None
@@ -168,7 +202,8 @@ class Server:
         pids = list(processes_of(self.home))
         self.kill()
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # such as a trial, which ends by itself
+                os.kill(pid, signal.SIGKILL)
 
     def upload(self, code: str) -> str:
         return self.upload_files({"code/my_model.py": code.encode()})

@@ -183,7 +183,7 @@ def test_a_home_in_use_is_left_alone(home: Path, tmp_path: Path) -> None:
     restore(home, file)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=share_of(30))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=share_of(30))
 @given(share=st.floats(0, 0.999))
 def test_one_that_is_cut_short_changes_nothing(home: Path, tmp_path: Path, share: float) -> None:
     whole = tmp_path / "whole.tar"

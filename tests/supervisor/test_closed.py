@@ -12,7 +12,7 @@ import pytest
 
 from clipper.client import Clipper
 from tests.supervisor.live_server import APP, NO_TLS, Server, with_application
-from tests.waiting import TIMEOUT_S, until
+from tests.waiting import TIMEOUT_S
 
 
 def ask(
@@ -83,8 +83,7 @@ def test_the_token_is_in_its_file_and_nowhere_else(shared: Server) -> None:
     token = shared.token
     assert stat.S_IMODE((shared.home / "token").stat().st_mode) == 0o600
     ask(shared, "GET", "/status", {"Authorization": f"Bearer x{token}"})
-    found = [path for path in shared.home.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
-    assert found == [shared.home / "token"]
+    assert shared.files_with(token) == {shared.home / "token"}
     shown = [
         path.read_bytes()
         for pid in pids_of(shared)
@@ -112,7 +111,7 @@ def test_an_older_clippers_home_gets_a_token_and_a_removed_one_is_back(server: S
         assert clipper.status().applications == 1
     assert server.token != first
     assert ask(server, "GET", "/status", {"Authorization": f"Bearer {first}"})[0] == 401
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.until_ready()
 
 
 def test_what_keeps_a_server_from_starting(tmp_path: Path) -> None:

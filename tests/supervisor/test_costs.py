@@ -48,7 +48,7 @@ def test_a_cascade_asks_by_costs_that_can_be_changed_while_it_serves(cascading: 
 
 
 def sleeping(output: object) -> str:
-    return f"import time\ndef predict(inputs): return time.sleep(0.03 * len(inputs)) or [{output}] * len(inputs)\n"
+    return f"import time\ndef predict(inputs): return time.sleep(0.1 * len(inputs)) or [{output}] * len(inputs)\n"
 
 
 @pytest.mark.long
@@ -69,11 +69,11 @@ def test_costs_are_measured_where_nobody_says_them(server: Server) -> None:
         server.predict("app", [1.0, float(len(asked))])
         asked.append(None)
         models = learned(server)["models"]
-        return models if all(each["cost"] for each in models.values()) else None
+        # On a busy machine a first batch of the quick one may take as long as the slow one sleeps.
+        return models if (models["slow"]["cost"] or 0) >= 100 and (models["two"]["cost"] or 30) < 30 else None
 
     asked: list[None] = []
-    models = until(measured)
-    assert models["slow"]["cost"] >= 30 > models["two"]["cost"] > 0
+    assert until(measured)["two"]["cost"] > 0
     ids = [server.predict("app", [2.0, float(number)])["query_id"] for number in range(60)]
     server.observe("app", observations=[{"query_id": id_, "label": 2} for id_ in ids])
     found = until(lambda: (now := learned(server))["observations"] == 60 and now)

@@ -1,8 +1,6 @@
 """A server that may open few files, and more clients than that."""
 
-import os
 import resource
-import signal
 from pathlib import Path
 
 import pytest
@@ -20,10 +18,7 @@ def with_few_descriptors(server: Server) -> tuple[int, int]:
     with_application(server)
     assert server.process is not None
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-    (old,) = server.worker_pids
-    os.kill(old, signal.SIGKILL)
-    until(lambda: server.worker_pids not in ([], [old]) and server.call("GET", "/status")["ready"])
-    (worker,) = server.worker_pids
+    (worker,) = server.kill_workers()
     return worker, int(server.place.query_url.rpartition(":")[2])
 
 

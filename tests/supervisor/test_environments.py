@@ -15,7 +15,7 @@ from clipper.client import Clipper
 from clipper.errors import ContainerFailed
 from tests.small_packages import SlowPackage, make_wheel, use_only
 from tests.supervisor.live_server import Server, processes_of
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
 
@@ -117,7 +117,7 @@ def test_a_build_ends_with_its_supervisor_and_the_next_builds_it(
 ) -> None:
     slow = SlowPackage.make(packages / "slow")
     predict = tells_version_of("slow")
-    clipper.deploy("m", predict, requirements=[slow.requirement], start_timeout_s=60, wait=False)
+    clipper.deploy("m", predict, requirements=[slow.requirement], start_timeout_s=TIMEOUT_S, wait=False)
     until(lambda: (clipper.version("m", "1").progress or "").startswith("building slow"))
     until(lambda: slow.builds)
     server.kill()
@@ -127,7 +127,7 @@ def test_a_build_ends_with_its_supervisor_and_the_next_builds_it(
         until(lambda: len(slow.builds) == 2)
         assert again.version("m", "1").state == "starting"
         slow.let_through()
-        assert again.wait_until_ready("m", "1", 60).progress is None
+        assert again.wait_until_ready("m", "1", TIMEOUT_S).progress is None
         # A version that is removed takes its build with it.
         other = SlowPackage.make(packages / "other")
         again.deploy("m", predict, requirements=[other.requirement], make_current=False, wait=False)

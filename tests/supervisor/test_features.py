@@ -60,8 +60,7 @@ def test_what_two_workers_learn_of_regions_is_shared_logged_and_kept(server: Ser
     assert asked.exit_code == 0, asked.output
     assert json.loads(asked.stdout)["queries"] == taught
 
-    server.start("--workers", "1")
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start("--workers", "1").until_ready()
     until(lambda: answers_right(server))
 
 

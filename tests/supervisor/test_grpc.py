@@ -61,6 +61,7 @@ def test_workers_of_a_server_share_the_port_and_the_next_server_keeps_it(tmp_pat
         assert answered(server) == b"\x03\0\0\0one"
         os.kill(workers[0], signal.SIGKILL)
         until(lambda: len(server.worker_pids) == 2 and server.worker_pids != workers)
+        server.until_ready()
         assert answered(server) == b"\x03\0\0\0one"
 
 

@@ -43,8 +43,9 @@ def problems_of(server: Server, subject: str) -> list[str]:
     return [text for text in status["problems"] if subject in text]
 
 
-def until_told(server: Server, subject: str) -> str:
-    return until(lambda: problems_of(server, subject))[0]
+def until_told(server: Server, subject: str, text: str) -> str:
+    """The problem, once it has a text: as queries come, it counts them."""
+    return until(lambda: next((told for told in problems_of(server, subject) if text in told), None))
 
 
 def last_minute(server: Server, name: str) -> Any:
@@ -57,13 +58,13 @@ def test_queries_on_which_the_model_fails_are_a_problem_with_its_message(server:
     create(server, "erring")
     for _ in range(6):
         assert server.predict("erring", FAILS)["error"] == "model_error"
-    told = until_told(server, "'erring'")
+    told = until_told(server, "'erring'", "6 of 6 queries")
     assert told == (
         "application 'erring': 6 of 6 queries in the last minute got an error (6 model_error); "
         "the last model_error: ValueError: column age is missing (my_model.py:7, in predict)"
     )
     # The version is told, too: in an ensemble others might answer.
-    assert "its last error: ValueError: column age is missing" in until_told(server, "model faulty:1 failed on")
+    until_told(server, "model faulty:1 failed on", "its last error: ValueError: column age is missing")
     assert server.call("GET", "/models/faulty/versions/1")["condition"] == "failing"
     assert last_minute(server, "erring") == {
         "queries": 6,
@@ -93,8 +94,7 @@ def test_time_outs_are_late_and_a_problem(server: Server) -> None:
     create(server, "slow", slo_ms=100, default_output="none")
     for _ in range(4):
         assert server.predict("slow", IS_SLOW)["default"]
-    told = until_told(server, "'slow'")
-    assert "4 of 4 queries in the last minute got its default (4 timeout)" in told
+    told = until_told(server, "'slow'", "4 of 4 queries in the last minute got its default (4 timeout)")
     assert "the last timeout: faulty:1 did not answer within the SLO" in told
     found = last_minute(server, "slow")
     assert (found["late"], found["defaults"], found["errors"]) == (4, {"timeout": 4}, {})

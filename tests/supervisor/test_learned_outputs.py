@@ -73,8 +73,7 @@ def test_two_workers_that_learn_different_types_answer_one(server: Server) -> No
             assert all("--output-type" in each.json()["error"] for each in answers)
     # Neither a restart of the server nor one of its containers has it learned again.
     server.kill_everything()
-    server.start("--workers", "2")
-    until(lambda: len(server.ready_pids("m")) == 2)
+    server.start("--workers", "2").until_ready()
     other = 1 if output_type == "string" else -1
     assert all("--output-type" in infer(server, other).json()["error"] for _ in range(4))
     assert {told(server)[0] for _ in range(6)} == {datatype} and recorded(server) == output_type
@@ -100,9 +99,8 @@ def test_a_first_answer_of_no_type_decides_for_good(server: Server) -> None:
     for model in ("plain", "sampled"):
         assert data(model, -1) == {("BYTES", '"text"')}
     server.kill_everything()
-    server.start("--workers", "2")
+    server.start("--workers", "2").until_ready()
     for model in ("plain", "sampled"):
-        until(lambda model=model: len(server.ready_pids(model)) == 2)
         assert data(model, -1) == {("BYTES", '"text"')} and recorded(server, model) == "none"
 
 

@@ -124,5 +124,6 @@ def test_access_lines_name_the_key_and_never_show_it(shared: Server) -> None:
         lines = map(json.loads, path.read_text().splitlines()[before:])
         return [line.get("key") for line in lines if line["path"] == "/app/predict"]
 
-    until(lambda: named() == ["web"] * 3)
+    # Lines of queries before may come later than they.
+    until(lambda: named()[-3:] == ["web"] * 3)
     assert key not in path.read_text()

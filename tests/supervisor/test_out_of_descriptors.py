@@ -47,7 +47,8 @@ def test_no_descriptor_is_left(server: Server) -> None:
     for connection in connections:
         connection.close()
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-    until(lambda: server.worker_pids not in ([], [worker]) and server.call("GET", "/status")["ready"])
+    until(lambda: server.worker_pids not in ([], [worker]))
+    server.until_ready()
     assert len(server.worker_pids) == 1
     assert server.predict("app", [1, 2])["output"] == "one"
     # Nobody is left who answers by what was before.

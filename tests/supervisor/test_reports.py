@@ -81,9 +81,8 @@ def test_a_test_ends_survives_a_restart_and_reopens_for_a_newcomer(taught: Serve
         assert worse is not None and -group.test.tolerance < worse.low <= 0.3 <= worse.high
 
     taught.kill_everything()
-    taught.start("--workers", "2")
-    until(lambda: taught.call("GET", "/status")["ready"])
-    # That is said of one worker; until the other has linked the model, it asks another one in its place.
+    taught.start("--workers", "2").until_ready()
+    # Until a worker has linked the model, it asks another one in its place.
     until(lambda: set(teach(taught, random)) == {1})
 
     with Clipper.connect(home=taught.home) as clipper:

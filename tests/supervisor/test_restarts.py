@@ -21,7 +21,8 @@ def test_an_input_that_ends_all_replicas_costs_no_query_that_has_the_time(shared
     # A version without a predecessor, which would answer some queries while this one fails.
     name = f"fragile-{replicas}"
     assert shared.deploy(name, MODEL, input_type="float64[2]", replicas=replicas)["state"] == "ready"
-    shared.call("POST", "/applications", {**APP, "name": name, "links": [{"model": name}]})
+    # The time for a busy machine to start replicas again and again.
+    shared.call("POST", "/applications", {**APP, "name": name, "links": [{"model": name}], "slo_ms": 600_000})
     rows = [[float(value), 0.0] for value in range(NEIGHBOURS)]
     rows.insert(NEIGHBOURS // 2, [-1.0, 0.0])
     answers = shared.predict_batch(name, rows)

@@ -209,15 +209,13 @@ def test_bounds_restarts_and_take_over_hold_as_for_the_servers_own_user(server: 
     until(lambda: "output" in server.predict("app", [3, 4]))
     before = server.ready_pids("m")
     server.kill()
-    server.start()
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start().until_ready()
     assert server.ready_pids("m") == before
     os.kill(before[0], signal.SIGKILL)
     until(lambda: server.ready_pids("m") not in ([], before))
     # Another user is asked for: what runs as the one before goes.
     server.kill()
-    server.start("--query-port=0")
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start("--query-port=0").until_ready()
     (pid,) = server.ready_pids("m")
     assert Path(f"/proc/{pid}").stat().st_uid == 0
     assert server.home.stat().st_mode & 0o777 == 0o700

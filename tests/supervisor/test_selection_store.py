@@ -41,8 +41,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 def other(tmp_path: Path) -> Iterator[Server]:
     server = Server(tmp_path / "other")
     yield server
-    if server.process is not None and server.process.poll() is None:
-        server.kill_everything()
+    server.clean_up()
 
 
 def test_two_clippers_learn_together_in_one_redis(server: Server, other: Server, redis: RedisServer) -> None:
@@ -195,7 +194,7 @@ def test_a_password_is_shown_nowhere(
     monkeypatch.delenv("CLIPPER_STORE")
     other.start("--store", f"file:{tmp_path / 'store'}")
     for each in (server, other):
-        until(lambda each=each: each.call("GET", "/status")["ready"])  # type: ignore[misc]
+        each.until_ready()
         assert each.process is not None
         for pid in (each.process.pid, *each.worker_pids):
             assert b"hunter2" not in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -205,13 +204,11 @@ def test_a_password_is_shown_nowhere(
     workers = server.worker_pids
     server.kill()
     monkeypatch.setenv("CLIPPER_STORE", address)
-    server.start()
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start().until_ready()
     assert server.worker_pids == workers
     server.kill()
     monkeypatch.setenv("CLIPPER_STORE", address.replace("hunter2", "hunter3"))
-    server.start()
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start().until_ready()
     assert not set(server.worker_pids) & set(workers)
 
 

@@ -11,7 +11,6 @@ import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -20,6 +19,7 @@ from clipper.client import Clipper
 from clipper.errors import Unavailable
 from clipper.settings.home import is_locked
 from clipper.supervisor.managers.logs import MAX_LOG_BYTES
+from tests.ports import keep_port
 from tests.started_processes import oddly_named
 from tests.supervisor.live_server import APP, Server, answering, processes_of, with_application
 from tests.waiting import TIMEOUT_S, until
@@ -55,8 +55,7 @@ def test_everything_comes_back_after_a_stop(server: Server) -> None:
     with_application(server)
     server.deploy("m", answering("two"), input_type="float64[2]")
     assert server.stop() == 0
-    server.start()
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start().until_ready()
     assert server.predict("app", [1, 2])["output"] == "two"
     assert server.call("GET", "/models/m")["previous"] == "1"
 
@@ -76,13 +75,15 @@ def test_a_model_of_an_odd_name_prevents_no_start_after_a_crash(server: Server) 
 
 
 def test_who_listens_at_a_dead_servers_port_gets_no_token(server: Server) -> None:
-    port = urlsplit(server.start().place.management_url).port
+    held = keep_port()
+    port = held.getsockname()[1]
+    server.start("--management-port", str(port))
     assert server.process is not None
-    with Clipper.connect(home=server.home) as known:
+    with held, Clipper.connect(home=server.home) as known:
         server.process.kill()
         until(lambda: not is_locked(server.home))
         # Its process is still there, since nobody has collected its status, which might also never happen.
-        with socket.create_server(("127.0.0.1", port or 0)) as listener:
+        with socket.create_server(("127.0.0.1", port)) as listener:
             with pytest.raises(Unavailable, match="is gone"):
                 known.status()
             with pytest.raises(Unavailable, match="is gone"):
@@ -243,8 +244,7 @@ def test_an_unreadable_row_of_the_registry_is_told_and_the_rest_is_served(server
     with closing(sqlite3.connect(server.home / "registry.sqlite3", isolation_level=None)) as registry:
         registry.execute("UPDATE applications SET record = '{' WHERE name = 'lost'")
         registry.execute("INSERT INTO versions VALUES ('m', '9', 'null')")
-    server.start()
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start().until_ready()
     assert server.predict("app", [1, 2])["output"] == "one"
     told = server.call("GET", "/status")["problems"]
     assert [text.partition(" is left out")[0] for text in told] == ["application 'lost'", "version 'm:9'"]

@@ -110,8 +110,7 @@ def test_both_ports_speak_tls_and_nothing_else(secure: Server, authority: Author
     assert secure.call("GET", "/health/live") == {"status": "live"}
     # Its certificate is for commands to read, and its key stays where it was.
     assert (secure.home / "certificate.pem").read_text().count("BEGIN") == 1
-    kept = [path for path in secure.home.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
-    assert kept == []
+    assert secure.files_with("PRIVATE KEY") == set()
     for pid in [*workers, secure.place.pid]:
         assert b"PRIVATE KEY" not in Path(f"/proc/{pid}/cmdline").read_bytes()
         assert b"PRIVATE KEY" not in Path(f"/proc/{pid}/environ").read_bytes()
@@ -189,10 +188,7 @@ def test_a_broken_pair_changes_nothing_and_is_told(secure: Server, authority: Au
     assert "the certificate stays as it was" in secure.log
     assert secure.call("GET", "/status")["ready"] is True
     # Nor does it for a worker that starts now, and for a command that has seen nothing of it.
-    (pid,) = secure.worker_pids
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: secure.worker_pids not in ([], [pid]))
-    until(lambda: secure.call("GET", "/status")["workers"][0]["state"] == "ready")
+    secure.kill_workers()
     assert shown(secure, authority) == before
     assert "is not the key" in command(secure.home, "status").stdout
     pair.certificate.unlink()
@@ -236,7 +232,7 @@ def test_a_successor_takes_workers_over_only_if_they_met_clients_alike(
     server.kill()
     server.with_options(*pair.options, "--tls-client-ca", str(authority.certificate)).start()
     until(lambda: server.worker_pids not in ([], pids))
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.until_ready()
     # The management port asks for a token and no certificate, so that probes and commands go on.
     status = command(server.home, "status")
     assert status.returncode == 0 and "client CA" in status.stdout

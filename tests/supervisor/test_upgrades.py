@@ -51,7 +51,7 @@ def test_workers_follow_a_registry_that_was_restored(server: Server, tmp_path: P
     assert server.predict("new", [1, 2])["output"] == "one"
     assert server.predict("app", [1, 2])["output"] == "one"
     url = f"{server.place.query_url}/later/predict"
-    assert httpx.post(url, json={"input": [1, 2]}, verify=NO_TLS).status_code == 404
+    assert httpx.post(url, json={"input": [1, 2]}, verify=NO_TLS, timeout=TIMEOUT_S).status_code == 404
     assert server.worker_pids == workers
     assert server.deploy("m", answering("two"), input_type="float64[2]")["state"] == "ready"
     assert server.predict("app", [3, 4])["output"] == "two"
@@ -68,7 +68,7 @@ def test_workers_follow_a_registry_that_was_moved_away(server: Server) -> None:
     server.start()
     until(lambda: container not in processes_of(server.home))
     url = f"{server.place.query_url}/app/predict"
-    until(lambda: httpx.post(url, json={"input": [1, 2]}, verify=NO_TLS).status_code == 404)
+    until(lambda: httpx.post(url, json={"input": [1, 2]}, verify=NO_TLS, timeout=TIMEOUT_S).status_code == 404)
     assert server.worker_pids == workers
     assert server.deploy("m", answering("new"), input_type="float64[2]")["state"] == "ready"
     server.call("POST", "/applications", APP)
@@ -85,8 +85,7 @@ def test_a_backup_of_a_running_server_brings_all_of_it_back(server: Server, tmp_
     assert server.stop() == 0
 
     restore(server.home, tmp_path / "backup.tar")
-    server.start()
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start().until_ready()
     assert server.token == token
     assert [one["version"] for one in server.call("GET", "/models/m")["versions"]] == ["1"]
     assert server.predict("app", [7, 8])["output"] == "one"
@@ -117,7 +116,7 @@ def test_an_upgrade_replaces_workers_then_replicas_without_losing_a_query(
         server.start()
         problems = server.call("GET", "/status")["problems"]
         assert any("worker-0, worker-1, m:1#1" in one and "another Clipper's code" in one for one in problems), problems
-        until(lambda: set(notes(server.home).values()) == {build_id(), build_id(RUNTIME_PARTS)}, timeout_s=120)
+        until(lambda: set(notes(server.home).values()) == {build_id(), build_id(RUNTIME_PARTS)})
         until(lambda: len(processes_of(server.home)) == 4 and not server.call("GET", "/status")["problems"])
     assert set(asking.answers) == {"one"}
     assert sorted(processes_of(server.home).values()) == sorted(before.values())
@@ -165,7 +164,7 @@ def test_records_and_pipelines_come_beside_workers_that_know_neither(
         server.call("POST", "/applications", people)
         path = {"name": "path", "input_type": PEOPLE, "steps": PATH, "slo_ms": 20_000}
         server.call("POST", "/applications", path)
-        until(all_are_new, timeout_s=120)
+        until(all_are_new)
     # An old worker knows neither; no worker failed at them, nor lost a query of its other application.
     assert set(answers) <= {(404, None), (200, "female of 31")}
     assert set(asking.answers) == {"one"}
@@ -179,8 +178,7 @@ def test_a_restart_of_the_same_clipper_replaces_nothing(server: Server) -> None:
     with_application(server)
     before = processes_of(server.home)
     server.kill()
-    server.start()
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.start().until_ready()
     assert server.call("GET", "/status")["problems"] == []
     assert processes_of(server.home) == before
 

@@ -199,7 +199,7 @@ BEARS_ONE = TELLS.replace("def predict", "import os\ndef predict").replace(
 )
 # Answers, and ends of what it has begun: as one does whose processes fork without end, until it is killed for them.
 ENDS_LATER = TELLS.replace("def predict", "import os, threading\ndef predict").replace(
-    "    return", "    threading.Timer(0.2, os._exit, [9]).start()\n    return"
+    "    return", "    threading.Timer(1.5, os._exit, [9]).start()\n    return"
 )
 
 

@@ -151,7 +151,7 @@ def test_more_uploads_than_there_are_places_for_are_told_so(tmp_path: Path) -> N
     digest = hashlib.sha256(data).hexdigest()
 
     async def test() -> None:
-        artifacts, to_end = Artifacts(tmp_path, idle_timeout_s=0.2), asyncio.Event()
+        artifacts, to_end = Artifacts(tmp_path, idle_timeout_s=1.0), asyncio.Event()
 
         async def drips() -> AsyncIterator[bytes]:
             while not to_end.is_set():

@@ -47,7 +47,7 @@ def test_what_was_written_is_read_again(path: Path) -> None:
 
 
 @given(text=st.text())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=share_of(50))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=share_of(50))
 def test_any_message_stays_one_line(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     shown = text.encode(errors="replace").decode()

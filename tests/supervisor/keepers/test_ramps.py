@@ -83,7 +83,7 @@ def test_a_bad_deployment_is_rolled_back_and_said_so(live: Server) -> None:
     assert newcomers(live) == [("2", "1", False)] and current(live) == "2"
     assert live.predict("other", ROW)["output"] == 2, "without feedback a deployment is for all at once"
     answered = teach(live, 1, 60)
-    assert 15 < answered[2] < 45
+    assert 10 < answered[2] < 50  # half of them, by chance: others than these come once in ten million runs
     until(lambda: current(live) == "1")
     assert newcomers(live) == [("2", "1", True)]
     until(lambda: answers(live, 5) == {1: 5})

@@ -122,7 +122,8 @@ def test_a_key_expires_on_connections_that_are_open(closed: Server) -> None:
         # With the same secret it is the same key, whose time is kept if it is not given.
         again = {"name": "guest", "key": key, "replace": True}
         assert closed.call("POST", "/keys", {**again, "max_in_flight": 9})["expires_at"] > time.time() + 1e5
-        closed.call("POST", "/keys", {**again, "expires_at": time.time() + 0.5})
+        # A time that is over is refused, so it has to be ahead for as long as a busy machine takes to be asked.
+        closed.call("POST", "/keys", {**again, "expires_at": time.time() + 3})
         until(lambda: ask(client, key).status == 401)
         cause = ask(client, key).json["cause"]
     assert cause.startswith("key 'guest' expired on 20") and "clipper key create" in cause
@@ -201,8 +202,7 @@ def test_a_key_is_told_once_and_nowhere_else(closed: Server) -> None:
     told = [closed.metrics, str(closed.call("GET", "/keys"))]
     for pid in (*processes_of(closed.home), closed.process.pid if closed.process else 0):
         told += [Path(f"/proc/{pid}/{what}").read_bytes().decode("latin-1") for what in ("cmdline", "environ")]
-    kept = [path.read_bytes().decode("latin-1") for path in closed.home.rglob("*") if path.is_file()]
-    assert not [text for text in (*told, *kept) if key in text]
+    assert not [text for text in told if key in text] and closed.files_with(key) == set()
 
 
 def test_a_key_may_be_given_and_replaced_at_once(closed: Server) -> None:
@@ -235,24 +235,21 @@ def test_keys_survive_a_restart_and_the_end_of_a_worker(server: Server) -> None:
     assert server.deploy("m", answering("one"), input_type="float64[2]")["state"] == "ready"
     server.call("POST", "/applications", APP)
     key = make_key(server, "k", max_in_flight=5)
-    (pid,) = server.worker_pids
-    subprocess.run(["kill", "-9", str(pid)], check=True)
-    until(lambda: server.worker_pids not in ([], [pid]) and server.ask("GET", "/health/ready").is_success)
+    (pid,) = server.kill_workers()
     assert codes(server, f"Authorization: Bearer {key}")[0] == 200
     assert codes(server)[0] == 401
     # A supervisor that is killed leaves the worker serving as it was; the next one asks for no keys. It does not go on
     # with a worker of a Clipper from before there were keys.
     server.kill()
-    (pid,) = server.worker_pids
     note = server.home / "run" / "worker-0.json"
     assert '"knows_keys":true' in note.read_text()
     note.write_text(note.read_text().replace('"knows_keys":true', '"knows_keys":false'))
     assert codes(server, f"Authorization: Bearer {key}")[0] == 200
     assert codes(server)[0] == 401
     server.with_options().start()
-    until(lambda: server.worker_pids not in ([], [pid]) and server.ask("GET", "/health/ready").is_success)
-    assert pid not in server.worker_pids
-    until(lambda: codes(server)[0] == 200)
+    until(lambda: pid not in server.worker_pids)
+    server.until_ready()
+    assert codes(server)[0] == 200
     server.call("PATCH", "/applications/app", {"require_key": True})
     assert codes(server)[0] == 401
     assert codes(server, f"Authorization: Bearer {key}")[0] == 200

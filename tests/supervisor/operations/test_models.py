@@ -229,7 +229,8 @@ def test_a_crash_loop_is_visible_and_the_rest_unharmed(own: Own, tmp_path: Path)
         return next((one for one in replicas if one["state"] == "crash_loop"), None)
 
     replica = until(in_a_crash_loop)
-    assert replica["restarts"] == 4 and "exited with code 7" in replica["last_error"]
+    # The fourth; a busy machine may have looked later.
+    assert replica["restarts"] >= 4 and "exited with code 7" in replica["last_error"]
     version = own.version("2")
     assert (version["state"], version["condition"]) == ("ready", "crash_loop")
     assert own.server.predict("app", [1, 2])["output"] == "one"

@@ -185,7 +185,8 @@ def test_while_redis_is_away_changes_are_refused_at_once_and_then_go_on(own_serv
 def test_a_change_without_an_answer_is_in_doubt(
     own_server: RedisServer, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable_redis, "TIMEOUT_S", 0.1)
+    # On a busy machine Redis has to answer by then before it is stopped.
+    monkeypatch.setattr(durable_redis, "TIMEOUT_S", 1.5)
     registry = opened(own_server)
     led(registry)
     assert own_server.process is not None

@@ -171,7 +171,7 @@ CHANGES = st.one_of(
 )
 
 
-@settings(max_examples=share_of(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=share_of(60), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.lists(CHANGES, min_size=1, max_size=4), max_size=6))
 def test_both_registries_are_the_same_after_any_changes(
     tmp_path: Path, redis_server: RedisServer, writes: list[list[Change]]

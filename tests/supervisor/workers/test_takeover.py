@@ -21,15 +21,13 @@ def test_a_killed_supervisor_leaves_all_serving_and_the_next_takes_over(server: 
     server.start()
     assert server.place.query_url == place.query_url
     assert server.predict("app", [3, 4])["output"] == "one"
-    until(lambda: server.call("GET", "/status")["ready"])
+    server.until_ready()
     assert processes_of(server.home) == before
     assert server.ready_pids("m") == sorted(pid for pid, name in before.items() if name.startswith("m@"))
     # What was taken over is looked after like the rest.
     os.kill(server.ready_pids("m")[0], signal.SIGKILL)
     until(lambda: len(server.ready_pids("m")) == 2 and processes_of(server.home) != before)
-    (worker,) = server.worker_pids
-    os.kill(worker, signal.SIGKILL)
-    until(lambda: server.worker_pids not in ([], [worker]) and server.call("GET", "/status")["ready"])
+    server.kill_workers()
     assert server.predict("app", [5, 6])["output"] == "one"
     assert server.stop() == 0
     assert processes_of(server.home) == {}
@@ -62,7 +60,8 @@ def test_what_died_while_there_was_no_supervisor_is_replaced(server: Server) -> 
     os.kill(first, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     server.start()
-    until(lambda: len(server.ready_pids("m")) == 2 and server.call("GET", "/status")["ready"])
+    until(lambda: len(server.ready_pids("m")) == 2)
+    server.until_ready()
     assert second in server.ready_pids("m") and first not in server.ready_pids("m")
     assert server.predict("app", [1, 2])["output"] == "one"
     assert sorted(processes_of(server.home).values()) == ["m@1-1", "m@1-2", "worker-0"]
