@@ -1,6 +1,8 @@
 """Rules of the tests themselves."""
 
+import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +41,25 @@ def test_what_tests_share_is_imported_by_its_whole_path(folder: Path) -> None:
         if module.partition(".")[0] in BARE
     ]
     assert bare == [], "write the whole path, such as `from tests.worker.frontend.http_calls import`"
+
+
+def calls_in(file: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Each call, with its place and what it calls."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call):
+            yield f"{file.relative_to(TESTS)}:{node.lineno}: {ast.unparse(node.func)}", node
+
+
+def test_no_test_fails_because_a_busy_machine_is_slow() -> None:
+    """httpx waits for 5 s by itself. A list of health checks takes the place of the profile's, which has too_slow."""
+    hasty = []
+    for place, call in (found for file in FILES for found in calls_in(file)):
+        given = {one.arg: ast.unparse(one.value) for one in call.keywords}
+        if re.search(r": httpx\.(get|post|put|delete|options|request|Client|AsyncClient)$", place):
+            hasty += [place] if given.keys().isdisjoint({"timeout", None}) else []
+        if "too_slow" not in given.get("suppress_health_check", "too_slow"):
+            hasty.append(f"{place}: suppress_health_check lacks HealthCheck.too_slow")
+    assert hasty == []
 
 
 def test_only_the_benchmarks_own_tests_import_them() -> None:

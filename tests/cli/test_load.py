@@ -231,7 +231,8 @@ def test_a_server_that_dies_meanwhile(tmp_path: Path) -> None:
         server.deploy("sum", MODEL, input_type="float64[4]")
         with Clipper.connect(home=server.home) as clipper:
             clipper.create_application("sum", model="sum", slo_ms=500)
-        process = start(server.home, "sum", "--rate", "200", "--duration", "3s", "--json", "-")
+        # So long that on a busy machine, too, much of it is left when the server dies.
+        process = start(server.home, "sum", "--rate", "200", "--duration", "10s", "--json", "-")
         until(lambda: queries(server.home, "sum") > 50)
         began_s = time.monotonic()
         pids = server.worker_pids
@@ -241,7 +242,7 @@ def test_a_server_that_dies_meanwhile(tmp_path: Path) -> None:
         status, out, err = end(process)
         assert status == 0, err
         # What is left of its duration, and the bound on what stays out.
-        assert time.monotonic() - began_s < 3 + 0.5 + 5 + 30
+        assert time.monotonic() - began_s < 10 + 0.5 + 5 + 30
         (run,) = json.loads(out)["runs"]
         assert run["by_model"] >= 40
         assert run["errors"]["cannot connect: Connection refused"] > 0

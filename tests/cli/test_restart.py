@@ -150,7 +150,7 @@ def test_a_restart_puts_another_version_in_place(folder: Path, home: Path, tmp_p
         builds = lambda: {  # noqa: E731
             json.loads(path.read_text())["extra"]["build"] for path in (home / "run").glob("worker-*.json")
         }
-        until(lambda: builds() == {build_id()} and is_settled(new, 1), timeout_s=120)
+        until(lambda: builds() == {build_id()} and is_settled(new, 1))
     assert {type(answer) for answer in asking.answers} == {float}
     assert option(new, "api-keys") == ("yes", "kept")
 
@@ -201,7 +201,7 @@ def test_a_server_in_the_foreground_starts_again_in_its_process(clipper: Command
         ExitStack() as stack,
     ):
         stack.callback(server.kill)
-        until(lambda: running(home) is not None, failed=lambda: server.poll() is not None, timeout_s=120)
+        until(lambda: running(home) is not None, failed=lambda: server.poll() is not None)
         # Its command line alone says what it is, and what is missing there is told.
         assert option(clipper, "api-keys") == ("no", "default")
         workers, place = processes_of(home), read_place(home)
@@ -254,7 +254,7 @@ def test_a_deployment_goes_on_over_a_restart(clipper: Command, home: Path, folde
         succeed(clipper("start", *PORTS[:2], "--management-port", str(kept.getsockname()[1]), *PORTS[4:]))
     deploying = threading.Thread(target=lambda: results.append(clipper("deploy", "waits", "waits:Waits")))
     deploying.start()
-    until(lambda: "waits@1-1" in processes_of(home).values(), timeout_s=120)
+    until(lambda: "waits@1-1" in processes_of(home).values())
     containers = processes_of(home)
     succeed(clipper("restart"))
     assert processes_of(home) == containers

@@ -68,7 +68,7 @@ def test_from_start_to_stop_and_back(clipper: Command, home: Path) -> None:
     assert "Clipper is running (pid" in succeed(clipper("start", *FREE_PORTS, "--allowed-origin", SHOP))
     assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "10.0\n"
     asks = {"Origin": SHOP, "Access-Control-Request-Method": "POST"}
-    answer = httpx.options(f"{read_place(home).query_url}/sum/predict", headers=asks)
+    answer = httpx.options(f"{read_place(home).query_url}/sum/predict", headers=asks, timeout=TIMEOUT_S)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (204, SHOP)
 
 
@@ -232,7 +232,7 @@ def test_serve_again_what_was_edited(home: Path, folder: Path) -> None:
 def test_in_the_foreground_the_command_is_the_server(clipper: Command, home: Path) -> None:
     command = [*CLIPPER, "start", "--foreground", "--home", str(home), *FREE_PORTS]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
-        until(lambda: running(home) is not None, timeout_s=120)
+        until(lambda: running(home) is not None)
         assert json.loads(succeed(clipper("status", "--json")))["pid"] == server.pid
         server.terminate()
         _, errors = server.communicate(timeout=200)

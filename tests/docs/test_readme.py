@@ -96,7 +96,9 @@ def test_a_first_model_answers_and_a_team_goes_on_with_the_same_server(
     for words in lines:
         run(patient(words), tmp_path, home, installed)
     _, url, _, body = curl
-    answer = httpx.post(url.replace("localhost:1337", read_place(home).query_url), content=body).json()
+    answer = httpx.post(
+        url.replace("localhost:1337", read_place(home).query_url), content=body, timeout=WITHIN_S
+    ).json()
     (shown,) = blocks("Your first model", "json")
     assert json.loads(shown) == answer | {"query_id": json.loads(shown)["query_id"]}
 
@@ -148,7 +150,7 @@ def ask(name: str, body: dict[str, object], home: Path, serving: subprocess.Pope
 
     def answered() -> dict[str, object] | None:
         try:
-            answer = httpx.post(f"{read_place(home).query_url}/{name}/predict", json=body)
+            answer = httpx.post(f"{read_place(home).query_url}/{name}/predict", json=body, timeout=WITHIN_S)
         except (Unavailable, httpx.TransportError):
             return None  # not started yet
         return dict(answer.json()) if answer.status_code == 200 else None

@@ -146,10 +146,18 @@ def test_a_query_is_one_trace_from_its_request_to_the_container(traced: Traced) 
 
 
 def test_a_query_that_is_late_says_so_and_its_batch_is_still_linked(traced: Traced) -> None:
-    (answer,) = ask(traced.system, 1, name="late", traceparent=parent(3))
-    assert answer.status == 504
-    until(lambda: len(traced.spans(3, "compute m")) == 1)
-    (query,), (batch,), (request,) = (traced.spans(3, name) for name in ("query late", "batch m", "POST /late/predict"))
+    traces = range(1000, 2000)
+    asked = iter(traces)
+
+    def computed() -> int | None:
+        """The trace of a query that was late after its batch was sent; on a busy machine one may be before that."""
+        (answer,) = ask(traced.system, 1, name="late", traceparent=parent(next(asked)))
+        assert answer.status == 504
+        return next((trace for trace in traces if traced.spans(trace, "compute m")), None)
+
+    trace = until(computed)
+    names = ("query late", "batch m", "POST /late/predict")
+    (query,), (batch,), (request,) = (traced.spans(trace, name) for name in names)
     assert attributes(query)["clipper.reason"] == query.status.message == "timeout"
     assert attributes(request)["http.response.status_code"] == 504 and request.status.code == 2
     assert [link.span_id for link in batch.links] == [query.span_id]
@@ -247,12 +255,13 @@ def test_the_access_log_has_each_request_and_nothing_secret() -> None:
 
 
 def test_the_slow_query_log_has_slow_queries_alone() -> None:
-    with observed(SLOW, slow_query_ms=30.0, log_format="json") as system:
+    # A quick query takes less, also on a busy machine.
+    with observed(SLOW.replace("0.05", "2.0"), slow_query_ms=2000.0, log_format="json") as system:
         (answer,) = ask(system, 1, X_Request_Id="mine")
         until(lambda: len(lines(system, "slow")) == 1)
         (line,) = lines(system, "slow")
         assert (line["application"], line["query_id"], line["request_id"]) == ("app", answer.json["query_id"], "mine")
-        assert line["duration_ms"] >= 50 and line["models"] == "m"
+        assert line["duration_ms"] >= 2000 and line["models"] == "m"
         assert ask(system, 0)[0].headers.get("x-request-id") is None  # none is made for it
         assert told(system).lines_written == {"slow": 1}
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.api.dashboard.browser import Screen, chromium
 from tests.api.dashboard.populated import HOSTILE
+from tests.ports import keep_port
 from tests.supervisor.live_server import APP, Server, answering
 from tests.waiting import until
 
@@ -23,11 +23,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_a_real_server_that_goes_and_comes_back(server: Server) -> None:
-    server.start()
+    held = keep_port()
+    server.start("--management-port", str(held.getsockname()[1]))
     code = f"print({HOSTILE!r}, flush=True)\ndef predict(inputs): return ['one' for _ in inputs]\n"
     assert server.deploy("m", code, input_type="float64[2]", description=HOSTILE)["state"] == "ready"
     server.call("POST", "/applications", {**APP, "policy": "exp3"})
-    with chromium() as browser:
+    with held, chromium() as browser:
         screen = Screen(browser, server.place.management_url)
         page = screen.page
         screen.log_in(server.token, "models/m")
@@ -53,11 +54,10 @@ def test_a_real_server_that_goes_and_comes_back(server: Server) -> None:
         screen.go("events")
         expect(page.get_by_role("region", name="Events")).to_contain_text("model m, version 1")
 
-        port = urlsplit(server.place.management_url).port
         server.kill()
         expect(page.get_by_text("The server has not answered since")).to_be_visible()
         assert "model m, version 1" in screen.text
-        server.start("--management-port", str(port))
+        server.start("--management-port", str(held.getsockname()[1]))
         until(lambda: not page.get_by_text("The server has not answered since").is_visible())
         screen.go("", "Overview")
         expect(page.get_by_text("Ready to take queries")).to_be_visible()

@@ -22,7 +22,8 @@ def get(api: Api, path: str, method: str = "GET", **headers: str) -> httpx.Respo
 def test_the_address_alone_leads_to_it(api: Api, path: str) -> None:
     answer = get(api, path)
     assert (answer.status_code, answer.headers["location"]) == (307, "dashboard/")
-    assert httpx.get(api.url + path, follow_redirects=True).text == read_files()["/dashboard/"].content.decode()
+    followed = httpx.get(api.url + path, follow_redirects=True, timeout=TIMEOUT_S)
+    assert followed.text == read_files()["/dashboard/"].content.decode()
 
 
 def test_every_file_has_its_exact_type_and_the_policy() -> None:

@@ -155,7 +155,7 @@ def test_a_connection_that_ends_while_it_waits_has_no_more_turns(authority: Auth
 
 
 @given(st.data())
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_however_a_stream_is_cut_the_same_is_read(authority: Authority, data: st.DataObject) -> None:
     pair = Pair(authority)
     pair.shake_hands()

@@ -25,7 +25,7 @@ from clipper.client.packaging.models import look, package
 from clipper.client.packaging.stores import Fetched, fetch
 from clipper.errors import ClipperError, InvalidArgument, NotFound, Unavailable
 from tests.ports import keep_port
-from tests.waiting import until
+from tests.waiting import TIMEOUT_S, until
 
 CONTENT = os.urandom(20_000_000)
 SECRET = "testing-secret"
@@ -175,7 +175,7 @@ def try_oci(folder: Path) -> None:
 
         def answers() -> bool:
             try:
-                return httpx.get(f"http://{host}/v2/").status_code == 200
+                return httpx.get(f"http://{host}/v2/", timeout=TIMEOUT_S).status_code == 200
             except httpx.TransportError:
                 return False
 
@@ -291,7 +291,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
 
     def answers() -> bool:
         try:
-            return httpx.get(f"{url}/health").status_code == 200
+            return httpx.get(f"{url}/health", timeout=TIMEOUT_S).status_code == 200
         except httpx.TransportError:
             return False
 

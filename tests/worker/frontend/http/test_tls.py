@@ -86,11 +86,13 @@ def serve(
         await server.listen(listener)
         port = Port(server, listener.getsockname()[1], authority, later)
         async with asyncio.timeout(TIMEOUT_S):
-            await test(port)
-            await server.drain(0.0)
-            for writer in port.writers:
-                writer.transport.abort()
-            await until_async(lambda: len(server.port.members) == 0)
+            try:
+                await test(port)
+            finally:  # uvloop would wait for ever for connections that a failed test leaves
+                await server.drain(0.0)
+                for writer in port.writers:
+                    writer.transport.abort()
+                await until_async(lambda: len(server.port.members) == 0)
 
     uvloop.run(main())
 
@@ -205,11 +207,12 @@ def test_half_open_handshakes_count_and_give_way(authority: Authority, pair: Pai
 
 
 def test_a_slow_handshake_is_given_up(authority: Authority, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshakes, "HANDSHAKE_TIMEOUT_S", 0.2)
     hello = client_hello()
 
     async def test(port: Port) -> None:
         kept = await port.connect()
+        # Not before: on a busy machine a handshake takes longer.
+        monkeypatch.setattr(handshakes, "HANDSHAKE_TIMEOUT_S", 0.2)
         silent, _ = await port.plain()
         slow, slow_writer = await port.plain()
         half, _ = await port.plain(hello[:-1])
@@ -240,7 +243,8 @@ def test_connections_over_the_bound_are_told_so(authority: Authority, pair: Pair
         await until_async(lambda: len(port.later.bodies) == 4)
         reader, _ = await port.connect()
         assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
-        port.later.answer(0)
+        for number in range(4):  # any of them may have come first
+            port.later.answer(number)
         assert (await kept[0][0].readline()).startswith(b"HTTP/1.1 200 ")
 
     serve(test, authority, pair.paths, max_connections=4)
@@ -255,8 +259,9 @@ def test_a_client_that_never_reads_is_bounded(authority: Authority, pair: Pair) 
         first, other = await port.connect(), await port.connect()
         # One of them, beside what the sockets take, which is not ours to bound.
         first[1].write(post("/large/predict", b"x"))
-        await until_async(lambda: budget.held_bytes > 0)
-        assert LARGE // 4 < budget.held_bytes <= LARGE + 4 * PIECE_BYTES
+        # Before, it holds the request.
+        await until_async(lambda: budget.held_bytes > LARGE // 4)
+        assert budget.held_bytes <= LARGE + 4 * PIECE_BYTES
         for _ in range(10):
             _, writer = await port.connect()
             writer.write(post("/large/predict", b"x") * 20)
