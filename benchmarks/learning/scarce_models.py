@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.learning.simulated_load import GOOD, QUICK, Application, Counted, Model, Query
+from benchmarks.learning.simulated_load import GOOD, QUICK, Application, Counted, Model
 
 # By model, its quality for each kind of query.
 Qualities = Mapping[str, Sequence[float]]
@@ -34,10 +34,9 @@ class Mixed(Application):
         kinds = len(next(iter(qualities.values())))
         self._features = [row.tobytes() for row in np.eye(kinds)]
 
-    def _come(self, now_s: float) -> Query:
+    def _kind(self) -> tuple[Mapping[str, float], bytes]:
         kind = self.random.randrange(len(self._features))
-        right = {name: self.noise.random() < self._qualities[name][kind] for name in self.names}
-        return Query(now_s, now_s + self.slo_s, right, features=self._features[kind])
+        return {name: self._qualities[name][kind] for name in self.names}, self._features[kind]
 
 
 def possible(models: Sequence[Model], qualities: Qualities, per_s: float) -> float:

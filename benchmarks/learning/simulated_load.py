@@ -68,10 +68,15 @@ GOOD, QUICK = Model("a", 0.010, 0.98), Model("b", 0.0002, 0.80)
 
 @dataclass(slots=True, eq=False)
 class Query:
-    """A query in the simulation; it is the waiter of its works."""
+    """A query in the simulation; it is the waiter of its works.
+
+    Attributes:
+        quality: how likely each model is to be right about it; and ``right``, whether it is.
+    """
 
     arrival_s: float
     deadline_s: float
+    quality: Mapping[str, float]
     right: Mapping[str, bool]
     done: bool = False
     may_wait: bool = False
@@ -92,10 +97,14 @@ class Query:
 
 @dataclass(slots=True)
 class Counted:
-    """Queries of a part of the run: how many, how many got a right answer, and how many got the default."""
+    """Queries of a part of the run: how many, how many got a right answer, and how many got the default.
+
+    An answer of one model counts as right by the model's quality. So the share says which models answered, and nothing
+    of the luck of their answers.
+    """
 
     queries: int = 0
-    right: int = 0
+    right: float = 0.0
     defaults: int = 0
 
     def __add__(self, other: "Counted") -> "Counted":
@@ -198,8 +207,13 @@ class Application:
         return counted
 
     def _come(self, now_s: float) -> Query:
-        right = {name: self.noise.random() < model.quality for name, model in self.models.items()}
-        return Query(now_s, now_s + self.slo_s, right)
+        quality, features = self._kind()
+        right = {name: self.noise.random() < share for name, share in quality.items()}
+        return Query(now_s, now_s + self.slo_s, quality, right, features=features)
+
+    def _kind(self) -> tuple[Mapping[str, float], bytes | None]:
+        """Return the models' qualities for the next query, and its features."""
+        return {name: model.quality for name, model in self.models.items()}, None
 
     def _at(self, at_s: float, act: Callable[[float], None]) -> None:
         heapq.heappush(self._events, (at_s, next(self._order), act))
@@ -233,7 +247,7 @@ class Application:
             if name in candidates:
                 self.tries.forget(name)
             elif self.in_time[name].may_try(now_s) and self.tries.is_due(name):
-                self._push(Query(now_s, now_s + self.slo_s, {}, is_try=True), name, now_s, Counted())
+                self._push(Query(now_s, now_s + self.slo_s, {}, {}, is_try=True), name, now_s, Counted())
 
     def _ask(self, query: Query, now_s: float, part: Counted) -> None:
         query.choice = self._select(self.names, query, now_s)
@@ -352,13 +366,11 @@ class Application:
             return
         query.done = True
         totals, choice = self.ledger.totals(), query.choice
-        answer = None
+        part.defaults += not query.outputs
         if query.outputs and (self._is_joint or self._goes_on):
-            answer = self.policy.combine(choice, query.outputs, totals, QueryView()).output
+            part.right += self.policy.combine(choice, query.outputs, totals, QueryView()).output == RIGHT
         elif query.outputs:
-            answer = next(query.outputs[name] for name in choice.models if name in query.outputs)
-        part.right += answer == RIGHT
-        part.defaults += answer is None
+            part.right += query.quality[next(name for name in choice.models if name in query.outputs)]
         for place, name in enumerate(choice.models):
             chance = None if place or self._is_joint else query.chance
             if name in query.outputs:

@@ -1,12 +1,13 @@
 """Corrects the chances that a version's queue gives, by the outcomes of earlier queries.
 
 A queue does not know that a version fails, that its times vary with the input, or which queries its scheduler gives up
-if too many have come. So this module keeps, for each of five ranges of chances, the mean chance that was told and the
-share of queries that were in time. If the two clearly differ, it corrects further chances of that range by the
-difference.
+if too many have come. So this module keeps, for no chance at all and for each of five ranges of chances, the mean
+chance that was told and the share of queries that were in time. If the two clearly differ, it corrects further chances
+of that range by the difference. Queries without a chance have a range of their own: a burst makes a model full, and
+the outcomes of queries with a small chance would have further ones wait for it in vain.
 """
 
-from math import sqrt
+from math import ceil, sqrt
 
 import msgspec
 
@@ -39,7 +40,7 @@ class Promises:
     __slots__ = ("_ranges",)
 
     def __init__(self) -> None:
-        self._ranges = [_Range() for _ in range(RANGES)]
+        self._ranges = [_Range() for _ in range(RANGES + 1)]
 
     def ended(self, chance: float, *, was_in_time: bool) -> None:
         """Count a query that was asked with this chance of the queue's."""
@@ -63,7 +64,7 @@ class Promises:
         return min(max(chance + difference, LEAST_SHARE * chance), 1.0)
 
     def _range(self, chance: float) -> _Range:
-        return self._ranges[min(int(chance * RANGES), RANGES - 1)]
+        return self._ranges[ceil(chance * RANGES)]
 
 
 class Tries:
