@@ -6,6 +6,7 @@ workers are stubs in a process of their own, which answer questions with made-up
 
 import argparse
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -183,6 +184,7 @@ class WatchedLoop(asyncio.SelectorEventLoop):
 
 def main(models: int, workers: int) -> None:
     size = Size(models, models * REPLICAS_OF_MODEL, workers)
+    gc.freeze()  # as the supervisor does
     # The machine may be busy with other work: all workers shall answer.
     scrapes.__dict__.update(ASK_S=300.0, ANSWER_TIMEOUT_S=60.0)
     with tempfile.TemporaryDirectory(prefix="scrapes-") as folder:

@@ -3,6 +3,9 @@
 Metrics, series, health, scaling by load, reports and the states of replicas are views of it. Counts begin when the
 worker starts; a version's when its queue is made. Histograms share the bounds given here; ``counts`` has one entry more
 than its bounds, for values above the last bound.
+
+The collector does not look at readings (``gc=False``): they have no cycles, and a scrape has a hundred thousand of them
+at a time, over which a pass would hold the supervisor's loop.
 """
 
 from msgspec import Struct
@@ -23,7 +26,7 @@ NO_MARK = -1
 SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
-class HistogramData(Struct, frozen=True):
+class HistogramData(Struct, frozen=True, gc=False):
     counts: tuple[int, ...]
     sum: float
 
@@ -37,7 +40,7 @@ class HistogramData(Struct, frozen=True):
         return self.sum / max(self.count, 1)
 
 
-class ModelSelectionStatistics(Struct, frozen=True):
+class ModelSelectionStatistics(Struct, frozen=True, gc=False):
     """A model of an application: how often it was asked, missing in an answer and scored, and its summed loss.
 
     ``cost`` is the cost of asking it; None if it is not known. ``weight`` is how many queries its losses stand for, and
@@ -53,7 +56,7 @@ class ModelSelectionStatistics(Struct, frozen=True):
     weighted_loss: float = 0.0
 
 
-class SelectionStatistics(Struct, frozen=True):
+class SelectionStatistics(Struct, frozen=True, gc=False):
     """Counts of an application's selections and of its feedback.
 
     Attributes:
@@ -109,7 +112,7 @@ class TrialReading(Struct, frozen=True, array_like=True):
     last_error: str
 
 
-class ApplicationStatistics(Struct, frozen=True):
+class ApplicationStatistics(Struct, frozen=True, gc=False):
     """A worker's counts of an application.
 
     Attributes:
@@ -143,7 +146,7 @@ class BatchesOfSize(Struct, frozen=True):
     sum_s: float
 
 
-class VersionStatistics(Struct, frozen=True):
+class VersionStatistics(Struct, frozen=True, gc=False):
     """The queue of a model's version, and what its containers answered.
 
     Attributes:
@@ -196,7 +199,7 @@ class VersionStatistics(Struct, frozen=True):
         return arrivals / looked_up if looked_up else 1.0
 
 
-class ReplicaStatistics(Struct, frozen=True):
+class ReplicaStatistics(Struct, frozen=True, gc=False):
     """``state`` is ``dialing``, ``linked``, ``draining`` or ``lost``."""
 
     id: str
@@ -209,7 +212,7 @@ class ReplicaStatistics(Struct, frozen=True):
     last_error: str | None
 
 
-class LimitStatistics(Struct, frozen=True):
+class LimitStatistics(Struct, frozen=True, gc=False):
     """The limits of an application or a key: ``of`` says which of the two, ``refused`` counts requests."""
 
     of: str
