@@ -66,7 +66,7 @@ QUICK_CELLS = (
     Cell("five", "step", 1.0, "adaptive", 3000),
     Cell("five", "all die", 0.0, "single", 3000),
     Cell("shared", "2x", 1.0, "adaptive", 3000),
-    Cell("shared", "bursts", 1.0, "adaptive", 3000),
+    Cell("shared", "bursts", 1.0, "adaptive"),
     Cell("shared", "4x", 0.0, "single", 3000),
 )
 
