@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.svm import SVC
 
 from clipper import Clipper
+from clipper.settings.home import read_place
 from scripts.real_models import environment
 from tests.docs.pages import ROOT, Reader, blocks, commands
 
@@ -50,19 +51,26 @@ def server(reader: Reader) -> Iterator[Clipper]:
 
 def open_inference(reader: Reader) -> list[str]:
     """What the page's clients print."""
-    http, kserve, further, grpc = [
+    http, kserve, further, operator, grpc = [
         block for block in blocks(ROOT / "docs" / "open-inference.md") if block.language == "python"
     ]
+    home = reader.folder / ".clipper"
     with server(reader) as clipper:
         clipper.deploy("digits", lambda images: [int(image.sum()) for image in images], input_type="float64[784]")
         clipper.create_application("digits", model="digits", slo_ms=20_000)
         now = clipper.status()
-        addresses = {"localhost:1337": now.query_url.partition("//")[2], "localhost:1339": str(now.grpc_address)}
+        addresses = {
+            "localhost:1337": now.query_url.partition("//")[2],
+            "localhost:1338": read_place(home).management_url.partition("//")[2],
+            "localhost:1339": str(now.grpc_address),
+        }
+        token = (home / "token").read_text()
         # Each client has a process of its own: KServe's and Triton's both bring the protocol's messages. The page
         # goes on from Triton's client of REST after that of KServe.
         clients = [
             [(http.place, http.text), (further.place, f"images = image\n{further.text}\nprint(ids.shape)")],
             [(kserve.place, f"{kserve.text}\nprint(answer.outputs[0].data)")],
+            [(operator.place, f"token = {token.strip()!r}\n{operator.text}\nprint('loaded')")],
             [(grpc.place, grpc.text.replace("client_timeout=0.5", "client_timeout=100"))],
         ]
         return [line for texts in clients for line in _printed(texts, addresses)]
