@@ -1,12 +1,16 @@
 """``python -m benchmarks.pipelines``: pipelines on a server under load that does not wait, beside the best fixed split.
 
-Each shape is loaded with multiples of what it can do: by the times for which its models sleep, or by those of batches
-that the server has measured under too much load. With these times the best split of the SLO is searched in simulation.
+Each shape is loaded with multiples of what it can do. For models that sleep, that follows from the times for which they
+sleep, and the best split of the SLO is searched in simulation, with these times and what a batch of one row takes here
+besides: its way to another process and back, and a sleep that ends late. Models that compute share the processors with
+all else here, which no simulation of steps knows: what they can do is the most that they answered in time at any of
+ever higher rates, and no split answers more than that.
 """
 
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,8 +30,9 @@ from clipper.settings.pipeline import read_graph
 LOADS = (0.25, 0.5, 0.9, 1.0, 1.5, 2.0)
 # The first seconds of each load are not counted: what the server knows is of the load before.
 SETTLE_S = 2.0
-# More than any of the models that compute can do, on any machine that runs this.
-FLOOD_PER_S, FLOOD_S = 3000.0, 4.0
+FLOOD_S = 4.0
+# A rate of which a smaller share is answered in time is more than models that compute can do.
+LEAST_PER_S, ENOUGH = 200.0, 0.9
 
 
 def main() -> int:
@@ -49,7 +54,7 @@ def main() -> int:
                     print(cell.line(), flush=True)
                     cells.append(cell)
     if arguments.save:
-        kept = {(cell.models, cell.shape, cell.load): cell for cell in [*read(), *cells]}
+        kept = {(cell.models, cell.shape, cell.load): cell for cell in [*read(), *cells] if cell.load in LOADS}
         write_results(list(kept.values()))
     return 0 if all(cell.is_kept for cell in cells) else 1
 
@@ -70,9 +75,23 @@ def measure(
     server.run("apply", str(path))
     options = [] if shape.bodies is None else ["--inputs", str(shape.bodies(folder))]
     slo_s = shape.slo_ms / 1e3
-    flood_per_s = FLOOD_PER_S if shape.steps is None else 2 * capacity_per_s(shape.steps, slo_s)
-    server.load(application, flood_per_s, FLOOD_S, *options)
-    able = capacity_per_s(shape.steps or measured_steps(server, application), slo_s)
+    if shape.steps is None:
+        steps: list[Step] = []
+        able, good_per_s, rate_per_s = 0.0, LEAST_PER_S, LEAST_PER_S
+        while good_per_s >= ENOUGH * rate_per_s:
+            rate_per_s *= 1.5
+            good_per_s = server.load(application, rate_per_s, FLOOD_S, *options).good / FLOOD_S
+            able = max(able, good_per_s)
+    else:
+        able = capacity_per_s(shape.steps, slo_s)
+        server.load(application, 0.25 * able, FLOOD_S, *options)
+        steps = [
+            replace(step, fixed_s=step.fixed_s + max(0.0, found.batch_s(1) - step.batch_s(1)))
+            for step, found in zip(shape.steps, measured_steps(server, application), strict=True)
+        ]
+        took = ", ".join(f"{step.name} {step.batch_s(1) * 1e3:.2f} ms" for step in steps)
+        print(f"{name}: batches of one row take {took}", flush=True)
+        server.load(application, 2 * able, FLOOD_S, *options)
     models, rows_each = shape.second
     found = []
     for load in loads:
@@ -80,7 +99,9 @@ def measure(
         before = rows_of(server, application, models)
         run = server.load(application, able * load, seconds, *options)
         made = rows_of(server, application, models) - before
-        _, best = best_split(shape.steps or measured_steps(server, application), slo_s, able * load, seconds)
+        split = min(1.0, 1.0 / load)
+        if steps:
+            split = best_split(steps, slo_s, able * load, seconds)[1].in_time
         found.append(
             Cell(
                 models=kind,
@@ -89,7 +110,7 @@ def measure(
                 per_s=run.rate_per_s,
                 slo_ms=shape.slo_ms,
                 in_time=run.good / max(run.offered, 1),
-                split=best.in_time,
+                split=split,
                 in_vain=max(0.0, 1.0 - run.by_model * rows_each / max(made, 1.0)),
                 p99_ms=None if run.latency_ms is None else run.latency_ms.p99,
                 lag_ms=None if run.sender.lag_ms is None else run.sender.lag_ms.p99,

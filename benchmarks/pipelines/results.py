@@ -19,7 +19,7 @@ class Cell(msgspec.Struct, frozen=True):
         models: ``slept`` or ``computed``.
         load: in multiples of what the pipeline can do; ``per_s`` in queries a second.
         in_time: the share of the queries that got an answer of the pipeline within the SLO.
-        split: the same with the best fixed split, in simulation.
+        split: the same with the best fixed split, in simulation; or what the load leaves possible.
         in_vain: the share of the second step's rows whose query got no answer.
         p99_ms: of all answers, defaults too, from when the query was due.
         lag_ms: the load generator's own p99 of noticing that a query is due.
