@@ -51,8 +51,8 @@ def kill_workers(server: Server) -> None:
     until(lambda: metric(server, "clipper_link_state{") == 3 * len(workers))
 
 
-def metric(server: Server, start: str) -> float:
-    lines = [line for line in server.metrics.splitlines() if line.startswith(start)]
+def metric(server: Server, name: str, label: str = "") -> float:
+    lines = [line for line in server.metrics.splitlines() if line.startswith(name) and label in line]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
@@ -121,7 +121,7 @@ def test_a_log_that_cannot_be_written_costs_no_query_and_says_so(server: Server)
     status = until(lambda: (now := server.call("GET", "/status"))["problems"] and now)
     assert status["ready"] and "worker 0 cannot write the decision log: FileExistsError" in status["problems"][0]
     # They may go to the disk in two parts.
-    until(lambda: metric(server, 'clipper_decisions_dropped_total{reason="write_failed"') == 5)
+    until(lambda: metric(server, "clipper_decisions_dropped_total", 'reason="write_failed"') == 5)
     folder.unlink()
     id_ = server.predict("app", ROW)["query_id"]
     assert until_exported(server, 1).keys() == {id_}
