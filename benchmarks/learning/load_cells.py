@@ -42,8 +42,8 @@ PARTS = 30
 LEARNED_AFTER = PARTS // 3
 # What is wanted: of what is possible, over the whole run and once it has learned; and of the queries, defaults.
 WHOLE, LEARNED, DEFAULTS = 0.95, 0.98, 0.005
-# What is kept, which is less: with five models; and where they share an accelerator, on which a batch that is late makes
-# those of all models late.
+# What is kept, which is less: with five models; and where they share an accelerator, on which a late batch makes those
+# of all models late.
 FIVE_LEARNED, SHARED_LEARNED, SHARED_DEFAULTS = 0.97, 0.965, 0.01
 
 
