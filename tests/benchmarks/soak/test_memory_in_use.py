@@ -1,5 +1,6 @@
 """What a worker has in use after requests of each kind: as much as before them, however many there were."""
 
+import math
 import signal
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -126,15 +127,20 @@ def test_it_does_not_grow_with_requests(
 ) -> None:
     _, worker, address = system
 
-    def ask_many(requests: int) -> tuple[int, int]:
+    def ask_many(requests: int) -> None:
         with worker.connect() as client:
             for _ in range(requests):
                 ask(client, address)
         until(lambda: worker.statistics().connections == 0)
-        return worker.in_use()
 
-    blocks, malloc_bytes = ask_many(WARM_UP_REQUESTS)
-    blocks_after, malloc_bytes_after = ask_many(REQUESTS)
-    assert (blocks_after - blocks) / REQUESTS < BLOCKS
+    def grown() -> tuple[float, float]:
+        now, malloc_now = worker.in_use()
+        return (now - blocks) / REQUESTS, (malloc_now - malloc_bytes) / REQUESTS
+
+    ask_many(WARM_UP_REQUESTS)
+    blocks, malloc_bytes = worker.in_use()
+    ask_many(REQUESTS)
+    # A busy machine's model still works for clients that left, and the worker holds that; a leak stays.
     # SQLite keeps pages of the selection store: up to 8 MiB on each connection, so for some 50,000 pieces of feedback.
-    assert (malloc_bytes_after - malloc_bytes) / REQUESTS < MALLOC_BYTES or ask is feedback
+    most = BLOCKS, math.inf if ask is feedback else MALLOC_BYTES
+    until(lambda: all(have < may for have, may in zip(grown(), most, strict=True)))
