@@ -32,7 +32,7 @@ from tests.memory_operations import MemoryOperations
 from tests.sdk.programs import build_cpp, kept, missing_tools
 from tests.waiting import TIMEOUT_S, until
 
-# The same examples each time, so that a run of unchanged code ends alike; --hypothesis-seed looks at others. How long
+# The same examples each time, so that a run of unchanged code ends alike; --hypothesis-seed=7 looks at others. How long
 # it takes to draw one and to try it is the machine's to say.
 settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # Of make test, which leaves the other examples to make test-all.
@@ -40,13 +40,17 @@ settings.register_profile("quick", settings.get_profile("steady"), max_examples=
 settings.load_profile("steady")
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(trylast=True)  # after hypothesis has loaded the profile that was asked for
+def pytest_configure(config: pytest.Config) -> None:
     """A shell that runs the suite in its background has it ignore SIGINT, and so would all that tests start.
 
     SIGTERM, which ``timeout`` sends, would else end the suite without the servers and containers of running tests.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    if config.getoption("--hypothesis-seed") is not None:
+        settings.register_profile("seeded", derandomize=False)  # else the seed changes nothing
+        settings.load_profile("seeded")
 
 
 # Where files take longest, since their tests start servers: first, so that processes end with short ones, at once.

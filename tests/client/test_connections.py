@@ -21,6 +21,7 @@ from clipper.client.queries import AsyncQueries
 from clipper.errors import DeadlineExceeded, ModelFailed, TooLarge, TooManyRequests, Unavailable
 from tests.certificates import Authority
 from tests.client.scripted_server import Accepted, Blocking, scripted
+from tests.ports import keep_port
 from tests.waiting import TIMEOUT_S
 
 ROW = np.ones(2)
@@ -312,10 +313,10 @@ def test_errors_of_the_server(kind: str) -> None:
 
 @both
 def test_no_server_is_there(kind: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with Blocking(url, kind) as client, pytest.raises(Unavailable, match=r"no Clipper answers at .*clipper start"):
-        client.predict("app", ROW)
+    with keep_port() as kept:
+        url = f"http://127.0.0.1:{kept.getsockname()[1]}"
+        with Blocking(url, kind) as client, pytest.raises(Unavailable, match=r"no Clipper answers at .*clipper start"):
+            client.predict("app", ROW)
 
 
 @both

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from clipper.errors import (
 )
 from clipper.settings.application import Selection
 from tests.client.scripted_server import Accepted, Blocking, scripted
+from tests.ports import keep_port
 from tests.serving import Serving, application, model, serving, version
 
 TELL = """
@@ -253,10 +253,8 @@ def test_a_query_url_that_leads_to_no_server(tmp_path: Path) -> None:
         Clipper.connect("http://127.0.0.1:1338", query_url="http://127.0.0.1:1337")
     with pytest.raises(InvalidArgument, match="expected http://HOST:PORT"):
         Clipper.connect(query_url="127.0.0.1:1337")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(Unavailable, match="no Clipper answers"):
-        Clipper.connect(query_url=url, home=tmp_path)
+    with keep_port() as kept, pytest.raises(Unavailable, match="no Clipper answers"):
+        Clipper.connect(query_url=f"http://127.0.0.1:{kept.getsockname()[1]}", home=tmp_path)
 
     def other(connection: Accepted) -> None:
         connection.read()

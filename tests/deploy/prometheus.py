@@ -1,16 +1,16 @@
 """Debian's Prometheus and its promtool, unpacked once: nothing is installed, and no service begins to run."""
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from tests.ports import keep_port
 from tests.waiting import TIMEOUT_S, until
 from tests.wheels import ROOT
 
@@ -63,12 +63,14 @@ class Prometheus:
 def scraping(config: str, folder: Path) -> Iterator[Prometheus]:
     """Run it with a configuration, beside whose file stand the rules."""
     (folder / "prometheus.yml").write_text(config)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    options = {"config.file": "prometheus.yml", "storage.tsdb.path": "series", "web.listen-address": address}
+    options = {"config.file": "prometheus.yml", "storage.tsdb.path": "series"}
     command = [str(programs() / "prometheus"), *(f"--{name}={value}" for name, value in options.items())]
     path = folder / "log"
-    with path.open("wb") as log, subprocess.Popen(command, cwd=folder, stderr=log) as process:
+    with ExitStack() as stack:
+        address = f"127.0.0.1:{stack.enter_context(keep_port()).getsockname()[1]}"
+        log = stack.enter_context(path.open("wb"))
+        command.append(f"--web.listen-address={address}")
+        process = stack.enter_context(subprocess.Popen(command, cwd=folder, stderr=log))
         try:
             until(lambda: _is_ready(address), failed=lambda: process.poll() is not None and path.read_text())
             yield Prometheus(f"http://{address}")

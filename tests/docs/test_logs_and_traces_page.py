@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from clipper.worker.telemetry.lines import access_said, slow_said
 from clipper.worker.telemetry.request_note import MAX_REQUEST_ID_BYTES, EndedQuery, QueryNote, RequestNote
 from clipper.worker.telemetry.trace_context import SpanContext
 from tests.otlp_receiver import otlp_receiver
+from tests.ports import keep_port
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +68,11 @@ def test_the_models_own_span_is_sent_with_those_of_its_batch_alone() -> None:
         assert (span.name, span.trace_id[-1], span.parent_span_id[-1]) == ("look up features", 1, 2)
 
 
+def is_listening(address: tuple[str, int]) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(address) == 0
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     home = tmp_path / "home"
@@ -82,14 +89,14 @@ def test_the_example_prints_a_trace(home: Path, tmp_path: Path) -> None:
     block = PAGE.split("### An example")[1].split("```sh\n")[1].split("```")[0]
     commands = [shlex.split(line) for line in block.splitlines()]
     assert commands[0] == ["cd", "examples/traces"] and commands[1] == ["python", "receiver.py", "4318", "&"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     environment = {**os.environ, "CLIPPER_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     printed = tmp_path / "printed"
-    with printed.open("wb") as output:
+    with keep_port() as kept, printed.open("wb") as output, ExitStack() as stack:
+        port = str(kept.getsockname()[1])
         receiver = subprocess.Popen([sys.executable, "receiver.py", port], cwd=folder, stdout=output)
-    try:
+        stack.callback(receiver.wait)
+        stack.callback(receiver.kill)
+        until(lambda: is_listening(kept.getsockname()), failed=lambda: receiver.poll() is not None)
         for words in commands[2:]:
             # Only what a reader would change is changed: the ports.
             own = [word.replace("4318", port) for word in words[1:]]
@@ -98,9 +105,6 @@ def test_the_example_prints_a_trace(home: Path, tmp_path: Path) -> None:
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
         until(lambda: "compute sum" in printed.read_text(), failed=lambda: receiver.poll() is not None)
-    finally:
-        receiver.kill()
-        receiver.wait()
     # As the page shows it, but for numbers.
     shown = PAGE.split("The receiver prints")[1].split("```text\n")[1].split("```")[0]
     assert re.sub(r"[0-9a-f]{32}|[0-9.]+ ms| +", " ", printed.read_text()).split() == (

@@ -14,6 +14,7 @@ from clipper.base.http1 import Answer
 from clipper.cli.load import sender as senders
 from clipper.cli.load.inputs import Head, Ring
 from clipper.cli.load.sender import Connection, Sender, Target
+from tests.ports import keep_port
 from tests.waiting import TIMEOUT_S, until_async
 
 ANSWER = b'HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{"output":1}'
@@ -117,6 +118,12 @@ async def serving(serve: Serve, port: int = 0) -> AsyncIterator[Target]:
             writer.transport.abort()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a sender may not run for longer than it may be behind."""
+    monkeypatch.setattr(senders, "MAX_BEHIND_S", TIMEOUT_S)
+
+
 def sender_of(target: Target, log: Log, due_s: list[float], connections: int = 50, within_s: float = 20.0) -> Sender:
     requests = Ring([Head("localhost", "/app/predict").of(len(BODY)) + BODY], "")
     return Sender(target, requests, iter(due_s), log, max_connections=connections, answer_within_s=within_s)
@@ -174,13 +181,22 @@ def test_all_at_once_take_turns_on_the_connections() -> None:
 
 
 def test_queries_go_out_though_none_is_answered() -> None:
-    sender, log = load(answer_none, evenly(40, 0.1), within_s=1.5)
-    assert log.counts == {"no answer": 40}
-    assert sender.peak_connections == 40
+    async def run() -> Log:
+        async with asyncio.timeout(TIMEOUT_S), serving(answer_none) as target:
+            log = Log()
+            sender = sender_of(target, log, evenly(40, 0.1), within_s=TIMEOUT_S)
+            await sender.connect()
+            running = asyncio.create_task(sender.run(time.monotonic()))
+            await until_async(lambda: sender.peak_connections == sender.outstanding == 40)
+            sender._answer_within_s = 0.0
+            await running
+            return log
+
+    assert uvloop.run(run()).counts == {"no answer": 40}
 
 
 def test_who_finds_no_connection_in_time_is_not_sent() -> None:
-    _, log = load(answer_none, [0.0] * 40, connections=5, within_s=1.5)
+    _, log = load(answer_none, [0.0] * 40, connections=5, within_s=0.3)
     assert log.counts == {"no answer": 5, "not sent": 35}
 
 
@@ -210,16 +226,18 @@ def test_connections_that_end_are_opened_again(serve: Serve, end: str | tuple[st
 def test_a_server_that_goes_away_and_comes_back() -> None:
     async def run() -> Log:
         log = Log()
-        async with asyncio.timeout(TIMEOUT_S):
-            async with serving(answer_all) as target:
+        with keep_port() as kept:
+            port = kept.getsockname()[1]
+            async with asyncio.timeout(TIMEOUT_S), serving(answer_all, port) as target:
                 # Five a second at the end, for as long as it takes to see that it is back.
-                sender = sender_of(target, log, [*evenly(200, 1.0), *(1 + number / 5 for number in range(200))])
+                after_s = (1 + number / 5 for number in range(5 * round(TIMEOUT_S)))
+                sender = sender_of(target, log, [*evenly(200, 1.0), *after_s])
                 await sender.connect()
                 running = asyncio.create_task(sender.run(time.monotonic()))
                 await until_async(lambda: log.counts["200"] >= 20)
             await until_async(lambda: any("cannot connect" in end for end in log.counts))
             seen = log.counts["200"]
-            async with serving(answer_all, target.port):
+            async with serving(answer_all, port):
                 await until_async(lambda: log.counts["200"] > seen + 5)
                 sender.stop()
                 await running
@@ -231,29 +249,26 @@ def test_a_server_that_goes_away_and_comes_back() -> None:
 
 def test_a_server_that_is_not_there() -> None:
     async def run() -> None:
-        async with serving(answer_all) as target:
-            pass
-        with pytest.raises(OSError, match="refused"):
-            await sender_of(target, Log(), [0.0]).connect()
+        with keep_port() as kept, pytest.raises(OSError, match="refused"):
+            await sender_of(Target(*kept.getsockname()), Log(), [0.0]).connect()
 
     uvloop.run(run())
 
 
 def test_a_rate_that_cannot_be_kept_ends_in_time() -> None:
-    """Queries that were due up to two seconds ago: what is too old is not sent, and none is forgotten."""
+    """Queries that were due some minutes ago: what is too old is not sent, and none is forgotten."""
 
     async def run() -> Log:
         async with asyncio.timeout(TIMEOUT_S), serving(answer_all) as target:
             log = Log()
-            sender = sender_of(target, log, [*evenly(20_000, 1.0), *evenly(50, 2.5)[45:]])
+            began_s = time.monotonic() - 2 * TIMEOUT_S
+            sender = sender_of(target, log, [*evenly(20_000, 1.0), *(2 * TIMEOUT_S + at_s for at_s in evenly(5, 0.3))])
             await sender.connect()
-            await sender.run(time.monotonic() - 2.2)
+            await sender.run(began_s)
             return log
 
     log = uvloop.run(run())
-    assert log.counts["not sent"] >= 20_000 * 0.9
-    assert log.counts["200"] >= 3
-    assert sum(log.counts.values()) == 20_005
+    assert log.counts == {"not sent": 20_000, "200": 5}
 
 
 def test_it_can_be_stopped_at_any_time() -> None:
