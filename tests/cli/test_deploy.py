@@ -60,6 +60,13 @@ def test_a_version_whose_replicas_all_crash_is_not_called_ready(run: Run, api: A
     assert run("replica", "list").out.splitlines()[-1] == "digits:1#1: it exited with 3"
 
 
+def test_a_model_without_a_current_version_is_listed_as_its_newest_is(run: Run, api: Api, model: str) -> None:
+    run("deploy", "digits", model)
+    versions = api.operations.versions["digits"]
+    versions["1"] = msgspec.structs.replace(versions["1"], current=False, state="failed", condition="failed")
+    assert "failed" in run("model", "list").out
+
+
 def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     options = (
         "--version b --replicas 2..8 --batching fixed --max-batch 16 --batch-delay-ms 2.5 --no-cache --keep-current"

@@ -111,3 +111,16 @@ def test_defaults_that_the_application_asked_for_are_none(server: Server) -> Non
         assert server.predict("unsure", WORKS)["default"]
     until(lambda: last_minute(server, "unsure")["defaults"] == {"low_confidence": 6})
     assert problems_of(server, "'unsure'") == []
+
+
+def test_a_model_that_does_not_start_is_a_problem_until_a_version_does(server: Server) -> None:
+    code = "raise ImportError('no weights here')\n"
+    assert server.deploy("stillborn", code, input_type="float64[2]")["state"] == "failed"
+    (told,) = problems_of(server, "model 'stillborn'")
+    assert "stillborn:1 has failed" in told and "no weights here" in told and "clipper logs stillborn:1" in told
+    pinned = [{"model": "faulty"}, {"model": "stillborn", "version": "1"}]
+    create(server, "pins", links=pinned, default_output="none")
+    (told,) = problems_of(server, "application 'pins'")
+    assert "stillborn:1 has failed: " in told and "no weights here" in told
+    assert server.deploy("stillborn", answering("one"), input_type="float64[2]")["state"] == "ready"
+    assert problems_of(server, "model 'stillborn'") == []

@@ -80,6 +80,7 @@ def test_an_incident_as_an_operator_sees_it(server: Server) -> None:
     of = {"input_type": "float64[2]", "slo_ms": 20_000.0}
     server.call("POST", "/applications", {**of, "name": "crashes", "links": [{"model": "dies"}]})
     server.call("POST", "/applications", {**of, "name": "idle", "links": [{"model": "yes"}]})
+    server.deploy("stillborn", "raise ImportError('no weights')\n", input_type="float64[2]")
     two = [{"model": "yes"}, {"model": "no"}]
     unsure = {"policy": "ensemble", "confidence_threshold": 0.9, "default_output": "ask somebody"}
     server.call("POST", "/applications", {**of, "name": "unsure", "links": two, **unsure})
@@ -105,6 +106,8 @@ def test_an_incident_as_an_operator_sees_it(server: Server) -> None:
         state = page.get_by_role("status").filter(has_text="Ready to take queries")
         expect(state).to_have_class("notice busy")
         expect(page.locator(".problems li", has_text="dies:1 has no replica that is ready")).to_be_visible()
+        stillborn = page.locator(".problems li", has_text="model 'stillborn' has no version that starts")
+        expect(stillborn).to_contain_text("no weights")
         dies = page.get_by_role("region", name="Models").locator("tbody tr").first
         expect(dies).to_contain_text("dies")
         expect(dies.locator(".state")).to_have_text("crash loop")

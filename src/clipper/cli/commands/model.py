@@ -164,10 +164,10 @@ def _confirms(version: Version, out: Output, *, yes: bool) -> bool:
 
 
 def _model_row(model: Model) -> tuple[object, ...]:
-    """Return a model's row, with the state and the replicas of the version that queries go to."""
-    current = next((version for version in model.versions if version.current), None)
-    state = None if current is None else current.condition or current.state
-    ready = None if current is None else f"{current.ready_replicas}/{current.replicas_wanted}"
+    """Return a model's row, with the state and the replicas of its current version, or else of its newest."""
+    *_, shown = (None, *model.versions, *(version for version in model.versions if version.current))
+    state = None if shown is None else shown.condition or shown.state
+    ready = None if shown is None else f"{shown.ready_replicas}/{shown.replicas_wanted}"
     return model.name, model.current, state, ready, model.previous, len(model.versions)
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from clipper.supervisor.operations.reports import ReportOperations, SeriesOperat
 from clipper.supervisor.operations.scrapes import Scrapes
 from clipper.supervisor.operations.tokens import expiry_problems, next_expiry
 from clipper.supervisor.operations.views import worker_view
+from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.stop_requests import StopRequests
 from clipper.values.types import CPU, ModelId
 
@@ -96,6 +97,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *(certificates.problems(time.time()) if certificates is not None else ()),
                 *expiry_problems(self._catalog.keys.values(), self._catalog.tokens.values(), time.time()),
                 *self._reconciler.outdated(),
+                *problems_of_failed(self._catalog.versions.values()),
                 *problems_of_replicas(self._manager.slots()),
                 *self._unknown_versions(),
                 *_problems_of_workers(workers),
@@ -224,6 +226,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         if version is None:
             return f"model {link.model!r} has no version that is ready"
         record = self._catalog.version(link.model, version)
+        if record.state == "failed":
+            return f"{record.id} has failed: {_why_failed(record)}"
         if record.loads_with is not None:
             return f"{record.id} is unloaded: clipper model scale {link.model} 1 loads it again"
         if record.replicas_wanted == 0:
@@ -243,6 +247,27 @@ def by_node(replicas: Sequence[schemas.Replica]) -> dict[str, dict[str, int]]:
         if replica.node is not None:
             nodes[replica.node][replica.state] += 1
     return {node: dict(states) for node, states in nodes.items()}
+
+
+def problems_of_failed(versions: Iterable[VersionRecord]) -> list[str]:
+    """Return a problem for each model that cannot be asked because all of its versions have failed."""
+    by_model: defaultdict[str, list[VersionRecord]] = defaultdict(list)
+    for record in versions:
+        by_model[record.model].append(record)
+    problems = []
+    for model, those in by_model.items():
+        if all(record.state == "failed" for record in those):
+            last = max(those, key=lambda record: record.created_at)
+            problems.append(
+                f"model {model!r} has no version that starts; {last.id} has failed: {_why_failed(last)}; see clipper "
+                f"logs {last.id}, and deploy a mended version, or remove the model: clipper model delete {model}"
+            )
+    return problems
+
+
+def _why_failed(record: VersionRecord) -> str:
+    """Return the reason as a single line: an installer's has several."""
+    return " ".join((record.last_error or "it cannot be started").split())
 
 
 def problems_of_replicas(slots: Sequence[SlotStatus]) -> list[str]:
