@@ -1,12 +1,15 @@
 """What is read of a process."""
 
 import mmap
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,13 @@ from benchmarks.soak.processes import established, read
 from tests.waiting import until
 
 
-def test_memory_descriptors_and_threads_of_this_process() -> None:
+def apart(look: Callable[[], None]) -> None:
+    """Run it in a process of its own: in that of the tests, servers of other tests may close connections meanwhile."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as own:
+        own.submit(look).result()
+
+
+def memory_descriptors_and_threads() -> None:
     before, started = read(os.getpid(), 1.0)
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
@@ -36,7 +45,11 @@ def test_memory_descriptors_and_threads_of_this_process() -> None:
     assert after.uss <= after.pss <= after.rss
 
 
-def test_connections_of_clients_are_not_counted_while_they_are_open() -> None:
+def test_memory_descriptors_and_threads_of_a_process() -> None:
+    apart(memory_descriptors_and_threads)
+
+
+def connections_of_clients() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -51,6 +64,10 @@ def test_connections_of_clients_are_not_counted_while_they_are_open() -> None:
             assert accepted.recv(1) == b""
             # Whoever does not close what its client has closed leaks it.
             assert descriptors() == before + 2
+
+
+def test_connections_of_clients_are_not_counted_while_they_are_open() -> None:
+    apart(connections_of_clients)
 
 
 def test_workers_of_the_server_tell_what_they_have_in_use(tmp_path: Path) -> None:
