@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from clipper.errors import InvalidArgument
-from clipper.settings.sample_files import MAX_SAMPLE_ROWS, read_sample_table
+from clipper.settings.sample_files import MAX_SAMPLE_ROWS, open_parquet, read_sample_table
 from clipper.settings.texts import read_sample
 from clipper.values.inputs.sample_types import sample_rows, sample_type
 
@@ -58,3 +59,24 @@ def test_type_of_a_sample() -> None:
     assert sample_type(json.dumps(rows)) == "m: float64[*,*]?"
     assert sample_type("[1, 2]") is sample_type('"text"') is sample_type("{}") is sample_type("[]") is None
     assert sample_rows([{"a": 1}]) == [{"a": 1}]
+
+
+def test_a_large_row_group_is_read_a_piece_at_a_time(tmp_path: Path) -> None:
+    path, rows = tmp_path / "a.parquet", 200_000
+    random = np.random.default_rng(0)
+    pq.write_table(
+        pa.table({f"f{number}": random.normal(size=rows) for number in range(16)}),
+        path,
+        use_dictionary=False,
+        compression="none",
+        data_page_size=64 * 1024,
+    )
+    before = pa.total_allocated_bytes()
+    most = read = 0
+    with open_parquet(path) as file:
+        assert file.num_row_groups == 1
+        for batch in file.iter_batches(1000):
+            read += len(batch)
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert read == rows
+    assert most < path.stat().st_size / 4

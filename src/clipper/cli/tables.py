@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper.errors import InvalidArgument
+from clipper.settings.sample_files import open_parquet
 from clipper.settings.server import MOST_MAX_BODY_BYTES
 from clipper.values.inputs.cells import input_of_texts, list_of
 from clipper.values.records import RecordType, ValueType
@@ -45,11 +46,7 @@ def _of_csv(path: Path, input_type: ValueType | None) -> Iterator[Any]:
 
 
 def _of_parquet(path: Path, input_type: ValueType | None) -> Iterator[Any]:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise InvalidArgument("Parquet needs the extra clipper-serving[log]: install it, or give CSV") from error
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         names = file.schema_arrow.names
         columns = [names[index] for index in kept_columns(names, input_type, path)]
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):

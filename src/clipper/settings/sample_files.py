@@ -15,6 +15,8 @@ _MISSING = frozenset(
     ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
      "NULL", "NaN", "None", "n/a", "nan", "null")
 )  # fmt: skip
+# Of each column of a file of Parquet. A table of a thousand columns takes 64 MiB.
+_BUFFER_BYTES = 64 * 1024
 _TRUTHS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
 
 
@@ -71,13 +73,21 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
+    with open_parquet(path) as file:
+        rows: list[dict[str, Any]] = next(file.iter_batches(MAX_SAMPLE_ROWS)).to_pylist()
+    return rows
+
+
+def open_parquet(path: Path) -> Any:
+    """Open a file of Parquet, as pyarrow has it. Raises InvalidArgument without the library.
+
+    Each column is read through a buffer: pyarrow by itself first reads all bytes of a row group, which may be gigabytes.
+    """
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise InvalidArgument("Parquet needs the extra clipper-serving[log]: install it, or give CSV") from error
-    with pq.ParquetFile(path) as file:
-        rows: list[dict[str, Any]] = next(file.iter_batches(MAX_SAMPLE_ROWS)).to_pylist()
-    return rows
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
 
 _READERS = {".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines, ".parquet": _parquet}

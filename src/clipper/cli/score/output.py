@@ -12,6 +12,7 @@ from clipper.cli.score.journal import reported
 from clipper.cli.score.sources import Chunk, cells_of, csv_header, names_of, parquet_schema
 from clipper.errors import InvalidArgument
 from clipper.learning.decisions.export import arrow_type
+from clipper.settings.sample_files import open_parquet
 from clipper.values.records import RecordType, ValueType
 
 # What is added to each row: the outputs' columns, and these.
@@ -171,14 +172,13 @@ class Layout:
         """Begin the whole output in Parquet, a file that cannot be gone on with after a kill: ``partial`` has the added
         columns of the first rows, which are written again."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         schema = self.schema()
         self._table = _Table(target, schema)
         with partial.open("rb") as file:
             added = _Added(file, pa.schema(list(schema)[-len(self.added) :]))
             for source in sources:
-                with pq.ParquetFile(source) as whole:
+                with open_parquet(source) as whole:
                     for read in whole.iter_batches(_rows_in_group(whole.metadata)) if rows else ():
                         batch = read.slice(0, rows)
                         rows -= len(batch)

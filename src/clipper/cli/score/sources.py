@@ -15,6 +15,7 @@ from clipper.base.malloc import keep_freed
 from clipper.cli.score.inputs import InputMaker, Inputs
 from clipper.cli.tables import kept_columns
 from clipper.errors import InvalidArgument
+from clipper.settings.sample_files import open_parquet
 from clipper.values.records import RecordType
 
 # A chunk becomes one block: large enough that its fixed costs are small, and below the server's bound of a body.
@@ -23,7 +24,6 @@ CHUNK_BYTES, CHUNK_ROWS = 4 * 1024 * 1024, 8192
 _CHUNKS_READ = 8
 # A row of text may be this long; a longer one is a file without line feeds, or with a quote that never ends.
 MAX_ROW_BYTES = 64 * 1024 * 1024
-_NEEDS_ARROW = "Parquet needs the extra clipper-serving[log]: install it, or give CSV or JSON lines"
 
 
 class Chunk(NamedTuple):
@@ -62,10 +62,8 @@ def read_lines(path: Path, maker: InputMaker, position: int, row_bytes: int) -> 
 
 def read_parquet(path: Path, maker: InputMaker, position: int, row_bytes: int) -> Iterator[Chunk]:
     """Yield the rows of a Parquet file from the row ``position`` on."""
-    import pyarrow.parquet as pq
-
     rows = most_rows(row_bytes)
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         names = file.schema_arrow.names
         kept = [names[index] for index in kept_columns(names, maker.type, path)]
         first = 0
@@ -142,19 +140,14 @@ def cells_of(line: str) -> list[str]:
 
 def parquet_schema(path: Path) -> Any:
     """Return the schema of a Parquet file. Raises InvalidArgument without the library."""
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise InvalidArgument(_NEEDS_ARROW) from error
-    with reading(path):
-        return pq.read_schema(path)
+    with reading(path), open_parquet(path) as file:
+        return file.schema_arrow
 
 
 def count_rows(path: Path) -> int:
     """Return the number of a Parquet file's rows."""
-    import pyarrow.parquet as pq
-
-    return int(pq.read_metadata(path).num_rows)
+    with open_parquet(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def _lines(path: Path, position: int, most: int, *, has_quotes: bool) -> Iterator[tuple[int, list[bytes]]]:
