@@ -81,7 +81,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
 def open_parquet(path: Path) -> Any:
     """Open a file of Parquet, as pyarrow has it. Raises InvalidArgument without the library.
 
-    Each column is read through a buffer: pyarrow by itself first reads all bytes of a row group, which may be gigabytes.
+    Each column is read through a buffer: pyarrow by itself first reads all bytes of a row group, maybe gigabytes.
     """
     try:
         import pyarrow.parquet as pq
