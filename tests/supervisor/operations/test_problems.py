@@ -36,5 +36,6 @@ def test_a_model_of_which_no_version_starts_says_why_and_what_to_do() -> None:
     older = version("broken", "1", 1, state="failed", last_error="MemoryError")
     assert problems_of_failed([newest, older, version("well", "1", 1), version("well", "2", 0, **failed)]) == [
         "model 'broken' has no version that starts; broken:2 has failed: No module named 'sklearn' in "
-        "requirements.txt; see clipper logs broken:2, and deploy a mended version, or remove the model: clipper model delete broken"
+        "requirements.txt; see clipper logs broken:2, and deploy a mended version, or remove the model: "
+        "clipper model delete broken"
     ]
