@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,33 +12,46 @@ from clipper.base.processes.folder import ProcessFolder
 from clipper.base.processes.marks import mark_of
 from clipper.base.processes.proc import pids, start_time
 from tests.started_processes import launch, written
-from tests.waiting import TIMEOUT_S, until_async
+from tests.waiting import TIMEOUT_S, until, until_async
 
-# One that left its session, and whose mark does not show when its parent ends, but a little later, as another program.
+# One that left its session, and whose mark shows, as that of another program, only once GO is there.
 BETWEEN = """
 import os, time
 if os.fork() == 0:
     os.setsid()
-    wait = "import os, sys, time\\nwhile os.getppid() == int(sys.argv[1]): time.sleep(0.001)\\ntime.sleep(0.02)\\n"
-    wait += "os.execve('/bin/sleep', ['sleep', '60'], {'CLIPPER_PROCESS': sys.argv[2]})"
-    os.execve(PYTHON, [PYTHON, "-c", wait, str(os.getppid()), os.environ["CLIPPER_PROCESS"]], {})
+    wait = "import os, sys, time\\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.001)\\n"
+    wait += "os.execve('/bin/sleep', ['sleep', '600'], {'CLIPPER_PROCESS': sys.argv[2]})"
+    os.execve(PYTHON, [PYTHON, "-c", wait, GO, os.environ["CLIPPER_PROCESS"]], {})
 while not open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read(): time.sleep(0.001)
 print("child", open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read(), flush=True)
 time.sleep(600)
 """.replace("PYTHON", repr(sys.executable))
 
 
-def test_a_child_that_was_executing_when_its_parent_ended_is_ended_too(folder: ProcessFolder, tmp_path: Path) -> None:
+def test_a_child_that_was_executing_when_its_parent_ended_is_ended_too(
+    folder: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = count(1)
+
     async def test() -> int:
-        process = launch(folder, tmp_path, BETWEEN)
+        process = launch(folder, tmp_path, BETWEEN.replace("GO", repr(str(tmp_path / "go"))))
         pid = int((await written(tmp_path / "log", "\n")).split()[1])
         await until_async(lambda: not mark_of(pid))
+
+        def look() -> list[int]:
+            """It becomes another program behind all looks but the last that have to find nothing."""
+            if next(looks) == marks.CLEAN_LOOKS:
+                (tmp_path / "go").touch()
+                until(lambda: mark_of(pid))
+            return pids()
+
+        monkeypatch.setattr(marks, "pids", look)
         process.kill()
         await asyncio.wait_for(process.exited.wait(), TIMEOUT_S)
         return pid
 
     pid = asyncio.run(test())
-    assert start_time(pid) is None
+    assert start_time(pid) is None and next(looks) > 2 * marks.CLEAN_LOOKS
 
 
 def test_processes_that_end_together_are_looked_for_together(
