@@ -10,8 +10,8 @@ import pytest
 from clipper.base.processes import marks
 from clipper.base.processes.folder import ProcessFolder
 from clipper.base.processes.marks import mark_of
-from clipper.base.processes.proc import pids, start_time
-from tests.started_processes import launch, written
+from clipper.base.processes.proc import pids
+from tests.started_processes import gone, launch, written
 from tests.waiting import TIMEOUT_S, until, until_async
 
 # One that left its session, and whose mark shows, as that of another program, only once GO is there.
@@ -51,7 +51,8 @@ def test_a_child_that_was_executing_when_its_parent_ended_is_ended_too(
         return pid
 
     pid = asyncio.run(test())
-    assert start_time(pid) is None and next(looks) > 2 * marks.CLEAN_LOOKS
+    asyncio.run(gone(pid))
+    assert next(looks) > 2 * marks.CLEAN_LOOKS
 
 
 def test_processes_that_end_together_are_looked_for_together(
