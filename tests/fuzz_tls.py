@@ -5,7 +5,6 @@ import contextlib
 import io
 import ssl
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -13,12 +12,11 @@ from random import Random
 from clipper.base.tls.handshakes import Handshakes
 from clipper.base.tls.material import read_material, server_context
 from clipper.base.tls.transport import TlsTransport
-from clipper.base.turn_budget import TurnBudget
 from clipper.worker.frontend.http.connection import Connection
 from clipper.worker.frontend.http.port import Port
 from tests.certificates import Authority
 from tests.serving import read_response
-from tests.worker.frontend.fake_transport import Echo, FakeTransport
+from tests.worker.frontend.fake_transport import Echo, FakeTransport, standing_port
 from tests.worker.frontend.fuzz_front import garbled_requests
 from tests.worker.frontend.http_calls import ECHO, HELLO, cut
 from tests.worker.frontend.mutations import mutated, random_edits
@@ -93,9 +91,9 @@ def try_tls(number: int) -> None:
 
 async def _garble(random: Random) -> None:
     server_side, trust = _contexts()
-    port = Port(max_connections=100)
+    port = standing_port()
     port.serve({b"/echo/predict": Echo()})
-    handshakes = Handshakes(server_side, TurnBudget(asyncio.get_running_loop().call_soon, time.monotonic))
+    handshakes = Handshakes(server_side, port.turn)
     client = Client(port, handshakes, trust)
     wrong_flight = random.randrange(MAX_FLIGHTS)
     for flight in range(MAX_FLIGHTS):

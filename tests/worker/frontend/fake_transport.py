@@ -155,6 +155,15 @@ class Broken:
         raise RuntimeError("on purpose")
 
 
+def standing_port(max_connections: int = 100, watch: Watch | None = None) -> Port:
+    """Time stands still, or what a test sends without a turn of the loop would wait, on a busy machine now and then."""
+    port = Port(max_connections=max_connections, watch=watch)
+    now_s = port.now_s()
+    port.now_s = lambda: now_s
+    port.turn = TurnBudget(asyncio.get_running_loop().call_soon, port.now_s)
+    return port
+
+
 def run(
     test: Callable[[Port], Coroutine[None, None, None]],
     endpoints: Mapping[bytes, Endpoint] | None = None,
@@ -164,10 +173,7 @@ def run(
     """Run ``test`` on a loop, with a port that is not listening."""
 
     async def body() -> None:
-        port = Port(max_connections=max_connections, watch=watch)
-        # Time stands still, or what a test sends without a turn of the loop would wait.
-        port.now_s = lambda: 1000.0
-        port.turn = TurnBudget(asyncio.get_running_loop().call_soon, port.now_s)
+        port = standing_port(max_connections, watch)
         port.serve({b"/echo/predict": Echo()} if endpoints is None else endpoints)
         await test(port)
 

@@ -19,10 +19,9 @@ from clipper.values.records import RecordType, parse_type
 from clipper.worker.frontend import observe_body, predict_body
 from clipper.worker.frontend.clients import Clients, Guarded
 from clipper.worker.frontend.http.endpoints import live
-from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.predict_request import PredictBody
 from tests.serving import post
-from tests.worker.frontend.fake_transport import Echo, Peer
+from tests.worker.frontend.fake_transport import Echo, Peer, standing_port
 from tests.worker.frontend.http_calls import ECHO, HELLO, cut
 from tests.worker.frontend.inference.fuzz_infer import try_infer
 from tests.worker.frontend.mutations import mutated, random_edits
@@ -114,7 +113,7 @@ def garbled_requests(random: Random) -> bytes:
 
 
 async def _send_garbled(parts: list[bytes]) -> None:
-    port = Port(max_connections=100)
+    port = standing_port()
     port.serve({b"/echo/predict": Echo(), b"/health/live": live()})
     peer = Peer(port)
     peer.send(ECHO)
@@ -147,7 +146,7 @@ def authorization_for(random: Random, key: str) -> bytes:
 
 
 async def _show(random: Random, shown: list[bytes]) -> None:
-    port = Port(max_connections=100)
+    port = standing_port()
     clients = Clients(0, port.count_refused, port.now_s)
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     limited = random.random() < 0.5

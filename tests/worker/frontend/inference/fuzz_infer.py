@@ -26,7 +26,7 @@ from clipper.worker.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.worker.frontend.readiness import Readiness
 from clipper.worker.selection.query import NO_SOURCE
 from tests.serving import post
-from tests.worker.frontend.fake_transport import Peer
+from tests.worker.frontend.fake_transport import Peer, standing_port
 from tests.worker.frontend.http_calls import cut
 from tests.worker.frontend.mutations import mutated, random_edits
 from tests.worker.frontend.steps import finish
@@ -125,7 +125,7 @@ async def _send(random: Random) -> None:
     input_type = parse_type(random.choice(TYPES))
     output = random.choice([b"1", b"[1,2.5]", b'{"a":"\xc3\xbc"}', b"null", b"[[1],[2,3]]", b"1e999", None])
     application = Answering(input_type, random.choice([None, None, 2]), output)
-    port = Port(max_connections=100)
+    port = standing_port()
     port.serve({}, Inference(serving(application, port, Readiness([cast(Any, application)]))))
     for _ in range(random.randint(1, 4)):
         peer = Peer(port)

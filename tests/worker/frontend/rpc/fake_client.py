@@ -14,14 +14,12 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from clipper.base.turn_budget import TurnBudget
 from clipper.values.types import InputType
-from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.readiness import Readiness
 from clipper.worker.frontend.rpc.server import RpcServer
 from clipper.worker.frontend.rpc.service import Services
 from clipper.worker.selection.query import NO_SOURCE
-from tests.worker.frontend.fake_transport import FakeTransport
+from tests.worker.frontend.fake_transport import FakeTransport, standing_port
 from tests.worker.frontend.inference.fuzz_infer import Answering
 from tests.worker.frontend.inference.fuzz_infer import serving as serving_of
 from tests.worker.frontend.rpc.http2 import PREFACE, message_frame
@@ -130,11 +128,7 @@ def serving(
     max_connections: int = 100,
     readiness: Readiness | None = None,
 ) -> RpcServer:
-    port = Port(max_connections=max_connections)
-    # Time stands still, or what a test sends without a turn of the loop would wait.
-    now_s = port.now_s()
-    port.now_s = lambda: now_s
-    port.turn = TurnBudget(asyncio.get_running_loop().call_soon, port.now_s)
+    port = standing_port(max_connections)
     server = RpcServer(port)
     own = cast(Any, application or Answering(OWN, None, output))
     server.serve(Services(serving_of(own, port, readiness or Readiness([own]))))

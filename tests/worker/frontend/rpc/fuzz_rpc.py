@@ -6,7 +6,6 @@ from typing import Any, cast
 
 from clipper.values.records import ValueType, parse_type
 from clipper.values.types import InputType
-from clipper.worker.frontend.http.port import Port
 from clipper.worker.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.worker.frontend.readiness import Readiness
 from clipper.worker.frontend.rpc.answers import RESPONSE
@@ -17,6 +16,7 @@ from clipper.worker.frontend.rpc.service import METHODS, Services
 from clipper.worker.frontend.rpc.statuses import STATUSES, Refused
 from clipper.worker.frontend.rpc.stream import Rest
 from clipper.worker.frontend.rpc.wire import decode, encode
+from tests.worker.frontend.fake_transport import standing_port
 from tests.worker.frontend.inference.fuzz_infer import TYPES, Answering, check_row, fields_of, serving
 from tests.worker.frontend.mutations import mutated, random_edits
 
@@ -71,7 +71,7 @@ async def _call(random: Random) -> None:
     input_type = parse_type(random.choice(TYPES))
     output = random.choice([b"1", b"1.5", b"true", b"[1,2.5]", b'{"a":"\xc3\xbc"}', b'"a"', b"[[1],[2,3]]", None])
     application = Answering(input_type, random.choice([None, None, 2]), output)
-    port = Port(max_connections=100)
+    port = standing_port()
     services = Services(serving(application, port, Readiness([cast(Any, application)])))
     path, message = METHODS["ModelInfer"].path, _request(random, input_type)
     if random.random() < 0.1:
