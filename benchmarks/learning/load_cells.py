@@ -74,6 +74,11 @@ SHAPES = {
 CHANGES = (0.5, 0.7)
 
 
+@cache
+def _mean_times(shape: str) -> float:
+    return sum(SHAPES[shape].rate(step / 1000) for step in range(1000)) / 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A kind of load: keys of ``SETS`` and ``SHAPES``, the share of queries with labels, and the policy."""
@@ -90,9 +95,7 @@ class Cell:
 
     @property
     def end_s(self) -> float:
-        rate = SHAPES[self.shape].rate
-        mean = sum(rate(step / 1000) for step in range(1000)) / 1000
-        return max(LEAST_S, self.queries / (mean * self.capacity_per_s))
+        return max(LEAST_S, self.queries / (_mean_times(self.shape) * self.capacity_per_s))
 
     def rate(self, at_s: float) -> float:
         return SHAPES[self.shape].rate(at_s / self.end_s) * self.capacity_per_s
