@@ -155,7 +155,7 @@ def test_who_names_a_stopped_version_may_have_it(live: Server) -> None:
 
 def test_a_good_deployment_takes_over(live: Server) -> None:
     assert deploy(live, "m", TWOS) == "2"
-    assert teach(live, 2, 50)[1] > 10
+    assert teach(live, 2, 50)[1] > 5  # of half of them by chance; fewer come once in hundreds of millions of runs
     until(lambda: newcomers(live) == [])
     until(lambda: answers(live, 5) == {2: 5})
     assert current(live) == "2"
