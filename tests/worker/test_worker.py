@@ -25,7 +25,7 @@ from clipper.settings.version import Batching, BatchingPolicy
 from clipper.values.types import ModelId
 from clipper.worker.readings import MOST_READINGS
 from tests.example_counts import share_of
-from tests.serving import SUM, ControlClient, Serving, application, model, serving, version, with_address
+from tests.serving import SUM, TELLS_APART, ControlClient, Serving, application, model, serving, version, with_address
 from tests.waiting import TIMEOUT_S, until
 
 TWO = "def predict(inputs):\n    return [2] * len(inputs)\n"
@@ -216,7 +216,7 @@ def test_each_batching_policy_serves_by_its_own_rule(system: Serving, policy: Ba
 def test_counts_are_those_of_what_was_asked() -> None:
     with serving() as system:
         worker = system.start_worker()
-        container = system.start_container(PICKY)
+        container = system.start_container(TELLS_APART + PICKY)
         system.apply(
             [application("app"), application("safe", default_output="0")],
             [model(version(container, cache=True, batching=Batching("fixed", 4)))],

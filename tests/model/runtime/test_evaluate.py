@@ -70,7 +70,7 @@ def test_the_largest_parts_are_tried_first() -> None:
 
 @pytest.mark.parametrize("error", [SystemExit, MemoryError, RecursionError, GeneratorExit])
 def test_whatever_the_model_raises_is_an_answer(error: type[BaseException]) -> None:
-    encoded = evaluate(Model({1}, error), reader(3))
+    encoded = evaluate(Model({1}, error), reader(3), stopped_clock)
     assert encoded.text == b"0.0\n\n4.0"
     assert encoded.failures[1].startswith(error.__name__)
 
@@ -149,7 +149,7 @@ def test_parts_of_a_batch_that_are_arrays_make_an_array() -> None:
         answer[:] = np.asarray(inputs)[:, None]  # the same array each time, as some frameworks do
         return answer
 
-    encoded = evaluate(model, reader(8))
+    encoded = evaluate(model, reader(8), stopped_clock)
     assert encoded.array is not None and list(encoded.failures) == [3]
     assert encoded.array[:, 1].tolist() == [0, 1, 2, 0, 4, 5, 6, 7]
     assert encoded.lines().split(b"\n")[2:5] == [b"[2.0,2.0]", b"", b"[4.0,4.0]"]
@@ -201,7 +201,7 @@ def named(inputs: Inputs) -> object:
 
 
 def test_parts_of_a_batch_with_names_make_columns() -> None:
-    encoded = evaluate(named, reader(8))
+    encoded = evaluate(named, reader(8), stopped_clock)
     label, twice = encoded.columns
     assert list(encoded.failures) == [3]
     assert np.frombuffer(twice.payload).reshape(8, 2)[:, 0].tolist() == [0, 1, 2, 0, 4, 5, 6, 7]

@@ -30,6 +30,7 @@ from tests.model.runtime.caller import (
     running,
     started,
 )
+from tests.serving import TELLS_APART
 from tests.waiting import until
 
 random_frames = st.builds(
@@ -172,7 +173,7 @@ def model(inputs):
 
 def test_outputs_with_names_are_columns_for_callers_that_know_them(tmp_path: Path) -> None:
     with (
-        running(tmp_path, *code(tmp_path, NAMED)) as container,
+        running(tmp_path, *code(tmp_path, TELLS_APART + NAMED)) as container,
         container.caller(greet=False) as older,
         container.caller(greet=False) as caller,
         container.caller(greet=False) as late,

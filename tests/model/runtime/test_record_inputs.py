@@ -126,7 +126,8 @@ def test_bad_records_fail_alone(bad: set[int], rows: int) -> None:
             raise ValueError("bad")
         return inputs["b"]
 
-    encoded = evaluate(model, lambda: columns_of("a: int64, b: string", *((row, b"%d" % row) for row in range(rows))))
+    records = [(row, b"%d" % row) for row in range(rows)]
+    encoded = evaluate(model, lambda: columns_of("a: int64, b: string", *records), lambda: 0.0)
     assert set(encoded.failures) == bad & set(range(rows))
     lines = encoded.lines().split(b"\n")
     assert [lines[row] for row in range(rows) if row not in bad] == [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clipper.settings.version import Batching
-from tests.serving import SUM, Serving, application, model, post, serving, version
+from tests.serving import SUM, TELLS_APART, Serving, application, model, post, serving, version
 from tests.waiting import until
 
 # Raises for a row that begins with a negative number; the other rows are summed.
@@ -35,7 +35,7 @@ def system() -> Iterator[Serving]:
             system.start_container(SUM),
             system.start_container("def predict(inputs):\n    return [2] * len(inputs)\n", version="2"),
         )
-        picky = system.start_container(PICKY, "picky")
+        picky = system.start_container(TELLS_APART + PICKY, "picky")
         slow = system.start_container(SLOW, "slow")
         texts = system.start_container(TEXTS, "texts", input_type="string")
         raw = system.start_container(BYTES, "raw", input_type="bytes")

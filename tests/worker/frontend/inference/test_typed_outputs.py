@@ -11,7 +11,7 @@ from clipper.settings.application import Selection
 from clipper.values.inputs.numbers import NUMPY
 from clipper.values.types import InputType
 from clipper.worker.frontend.inference.tensors import datatype_of
-from tests.serving import Client, Serving, application, model, serving, version
+from tests.serving import TELLS_APART, Client, Serving, application, model, serving, version
 
 # Answers its inputs, as one array.
 ECHO = "def predict(inputs):\n    return inputs\n"
@@ -52,7 +52,7 @@ def system() -> Iterator[Serving]:
             container = started.start_container(ECHO, name, "1", input_type)
             applications.append(application(name, name, input_type=input_type))
             models.append(model(version(container, input_type=input_type, cache=True), name=name))
-        failing = started.start_container(FAILS, "f", "1", FLOATS)
+        failing = started.start_container(TELLS_APART + FAILS, "f", "1", FLOATS)
         models.append(model(version(failing, input_type=FLOATS), name="f"))
         applications.append(application("fails", "f", input_type=FLOATS))
         applications.append(application("texts", "f", input_type=FLOATS, nan_as_text=True))

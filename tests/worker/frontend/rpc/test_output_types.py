@@ -13,7 +13,7 @@ import pytest
 
 from clipper.settings.version import Batching
 from clipper.values.records import Field, RecordType, parse_type
-from tests.serving import application, model, version
+from tests.serving import TELLS_APART, application, model, version
 from tests.waiting import TIMEOUT_S
 from tests.worker.frontend.inference.test_output_types import as_bytes, expected
 from tests.worker.frontend.rpc.rpc_messages import INFER, InferResponse, message_class, raw_request
@@ -87,7 +87,7 @@ def system() -> Iterator[RpcSystem]:
         behind.start_worker(grpc_port=started.port)
         applications, models = [], []
         for name, (of_type, default) in TYPES.items():
-            container = behind.start_container(CODE.format(name=name), name, "1", INPUT)
+            container = behind.start_container(TELLS_APART + CODE.format(name=name), name, "1", INPUT)
             # A delay, so that requests of all protocols meet in a batch.
             typed = {"input_type": INPUT, "output_type": of_type, "output_is_declared": True}
             models.append(model(version(container, batching=Batching(delay_ms=2.0), **typed), name=name))
