@@ -179,7 +179,7 @@ class Application:
         if scheduler.replicas:
             scheduler.push_back(lost)
             return
-        waiting = scheduler.queue.take(0, scheduler.queue.length, scheduler.queue.lanes()).batch
+        waiting = scheduler.queue.take(scheduler.queue.length, scheduler.queue.lanes()).batch
         self._lose(name, [*lost, *waiting], now_s)
 
     def run(self, rate: Callable[[float], float], end_s: float, parts: int = 3) -> list[Counted]:

@@ -94,13 +94,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert all(work.deadline_s <= self.now_s or not work.is_wanted for work in left)
         self.leave(left)
 
-    @rule(drop=st.integers(0, 4), limit=st.integers(1, 5), returns=st.booleans())
-    def take(self, drop: int, limit: int, returns: bool) -> None:
-        before = sorted(self.inside, key=lambda work: work.due_s)
-        taken = self.queue.take(drop, limit, self.queue.lanes())
+    @rule(ahead_s=st.sampled_from([0.0, 0.3, 0.5, 1.0, 3.9]), limit=st.integers(1, 5), returns=st.booleans())
+    def take(self, ahead_s: float, limit: int, returns: bool) -> None:
+        before, from_s = sorted(self.inside, key=lambda work: work.due_s), ahead_s and self.now_s + ahead_s
+        taken = self.queue.take(limit, self.queue.lanes(), from_s)
         self.leave([*taken.batch, *taken.dropped])
-        assert all(work.is_wanted for work in taken.batch) and len(taken.batch) <= limit
-        assert sum(work.is_wanted for work in taken.dropped) <= drop
+        assert all(work.is_wanted and work.due_s >= from_s for work in taken.batch) and len(taken.batch) <= limit
+        assert all(work.due_s < from_s or not work.is_wanted for work in taken.dropped)
         # What a more patient query has joined may wait again instead of being dropped.
         assert len(taken.batch) == limit or all(len(work.waiters) > 1 for work in self.inside)
         due_s = [work.due_s for work in taken.batch]
@@ -160,7 +160,7 @@ def fill(queue: DeadlineQueue, *pieces: tuple[bytes, float, float]) -> None:
 def test_most_urgent_first_over_lanes() -> None:
     queue = make_queue()
     fill(queue, (b"a", 0.0, 1.0), (b"b", 0.1, 0.5), (b"c", 0.2, 1.0), (b"d", 0.3, 0.5))
-    taken = queue.take(0, 10, queue.lanes())
+    taken = queue.take(10, queue.lanes())
     assert (names(taken.batch), taken.dropped) == ([b"b", b"d", b"a", b"c"], [])
 
 
@@ -168,9 +168,9 @@ def test_most_urgent_first_where_lanes_alternate() -> None:
     """In the order of neither lane after the other: due at 1.0, 1.1 and 1.6."""
     queue = make_queue()
     fill(queue, (b"first", 0.0, 1.0), (b"last", 0.6, 1.0), (b"between", 0.6, 0.5))
-    assert names(queue.take(0, 10, queue.lanes()).batch) == [b"first", b"between", b"last"]
+    assert names(queue.take(10, queue.lanes()).batch) == [b"first", b"between", b"last"]
     fill(queue, (b"first", 0.0, 1.0), (b"last", 0.6, 1.0), (b"between", 0.6, 0.5))
-    taken = queue.take(2, 10, queue.lanes())
+    taken = queue.take(10, queue.lanes(), 1.6)
     assert (names(taken.dropped), names(taken.batch)) == ([b"first", b"between"], [b"last"])
 
 
@@ -178,14 +178,14 @@ def test_only_the_lanes_that_are_named_are_taken_from() -> None:
     queue = DeadlineQueue(MAX_LENGTH, 10_000)
     fill(queue, (b"x", 0.0, 1.0), (bytes(1000), 0.1, 1.0), (b"y", 0.2, 1.0))
     short = min(queue.lanes(), key=lambda lane: lane.length_class)
-    assert names(queue.take(0, 10, [short]).batch) == [b"x", b"y"]
+    assert names(queue.take(10, [short]).batch) == [b"x", b"y"]
     assert queue.length == 1
 
 
 def test_what_is_dropped_does_not_count_towards_the_limit() -> None:
     queue = make_queue()
     fill(queue, (b"1", 0.0, 1.0), (b"2", 0.0, 1.0), (b"3", 5.0, 1.0), (b"4", 5.0, 1.0))
-    taken = queue.take(2, 1, queue.lanes())
+    taken = queue.take(1, queue.lanes(), 6.0)
     assert (names(taken.batch), names(taken.dropped)) == ([b"3"], [b"1", b"2"])
 
 
@@ -196,7 +196,7 @@ def test_work_is_sent_if_only_the_first_of_its_waiters_went_away() -> None:
     for work in (joined, alone):
         queue.push(work)
         work.waiters[0].done = True
-    taken = queue.take(0, 10, queue.lanes())
+    taken = queue.take(10, queue.lanes())
     assert (names(taken.batch), names(taken.dropped)) == ([b"joined"], [b"alone"])
 
 
@@ -217,7 +217,7 @@ def test_work_that_a_more_urgent_query_joins_moves_to_its_deadline() -> None:
     work = make_work(b"patient", 0.0, 4.0)
     queue.push(work)
     queue.hasten(work, 0.5, 0.7)
-    assert names(queue.take(0, 10, queue.lanes()).batch) == [b"patient", b"a", b"b"]
+    assert names(queue.take(10, queue.lanes()).batch) == [b"patient", b"a", b"b"]
     # One that has left, or is due sooner, is left alone.
     queue.hasten(work, 0.5, 0.1)
     assert (queue.length, work.due_s) == (0, 0.7)
@@ -234,18 +234,18 @@ def test_what_comes_back_is_first_again_and_in_order_even_over_the_bound() -> No
     queue = DeadlineQueue(max_length=3, max_bytes=100)
     for row in (b"1", b"2", b"3"):
         queue.push(make_work(row))
-    taken = queue.take(0, 2, queue.lanes()).batch
+    taken = queue.take(2, queue.lanes()).batch
     assert queue.push(make_work(b"4")) and queue.push(make_work(b"5"))
     queue.push_back(taken)
     assert queue.length == 5 and not queue.push(make_work(b"6"))
-    assert names(queue.take(0, 10, queue.lanes()).batch) == [b"1", b"2", b"3", b"4", b"5"]
+    assert names(queue.take(10, queue.lanes()).batch) == [b"1", b"2", b"3", b"4", b"5"]
 
 
 def test_lanes_of_slos_no_longer_in_use_do_not_pile_up() -> None:
     queue = make_queue()
     for slo_ms in range(1, 1000):
         queue.push(make_work(b"x", slo_s=slo_ms / 1000))
-        queue.take(0, 1, queue.lanes())
+        queue.take(1, queue.lanes())
     assert len(queue._lanes) <= MAX_IDLE_LANES
 
 
@@ -261,7 +261,7 @@ def test_lengths_that_turn_out_to_differ_leave_what_waits_where_it_is() -> None:
     fill(queue, (b"x", 0.1, 1.0))
     assert queue.varies
     queue.hasten(work, 0.5, 0.7)
-    assert queue.length == 2 and names(queue.take(0, 10, queue.lanes()).batch) == [bytes(1000), b"x"]
+    assert queue.length == 2 and names(queue.take(10, queue.lanes()).batch) == [bytes(1000), b"x"]
     assert queue.size_bytes == sum(lane.size_bytes for lane in queue.lanes()) == 0
 
 
@@ -270,11 +270,11 @@ def test_a_lane_that_was_dropped_is_not_pushed_to() -> None:
     works = [make_work(b"x", slo_s=slo_ms / 1000) for slo_ms in range(2, 2 + MAX_IDLE_LANES)]
     for work in works:
         queue.push(work)
-    queue.take(0, 1000, queue.lanes())
+    queue.take(1000, queue.lanes())
     # The lane pushed to last is empty, and goes as one more is made.
     queue.push_back([make_work(b"y", slo_s=7.0)])
     fill(queue, (b"z", 0.0, works[-1].slo_s))
-    assert sorted(names(queue.take(0, 10, queue.lanes()).batch)) == [b"y", b"z"]
+    assert sorted(names(queue.take(10, queue.lanes()).batch)) == [b"y", b"z"]
 
 
 def test_rows_of_about_one_length_share_a_lane() -> None:
@@ -320,13 +320,13 @@ def test_the_oldest_arrival_spans_all_lanes_and_background_has_a_mean() -> None:
 def test_a_query_that_was_late_to_be_read_is_put_where_its_deadline_is() -> None:
     queue = make_queue()
     fill(queue, (b"a", 0.0, 1.0), (b"c", 1.0, 1.0), (b"b", 0.5, 1.0))
-    assert names(queue.take(0, 10, queue.lanes()).batch) == [b"a", b"b", b"c"]
+    assert names(queue.take(10, queue.lanes()).batch) == [b"a", b"b", b"c"]
 
 
 def test_lanes_count_what_comes_back() -> None:
     queue = make_queue()
     fill(queue, (b"ab", 0.0, 1.0), (b"abc", 0.1, 1.0))
-    queue.push_back(queue.take(0, 1, queue.lanes()).batch)
+    queue.push_back(queue.take(1, queue.lanes()).batch)
     assert sum(lane.size_bytes for lane in queue.lanes()) == queue.size_bytes == 5
 
 
@@ -341,7 +341,7 @@ def test_what_is_dropped_waits_again_for_a_later_query_that_has_joined_it() -> N
     queue.push(joined)
     joined.join(Waiting(3.0))
     fill(queue, (b"alone", 0.0, 1.0), (b"sent", 0.1, 1.0))
-    taken = queue.take(2, 1, queue.lanes())
+    taken = queue.take(1, queue.lanes(), 1.1)
     assert (names(taken.batch), names(taken.dropped)) == ([b"sent"], [b"alone"])
     assert (queue.length, joined.due_s) == (1, 3.0)
 
@@ -366,4 +366,4 @@ def test_a_full_queue_gives_up_what_nobody_waits_for() -> None:
     assert queue.make_room(1.0) == []
     assert queue.make_room(1.0 + UNWANTED_EVERY_S) == works[:3]
     assert queue.push(make_work(b"new", 1.0, 5.0)) and queue.length == 2
-    assert names(queue.take(0, 4, queue.lanes()).batch) == [b"kept", b"new"]
+    assert names(queue.take(4, queue.lanes()).batch) == [b"kept", b"new"]

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
-from clipper.worker.abstraction.batching.goodput import IN_TIME, KEEPS_UP, PLACES, Choice, Outlook, choose
+from clipper.worker.abstraction.batching.goodput import (
+    IN_TIME,
+    KEEPS_UP,
+    PLACES,
+    Choice,
+    Outlook,
+    choose,
+    cut_short,
+)
 from clipper.worker.abstraction.batching.service_times import ServiceTimes
 from tests.example_counts import share_of
 from tests.works import make_work
@@ -86,9 +94,75 @@ def test_it_is_the_best_of_all(
         assert choice.drop <= fewest
 
 
+@given(
+    groups=st.lists(st.tuples(st.integers(1, 20), st.booleans()), min_size=1, max_size=12),
+    take=st.integers(1, 60),
+    limit=st.integers(1, 40),
+    needed_per_s=st.sampled_from([0.0, 200.0, 400.0]),
+)
+@settings(max_examples=share_of(150), deadline=None)
+def test_rows_of_a_query_are_divided_only_where_that_is_better(
+    groups: list[tuple[int, bool]], take: int, limit: int, needed_per_s: float
+) -> None:
+    queue, times = DeadlineQueue(1000, 1 << 20), make_times()
+    for number, (rows, are_alike) in enumerate(groups):
+        for row in range(rows):  # in one lane, or in two
+            assert queue.push(make_work(bytes(1 if are_alike or row % 2 else 1000), float(number)))
+    sent, works = 0, queue.length
+    while queue.length:
+        lanes = queue.lanes()
+        batch = queue.take(min(take, limit), lanes).batch
+        taken = list(batch)
+        cut = cut_short(batch, lanes, times, needed_per_s, limit)
+        assert [*batch, *cut] == taken and batch, "each batch has rows, so all rows leave"
+        due_s = taken[-1].due_s
+        waiting = [work for lane in lanes for work in lane.works if work.due_s == due_s]
+        of_query = [*(work for work in taken if work.due_s == due_s), *waiting]
+        size = len(taken) + len(waiting) - len(of_query)
+        keeps_up = [rows >= needed_per_s * times.mean_s(rows) for rows in (size, len(taken))]
+        is_worse = not size or len(of_query) > limit or keeps_up == [False, True]
+        assert len(cut) == (0 if is_worse or not waiting else len(taken) - size)
+        queue.push_back(cut)
+        sent += len(batch)
+    assert sent == works
+
+
+@given(
+    groups=st.lists(st.tuples(st.integers(1, 60), st.floats(0.001, 0.05)), min_size=1, max_size=60),
+    now_s=st.floats(0.0, 0.5),
+    limit=st.sampled_from([8, 64, FOREVER]),
+    noise=st.sampled_from([0.0, 0.2]),
+)
+@settings(max_examples=share_of(100), deadline=None)
+def test_rows_with_one_deadline_are_dropped_together(
+    groups: list[tuple[int, float]], now_s: float, limit: int, noise: float
+) -> None:
+    """However coarse the places are that are looked at."""
+    times, queue, due_s = make_times(noise), DeadlineQueue(100_000, 1 << 30), 0.0
+    for rows, gap_s in groups:
+        due_s += gap_s
+        for _ in range(rows):
+            queue.push(make_work(b"", due_s))
+    lanes = queue.lanes()
+    dues_s = sorted(work.due_s for lane in lanes for work in lane.works)
+    now_s += 1.0
+    choice = choose(Outlook.over(lanes), times, 0.0, now_s, 1e6, limit)
+    taken = queue.take(choice.take, lanes, choice.from_s)
+    kept_s = {work.due_s for lane in lanes for work in lane.works} | {work.due_s for work in taken.batch}
+    assert not kept_s & {work.due_s for work in taken.dropped}
+    if choice.drop:
+        # As many as were chosen, but for the rows with the deadline at which the batch begins.
+        edge_s = dues_s[choice.drop]
+        assert len(taken.dropped) in (sum(each < edge_s for each in dues_s), sum(each <= edge_s for each in dues_s))
+        is_late = now_s + times.mean_s(choice.take) * times.median_ratio(choice.take) > edge_s
+        assert is_late == (edge_s in {work.due_s for work in taken.dropped})
+    else:
+        assert not taken.dropped
+
+
 def test_one_piece() -> None:
     assert choose(outlook(1.0), make_times(), 0.0, 0.0, 0.0, FOREVER) == Choice(
-        0, 1, 1.0, pytest.approx(1 / (FIXED_S + PER_ROW_S)), True
+        0, 0.0, 1, 1.0, pytest.approx(1 / (FIXED_S + PER_ROW_S)), True
     )
     assert choose(outlook(0.005), make_times(), 0.0, 0.0, 0.0, FOREVER).in_time == 0.0
 

@@ -1,5 +1,7 @@
 """What the scheduler drops and how long it waits, by deadlines and known times; one replica unless it says so."""
 
+from collections import Counter
+
 import pytest
 
 from clipper.worker.abstraction.batching.flow import Batch, Flow
@@ -221,3 +223,32 @@ def test_a_query_that_leaves_no_time_for_its_answer_is_still_sent() -> None:
     scheduler.replicas["0"].answer_s = 0.002
     push(scheduler, 1, 0.0, 0.019)
     assert sizes(scheduler.decide(0.0)) == [("0", 1)]
+
+
+@pytest.mark.parametrize("limit", [16, 64, 256])
+@pytest.mark.parametrize("rows", [3, 5, 16])
+def test_rows_that_came_together_are_all_sent_or_all_dropped(rows: int, limit: int) -> None:
+    """At twice what the replica can do: rows of a query that is not whole would be evaluated in vain."""
+    speed, slo_s, end_s = Speed(0.02, 0.001, limit), 0.2, 2.0
+    scheduler = make_scheduler(speed, slo_s=slo_s)
+    most = min(limit, 80)  # in half of the SLO
+    able_per_s = most / speed.service_s(most)
+    sent, dropped, in_time = Counter[float](), Counter[float](), 0
+    running: tuple[float, Batch] | None = None
+    for number in range(int(2 * able_per_s * end_s / rows)):
+        now_s = number * rows / (2 * able_per_s)
+        works = [make_work(b"", now_s, slo_s) for _ in range(rows)]
+        assert all(scheduler.push(work, now_s) == (True, []) for work in works)
+        for at_s in ([] if running is None or running[0] > now_s else [running[0]]) + [now_s]:
+            if running is not None and running[0] <= at_s:
+                assert scheduler.finished(scheduler.replicas["0"], running[1].id, at_s) is not None
+                in_time += sum(work.due_s >= at_s for work in running[1].works)
+                running = None
+            decision = scheduler.decide(at_s)
+            dropped.update(work.arrival_s for work in (*decision.late, *decision.shed))
+            for _, batch in decision.batches:
+                assert running is None
+                running = at_s + speed.service_s(len(batch.works)), batch
+                sent.update(work.arrival_s for work in batch.works)
+    assert not sent.keys() & dropped.keys()
+    assert in_time >= 0.85 * able_per_s * end_s

@@ -108,7 +108,7 @@ class DeadlineQueue:
         works = lane.works
         if works and works[-1].due_s > work.due_s:
             # The query waited before the worker took it in, and later queries did not.
-            works.insert(bisect_left(works, work.due_s, key=_due_s), work)
+            works.insert(bisect_left(works, work.due_s, key=due_of), work)
         else:
             works.append(work)
         work.lane = lane.id
@@ -182,17 +182,17 @@ class DeadlineQueue:
             self._leave(expired[-1])
         return expired
 
-    def take(self, drop: int, limit: int, lanes: list[Lane]) -> Taken:
-        """Remove the ``drop`` most urgent pieces of these lanes, then take up to ``limit`` pieces for a batch.
+    def take(self, limit: int, lanes: list[Lane], from_s: float = 0.0) -> Taken:
+        """Remove the pieces of these lanes that are due before ``from_s``, then take up to ``limit`` for a batch.
 
-        A dropped piece that a query with a later deadline has joined is queued again under that deadline. Pieces that
+        A removed piece that a query with a later deadline has joined is queued again under that deadline. Pieces that
         nobody waits for any more are dropped and do not count towards ``limit``.
         """
         taken = Taken([], [])
         batch, dropped = taken.batch, taken.dropped
         if len(lanes) == 1:
-            if drop or self.varies:
-                self._take_from(lanes[0], _NEVER_S, drop, limit, batch, dropped)
+            if self.varies or lanes[0].works[0].due_s < from_s:
+                self._take_from(lanes[0], _NEVER_S, from_s, limit, batch, dropped)
             else:
                 self._take_alike(lanes[0], limit, taken)
             return taken
@@ -201,7 +201,7 @@ class DeadlineQueue:
             if not heads:
                 break
             until_s = heads[1].works[0].due_s if len(heads) > 1 else _NEVER_S
-            drop = self._take_from(heads[0], until_s, drop, limit, batch, dropped)
+            self._take_from(heads[0], until_s, from_s, limit, batch, dropped)
         return taken
 
     def take_only(self, by_s: float) -> Work | None:
@@ -256,7 +256,7 @@ class DeadlineQueue:
         for work in found:
             self._leave(work)
             work.is_background = False
-        return sorted(found, key=_due_s)
+        return sorted(found, key=due_of)
 
     def clear(self) -> list[Work]:
         everything = [work for lane in self._lanes_by_id.values() for work in lane.works]
@@ -301,7 +301,7 @@ class DeadlineQueue:
             works.append(work)
         else:
             # Before pieces with the same deadline: it has waited longer.
-            works.insert(bisect_left(works, work.due_s, key=_due_s), work)
+            works.insert(bisect_left(works, work.due_s, key=due_of), work)
         work.lane = lane.id
         lane.size_bytes += size
         if not work.is_background:
@@ -352,9 +352,9 @@ class DeadlineQueue:
         lane.size_bytes -= size_bytes
 
     def _take_from(
-        self, lane: Lane, until_s: float, drop: int, limit: int, batch: list[Work], dropped: list[Work]
-    ) -> int:
-        """Take from one lane while its head is due by ``until_s``. Return how many pieces are still to be dropped."""
+        self, lane: Lane, until_s: float, from_s: float, limit: int, batch: list[Work], dropped: list[Work]
+    ) -> None:
+        """Take from one lane while its head is due by ``until_s``."""
         works = lane.works
         before = len(works)
         size_bytes, room = 0, limit - len(batch)
@@ -366,8 +366,7 @@ class DeadlineQueue:
             works.popleft()
             work.lane = 0
             size_bytes += len(work.row)
-            if drop:
-                drop -= 1
+            if work.due_s < from_s:
                 (dropped if work.deadline_s <= work.due_s else left).append(work)
             elif work.waiters[0].done and not work.is_wanted:
                 dropped.append(work)
@@ -380,7 +379,6 @@ class DeadlineQueue:
         for work in left:
             if not self._requeue_for_later(work, work.due_s):
                 dropped.append(work)
-        return drop
 
 
 def main_slo_s(lanes: Sequence[Lane], smallest_s: float) -> float:
@@ -390,5 +388,5 @@ def main_slo_s(lanes: Sequence[Lane], smallest_s: float) -> float:
     return max(lanes, key=lambda lane: len(lane.works)).slo_s if lanes else smallest_s
 
 
-def _due_s(work: Work) -> float:
+def due_of(work: Work) -> float:
     return work.due_s

@@ -11,16 +11,23 @@ bounds its size, and leaving out a few urgent queries allows a larger batch. Two
 
 The second rule is the sliding window of Nexus (Shen et al., SOSP 2019, section 6.3), with expected values instead of
 one service time for each size. See docs/batching.md.
+
+Rows that came together, as those of a pipeline's list, have one deadline, and their query waits for the last of them.
+So the queue is not cut by counts alone: of rows with one deadline, either all are dropped or none, and ``cut_short``
+ends a batch before rows that would be in two.
 """
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf, nextafter
 
 import numpy as np
 import numpy.typing as npt
 
-from clipper.worker.abstraction.batching.deadline_queue import Lane
+from clipper.worker.abstraction.batching.deadline_queue import Lane, due_of
 from clipper.worker.abstraction.batching.service_times import LEAST_S, QUANTILES, ServiceTimes
+from clipper.worker.abstraction.work import Work
 
 Array = npt.NDArray[np.float64]
 
@@ -76,15 +83,17 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Drop ``drop`` pieces, then send ``take``.
+    """Drop the pieces that are due before ``from_s``, then send ``take``.
 
     Attributes:
+        drop: how many are dropped, if no two are due at the same time.
         in_time: expected number of the batch's queries that are answered in time.
         per_s: the same per second of the batch's expected duration.
         keeps_up: whether the batch keeps up with the arrivals, or takes all that waits.
     """
 
     drop: int
+    from_s: float
     take: int
     in_time: float
     per_s: float
@@ -152,7 +161,34 @@ def choose(
         drop, end = least, int(np.argmax(np.where(keeps_up[least], per_s[least], -1.0)))
     else:
         end = int(np.argmax(per_s[drop]))
-    return Choice(int(ahead[drop]), int(rows[drop, end]), float(in_time[drop, end]), float(per_s[drop, end]), does)
+    from_s = float(outlook.due_s[drop]) if drop else 0.0
+    if from_s and most_urgent_s[drop, end] > from_s:
+        from_s = nextafter(from_s, inf)  # rows that came with this one would be late, too
+    expected = float(in_time[drop, end]), float(per_s[drop, end])
+    return Choice(int(ahead[drop]), from_s, int(rows[drop, end]), *expected, does)
+
+
+def cut_short(batch: list[Work], lanes: list[Lane], times: ServiceTimes, needed_per_s: float, limit: int) -> list[Work]:
+    """Remove and return the last rows of a batch if rows of the same query still wait: they go together in the next.
+
+    Rows that are too many for one batch are divided, and so are those without which a batch keeps up no more.
+
+    Args:
+        lanes: those that the batch was taken from.
+        needed_per_s, limit: as of ``choose``.
+    """
+    due_s = batch[-1].due_s if batch else inf
+    if not any(lane.works and lane.works[0].due_s == due_s for lane in lanes):
+        return []
+    size = bisect_left(batch, due_s, key=due_of)
+    together = len(batch) - size + sum(bisect_right(lane.works, due_s, key=due_of) for lane in lanes)
+    if not size or together > limit:
+        return []
+    if size < needed_per_s * times.mean_s(size) and len(batch) >= needed_per_s * times.mean_s(len(batch)):
+        return []
+    cut = batch[size:]
+    del batch[size:]
+    return cut
 
 
 def _ratios(rows: Array, times: ServiceTimes) -> list[Array]:

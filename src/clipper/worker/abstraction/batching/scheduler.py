@@ -4,7 +4,6 @@ The shell, ``abstraction.model_queue``, reports events and carries out decisions
 their service times, the time. Decisions out: batches, drops, and when to decide again.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Collection
 
 from clipper.worker.abstraction.batching import small_batches
@@ -16,7 +15,7 @@ from clipper.worker.abstraction.batching.deadline_queue import MAX_DUE, Deadline
 from clipper.worker.abstraction.batching.decision import NO_BOUND, Decision, first_of, sort_out, wake_at
 from clipper.worker.abstraction.batching.device import HANGS_S, Device, do_nothing, first_due_s
 from clipper.worker.abstraction.batching.flow import Batch, Flow
-from clipper.worker.abstraction.batching.goodput import Choice, choose_lanes
+from clipper.worker.abstraction.batching.goodput import Choice, choose_lanes, cut_short
 from clipper.worker.abstraction.batching.nearness import near_until_s
 from clipper.worker.abstraction.batching.probing import alone_s, copy_of, fresh_s, given_up, is_due, may_try, unasked
 from clipper.worker.abstraction.batching.replica_state import SHORT_S, ReplicaState
@@ -310,8 +309,7 @@ class Scheduler:
                 wake_at(decision, now_s)
                 return False
             return not queue.length or self._give(replica, replicas, now_s, decision)
-        wait_s = replica.wait_s(now_s)
-        margin_s = replica.margin_s(self.slo_s)
+        wait_s, margin_s = replica.wait_s(now_s), replica.margin_s(self.slo_s)
         slow_s = wait_s + times.outlook(size, size * row_bytes)[2] + margin_s
         if waiting < limit and (self._delay_s or self._returns.are_believed):
             # No wait may make the most urgent query late.
@@ -322,7 +320,7 @@ class Scheduler:
                 wake_at(decision, until_s)
                 return True
         if not times.is_known:
-            self._send(replica, queue.take(0, size, lanes), now_s, decision)
+            self._send(replica, queue.take(size, lanes), now_s, decision)
             return True
         if replica.controller is None:
             is_alone = len(replicas) == 1 and replica.capacity_per_s
@@ -339,8 +337,10 @@ class Scheduler:
                         return False
                 if len(replicas) > 1:
                     size = replica.share(replicas, size, row_bytes)
-                taken = queue.take(0, size, lanes)
-                if not queue.length and queue.background:
+                taken = queue.take(size, lanes)
+                if queue.length:
+                    queue.push_back(cut_short(taken.batch, lanes, times, needed_per_s, limit))
+                elif queue.background:
                     more = queue.take_background(riders(replica, taken.batch, queue, first_due_s, now_s))
                     taken.batch += more.batch
                     decision.late += more.dropped
@@ -352,10 +352,11 @@ class Scheduler:
         else:
             # A controller only knows the limit: send the oldest queries that can still be in time.
             due_s = now_s + wait_s + min(times.mean_s(size), MAX_RESERVED_SHARE * self.slo_s)
-            late = sum(bisect_left(lane.works, due_s, key=lambda work: work.due_s) for lane in lanes)
-            choice = Choice(late, min(limit, waiting - late), float(waiting - late), 0.0, True)
+            choice = Choice(0, due_s, limit, max(lane.works[-1].due_s for lane in lanes) >= due_s, 0.0, True)
         if choice.in_time > 0:
-            taken = queue.take(choice.drop, choice.take, lanes)
+            taken = queue.take(choice.take, lanes, choice.from_s)
+            if replica.controller is None:  # which would not see a full batch
+                queue.push_back(cut_short(taken.batch, lanes, times, needed_per_s, limit))
             if times.mean_s(1) > SLOWER_TIMES * replicas[0].times.mean_s(1):
                 # A faster replica may still answer these in time.
                 queue.push_back(taken.dropped)
@@ -428,8 +429,7 @@ class Scheduler:
     def _send(
         self, replica: ReplicaState, taken: Taken, now_s: float, decision: Decision, *, is_probe: bool = False
     ) -> None:
-        if taken.dropped:
-            decision.late += taken.dropped
+        decision.late += taken.dropped
         works = taken.batch
         if self.most_batch_bytes != NO_BOUND:
             works = first_of(works, self.most_batch_bytes)

@@ -222,7 +222,7 @@ class Suspects:
         within = int((WORST_SHARE * slo_s / one_row_s + 1) / 2) if one_row_s > 0 else 1
         is_deadly = suspect is self.by_name.get(DEADLY)
         most = 1 if is_deadly else max(min(suspect.limit, within), 1)
-        taken = suspect.queue.take(0, most, suspect.queue.lanes())
+        taken = suspect.queue.take(most, suspect.queue.lanes())
         if is_deadly and taken.batch:
             self.trial_until_s = taken.batch[0].deadline_s
         return taken
