@@ -192,7 +192,7 @@ peers:
 	@sh scripts/setup.sh paper
 	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
 	@command -v javac >/dev/null || sh scripts/apt-install.sh default-jdk-headless
-	@$(PY) -m benchmarks.peers $(PEERS) $(if $(TASKS),--tasks $(TASKS)) --rounds $(or $(ROUNDS),8) $(if $(SAVE),--save)
+	@$(PY) -m benchmarks.peers $(PEERS) $(if $(TASKS),--tasks $(TASKS)) --rounds $(or $(ROUNDS),8) $(if $(LOADS),--loads $(LOADS)) $(if $(SAVE),--save)
 
 peers-rpc:
 	@sh scripts/setup.sh paper

@@ -9,7 +9,7 @@ from benchmarks.harness.machine import facts
 from benchmarks.harness.termination import end_in_order_at_sigterm
 from benchmarks.harness.wrk import WrkFailed, run
 from benchmarks.peers.processes import proportional_mb
-from benchmarks.peers.results import Pair, Results, Side, save, tables, version_of
+from benchmarks.peers.results import OpenPair, Pair, Results, Side, save, tables, version_of
 from benchmarks.peers.rounds import alternate, middle, open_loop
 from benchmarks.peers.running import PeerFailed, running
 from benchmarks.peers.table import PEERS
@@ -35,6 +35,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=int, default=3, help="of a round")
     parser.add_argument("--connections", nargs="+", type=int, default=list(CONNECTIONS))
+    parser.add_argument(
+        "--loads", nargs="+", type=float, default=list(OPEN_LOADS), help="of the open loop, in shares of a peer's most"
+    )
     parser.add_argument("--save", action="store_true", help="put the tables into the page")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.peers) - PEERS.keys()):
@@ -43,7 +46,7 @@ def main() -> int:
     for task in arguments.tasks:
         sides = results.tasks[task] = {}
         for name in [name for name in arguments.peers or PEERS if task in PEERS[name].tasks]:
-            sides[name] = measure(name, TASKS[task], arguments.connections, arguments.rounds, arguments.seconds)
+            sides[name] = measure(name, TASKS[task], arguments)
             print(f"{task}, {name}: {sides[name].problem or 'measured'}", flush=True)
     print("\n\n".join(tables(results).values()))
     if arguments.save:
@@ -51,7 +54,7 @@ def main() -> int:
     return int(any(side.problem for sides in results.tasks.values() for side in sides.values()))
 
 
-def measure(name: str, task: Task, connections: list[int], rounds: int, seconds: int) -> Side:
+def measure(name: str, task: Task, arguments: argparse.Namespace) -> Side:
     """Measure a peer beside Clipper; Clipper itself beside another of its kind, which tells how even the rounds are."""
     peer = PEERS[name]
     side = Side("", peer.settings_of(task.name))
@@ -65,12 +68,14 @@ def measure(name: str, task: Task, connections: list[int], rounds: int, seconds:
                 warm_up_s = int(server.peer.warm_up_s)
                 run(server.url, HERE / "requests.lua", connections=32, seconds=warm_up_s, bodies=server.requests)
             pair = Pair({}, {})
-            for number in connections:
-                its, clippers = alternate([theirs, ours], number, rounds, seconds)
+            for number in arguments.connections:
+                its, clippers = alternate([theirs, ours], number, arguments.rounds, arguments.seconds)
                 pair.peer[str(number)], pair.clipper[str(number)] = its, clippers
             most_per_s = max(middle(each).per_s for each in pair.peer.values())
-            rates = [most_per_s * load for load in OPEN_LOADS if most_per_s * load <= MAX_OPEN_PER_S]
-            opened = [open_loop(theirs, rate, OPEN_S, task.slo_ms) for rate in rates]
+            rates = [most_per_s * load for load in arguments.loads if most_per_s * load <= MAX_OPEN_PER_S]
+            opened = [
+                OpenPair(*[open_loop(server, rate, OPEN_S, task.slo_ms) for server in (theirs, ours)]) for rate in rates
+            ]
             memory_mb = proportional_mb(theirs.processes())
         return Side(side.version, side.settings, theirs.started_s, memory_mb, pair, opened)
     except (PeerFailed, WrkFailed, ContainerFailed) as error:

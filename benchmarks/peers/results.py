@@ -9,6 +9,7 @@ import msgspec
 
 from benchmarks.peers.rounds import Open, Round, middle
 
+OPEN_HEAD = "open loop: in time, p99 ms, CPU µs; Clipper's in time, p99 ms, and CPU over it"
 # The table of a task stands between these lines of the page.
 BEGIN, END = "<!-- the last run of {} -->", "<!-- its end -->"
 
@@ -20,6 +21,13 @@ class Pair(msgspec.Struct, frozen=True):
     clipper: dict[str, list[Round]]
 
 
+class OpenPair(msgspec.Struct, frozen=True):
+    """A peer, and Clipper after it, at the same rate of queries that do not wait."""
+
+    peer: Open
+    clipper: Open
+
+
 class Side(msgspec.Struct, frozen=True):
     """A peer on a task.
 
@@ -27,7 +35,7 @@ class Side(msgspec.Struct, frozen=True):
         settings: its variables.
         started_s: from its start to its first right answer.
         memory_mb: of all its processes, after the load.
-        opened: at half of the most that it answered, and at nine tenths, as far as that can be sent.
+        opened: at shares of the most that it answered, as far as so many can be sent.
         problem: why it was not measured.
     """
 
@@ -36,7 +44,7 @@ class Side(msgspec.Struct, frozen=True):
     started_s: float = 0.0
     memory_mb: float = 0.0
     pair: Pair | None = None
-    opened: list[Open] = []
+    opened: list[OpenPair] = []
     problem: str = ""
 
 
@@ -77,7 +85,7 @@ def _table(sides: Mapping[str, Side]) -> str:
     measured = [side.pair for side in sides.values() if side.pair is not None]
     connections = list(measured[0].peer) if measured else []
     heads = [f"{number}: requests/s, p99 ms, CPU µs; Clipper's requests/s and CPU over it" for number in connections]
-    heads = ["peer", *heads, "open loop at 0.5 and 0.9 of its most: in time, p99 ms", "start s", "MB", "failed"]
+    heads = ["peer", *heads, OPEN_HEAD, "start s", "MB", "failed"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for name, side in sides.items():
         called = f"{name} {side.version}"
@@ -85,7 +93,7 @@ def _table(sides: Mapping[str, Side]) -> str:
             lines.append(_row([called, side.problem, *[""] * (len(heads) - 2)]))
             continue
         cells = [_cell(side.pair.peer[number], side.pair.clipper[number]) for number in connections]
-        opened = "; ".join(f"{each.rate_per_s:,.0f}/s: {each.in_time:.1%}, {_ms(each.p99_ms)}" for each in side.opened)
+        opened = "<br>".join(map(_open_cell, side.opened))
         failed = sum(each.failed for rounds in side.pair.peer.values() for each in rounds)
         lines.append(_row([called, *cells, opened, f"{side.started_s:.1f}", f"{side.memory_mb:.0f}", str(failed)]))
     return "\n".join(lines)
@@ -101,6 +109,13 @@ def _cell(peer: Sequence[Round], clipper: Sequence[Round]) -> str:
     dearer = [ours.cpu_us / theirs.cpu_us for ours, theirs in zip(clipper, peer)]
     span = f"{median(faster):.2f} ({min(faster):.2f}-{max(faster):.2f})"
     return f"{its.per_s:,.0f}, {its.p99_ms:.1f}, {its.cpu_us:.0f}; **{span}**, {median(dearer):.2f}"
+
+
+def _open_cell(pair: OpenPair) -> str:
+    its, ours = pair.peer, pair.clipper
+    dearer = f"{ours.cpu_us / its.cpu_us:.2f}" if its.in_time and ours.in_time else "-"
+    theirs = f"{its.in_time:.1%}, {_ms(its.p99_ms)}, {its.cpu_us:.0f}"
+    return f"{its.rate_per_s:,.0f}/s: {theirs}; **{ours.in_time:.1%}**, {_ms(ours.p99_ms)}, {dearer}"
 
 
 def _ms(latency_ms: float | None) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 import msgspec
@@ -43,12 +43,14 @@ class Open(msgspec.Struct, frozen=True):
     Attributes:
         in_time: the share of all queries that were answered rightly within the objective, from when they were due.
         p50_ms: of all queries; None if that one was not answered, as ``p99_ms``.
+        cpu_us: user and system time of all of its processes, a query that was answered within the objective.
     """
 
     rate_per_s: float
     in_time: float
     p50_ms: float | None
     p99_ms: float | None
+    cpu_us: float
 
 
 def closed(server: Running, connections: int, seconds: int) -> Round:
@@ -56,11 +58,14 @@ def closed(server: Running, connections: int, seconds: int) -> Round:
     before = cpu_s(server.processes())
     load = wrk.run(server.url, REQUESTS, connections=connections, seconds=seconds, bodies=server.requests)
     after = cpu_s(server.processes())
-    taken_s = sum(seconds_s - before.get(pid, 0.0) for pid, seconds_s in after.items())
     answered = load.requests - load.failed - load.defaults
     per_s = load.requests_per_s * answered / load.requests
     failed = load.failed + load.defaults + load.broken
-    return Round(per_s, load.p50_ms, load.p99_ms, failed, taken_s / max(1, answered) * 1e6)
+    return Round(per_s, load.p50_ms, load.p99_ms, failed, _taken_s(before, after) / max(1, answered) * 1e6)
+
+
+def _taken_s(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    return sum(seconds_s - before.get(pid, 0.0) for pid, seconds_s in after.items())
 
 
 def alternate(servers: Sequence[Running], connections: int, rounds: int, seconds: int) -> list[list[Round]]:
@@ -137,13 +142,19 @@ def open_loop(server: Running, rate_per_s: float, seconds: float, slo_ms: float)
         await sender.connect()
         await sender.run(time.monotonic())
 
+    before = cpu_s(server.processes())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(send())
-    return summary(tally.latencies_s, tally.offered, rate_per_s, slo_ms)
+    taken_s = _taken_s(before, cpu_s(server.processes()))
+    return summary(tally.latencies_s, tally.offered, rate_per_s, slo_ms, taken_s)
 
 
-def summary(latencies_s: Sequence[float], offered: int, rate_per_s: float, slo_ms: float) -> Open:
-    """What so many queries have met, of which only those with a latency were answered."""
+def summary(latencies_s: Sequence[float], offered: int, rate_per_s: float, slo_ms: float, taken_s: float) -> Open:
+    """Return the outcome of so many queries, of which only those with a latency were answered.
+
+    Args:
+        taken_s: the server's processor time.
+    """
     in_order = sorted(latencies_s)
 
     def quantile_ms(share: float) -> float | None:
@@ -151,5 +162,6 @@ def summary(latencies_s: Sequence[float], offered: int, rate_per_s: float, slo_m
         place = int(offered * share)
         return in_order[place] * 1e3 if place < len(in_order) else None
 
-    in_time = sum(each <= slo_ms / 1e3 for each in in_order) / max(1, offered)
-    return Open(rate_per_s, in_time, quantile_ms(0.5), quantile_ms(0.99))
+    in_time = sum(each <= slo_ms / 1e3 for each in in_order)
+    cpu_us = taken_s / max(1, in_time) * 1e6
+    return Open(rate_per_s, in_time / max(1, offered), quantile_ms(0.5), quantile_ms(0.99), cpu_us)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers
-from benchmarks.peers.results import BEGIN, END, Pair, Results, Side, save, tables
+from benchmarks.peers.results import BEGIN, END, OpenPair, Pair, Results, Side, save, tables
 from benchmarks.peers.rounds import Open, Round
 from benchmarks.peers.tasks import TASKS
 
@@ -15,7 +15,11 @@ MACHINE: dict[str, object] = {"cores": 2, "processor": "a processor", "python": 
 def results() -> Results:
     theirs = [Round(1000.0, 1.0, 2.0, 0, 90.0), Round(1200.0, 1.0, 4.0, 1, 110.0)]
     ours = [Round(3000.0, 1.0, 2.0, 0, 45.0), Round(2400.0, 1.0, 2.0, 0, 55.0)]
-    side = Side("1.2", {}, 3.21, 45.6, Pair({"32": theirs}, {"32": ours}), [Open(500.0, 0.999, 1.0, None)])
+    opened = [
+        OpenPair(Open(500.0, 0.999, 1.0, None, 100.0), Open(500.0, 1.0, 1.0, 4.56, 25.0)),
+        OpenPair(Open(900.0, 0.0, None, None, 9e9), Open(900.0, 1.0, 1.0, 5.0, 25.0)),
+    ]
+    side = Side("1.2", {}, 3.21, 45.6, Pair({"32": theirs}, {"32": ours}), opened)
     return Results(MACHINE, 2, 3, {"svm": {"other": side, "broken": Side("0.1", {}, problem="it did not start")}})
 
 
@@ -23,8 +27,8 @@ def test_the_table() -> None:
     text = tables(results())["svm"]
     assert "2 rounds of 3 s; 2 cores of a processor" in text
     assert (
-        "| other 1.2 | 1,100, 3.0, 100; **2.50 (2.00-3.00)**, 0.50 | 500/s: 99.9%, not answered | 3.2 | 46 | 1 |"
-        in text
+        "| other 1.2 | 1,100, 3.0, 100; **2.50 (2.00-3.00)**, 0.50 | 500/s: 99.9%, not answered, 100; **100.0%**, 4.6, "
+        "0.25<br>900/s: 0.0%, not answered, 9000000000; **100.0%**, 5.0, - | 3.2 | 46 | 1 |" in text
     )
     assert "| broken 0.1 | it did not start |" in text
 

@@ -34,10 +34,10 @@ def test_the_middle_of_rounds() -> None:
 
 
 def test_what_is_not_answered_took_longest() -> None:
-    opened = summary([0.004, 0.001, 0.030], offered=4, rate_per_s=10.0, slo_ms=20.0)
-    assert (opened.in_time, opened.p50_ms, opened.p99_ms) == (0.5, 30.0, None)
+    opened = summary([0.004, 0.001, 0.030], offered=4, rate_per_s=10.0, slo_ms=20.0, taken_s=1.0)
+    assert (opened.in_time, opened.p50_ms, opened.p99_ms, opened.cpu_us) == (0.5, 30.0, None, 500_000.0)
 
 
 def test_nothing_was_offered() -> None:
-    opened = summary([], offered=0, rate_per_s=10.0, slo_ms=20.0)
-    assert (opened.in_time, opened.p50_ms, opened.p99_ms) == (0.0, None, None)
+    opened = summary([], offered=0, rate_per_s=10.0, slo_ms=20.0, taken_s=0.0)
+    assert (opened.in_time, opened.p50_ms, opened.p99_ms, opened.cpu_us) == (0.0, None, None, 0.0)
