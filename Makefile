@@ -5,7 +5,7 @@ PY := .venv/bin/python
 # Else each process of the tests would compile Clipper again, and pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup check format test test-all test-scale compiled wheel release lowest mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching pipelines regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
+.PHONY: help setup check format test test-all test-scale compiled wheel release audit lowest mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching pipelines regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test what takes minutes in all; PYTEST=\"tests/worker/frontend -x\" picks tests"
@@ -13,7 +13,7 @@ help:
 	@echo "make test-scale  run the tests that take too long for CI: on a real Ray cluster, with two supervisors, with docker compose, under systemd"
 	@echo "make wheel   build wheels with the query path compiled, for each Python of 3.11 to 3.13 that is there"
 	@echo "make lowest  serve a model with the lowest versions of dependencies that pyproject.toml allows"
-	@echo "make image   build a Docker image with that wheel; PYTHON=python3.11 picks the Python of both"
+	@echo "make image   build a Docker image with a compiled wheel; PYTHON=python3.11 picks its Python"
 	@echo "make compiled  test the compiled form alone"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
@@ -36,7 +36,8 @@ help:
 	@echo "make flood   send a running server the most feedback that it takes at once, and look at its memory and at others' waits"
 	@echo "make rollout  throw EXAMPLES=5000 times everything at what decides what runs, in any order"
 	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=supervisor/rollout SEED=7"
-	@echo "make release build and check all that a release uploads, in dist/: wheels, source, site, bill of materials, notes"
+	@echo "make release build and check all that a release uploads, in dist/: wheels, source, site, bill of materials, notes; AUDIT=later leaves the audit for later"
+	@echo "make audit   ask pip-audit's service whether the packages that Clipper needs have known weaknesses"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
 	@echo "make scale   what changes take beside 10 to 1,000 models with 64 workers, and what the supervisor takes; SIZES=\"10 100\", SAVE=1 writes docs/scale.md"
 	@echo "make docs    build the site of docs/ into build/site, and refuse links that lead nowhere"
@@ -108,6 +109,11 @@ wheel:
 
 release: setup
 	@sh scripts/release.sh
+
+# Of .venv, which has all that a release installs, at the same versions, and what develops it.
+audit: setup
+	@tool=$$(sh scripts/environment.sh release requirements/release.txt) && \
+		"$$tool/bin/python" scripts/audit.py "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 lowest: setup
 	@sh scripts/lowest.sh

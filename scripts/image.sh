@@ -1,17 +1,16 @@
 #!/bin/sh
-# Builds the Docker image `clipper` (IMAGE names another) from deploy/docker/Dockerfile, with a wheel whose query path is compiled. The
-# image has the version of the Python that compiles: of PYTHON, else the first of python3.12, 3.13 and 3.11 that is there.
+# Builds the Docker image `clipper` (IMAGE names another) from deploy/docker/Dockerfile, which compiles the query path of its wheel.
+# PYTHON=python3.11 picks the image's Python, 3.12 if it is left out; this machine needs none.
 set -eu
 cd "$(dirname "$0")/.."
-version=
-for name in ${PYTHON:-python3.12 python3.13 python3.11}; do
-    version=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) && break
-done
-if [ -z "$version" ]; then
-    echo "None of these is there: ${PYTHON:-python3.12 python3.13 python3.11}; name one, as in make PYTHON=/path/to/python3.12 image" >&2
+version=${PYTHON:-python3.12}
+version=${version##*python}
+case $version in
+3.[0-9]*) ;;
+*)
+    echo "Expected a Python with its version, as in make PYTHON=python3.11 image; not ${PYTHON}" >&2
     exit 1
-fi
-# Of several states of the source the image would take any.
-rm -f dist/clipper_serving-*.whl
-PYTHON=$name sh scripts/wheel.sh
-docker build -f deploy/docker/Dockerfile --build-arg PYTHON="$version" -t "${IMAGE:-clipper}" .
+    ;;
+esac
+commit=$(git describe --always --exclude='*' --abbrev=8 --dirty 2>/dev/null) || commit=
+docker build -f deploy/docker/Dockerfile --build-arg PYTHON="$version" --build-arg COMMIT="$commit" -t "${IMAGE:-clipper}" .

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds into dist/ everything of a release that a maintainer uploads, and checks it: the source, a pure wheel made from it, a
 # compiled wheel for each of Python 3.11 to 3.13 that is there, the site, a bill of materials (CycloneDX), notes and checksums.
-# Each wheel is installed into an environment of its own, in which it serves a model.
+# Each wheel is installed into an environment of its own, in which it serves a model. Where pip-audit's service cannot be
+# reached the release fails; with AUDIT=later it goes on, and names the audit among the steps that are left.
 set -eu
 cd "$(dirname "$0")/.."
 if [ -n "$(git status --porcelain)" ]; then
@@ -20,31 +21,40 @@ tool=$(sh scripts/environment.sh release requirements/release.txt)/bin
 mkdir "$work/source"
 tar -xzf dist/*.tar.gz -C "$work/source" --strip-components 1
 (cd "$work/source" && "$tool/python" -m hatchling build -t wheel -d "$OLDPWD/dist")
+
+# Installs the wheel $1 with the Python $2, and has it serve a model.
+check() {
+    rm -rf "$work/check"
+    "$2" -m venv "$work/check"
+    "$work/check/bin/python" -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt "$1"
+    case $1 in *-none-any.whl) form="pure Python" ;; *) form=compiled ;; esac
+    "$work/check/bin/clipper" --version | grep -qx "clipper $version ($form, commit $(git rev-parse --short=8 HEAD))"
+    sh scripts/serve_once.sh "$work/check/bin"
+    echo "$1 serves a model"
+}
+
+check dist/*-none-any.whl .venv/bin/python
+"$tool/cyclonedx-py" environment "$work/check/bin/python" --output-file "dist/clipper-serving-$version.cdx.json"
+packages=$("$work/check/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+left=
+"$tool/python" scripts/audit.py "$packages" || {
+    status=$?
+    if [ "$status" != 3 ] || [ "${AUDIT:-}" != later ]; then
+        [ "$status" != 3 ] || echo "make release AUDIT=later goes on without it." >&2
+        exit "$status"
+    fi
+    left="make audit, where the service can be reached: the audit was not done here
+"
+}
+
 sh scripts/wheel.sh "$work/compiled"
 for wheel in "$work"/compiled/*.whl; do
     # It takes the oldest system on which the compiled code runs from the symbols that the code uses.
     PATH="$tool:$PATH" auditwheel repair --wheel-dir dist "$wheel"
 done
-
-for wheel in dist/*.whl; do
-    case $wheel in
-    *-none-any.whl) python=.venv/bin/python ;;
-    *-cp311-*) python=python3.11 ;;
-    *-cp312-*) python=python3.12 ;;
-    *) python=python3.13 ;;
-    esac
-    "$python" -m venv "$work/check"
-    "$work/check/bin/python" -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt "$wheel"
-    case $wheel in *-none-any.whl) form="pure Python" ;; *) form=compiled ;; esac
-    "$work/check/bin/clipper" --version | grep -qx "clipper $version ($form, commit $(git rev-parse --short=8 HEAD))"
-    sh scripts/serve_once.sh "$work/check/bin"
-    if [ "$form" = "pure Python" ]; then
-        "$tool/cyclonedx-py" environment "$work/check/bin/python" --output-file "dist/clipper-serving-$version.cdx.json"
-        # Where the service that lists weaknesses cannot be reached, it says so of each package.
-        "$tool/pip-audit" --path "$("$work/check/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-    fi
-    rm -rf "$work/check"
-    echo "$wheel serves a model"
+for wheel in dist/*-cp3*.whl; do
+    python=${wheel#*-cp3}
+    check "$wheel" "python3.${python%%-*}"
 done
 
 make --no-print-directory docs
@@ -54,4 +64,8 @@ awk -v version="$version" '/^## \[/ {if (printing) exit; printing = ($0 ~ "\\[" 
 awk '/^## \[/ {printing = /Unreleased/; next} printing && NF {found = 1} END {exit found}' CHANGELOG.md ||
     echo "CHANGELOG.md has entries under Unreleased, which the notes leave out: give them a version first." >&2
 [ -s dist/notes.md ] || echo "CHANGELOG.md has no section ## [$version], so the release has no notes." >&2
-echo "dist/ is complete: 'git tag -s v$version', then 'twine upload dist/*.whl dist/clipper_serving-$version.tar.gz'"
+echo "dist/ is complete. These steps are left:"
+printf %s "${left}git tag -s v$version
+make image, and docker push
+twine upload dist/*.whl dist/clipper_serving-$version.tar.gz
+" | sed 's/^/- /'

@@ -13,7 +13,8 @@ from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
-# Of Clipper's own extras, those that images and README's first steps install. dumb-init is process 1 of an image.
+# Of Clipper's own extras, those that images and README's first steps install. dumb-init is process 1 of an image, and
+# hatchling builds its wheel.
 EXTRAS = ("grpc", "redis", "sklearn")
 WITHIN_S = 200
 
@@ -38,7 +39,7 @@ def commit_to(folder: Path) -> str:
 def needed() -> Path:
     """A folder with wheels of all that Clipper and these extras need, at the versions of constraints.txt."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], "dumb-init>=1.2.5"]
+    wanted = [*project["dependencies"], "dumb-init>=1.2.5", "hatchling>=1.25"]
     for extra in EXTRAS:
         wanted += project["optional-dependencies"][extra]
     key = hashlib.sha256(repr((sys.version, wanted, CONSTRAINTS.read_text())).encode()).hexdigest()[:12]

@@ -92,7 +92,7 @@ def compose(docker_daemon: DockerDaemon, tmp_path: Path, monkeypatch: pytest.Mon
     for folder in (tmp_path, models):
         folder.chmod(0o755)
     with closing(docker_daemon.client()) as client:
-        build(client, tmp_path / "context")
+        build(client)
         redis = {name: Path(str(shutil.which(name))) for name in ("redis-server", "redis-cli")}
         import_programs(client, SERVICES["redis"]["image"], redis, ["WORKDIR /data"])
         options = '["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]'

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.certificates import Authority
-from tests.deploy.image import FREE_PORTS, OF_THE_CLUSTER, build, running
+from tests.deploy.image import COMMIT, FREE_PORTS, OF_THE_CLUSTER, build, running
 from tests.docker_daemon import DockerDaemon
 from tests.redis_server import RedisServer
 from tests.waiting import TIMEOUT_S, until
@@ -29,10 +29,10 @@ MODEL = "def total(inputs):\n    return [float(row.sum()) for row in inputs]\n"
 
 
 @pytest.fixture(scope="module")
-def client(docker_daemon: DockerDaemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerClient]:
+def client(docker_daemon: DockerDaemon) -> Iterator[docker.DockerClient]:
     """Of a dockerd that has the image."""
     with closing(docker_daemon.client()) as client:
-        build(client, tmp_path_factory.mktemp("context"))
+        build(client)
         yield client
 
 
@@ -72,6 +72,7 @@ def test_as_the_compose_file_has_it(client: docker.DockerClient, tmp_path: Path,
     with running(client, [*COMPOSE["command"], *FREE_PORTS], **options) as clipper:
         status = clipper.wait_until_it_answers()
         assert clipper.run("python3", "-c", "import os; print(os.getuid(), os.getgid())") == "10001 0\n"
+        assert clipper.run("clipper", "--version").endswith(f" (pure Python, commit {COMMIT})\n")
         assert status["home"] == f"{HOME}/home" and status["grpc_address"] is not None
         clipper.run("clipper", "deploy", "sum", "sums:total", "--input-type", "doubles", workdir="/models")
         clipper.run("clipper", "app", "create", "sum", "--model", "sum", "--slo-ms", "20000", "--policy", "exp3")

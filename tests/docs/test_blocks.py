@@ -210,6 +210,22 @@ def test_a_wrong_command_is_found() -> None:
             check_command(wrong)
 
 
+# Not commands, or such as are done as soon as they are read.
+NOT_PARSED = ("clipper COMMAND -h", "clipper decisions 1", "clipper --version", "clipper --install-completion")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_sentences_have_names_and_options_that_are_there(page: Path) -> None:
+    """Sentences named an option of ``clipper logs`` that it did not have, since only blocks were parsed."""
+    sentences = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for command in set(re.findall(r"`(clipper [^`\n]+)`", sentences)) - set(NOT_PARSED):
+        for words in simple_commands(command.replace("…", "")):
+            try:
+                parsed(words[1:])
+            except UsageError as error:  # arguments and values may be left out
+                assert "No such" not in error.format_message(), f"{command}: {error.format_message()}"
+
+
 @of("json")
 def test_json_is_json(block: Block) -> None:
     for line in [block.text] if block.text.count("\n{") == 0 else block.text.splitlines():

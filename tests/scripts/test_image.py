@@ -1,52 +1,43 @@
-"""``make image``, with a docker and a build of wheels that only say how they were called."""
+"""``make image``, with a docker that only says how it was called."""
 
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.waiting import TIMEOUT_S
-
-ROOT = Path(__file__).parents[2]
-VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+from tests.wheels import ROOT, commit_to
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A checkout with a wheel of an older state, below a path with a space in it."""
+    """A checkout, below a path with a space in it."""
     tree = tmp_path / "a tree"
-    for folder in ("scripts", "dist", "bin"):
+    for folder in ("scripts", "bin"):
         (tree / folder).mkdir(parents=True)
     shutil.copy(ROOT / "scripts/image.sh", tree / "scripts")
-    (tree / "dist/clipper_serving-0.0.9-cp311-x.whl").touch()
-    (tree / "scripts/wheel.sh").write_text('touch dist/clipper_serving-0.1.0-x.whl; echo "wheel of $PYTHON"\n')
     docker = tree / "bin/docker"
-    docker.write_text('#!/bin/sh\necho docker "$@"\nls dist\n')
+    docker.write_text('#!/bin/sh\necho docker "$@"\n')
     docker.chmod(0o755)
     return tree
 
 
-def run(tree: Path, python: str) -> "subprocess.CompletedProcess[str]":
-    environ = os.environ | {"PATH": f"{tree / 'bin'}:{os.environ['PATH']}", "PYTHON": python, "IMAGE": "mine:1"}
+def run(tree: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    environ = {**os.environ, "PATH": f"{tree / 'bin'}:{os.environ['PATH']}", "PYTHON": "", "IMAGE": "", **variables}
     command = ["sh", str(tree / "scripts/image.sh")]
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
 
 
-def test_the_image_gets_the_python_of_its_wheel_and_no_other_wheel(tree: Path, tmp_path: Path) -> None:
-    python = tmp_path / "python"  # PYTHON may name several, so none has a space
-    python.symlink_to(sys.executable)
-    done = run(tree, str(python))
-    assert done.stdout.splitlines() == [
-        f"wheel of {python}",
-        f"docker build -f deploy/docker/Dockerfile --build-arg PYTHON={VERSION} -t mine:1 .",
-        "clipper_serving-0.1.0-x.whl",
-    ]
+def test_the_image_gets_the_python_that_was_asked_for_and_the_commit(tree: Path) -> None:
+    commit = commit_to(tree)[:8]
+    assert run(tree, PYTHON="/usr/bin/python3.11", IMAGE="mine:1").stdout == (
+        f"docker build -f deploy/docker/Dockerfile --build-arg PYTHON=3.11 --build-arg COMMIT={commit} -t mine:1 .\n"
+    )
+    assert " --build-arg PYTHON=3.12 " in (done := run(tree).stdout) and done.endswith(" -t clipper .\n")
 
 
-def test_a_python_that_is_not_there(tree: Path) -> None:
-    done = run(tree, "python9")
-    assert done.returncode == 1 and "None of these is there: python9" in done.stderr
-    assert (tree / "dist/clipper_serving-0.0.9-cp311-x.whl").exists()
+def test_a_python_without_its_version(tree: Path) -> None:
+    done = run(tree, PYTHON="python3")
+    assert done.returncode == 1 and "not python3\n" in done.stderr and done.stdout == ""
