@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def observe_from_all(server: Server, ids: list[int]) -> None:
 
 
 def sums(home: Path) -> int:
-    with sqlite3.connect(home / "selection.sqlite3") as database:
+    with closing(sqlite3.connect(home / "selection.sqlite3")) as database, database:
         return int(database.execute("SELECT count(*) FROM sums").fetchone()[0])
 
 

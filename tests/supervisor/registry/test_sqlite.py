@@ -55,7 +55,7 @@ def test_an_application_from_before_there_was_selection_is_read(path: Path, open
 
 def test_a_newer_schema_is_refused_and_left_alone(path: Path, open_registry: Open) -> None:
     open_registry(path).close()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO schema VALUES (?)", (SCHEMA_VERSION + 1,))
     connection.close()
     with pytest.raises(RegistryUnavailable, match=rf"schema version {SCHEMA_VERSION + 1}.*newer"):

@@ -1,5 +1,6 @@
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -125,10 +126,10 @@ def test_it_goes_on_after_the_store_was_away(tmp_path: Path, caplog: pytest.LogC
             desk.loop.advance(0.3)
             return "cannot be used" in caplog.text
 
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database, database:
             database.execute("ALTER TABLE revision RENAME TO elsewhere")
         await until_async(is_told)
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database, database:
             database.execute("DROP TABLE IF EXISTS revision")
             database.execute("ALTER TABLE elsewhere RENAME TO revision")
         other = SqliteStore(path)
@@ -244,7 +245,7 @@ def test_a_store_that_lost_what_it_held_is_read_again(tmp_path: Path, caplog: py
         for number in range(3):
             assert await desk.observe(application, Feedback(f"f-{number}", row=ROW, context="ada", label=b"1"))
         await synchronizer.follow()
-        with sqlite3.connect(tmp_path / "selection.sqlite3") as database:
+        with closing(sqlite3.connect(tmp_path / "selection.sqlite3")) as database, database:
             for table in ("sums", "changes", "seen_until"):
                 database.execute(f"DELETE FROM {table}")
             database.execute("UPDATE revision SET last = 1")
