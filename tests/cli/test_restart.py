@@ -24,7 +24,7 @@ from tests.asking import Asking, older_clipper
 from tests.certificates import Authority
 from tests.cli.commands import CLIPPER, Command, commands, succeed
 from tests.ports import keep_port
-from tests.supervisor.live_server import processes_of
+from tests.supervisor.live_server import builds_of, processes_of
 from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
@@ -147,10 +147,11 @@ def test_a_restart_puts_another_version_in_place(folder: Path, home: Path, tmp_p
     with Asking(url, 4, {"Authorization": f"Bearer {key}"}) as asking:
         succeed(new("restart"))
         assert status(new)["version"] != "0.0.9"
-        builds = lambda: {  # noqa: E731
-            json.loads(path.read_text())["extra"]["build"] for path in (home / "run").glob("worker-*.json")
-        }
-        until(lambda: builds() == {build_id()} and is_settled(new, 1))
+
+        def worker_builds() -> set[str]:
+            return {build for name, build in builds_of(home).items() if name.startswith("worker-")}
+
+        until(lambda: worker_builds() == {build_id()} and is_settled(new, 1))
     assert {type(answer) for answer in asking.answers} == {float}
     assert option(new, "api-keys") == ("yes", "kept")
 

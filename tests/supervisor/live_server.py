@@ -43,6 +43,16 @@ def processes_of(home: Path) -> dict[int, str]:
     return found
 
 
+def builds_of(home: Path) -> dict[str, str]:
+    """The build of each process, by its name, while processes come and go."""
+    found = {}
+    for path in (home / "run").glob("*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            record = msgspec.json.decode(path.read_bytes())
+            found[record["name"]] = record["extra"]["build"]
+    return found
+
+
 def end_all_of(home: Path) -> None:
     """Kill what runs for a home, the supervisor aside, and what was about to when the supervisor was killed."""
 

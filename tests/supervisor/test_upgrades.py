@@ -8,14 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
-import msgspec
 import pytest
 
 from clipper.base.build import build_id
 from clipper.supervisor.backup import back_up, restore
 from clipper.supervisor.managers.launcher import RUNTIME_PARTS
 from tests.asking import Asking, clipper_of, older_clipper
-from tests.supervisor.live_server import APP, NO_TLS, Server, answering, processes_of, with_application
+from tests.supervisor.live_server import APP, NO_TLS, Server, answering, builds_of, processes_of, with_application
 from tests.waiting import TIMEOUT_S, until
 
 pytestmark = pytest.mark.long
@@ -91,12 +90,6 @@ def test_a_backup_of_a_running_server_brings_all_of_it_back(server: Server, tmp_
     assert server.predict("app", [7, 8])["output"] == "one"
 
 
-def notes(home: Path) -> dict[str, str]:
-    """The build of each process, by its name."""
-    records = [msgspec.json.decode(path.read_bytes()) for path in (home / "run").glob("*.json")]
-    return {record["name"]: record["extra"]["build"] for record in records}
-
-
 def test_an_upgrade_replaces_workers_then_replicas_without_losing_a_query(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +97,7 @@ def test_an_upgrade_replaces_workers_then_replicas_without_losing_a_query(
     server.with_options("--workers", "2")
     with_application(server, replicas=2, cache=False)
     before = processes_of(server.home)
-    assert set(notes(server.home).values()) == {
+    assert set(builds_of(server.home).values()) == {
         subprocess.check_output(
             [sys.executable, "-c", f"from clipper.base.build import build_id; print(build_id({parts!r}))"], text=True
         ).strip()
@@ -116,7 +109,7 @@ def test_an_upgrade_replaces_workers_then_replicas_without_losing_a_query(
         server.start()
         problems = server.call("GET", "/status")["problems"]
         assert any("worker-0, worker-1, m:1#1" in one and "another Clipper's code" in one for one in problems), problems
-        until(lambda: set(notes(server.home).values()) == {build_id(), build_id(RUNTIME_PARTS)})
+        until(lambda: set(builds_of(server.home).values()) == {build_id(), build_id(RUNTIME_PARTS)})
         until(lambda: len(processes_of(server.home)) == 4 and not server.call("GET", "/status")["problems"])
     assert set(asking.answers) == {"one"}
     assert sorted(processes_of(server.home).values()) == sorted(before.values())
