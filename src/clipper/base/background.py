@@ -16,7 +16,6 @@ class Background(Generic[T]):
     """A bounded queue, and the thread that empties it. Items that find no room, or fail, are dropped and counted.
 
     Args:
-        task: completes the sentence "cannot ...", for the log: ``write access-0.log``.
         most: bound on the sum of the sizes of the waiting items.
         at_once: the largest number of items that ``do`` gets at once.
         gather_s: how long the thread waits for so many.

@@ -91,10 +91,7 @@ class Line:
 class Lines:
     """Lines that share time equally: the line that has used the least is next.
 
-    This is start-time fair queueing (Goyal et al. 1996).
-
-    Attributes:
-        by_name: the lines in which work waits.
+    This is start-time fair queueing (Goyal et al. 1996). ``by_name``: the lines in which work waits.
     """
 
     __slots__ = ("_are_of_queries", "_now_s", "_used_s", "by_name")
@@ -175,7 +172,6 @@ class TurnBudget:
     against the memory budget.
 
     Attributes:
-        now_s: the clock.
         closes_s: work that comes before this time is done at once; ``is_open`` decides on later work.
     """
 

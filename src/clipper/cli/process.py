@@ -142,13 +142,9 @@ def become(start: ServerStart) -> None:
 
 
 def spawn(start: ServerStart, stops_with: int | None = None) -> "StartingServer":
-    """Start the server in its own session, so that it outlives this command and its terminal.
-
-    Args:
-        stops_with: the reading end of a pipe. The server stops once every writing end is closed.
-
-    Raises:
-        Unavailable: the home belongs to another user, or its log cannot be written.
+    """Start the server in its own session, so that it outlives this command and its terminal. ``stops_with``: the
+    reading end of a pipe. The server stops once every writing end is closed. Raises Unavailable if the home belongs to
+    another user, or its log cannot be written.
     """
     log = start.home / "logs" / "supervisor.log"
     make_home(start.home)

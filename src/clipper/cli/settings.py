@@ -67,7 +67,6 @@ class Option(NamedTuple):
 
     Attributes:
         flag: its name, with dashes.
-        setting: the setting that it sets.
         parameter: the parameter from which typer makes it.
         read: turns the value that typer read into the setting's value; None if that is the same.
     """

@@ -19,11 +19,9 @@ _ROWS_AT_ONCE = 1000
 def read_table(path: Path, input_type: ValueType | None) -> Iterator[Any]:
     """Yield the inputs of a CSV file with names in its first line, or of a Parquet file, as JSON has them.
 
-    A row is a record if the type is one; else a list of numbers, or the text of the only column.
-
-    Raises:
-        InvalidArgument: the file is not such a table, or its columns are not what the type needs.
-        OSError, ValueError: it cannot be read.
+    A row is a record if the type is one; else a list of numbers, or the text of the only column. Raises InvalidArgument
+    if the file is not such a table, or its columns are not what the type needs; OSError or ValueError if it cannot be
+    read.
     """
     return _of_csv(path, input_type) if path.suffix == ".csv" else _of_parquet(path, input_type)
 

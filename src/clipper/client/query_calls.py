@@ -341,11 +341,7 @@ class QueryCalls:
         return Request("POST", path, (_to_json(body),), headers, timeout_s, may_repeat)
 
     def _read(self, answer: Answer, kind: type[T]) -> T:
-        """
-        Raises:
-            ClipperError: the error that the server answered.
-            Unavailable: the answer is none of Clipper's.
-        """
+        """Raises the ClipperError that the server answered; Unavailable if the answer is none of Clipper's."""
         return self._decoded(answer, lambda body: msgspec.json.decode(body, type=kind))
 
     def _read_observed(self, answer: Answer, count: int) -> list[Observed | ClipperError]:
@@ -396,11 +392,7 @@ def _checked_timeout_s(timeout_s: float) -> float:
 
 
 def _to_json(body: Mapping[str, Any]) -> bytes:
-    """Encode a body.
-
-    Raises:
-        InvalidArgument: the body holds something that JSON cannot.
-    """
+    """Encode a body. Raises InvalidArgument if the body holds something that JSON cannot."""
     # The encoder accepts UNSET only in fields of a struct.
     given = {name: value for name, value in body.items() if value is not UNSET}
     try:

@@ -30,7 +30,6 @@ class Difference(Struct, frozen=True):
         applications, models, keys: the parts that are new or may have changed since the base.
         gone_applications, gone_models, gone_keys: the names of the parts that are gone.
         peers: None if they have not changed.
-        needs_key, workers: as in a ``Snapshot``.
     """
 
     base: int
@@ -60,7 +59,6 @@ class Holding:
     Attributes:
         generation: the snapshot's generation; 0 before the first snapshot.
         applications, models, keys: its parts by name.
-        peers, needs_key, workers: as in a ``Snapshot``.
     """
 
     def __init__(self) -> None:

@@ -66,13 +66,9 @@ class Access:
         self.heard = heard
 
     def admit(self, caller: PeerName | None, command: AnyCommand) -> None:
-        """Check that a caller may send a command, and note the epoch for which it speaks.
-
-        Args:
-            caller: the name in its certificate; None over a unix socket, which only this user may dial.
-
-        Raises:
-            Forbidden: the caller may not send it. The message has the caller's name.
+        """Check that a caller may send a command, and note the epoch for which it speaks. ``caller``: the name in its
+        certificate; None over a unix socket, which only this user may dial. Raises Forbidden if the caller may not send
+        it. The message has the caller's name.
         """
         if caller is not None and caller.role == "worker" and not isinstance(command, _OF_WORKERS):
             raise Forbidden(f"{caller} may not send {type(command).__name__}: only a supervisor may")
@@ -137,10 +133,8 @@ class ControlServer:
     async def listen(self, address: ControlAddress, identity: IdentityFile | None = None) -> None:
         """Listen, and replace a socket that a killed worker has left.
 
-        Args:
-            identity: the certificate that is shown over TCP.
-
         Raises OSError if the address cannot be bound, and InvalidArgument if it is on TCP and there is no identity.
+        ``identity``: the certificate that is shown over TCP.
         """
         if isinstance(address, TcpAddress):
             if identity is None:

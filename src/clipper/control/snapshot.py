@@ -137,21 +137,16 @@ class Newcomer(Struct, frozen=True):
 
 
 class SharedApplication(Struct, frozen=True):
-    """The facts about an application that the registry and the workers share.
+    """The facts about an application that the registry and the workers share; settings are as in
+    ``ApplicationSettings``.
 
     Attributes:
         input_type: the text form of a ``records.ValueType``.
         default_output: JSON text; None if it has no default.
         id: the key of its learned state; a new application with an old name has another id.
-        max_in_flight, max_per_second: limits on its queries over all workers; None means no limit.
         newcomers: versions of its links that are ramped, or that were stopped, if no operator has acted on them since.
-        waking_slo_ms: the SLO while its models wake; None means ``slo_ms``.
-        show_model: whether its answers say which versions gave them.
         watched: versions that were deployed or linked in place of others while the policy does not learn. They answer
             all queries of their links, and are stopped if they fail more than the versions before.
-        null_is_nan, ignore_unknown_fields: how inputs are read.
-        steps, output: the steps of a pipeline, and what it answers; see ``settings/pipeline.py``.
-        nan_as_text: whether NaN and infinity are texts in answers in JSON, and not null.
     """
 
     name: str
@@ -181,13 +176,7 @@ class ApplicationSnapshot(SharedApplication, frozen=True, kw_only=True):
 
 
 class KeySnapshot(Struct, frozen=True):
-    """A key of the query port. Workers know only its SHA-256, in hex.
-
-    Attributes:
-        applications: the applications that the key is for; empty means all.
-        max_in_flight, max_per_second: limits on its queries, over all applications and workers; None means no limit.
-        expires_at: when workers refuse it, in seconds since 1970; None means never.
-    """
+    """A key of the query port, as in ``NewKey``. Workers know only its SHA-256, in hex."""
 
     name: str
     digest: str

@@ -277,7 +277,6 @@ class Selection(SelectionSettings, frozen=True):
         policy: a policy's name, or ``module:Class``.
         loss: a loss's name, or ``module:function``.
         code: a folder with the modules that ``policy`` and ``loss`` name, if they are the user's own.
-        half_life: the number of further observations after which an observation counts half; None means never.
     """
 
     policy: str = "single"
@@ -296,11 +295,7 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
         policy, loss: a name alone means the defaults of its parameters.
         half_life: absent means the policy's own; None means never.
         code: SHA-256 of the artifact with the modules of the user's own policy or loss.
-        waking_slo_ms: the SLO while none of its models has a replica and a sleeping model wakes; None means ``slo_ms``.
-        max_in_flight, max_per_second: limits on its queries, over all workers; None means no limit.
-        max_replicas: the most replicas of all versions that the steps ask; it bounds those that are scaled by load.
         steps: the steps of a pipeline, by name; without steps, an application asks the models that it links.
-        output: the values that a pipeline's answer is made of; None means the output of the last step.
     """
 
     slo_ms: Annotated[

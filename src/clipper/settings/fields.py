@@ -64,7 +64,6 @@ class Described(NamedTuple):
     """A field and its setting.
 
     Attributes:
-        name: the field's name.
         keyword: its name in clients.
         type: the type of a given value.
         default: NODEFAULT if it has none.

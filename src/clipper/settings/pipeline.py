@@ -107,11 +107,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A step in its place.
-
-    Attributes:
-        after: the steps whose outputs it needs.
-    """
+    """A step in its place. ``after``: the steps whose outputs it needs."""
 
     name: str
     application: str

@@ -22,10 +22,7 @@ _TRUTHS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": Fa
 
 def read_sample_table(path: Path) -> list[dict[str, Any]]:
     """Read the first rows of a ``.csv``, ``.jsonl`` or ``.parquet`` file as records, of which None is a missing value.
-
-    Raises:
-        InvalidArgument: the file is not of that form, or has no row.
-        OSError: it cannot be read.
+    Raises InvalidArgument if the file is not of that form, or has no row; OSError if it cannot be read.
     """
     try:
         rows = _READERS[path.suffix](path)

@@ -83,13 +83,9 @@ def start_options(values: Mapping[str, Any], sources: Mapping[str, GivenSource],
 
 
 def with_kept(now: StartOptions, kept: StartOptions, *, has_file: bool) -> StartOptions:
-    """Add the kept options to those of a start.
-
-    Args:
-        has_file: whether the start has a file of its own; then kept options of an earlier file do not count.
-
-    Raises:
-        InvalidArgument: the value of a kept option is a secret, and must be given again.
+    """Add the kept options to those of a start. ``has_file``: whether the start has a file of its own; then kept
+    options of an earlier file do not count. Raises InvalidArgument if the value of a kept option is a secret, and must
+    be given again.
     """
     options = dict(now.options)
     for name, option in kept.options.items():

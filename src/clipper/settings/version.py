@@ -68,9 +68,6 @@ class VersionSpec(Struct, frozen=True):
         needs: the requirements that the model's file states; ``python==3.12`` is a requirement on Python itself.
         framework: the framework of the model file or folder; None for a program, for code, and in old records of
             pickles.
-        output: None means the output that the model has by itself.
-        output_type: the type that the deployment declares; None means that the container declares it, or that it is
-            learned.
         source: the address that its model was fetched from, with the digest of what came; None if it was uploaded from
             the machine of whoever deployed it.
         env: environment variables of its containers, by name. Nobody is shown their values.

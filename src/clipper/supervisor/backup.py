@@ -60,11 +60,8 @@ class Backup(Struct, frozen=True):
 
 
 def back_up(home: Path, target: Path) -> Backup:
-    """Write a backup of ``home`` to ``target``, whether its server runs or not.
-
-    Raises:
-        Conflict: ``target`` exists.
-        Unavailable, RegistryUnavailable: there is nothing to back up, or something cannot be read or written.
+    """Write a backup of ``home`` to ``target``, whether its server runs or not. Raises Conflict if ``target`` exists;
+    Unavailable or RegistryUnavailable if there is nothing to back up, or something cannot be read or written.
     """
     if target.exists():
         raise Conflict(f"{target} exists already: choose another name, or remove it")

@@ -49,7 +49,6 @@ class TypedResults(NamedTuple):
         rows: number of outputs.
         data: the outputs one after another, in C order. Bytes of failed rows mean nothing.
         evaluation_us: how long the model took, in microseconds.
-        failures: row to error message.
     """
 
     form: OutputForm

@@ -69,10 +69,8 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class RecordType:
-    """The type of a record. Its fields have an order, in which containers get them.
-
-    Raises:
-        InvalidArgument: there is no field, there are too many, or two have the same name.
+    """The type of a record. Its fields have an order, in which containers get them. Raises InvalidArgument if there is
+    no field, there are too many, or two have the same name.
     """
 
     fields: tuple[Field, ...]

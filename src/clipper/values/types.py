@@ -275,11 +275,9 @@ class ModelId:
 
 
 def check_name(kind: str, name: str, others: Iterable[str] = ()) -> str:
-    """Return ``name`` if it may name an application, a model or a version beside ``others`` of its kind.
-
-    Raises:
-        InvalidArgument: it is not a name; the message says what is.
-        Conflict: it differs from another name only in case. Some file systems take both for one, and so do people.
+    """Return ``name`` if it may name an application, a model or a version beside ``others`` of its kind. Raises
+    InvalidArgument if it is not a name; the message says what is; Conflict if it differs from another name only in
+    case. Some file systems take both for one, and so do people.
     """
     if not _NAME.fullmatch(name):
         raise InvalidArgument(

@@ -100,14 +100,9 @@ class ProcessFolder:
     def watch(
         self, name: str, pid: int, argv: Sequence[str], extra: dict[str, Any] | None, child: Child
     ) -> ManagedProcess:
-        """Record and watch a process that was just started, and has its mark.
-
-        Args:
-            extra: what the next supervisor needs to take the process over. None if it will not be taken over: then it
-                is not recorded.
-
-        Raises:
-            ContainerFailed: it cannot be watched. It has been killed, and waits to be reaped.
+        """Record and watch a process that was just started, and has its mark. ``extra``: what the next supervisor needs
+        to take the process over. None if it will not be taken over: then it is not recorded. Raises ContainerFailed if
+        it cannot be watched. It has been killed, and waits to be reaped.
         """
         try:
             record = ProcessRecord(name, pid, start_time(pid) or 0, tuple(argv), extra or {})

@@ -34,12 +34,7 @@ class Reading(Protocol):
 
 
 class Handshakes:
-    """
-    Attributes:
-        context: the context for new connections; it may be replaced at any time.
-        failed: how many have failed.
-        turn: the time of the event loop's turns.
-    """
+    """``context``: for new connections; it may be replaced at any time. ``failed``: how many have failed."""
 
     def __init__(self, context: ssl.SSLContext, turn: TurnBudget, most: int = MAX_HANDSHAKES) -> None:
         self.context = context

@@ -91,10 +91,8 @@ def follow_s(steps: Sequence[Step], take_s: Sequence[float]) -> list[float]:
 
 
 def arrivals(per_s: float, seconds: float, variation: float, chance: Random) -> Iterator[float]:
-    """Make the times of queries, in order. Their gaps have a gamma distribution.
-
-    Args:
-        variation: the squared coefficient of variation of the gaps: 1 makes them independent, more makes bursts.
+    """Make the times of queries, in order. Their gaps have a gamma distribution. ``variation``: the squared coefficient
+    of variation of the gaps: 1 makes them independent, more makes bursts.
     """
     shape, now_s = 1.0 / variation, 0.0
     while True:
@@ -224,10 +222,8 @@ class Simulation(Simulated[list[Query]]):
     def __init__(
         self, steps: Sequence[Step], slo_s: float, chance: Random, split_s: Sequence[float] | None = None
     ) -> None:
-        """
-        Args:
-            split_s: by step, its fixed part of the SLO. By default it has the time that is left, less what the steps
-                after it take at least.
+        """``split_s``: by step, its fixed part of the SLO. By default it has the time that is left, less what the steps
+        after it take at least.
         """
         super().__init__(steps, slo_s, chance)
         self._split_s = split_s

@@ -45,9 +45,7 @@ class Histogram:
 
     def curve(self, ticks_per_half: int) -> Iterator[tuple[float, float]]:
         """Yield percentages, and the value in ms that this percentage of the values does not exceed, up to 100 %.
-
-        Args:
-            ticks_per_half: points for each halving of the share that is left.
+        ``ticks_per_half``: points for each halving of the share that is left.
         """
         percent, seen, highest_ms = 0.0, 0, 0.0
         for highest_ms, count in self._buckets():

@@ -146,8 +146,6 @@ class Report(Struct, frozen=True):
     """The report on a whole load.
 
     Attributes:
-        application: the application's name.
-        url: the address of the queries.
         inputs: the inputs in words.
         slo_of: the source of the SLO: ``application``, or ``option`` for ``--slo-ms``.
         runs: a single run, or for a sweep those of all tried rates, in order.
@@ -246,7 +244,6 @@ class LoadedApplication(NamedTuple):
 
     Attributes:
         input_type: None if it is not known; then the inputs come from a file.
-        slo_of: the source of the SLO.
         tls: the certificate to trust, if queries use TLS.
     """
 
@@ -264,10 +261,8 @@ class LoadOptions:
 
     Attributes:
         rate_per_s: the rate; in a sweep, the first rate.
-        duration_s: the duration of a run.
         inputs: a file, or None for random inputs.
         width: the length of open dimensions in random inputs; None for the default.
-        api_key: the key for the query port; None if it needs none.
     """
 
     rate_per_s: float

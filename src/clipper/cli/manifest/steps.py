@@ -150,7 +150,6 @@ class Plan:
         models: the steps of each model; models may be done at the same time.
         others: steps to do one after the other, once those of all models are done.
         deletions: steps to do last, and only if everything else was done.
-        obstacles: things that cannot be done.
         unnamed: things that the file does not name, and that stay.
     """
 

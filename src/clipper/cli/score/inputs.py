@@ -59,10 +59,8 @@ class InputMaker:
         )
 
     def of_columns(self, columns: Mapping[str, Any]) -> Inputs | None:
-        """Return the inputs of whole columns, without a step for each row; None if they need one.
-
-        Args:
-            columns: arrays of pyarrow by their names, in the order of the table.
+        """Return the inputs of whole columns, without a step for each row; None if they need one. ``columns``: arrays
+        of pyarrow by their names, in the order of the table.
         """
         try:
             if isinstance(self.type, RecordType):

@@ -81,10 +81,8 @@ class Journal:
     """The journal of a job, and its partial output.
 
     Raises Conflict if another process is at the same job, and InvalidArgument if a file cannot be written, as on a full
-    disk: the finished part stays.
-
-    Attributes:
-        is_complete: whether all rows are done, and at most the moves of the output to its place are not.
+    disk: the finished part stays. ``is_complete``: whether all rows are done, and at most the moves of the output to
+    its place are not.
     """
 
     def __init__(self, output: Path) -> None:

@@ -63,10 +63,8 @@ def score_files(
     ask: Ask,
     report: Callable[[Progress], None],
 ) -> Done:
-    """Score all rows that the journal does not have yet. Return the counts of the whole job.
-
-    Raises:
-        ClipperError: the job cannot go on now. The finished part stays.
+    """Score all rows that the journal does not have yet. Return the counts of the whole job. Raises ClipperError if the
+    job cannot go on now. The finished part stays.
     """
     reuse_memory()
     asker = Asker(ask, time.monotonic, time.sleep)

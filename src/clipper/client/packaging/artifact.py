@@ -27,7 +27,6 @@ class Member:
     Attributes:
         name: its path in the artifact.
         source: its bytes, or the file that has them.
-        is_program: whether it is a program to run.
     """
 
     name: str
@@ -101,11 +100,9 @@ class Artifact(Loading):
 
 
 def pack(contents: Contents) -> Artifact:
-    """Write the contents' tar to a temporary file.
-
-    Raises:
-        TooLarge: together the files have more than ``MAX_ARTIFACT_BYTES``, or there are more than ``MAX_MEMBERS``.
-        InvalidArgument: a file cannot be read, or the temporary file cannot be written.
+    """Write the contents' tar to a temporary file. Raises TooLarge if together the files have more than
+    ``MAX_ARTIFACT_BYTES``, or there are more than ``MAX_MEMBERS``; InvalidArgument if a file cannot be read, or the
+    temporary file cannot be written.
     """
     if len(contents.members) > MAX_MEMBERS:
         raise TooLarge(f"the model has {len(contents.members)} files: expected at most {MAX_MEMBERS}")

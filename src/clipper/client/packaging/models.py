@@ -82,11 +82,9 @@ def package(
 
 
 def look(model: str, credentials: Mapping[str, str] | str | None = None) -> str:
-    """Return a text that changes with the content of a model's address, without fetching it.
-
-    Raises:
-        InvalidArgument: ``model`` is no address, or one whose content never changes, or whose store does not tell.
-        NotFound, Unavailable: its store does not have it, or cannot be used.
+    """Return a text that changes with the content of a model's address, without fetching it. Raises InvalidArgument if
+    ``model`` is no address, or one whose content never changes, or whose store does not tell; NotFound or Unavailable
+    if its store does not have it, or cannot be used.
     """
     address = read_address(model)
     if address is None:
@@ -139,10 +137,8 @@ def package_code(targets: Sequence[str], folder: Path | None = None) -> Artifact
     """Pack the code of an application's own policy and loss, each ``module:attribute``. The caller closes the artifact.
 
     Returns None if the folder (the current one if None is given) has no Python files: then all code is installed.
-
-    Raises:
-        InvalidArgument: a target is not of that form, or its code cannot be found.
-        TooLarge: the folder has too many Python files.
+    Raises InvalidArgument if a target is not of that form, or its code cannot be found; TooLarge if the folder has too
+    many Python files.
     """
     folder = folder or Path.cwd()
     for target in targets:
@@ -213,13 +209,9 @@ _SCRIPT = b"#!"
 
 
 def program_member(path: Path) -> Member:
-    """Return the program as a member of an artifact, under its own name.
-
-    Args:
-        path: an ELF executable, a script whose first line names its interpreter, or a jar with a main class.
-
-    Raises:
-        InvalidArgument: it cannot be read, or is not one of these.
+    """Return the program as a member of an artifact, under its own name. ``path``: an ELF executable, a script whose
+    first line names its interpreter, or a jar with a main class. Raises InvalidArgument if it cannot be read, or is not
+    one of these.
     """
     begin = begin_of(path, "program")[:4]
     is_jar = path.suffix == ".jar"

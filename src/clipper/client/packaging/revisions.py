@@ -13,11 +13,8 @@ from clipper.errors import InvalidArgument, NotFound, Unavailable
 
 
 def revision_of(address: Address) -> str:
-    """Return a text that changes with the content of an address.
-
-    Raises:
-        InvalidArgument: the address always has the same content, or its store does not tell when it changes.
-        NotFound: the store does not have it.
+    """Return a text that changes with the content of an address. Raises InvalidArgument if the address always has the
+    same content, or its store does not tell when it changes; NotFound if the store does not have it.
     """
     is_fixed = address.scheme == "oci" and Repository(address).is_pinned
     if address.sha256 is not None or address.scheme == "runs" or is_fixed:

@@ -139,12 +139,9 @@ ROWS_PER_GROUP = 20_000
 def export(rows: Iterable[Row], output: Path, input_types: Sequence[str] = ()) -> int:
     """Write all rows to ``output``, or no file at all if that fails; return the number of rows.
 
-    ``input_types``: the types of the inputs that the rows have.
-
-    Raises:
-        InvalidArgument: the name ends neither in .parquet nor in .jsonl, the extra for Parquet is not installed, or the
-            inputs' types do not go into one table.
-        Unavailable: the file cannot be written.
+    ``input_types``: the types of the inputs that the rows have. Raises InvalidArgument if the name ends neither in
+    .parquet nor in .jsonl, the extra for Parquet is not installed, or the inputs' types do not go into one table;
+    Unavailable if the file cannot be written.
     """
     writers: dict[str, Callable[[Iterable[Row], Path], int]] = {
         ".jsonl": _write_lines,

@@ -43,10 +43,8 @@ class LogReader:
     damaged: dict[str, str] = field(default_factory=dict)
 
     def decisions(self) -> Iterator[list[tuple[Setting, Decision]]]:
-        """Yield the decisions of each block as a list, the oldest segment first.
-
-        Raises:
-            Unavailable: the folder cannot be read.
+        """Yield the decisions of each block as a list, the oldest segment first. Raises Unavailable if the folder
+        cannot be read.
         """
         for segment in self._segments():
             if self.until_s is not None and segment.began_s >= self.until_s + MOST_DELAY_S:
@@ -67,10 +65,8 @@ class LogReader:
         return tuple(dict.fromkeys(with_inputs))
 
     def judgements(self) -> Iterator[list[Judgement]]:
-        """Yield all feedback on the application, as a list for each block.
-
-        Raises:
-            Unavailable: the folder cannot be read.
+        """Yield all feedback on the application, as a list for each block. Raises Unavailable if the folder cannot be
+        read.
         """
         for segment in self._segments():
             for block in self._blocks(segment):
@@ -105,11 +101,7 @@ class LogReader:
             self.damaged[segment.path.name] = f"it cannot be read: {error}"
 
     def _read(self, segment: Segment) -> Iterator[list[Read]]:
-        """Yield the blocks of a segment.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
+        """Yield the blocks of a segment. Raises OSError if the file cannot be read."""
         name = segment.path.name
         with segment.path.open("rb") as file:
             if self.since_s is not None and segment.path.stat().st_mtime < self.since_s:

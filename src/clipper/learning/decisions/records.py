@@ -26,7 +26,6 @@ class Setting(Struct, frozen=True, array_like=True, tag=0):
     """The settings that an application's queries were decided by.
 
     Attributes:
-        application, policy: their names.
         models: the models that the policy selects among, in the order of their links.
         versions: the running version of each model; None if none ran.
         default: JSON text of the default output, cut like an output; None if the application has none.
@@ -91,7 +90,6 @@ class Decision(Struct, frozen=True, array_like=True, tag=DECISION, gc=False):
         models, shares: the policy's choice: see ``Choice``; empty if there was none.
         outputs: JSON text of each of ``models``; None for a model that had not answered by then.
         answer: JSON text of the answer, if it is neither the only output nor the default.
-        confidence: the confidence of the answer, from 0 to 1.
         reason: the error code behind a default or an error; None if there was an answer.
         pinned: the version that the query named, which bypasses the policy.
         beliefs: the parameters from which the choice was drawn: see ``Choice``.
@@ -197,11 +195,7 @@ class Damaged(Exception):
 
 
 def decode_block(payload: bytes, checksum: int) -> list[Record]:
-    """Return the records of a block.
-
-    Raises:
-        Damaged: the bytes differ from what was written.
-    """
+    """Return the records of a block. Raises Damaged if the bytes differ from what was written."""
     if zlib.crc32(payload) != checksum:
         raise Damaged("its checksum is wrong")
     try:
@@ -211,10 +205,8 @@ def decode_block(payload: bytes, checksum: int) -> list[Record]:
 
 
 def split(records: list[Record]) -> Iterator[tuple[Setting, Decision] | Judgement]:
-    """Return the records of a block, each decision with its setting.
-
-    Raises:
-        Damaged: a decision names a setting that does not exist.
+    """Return the records of a block, each decision with its setting. Raises Damaged if a decision names a setting that
+    does not exist.
     """
     settings: list[Setting] = []
     for record in records:

@@ -30,11 +30,7 @@ class Segment:
 
 
 def segments(folder: Path) -> list[Segment]:
-    """Return the files of a log, oldest first; empty if there is no log.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
+    """Return the files of a log, oldest first; empty if there is no log. Raises OSError if the folder cannot be read."""
     try:
         names = sorted(filter(_is_segment, (path.name for path in folder.iterdir())))
     except FileNotFoundError:
@@ -64,11 +60,7 @@ class SegmentWriter:
         self._size_bytes = 0
 
     def write(self, block: bytes | bytearray) -> None:
-        """Append a whole block.
-
-        Raises:
-            OSError: it could not be written; no later block follows a partial one.
-        """
+        """Append a whole block. Raises OSError if it could not be written; no later block follows a partial one."""
         if self._file is not None and not self._has_room(len(block)):
             self.close()
         file = self._file if self._file is not None else self._begin()

@@ -70,9 +70,7 @@ def owners_of(numbers: Numbers) -> dict[str, str]:
 
 def by_version(totals: Totals, state_keys: Mapping[str, str], owners: Mapping[str, str]) -> Totals:
     """Return a state's totals by a server's names for its versions, and by state keys for all other contents.
-
-    Args:
-        owners: ``owners_of`` the application's own state, which may be another.
+    ``owners``: ``owners_of`` the application's own state, which may be another.
     """
     names = {key: name for name, key in state_keys.items()}
     numbers: Numbers = {}
@@ -149,9 +147,7 @@ class Arms:
 
     def takes(self, numbers: Numbers) -> dict[Key, Amount]:
         """Return the marks that a state still needs: that its numbers under versions' names belong to these contents.
-
-        Args:
-            numbers: the application's own numbers.
+        ``numbers``: the application's own numbers.
         """
         by_name = {name for name, _ in numbers if name in self._links and name in self._state_keys}
         return {

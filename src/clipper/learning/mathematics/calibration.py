@@ -109,21 +109,14 @@ def expected_error(found: Sequence[Bin]) -> float:
 
     It is the mean over bins, weighted by answers, of the absolute difference between confidence and share of right
     answers (Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI
-    2015).
-
-    Args:
-        found: at least one bin.
+    2015). ``found``: at least one bin.
     """
     answers = math.fsum(each.answers for each in found)
     return math.fsum(each.answers * abs(each.confidence - each.right) for each in found) / answers
 
 
 class Curve:
-    """A calibration curve; monotone.
-
-    Attributes:
-        answers: number of answers that it was fitted to.
-    """
+    """A calibration curve; monotone. ``answers``: number of answers that it was fitted to."""
 
     __slots__ = ("_a", "_b", "_from", "_to", "answers")
 

@@ -23,10 +23,8 @@ _HALVINGS = 12
 
 
 class ModelEvidence(Protocol):
-    """Evidence on models' losses: ``PooledEvidence``, or ``weighing.WeighedEvidence``.
-
-    Attributes:
-        feedback: the number of pieces of feedback in it.
+    """Evidence on models' losses: ``PooledEvidence``, or ``weighing.WeighedEvidence``. ``feedback``: the number of
+    pieces of feedback in it.
     """
 
     @property
@@ -99,16 +97,7 @@ class PooledEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A model in a comparison.
-
-    Attributes:
-        mean: its mean loss; None without feedback.
-        interval: confidence interval of its mean loss.
-        worse_by: interval of its mean loss minus the best model's; None for the best model, or without feedback.
-        sureness: certainty that the best model is better; None in the same cases.
-        more_feedback: feedback that is needed to know whether it is worse than the best model or as good; 0 if that is
-            known; None if it cannot be told, and for the best model.
-    """
+    """A model in a comparison; the fields are as in ``ReportedModel`` of the API."""
 
     mean: float | None
     interval: Interval
@@ -119,13 +108,8 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The comparison of several models.
-
-    Attributes:
-        best: the model with the least mean loss; None without feedback.
-        sureness: the certainty that it is the best.
-        more_feedback: the feedback until there is a verdict, if mean losses and the mix of feedback do not change; None
-            if that cannot be told.
+    """The comparison of several models. ``best`` has the least mean loss; None without feedback. Others are as in
+    ``ReportGroup`` of the API.
     """
 
     models: Mapping[str, Compared]

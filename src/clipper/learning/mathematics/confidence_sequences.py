@@ -130,10 +130,7 @@ def log_capital_less(first: Evidence, second: Evidence, margin: float = 0.0, *, 
     """Return the least capital against all pairs of means with the first at least the second plus ``margin``.
 
     All capitals are logarithms. If the true means are such a pair, this ever exceeds ``-ln(error)`` with a probability
-    of at most ``error``.
-
-    Args:
-        are_together: whether a query may have scored both models.
+    of at most ``error``. ``are_together``: whether a query may have scored both models.
     """
 
     def of_pair(first_mean: float, second_mean: float) -> float:

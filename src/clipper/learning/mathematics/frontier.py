@@ -8,10 +8,7 @@ def frontier(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """Return the models on the frontier, from the cheapest to the best.
 
     It is the upper convex hull of the points from the cheapest to the best: no model, and no mixture of two by shares
-    of the queries, is better than those on it and costs no more.
-
-    Args:
-        points: by model, its cost and its quality.
+    of the queries, is better than those on it and costs no more. ``points``: by model, its cost and its quality.
     """
     found: list[str] = []
     for model in sorted(points, key=lambda name: (points[name][0], -points[name][1])):

@@ -174,10 +174,8 @@ class Ledger:
         return entries
 
     def add(self, entries: Mapping[str, Amount]) -> None:
-        """Add what ``entries`` returned, here or elsewhere.
-
-        Raises:
-            InvalidArgument: a key is not a state's; the keys before it have been added.
+        """Add what ``entries`` returned, here or elsewhere. Raises InvalidArgument if a key is not a state's; the keys
+        before it have been added.
         """
         sums = self._sums
         for key, amount in entries.items():
@@ -245,11 +243,7 @@ class Ledger:
 
     @staticmethod
     def decode(text: bytes, half_life: int | None = DEFAULT_HALF_LIFE) -> "Ledger":
-        """Decode what ``encode`` returned.
-
-        Raises:
-            InvalidArgument: the text is not a state.
-        """
+        """Decode what ``encode`` returned. Raises InvalidArgument if the text is not a state."""
         try:
             sums = msgspec.json.decode(text, type=dict[str, float | list[float]])
             amounts = {key: np.array(each) if isinstance(each, list) else each for key, each in sums.items()}
@@ -317,11 +311,7 @@ def _half_life_of(name: str) -> tuple[bool, int | None]:
 
 
 def check_half_life(half_life: int | None) -> None:
-    """Check a half-life.
-
-    Raises:
-        InvalidArgument: it is neither None nor a whole number above 0.
-    """
+    """Check a half-life. Raises InvalidArgument if it is neither None nor a whole number above 0."""
     if half_life is None:
         return
     check_number("half_life", half_life, 1)

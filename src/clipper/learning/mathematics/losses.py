@@ -19,10 +19,8 @@ class Loss(Protocol):
     """A loss. Making a loss with a parameter outside of its range raises InvalidArgument."""
 
     def __call__(self, output: bytes, label: bytes) -> float:
-        """Return the loss in [0, 1] of ``output``; both are JSON text.
-
-        Raises:
-            InvalidArgument: this loss cannot compare outputs with ``label``.
+        """Return the loss in [0, 1] of ``output``; both are JSON text. Raises InvalidArgument if this loss cannot
+        compare outputs with ``label``.
         """
         ...
 
@@ -42,10 +40,8 @@ class ZeroOne:
 class Absolute:
     """The loss ``|output - label| / range``, at most 1; for vectors the mean over their elements.
 
-    An output of another form than the label's has the loss 1.
-
-    Args:
-        range: the difference from which on the loss is 1; above 0.
+    An output of another form than the label's has the loss 1. ``range``: the difference from which on the loss is 1;
+    above 0.
     """
 
     range: float = 1.0
@@ -70,10 +66,8 @@ class Log:
     """The loss ``-ln(p) / -ln(floor)``, at most 1, where p is the probability that the output gives to the label.
 
     An output is a number, the probability of label 1 or ``true``; or a list, by label from 0 on; or an object, by
-    label. An output that gives the label no probability has the loss 1.
-
-    Args:
-        floor: the probability at and below which the loss is 1; above 0, at most 0.5.
+    label. An output that gives the label no probability has the loss 1. ``floor``: the probability at and below which
+    the loss is 1; above 0, at most 0.5.
     """
 
     floor: float = 0.001
@@ -90,10 +84,8 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class UserLoss:
-    """A user's own function of the output and the label, both as Python values; it returns a number in [0, 1].
-
-    Raises:
-        PolicyFailed: when called: the function raised, or returned something else.
+    """A user's own function of the output and the label, both as Python values. Raises PolicyFailed if the function
+    raises, or returns anything but a number in [0, 1].
     """
 
     function: Callable[[Any, Any], float] = field(repr=False)
@@ -120,11 +112,7 @@ LOSSES: Mapping[str, Callable[..., Loss]] = {
 
 
 def loss_of_reward(reward: object) -> float:
-    """Return ``1 - reward``.
-
-    Raises:
-        InvalidArgument: ``reward`` is not a number in [0, 1].
-    """
+    """Return ``1 - reward``. Raises InvalidArgument if ``reward`` is not a number in [0, 1]."""
     check_number("reward", reward, 0, 1)
     return 1.0 - float(reward)  # type: ignore[arg-type]  # checked just now
 

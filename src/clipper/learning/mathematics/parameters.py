@@ -10,10 +10,8 @@ MAX_NUMBER = 1e300
 
 
 def check_number(name: str, value: object, low: float, high: float = MAX_NUMBER, *, above: bool = False) -> None:
-    """Check that ``value`` is a number from ``low`` to ``high``, or above ``low`` if ``above``.
-
-    Raises:
-        InvalidArgument: it is not.
+    """Check that ``value`` is a number from ``low`` to ``high``, or above ``low`` if ``above``. Raises InvalidArgument
+    if it is not.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value < math.inf:
         in_range = low < value <= high if above else low <= value <= high
@@ -27,10 +25,6 @@ def check_number(name: str, value: object, low: float, high: float = MAX_NUMBER,
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Check that ``value`` is one of ``choices``.
-
-    Raises:
-        InvalidArgument: it is not.
-    """
+    """Check that ``value`` is one of ``choices``. Raises InvalidArgument if it is not."""
     if value not in choices:
         raise InvalidArgument(f"{name} is {value!r:.100}: expected one of {', '.join(choices)}")

@@ -69,11 +69,8 @@ class Trials:
         self._slots = asyncio.Semaphore(MAX_TRIALS)
 
     async def verdict(self, selection: Selection) -> Verdict:
-        """Try a selection. When this returns, the process and all that it forked have ended.
-
-        Raises:
-            Unavailable: the process cannot be started.
-            OSError: no descriptor is left to search for what it forked.
+        """Try a selection. When this returns, the process and all that it forked have ended. Raises Unavailable if the
+        process cannot be started; OSError if no descriptor is left to search for what it forked.
         """
         async with self._slots:
             number = next(self._numbers)
@@ -128,10 +125,8 @@ class Trials:
 
 
 class _Trial:
-    """A trial as the keeper of containers sees it; see ``processes.usage.Bounded``.
-
-    Attributes:
-        reason: why it was killed; None if it was not.
+    """A trial as the keeper of containers sees it; see ``processes.usage.Bounded``. ``reason``: why it was killed; None
+    if it was not.
     """
 
     def __init__(self, mark: str, folder: Path) -> None:

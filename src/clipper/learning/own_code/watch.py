@@ -97,11 +97,7 @@ class Made:
 
 
 def make(application: ApplicationSnapshot) -> Made:
-    """Make an application's policy and loss in this thread.
-
-    Raises:
-        InvalidArgument: they cannot be made.
-    """
+    """Make an application's policy and loss in this thread. Raises InvalidArgument if they cannot be made."""
     chosen = application.selection
     return Made(
         make_policy(chosen.policy, chosen.parameters, chosen.code),
@@ -208,10 +204,8 @@ class OwnCode:
                 await self._watch(attempt, deadline_s)
 
     def made(self, application: ApplicationSnapshot) -> Made:
-        """Return the policy and loss of an application.
-
-        Raises:
-            InvalidArgument: it cannot be made, or is not made yet.
+        """Return the policy and loss of an application. Raises InvalidArgument if it cannot be made, or is not made
+        yet.
         """
         chosen = application.selection
         if not runs_own_code(chosen.policy, chosen.loss):

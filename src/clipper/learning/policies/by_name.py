@@ -68,14 +68,10 @@ _SHAPES = {
 
 
 def make_policy(name: str, parameters: Mapping[str, object] | None = None, code: str | None = None) -> Policy:
-    """Make a policy by its name, by an installed package's entry point, or as ``module:Class`` of ``code``.
-
-    Args:
-        code: the folder of an artifact's modules; None allows no ``module:Class``.
-
-    Raises:
-        InvalidArgument: the policy or a parameter does not exist, a value is out of range, or a user's class cannot be
-            imported, cannot be made or is not a policy.
+    """Make a policy by its name, by an installed package's entry point, or as ``module:Class`` of ``code``. ``code``:
+    the folder of an artifact's modules; None allows no ``module:Class``. Raises InvalidArgument if the policy or a
+    parameter does not exist, a value is out of range, or a user's class cannot be imported, cannot be made or is not a
+    policy.
     """
     kind = POLICIES.get(name)
     if kind is not None:
@@ -86,12 +82,8 @@ def make_policy(name: str, parameters: Mapping[str, object] | None = None, code:
 
 
 def make_loss(name: str, parameters: Mapping[str, object] | None = None, code: str | None = None) -> Loss:
-    """Make a loss by its name, or from a user's or a package's function, which is found as in ``make_policy``.
-
-    A function takes no parameters.
-
-    Raises:
-        InvalidArgument: for the reasons in ``make_policy``.
+    """Make a loss by its name, or from a user's or a package's function, which takes no parameters. See
+    ``make_policy``.
     """
     if name in LOSSES:
         return _make(name, LOSSES[name], parameters or {})
@@ -107,11 +99,9 @@ def goes_by(policy: str) -> str:
 
 
 def is_by_context(policy: str, prior_weight: float) -> bool:
-    """Return whether an application's choices may depend on a query's own data.
-
-    Args:
-        prior_weight: how much a context uses of what was learned over all queries. Without it, also a policy that goes
-            by nothing else learns in each context by itself.
+    """Return whether an application's choices may depend on a query's own data. ``prior_weight``: how much a context
+    uses of what was learned over all queries. Without it, also a policy that goes by nothing else learns in each
+    context by itself.
     """
     kind = POLICIES.get(policy)
     if kind is None:
@@ -155,10 +145,8 @@ def _find(kind: Literal["policy", "loss"], name: str, code: str | None) -> Calla
 
 
 def _is_of(target: str, code: str) -> bool:
-    """Return whether the module is the artifact's.
-
-    Raises:
-        InvalidArgument: it would hide a module of Python or Clipper.
+    """Return whether the module is the artifact's. Raises InvalidArgument if it would hide a module of Python or
+    Clipper.
     """
     parts = target.partition(":")[0].split(".")
     if not all(part.isidentifier() for part in parts) or not _has(code, parts[0]):

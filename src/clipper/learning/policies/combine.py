@@ -118,14 +118,9 @@ COMBINERS = ("vote", "mean", "median")
 
 
 def make_combiner(name: str, tolerance: float = DEFAULT_TOLERANCE) -> Combiner:
-    """Return ``vote``, ``mean`` or ``median``.
-
-    Args:
-        tolerance: how far a number may be off a mean or median and still agree with it: by this much, or, if the answer
-            is above 1, by this share of it. For vectors, the largest difference and the largest number count.
-
-    Raises:
-        InvalidArgument: there is no such combiner, or the tolerance is below 0.
+    """Return ``vote``, ``mean`` or ``median``. ``tolerance``: how far a number may be off a mean or median and still
+    agree with it: by this much, or, if the answer is above 1, by this share of it. For vectors, the largest difference
+    and the largest number count. Raises InvalidArgument if there is no such combiner, or the tolerance is below 0.
     """
     check_choice("answer", name, COMBINERS)
     check_number("tolerance", tolerance, 0)

@@ -65,10 +65,8 @@ class Ramp:
     def matters(self, models: tuple[str, ...], name: str, select: Callable[[tuple[str, ...]], Choice]) -> bool:
         """Return whether a newcomer matters to a query.
 
-        It does if the policy would ask it once it is through, or asks the version that it comes after.
-
-        Args:
-            models, select: as in ``select``; the policy chooses by what it had learned before the query's feedback.
+        It does if the policy would ask it once it is through, or asks the version that it comes after. ``models`` and
+        ``select``: as in ``select``; the policy chooses by what it had learned before the query's feedback.
         """
         place = self.newcomers[name]
         if name in select(self.after(models, name)).models:

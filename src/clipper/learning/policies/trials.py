@@ -79,10 +79,8 @@ def evidence_of(readings: Collection[TrialReading]) -> Evidence:
 
 
 def fails_more(newcomer: Losses, rest: Losses, allowed: float | None) -> bool:
-    """Return whether a newcomer certainly fails more than allowed. It may be asked after every query.
-
-    Args:
-        allowed: by how much its share of failures may exceed that of the rest; None for any.
+    """Return whether a newcomer certainly fails more than allowed. It may be asked after every query. ``allowed``: by
+    how much its share of failures may exceed that of the rest; None for any.
     """
     if allowed is None or not newcomer.count:
         return False
@@ -217,9 +215,7 @@ class Trials:
 
     def assigned(self, query_id: int, choice: Choice, random: Random, asked: int = 0) -> Choice:
         """Return a query's choice, in which chance has replaced some watched newcomers by the versions before.
-
-        Args:
-            asked: how many of the models it asks already; their places stay.
+        ``asked``: how many of the models it asks already; their places stay.
         """
         models, probability = list(choice.models), 1.0
         for place in range(asked, len(models)):

@@ -11,10 +11,8 @@ from clipper.learning.stores.store import Store
 def open_store(address: str, home: Path | None = None) -> Store:
     """Open ``sqlite:PATH``, or, with its extra installed, ``redis://HOST:PORT/DB`` (and ``rediss://``, ``unix://``).
 
-    ``home`` is the folder that remembers which store was known at an address in Redis; None if there is none.
-
-    Raises:
-        InvalidArgument: the address is neither, is not valid, or the extra is not installed.
+    ``home`` is the folder that remembers which store was known at an address in Redis; None if there is none. Raises
+    InvalidArgument if the address is neither, is not valid, or the extra is not installed.
     """
     scheme, _, rest = address.partition(":")
     if scheme == "sqlite" and rest:

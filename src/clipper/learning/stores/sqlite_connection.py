@@ -41,10 +41,7 @@ class Connection:
         self._overdue: Future[Any] | None = None
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """
-        Raises:
-            StoreUnavailable: the file cannot be used; or it was not within ``ANSWER_WITHIN_S``, and may be later.
-        """
+        """Raises StoreUnavailable if the file cannot be used, or was not within ``ANSWER_WITHIN_S``; it may be later."""
         if self._overdue is not None and not self._overdue.done():
             raise StoreUnavailable(self._late)
         attempt = self._executor.submit(self._attempt, work)

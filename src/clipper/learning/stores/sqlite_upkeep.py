@@ -38,10 +38,7 @@ def move_some(database: sqlite3.Connection, after: tuple[str, Key]) -> tuple[str
     """Replace the next long contexts that are stored in full by their digests.
 
     Return the place to go on from; None once all are done. The file is consistent after each call, and a kill during a
-    call undoes it.
-
-    Args:
-        after: the result of the last call; at first two empty texts.
+    call undoes it. ``after``: the result of the last call; at first two empty texts.
     """
     with transaction(database):
         if not is_moving(database):

@@ -54,10 +54,8 @@ class Observation:
 
 
 class Mailbox(Protocol):
-    """The way to the workers of other servers that share a store.
-
-    Attributes:
-        members: the instances of the workers that can be asked.
+    """The way to the workers of other servers that share a store. ``members``: the instances of the workers that can be
+    asked.
     """
 
     @property
@@ -98,9 +96,7 @@ class Queries(Protocol):
 
 class Store(Protocol):
     """A store. Every method raises ``StoreUnavailable`` if it cannot be done now; it may be called again later.
-
-    Attributes:
-        commit_at_once: the most observations that a commit should have.
+    ``commit_at_once``: the most observations that a commit should have.
     """
 
     @property
@@ -109,19 +105,14 @@ class Store(Protocol):
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
         """Add all increments: when this returns, every reader of the store sees them.
 
-        Return which observations were new; others are not added again.
-
-        Raises:
-            StoreUnavailable: no observation was added; or all were added, but the answer was lost, and ``changes``
-                reports their states.
+        Return which observations were new; others are not added again. Raises StoreUnavailable if no observation was
+        added; or all were added, but the answer was lost, and ``changes`` reports their states.
         """
         ...
 
     async def sync(self) -> None:
-        """Wait until all earlier commits of this process would survive a kill of every process.
-
-        Raises:
-            StoreUnavailable: some of the commits since the last ``sync`` may get lost.
+        """Wait until all earlier commits of this process would survive a kill of every process. Raises StoreUnavailable
+        if some of the commits since the last ``sync`` may get lost.
         """
         ...
 

@@ -20,11 +20,7 @@ DETECTIONS = "DetectionOutput"
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Load the net.
-
-    Raises:
-        ContainerFailed: OpenCV does not read Caffe's files any more, or a file is missing.
-    """
+    """Load the net. Raises ContainerFailed if OpenCV does not read Caffe's files any more, or a file is missing."""
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
         raise ContainerFailed(f"OpenCV {cv2.__version__} does not read Caffe's files: install opencv-python-headless<5")
     cv2.setNumThreads(thread_count())

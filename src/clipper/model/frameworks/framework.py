@@ -46,10 +46,8 @@ class FrameworkSource:
     precision: str | None = None
 
     def names(self, known: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-        """Return the requested outputs, or ``default`` if none are requested.
-
-        Raises:
-            ContainerFailed: a requested output is not ``known``.
+        """Return the requested outputs, or ``default`` if none are requested. Raises ContainerFailed if a requested
+        output is not ``known``.
         """
         names = tuple(default) if self.output is None else tuple(name.strip() for name in self.output.split(","))
         unknown = [name for name in names if name not in known]
@@ -71,10 +69,8 @@ class FrameworkModel:
             type.
         library: the library that runs the model, with its version, such as ``onnxruntime 1.32.0``.
         max_batch: the largest batch that it takes; None means any.
-        output_type: the type of its outputs, if the model says it.
         device: where it computes, as its library says, such as ``cuda (NVIDIA L4)``, or ``CPU``; empty if no GPU is
             reserved, or if that is not known.
-        warning: as in ``LoadedModel``.
     """
 
     predict_batch: Callable[[Inputs], object]
@@ -171,9 +167,7 @@ def chosen_answer(
     source: FrameworkSource, answers: Mapping[str, Callable[[Any], Any]]
 ) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
     """Return the names of the requested outputs, or the first if none is requested; and the function that answers them.
-
-    Raises:
-        ContainerFailed: a requested output is not known.
+    Raises ContainerFailed if a requested output is not known.
     """
     names = source.names(list(answers), list(answers)[:1])
     return names, lambda given: answered({name: answers[name](given) for name in names})

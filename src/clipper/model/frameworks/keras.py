@@ -15,11 +15,8 @@ LIBRARY = f"keras {keras.__version__} on {tensorflow.LIBRARY}"
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Load the model. A layer with Python code is refused, because the file could run any code.
-
-    Raises:
-        ContainerFailed: the model takes a tensor that no type of input fits.
-        ValueError: the file has Python code.
+    """Load the model. A layer with Python code is refused, because the file could run any code. Raises ContainerFailed
+    if the model takes a tensor that no type of input fits; ValueError if the file has Python code.
     """
     model = keras.saving.load_model(source.path, compile=False, safe_mode=True)
     specs = [tf.TensorSpec(each.shape, each.dtype, each.name) for each in model.inputs]

@@ -119,9 +119,7 @@ def quick_pipeline(estimator: Any, record: RecordType) -> Any | None:
 
 def agrees(quick: Callable[[Any], object], slow: Callable[[Any], object], pipeline: Any, record: RecordType) -> bool:
     """Whether a quick pipeline answers some made rows as its estimator does: a later scikit-learn may work differently.
-
-    Args:
-        quick, slow: answer a batch of columns, with the pipeline and with the estimator.
+    ``quick`` and ``slow``: answer a batch of columns, with the pipeline and with the estimator.
     """
     chance = np.random.default_rng(0)
     known = {name: table for block in pipeline.steps[0][1]._blocks for name, table in _tables(block)}

@@ -41,10 +41,8 @@ _SETTINGS = {
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Start Spark in a Java process, which ends with this one, and load the folder.
-
-    Raises:
-        ContainerFailed: there is no Java, or the folder does not hold a model of ``pyspark.ml``.
+    """Start Spark in a Java process, which ends with this one, and load the folder. Raises ContainerFailed if there is
+    no Java, or the folder does not hold a model of ``pyspark.ml``.
     """
     if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
         raise ContainerFailed("Spark needs Java 17 or later, and there is no java on the PATH: install a JRE")

@@ -42,10 +42,8 @@ def common_type(values: Iterable[Any]) -> DType | None:
 
 
 def declared_record(text: str | None) -> RecordType | None:
-    """Return the record that a deployment declares; None if it declares none.
-
-    Raises:
-        ContainerFailed: the text is no type.
+    """Return the record that a deployment declares; None if it declares none. Raises ContainerFailed if the text is no
+    type.
     """
     try:
         found = None if text is None else parse_type(text)
@@ -151,10 +149,8 @@ def _from_texts(texts: Sequence[str], fields: Sequence[Field]) -> Columns:
 
 
 def column_of(field: Field, values: Sequence[Any] | Array) -> Values:
-    """Return plain values, in which None means missing, in a batch's form.
-
-    Raises:
-        WrongInput: a value is not of the field's type.
+    """Return plain values, in which None means missing, in a batch's form. Raises WrongInput if a value is not of the
+    field's type.
     """
     dtype, shape = field.type.dtype, field.type.shape
     if field.default is not None and not isinstance(values, np.ndarray):

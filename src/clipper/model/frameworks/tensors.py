@@ -42,13 +42,8 @@ class Tensor:
         return self.shape[0]
 
     def input_type(self, declared: str | None) -> InputType:
-        """Return the type of a row.
-
-        Args:
-            declared: the deployment's input type, by which texts may come as bytes.
-
-        Raises:
-            ContainerFailed: no type of input fits the graph's.
+        """Return the type of a row. ``declared``: the deployment's input type, by which texts may come as bytes. Raises
+        ContainerFailed if no type of input fits the graph's.
         """
         if not self.shape:
             raise ContainerFailed(f"input {self.name!r} is one value: expected its first dimension to be the batch")
@@ -69,10 +64,8 @@ class Tensor:
 
 
 def type_of(tensors: Sequence[Tensor], declared: str | None) -> ValueType:
-    """Return the type of a row of a graph with these inputs: a single input's own, or a record with their names.
-
-    Raises:
-        ContainerFailed: no type of input fits one of them.
+    """Return the type of a row of a graph with these inputs: a single input's own, or a record with their names. Raises
+    ContainerFailed if no type of input fits one of them.
     """
     if len(tensors) == 1:
         return tensors[0].input_type(declared)
@@ -116,13 +109,8 @@ class Answer:
 
     @staticmethod
     def of(source: FrameworkSource, known: Sequence[str] = ()) -> "Answer":
-        """Return the answer that the deployment requests.
-
-        Args:
-            known: the names of all outputs, if the network says them before it is called.
-
-        Raises:
-            ContainerFailed: the network lacks a requested output.
+        """Return the answer that the deployment requests. ``known``: the names of all outputs, if the network says them
+        before it is called. Raises ContainerFailed if the network lacks a requested output.
         """
         if source.output in (LABEL, LABELS) and source.output not in known:
             return Answer(labels=True)
@@ -148,10 +136,8 @@ class Answer:
         return answered_type({name: declared.get(name) for name in self.names or declared})
 
     def rows(self, outputs: Outputs) -> Any:
-        """Return an answer for each row; with several outputs, an answer for each of their names.
-
-        Raises:
-            ModelFailed: the outputs are not the requested ones.
+        """Return an answer for each row; with several outputs, an answer for each of their names. Raises ModelFailed if
+        the outputs are not the requested ones.
         """
         if self.labels:
             return labels_of(_only(outputs))
@@ -159,11 +145,7 @@ class Answer:
 
 
 def labels_of(scores: Array) -> Array:
-    """Return the index of each row's largest score.
-
-    Raises:
-        ModelFailed: each row has a single score.
-    """
+    """Return the index of each row's largest score. Raises ModelFailed if each row has a single score."""
     flat = scores.reshape(len(scores), -1)
     if flat.shape[1] < 2:
         raise ModelFailed(

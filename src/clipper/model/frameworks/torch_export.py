@@ -13,11 +13,7 @@ from clipper.model.model import Inputs
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Load the program.
-
-    Raises:
-        ContainerFailed: the program takes a tensor that no type of input fits.
-    """
+    """Load the program. Raises ContainerFailed if the program takes a tensor that no type of input fits."""
     program = torch.export.load(str(source.path))
     device = device_of(source)
     if device.type != "cpu":

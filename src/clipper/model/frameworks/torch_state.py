@@ -15,11 +15,9 @@ _ADVICE = "save it with torch.save(module.state_dict(), path)"
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Make the module, by calling the target without arguments, and load its weights.
-
-    Raises:
-        ContainerFailed: the target does not make a module, or the file does not hold a state dict.
-        RuntimeError: the weights do not fit the module; PyTorch says which differ.
+    """Make the module, by calling the target without arguments, and load its weights. Raises ContainerFailed if the
+    target does not make a module, or the file does not hold a state dict; RuntimeError if the weights do not fit the
+    module; PyTorch says which differ.
     """
     module = _made(source.target)
     module.load_state_dict(_state(source.path))

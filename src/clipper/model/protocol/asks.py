@@ -29,10 +29,8 @@ _ASK = struct.Struct("<QQHHI")  # batch, timeout in microseconds (0: none), byte
 
 
 class Ask(NamedTuple):
-    """The rows that a model asks for, and the batch for which it does.
-
-    Attributes:
-        timeout_us: how long the model waits at most, in microseconds; 0 if it names no time.
+    """The rows that a model asks for, and the batch for which it does. ``timeout_us``: how long the model waits at
+    most, in microseconds; 0 if it names no time.
     """
 
     batch_id: int
@@ -58,11 +56,8 @@ def encode_ask(ask_id: int, batch_id: int, timeout_us: int, application: str, ro
 
 
 def decode_ask(body: Buffer) -> Ask:
-    """Decode an ASK.
-
-    Raises:
-        ProtocolViolation: the body is not an ASK.
-        ModelFailed: its rows are arrays or columns that are not valid; other frames can still be read.
+    """Decode an ASK. Raises ProtocolViolation if the body is not an ASK; ModelFailed if its rows are arrays or columns
+    that are not valid; other frames can still be read.
     """
     view = memoryview(body)
     if not _ASK.size <= len(view) <= MAX_ASK_BYTES + HEADER_BYTES:

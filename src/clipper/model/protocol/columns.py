@@ -44,13 +44,9 @@ class PredictColumns(NamedTuple):
 
 
 class ColumnResults(NamedTuple):
-    """The answer to a batch whose outputs are records.
-
-    Attributes:
-        columns: the values of each named output, or of outputs without a name, whose column has the name "". Columns of
-            one name have the values of different rows. Values of failed rows mean nothing.
-        evaluation_us: how long the model took, in microseconds.
-        failures: row to error message.
+    """The answer to a batch whose outputs are records. ``columns``: the values of each named output, or of outputs
+    without a name, whose column has the name "". Columns of one name have the values of different rows. Values of
+    failed rows mean nothing.
     """
 
     rows: int
@@ -135,10 +131,8 @@ def _predict_columns(view: memoryview, rows: int, count: int) -> Iterator[Column
 
 
 def decode_column_results(body: Buffer) -> ColumnResults:
-    """Decode a COLUMN_RESULTS. It does not look at the values.
-
-    Raises:
-        ModelFailed: the body is not valid. The batch has failed, and other frames can still be read.
+    """Decode a COLUMN_RESULTS. It does not look at the values. Raises ModelFailed if the body is not valid. The batch
+    has failed, and other frames can still be read.
     """
     view = memoryview(body)
     try:

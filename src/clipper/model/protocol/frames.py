@@ -111,10 +111,8 @@ class Splitter:
         return iter(self.take, None)
 
     def take(self) -> Frame | None:
-        """Return the next complete frame as ``(kind, id, body)``, or None if it is not complete yet.
-
-        Raises:
-            ProtocolViolation: a header is not valid. The rest of the stream is unreadable: close the connection.
+        """Return the next complete frame as ``(kind, id, body)``, or None if it is not complete yet. Raises
+        ProtocolViolation if a header is not valid. The rest of the stream is unreadable: close the connection.
         """
         data = self.rest
         body = self._start + HEADER_BYTES

@@ -149,10 +149,8 @@ def encode_hello(token: str = "", version: int = OLDEST_VERSION) -> bytes:
 
 
 def decode_hello(body: Buffer) -> Hello:
-    """Decode a HELLO. Its ``version`` is the version to speak: the caller's, or our newest if that is older.
-
-    Raises:
-        ProtocolViolation: the body is not a HELLO.
+    """Decode a HELLO. Its ``version`` is the version to speak: the caller's, or our newest if that is older. Raises
+    ProtocolViolation if the body is not a HELLO.
     """
     if len(body) < _HELLO.size:
         raise ProtocolViolation(f"HELLO of {len(body)} bytes is too short: expected at least {_HELLO.size}")
@@ -185,10 +183,8 @@ def encode_welcome(welcome: Welcome) -> bytes:
 
 
 def decode_welcome(body: Buffer, version: int = OLDEST_VERSION) -> Welcome:
-    """Decode the answer to a HELLO of this version.
-
-    Raises:
-        ProtocolViolation: the body is not a WELCOME of this version, nor of an older one.
+    """Decode the answer to a HELLO of this version. Raises ProtocolViolation if the body is not a WELCOME of this
+    version, nor of an older one.
     """
     try:
         fields = json.loads(bytes(body))
@@ -271,10 +267,8 @@ def add_trace(frame: Sequence[Buffer], trace: bytes) -> list[Buffer]:
 
 
 def decode_predict(body: Buffer, version: int = OLDEST_VERSION) -> Predict:
-    """Decode a PREDICT of a caller that speaks this version.
-
-    Raises:
-        ProtocolViolation: the sizes do not add up, or a field is not valid.
+    """Decode a PREDICT of a caller that speaks this version. Raises ProtocolViolation if the sizes do not add up, or a
+    field is not valid.
     """
     view = memoryview(body)
     if len(view) < _PREDICT.size:
@@ -351,10 +345,8 @@ def pack_failures(failures: Mapping[int, str]) -> bytes:
 
 
 def decode_results(body: Buffer) -> Results:
-    """Decode a RESULTS. It does not check whether the outputs are JSON.
-
-    Raises:
-        ProtocolViolation: the counts do not add up.
+    """Decode a RESULTS. It does not check whether the outputs are JSON. Raises ProtocolViolation if the counts do not
+    add up.
     """
     if len(body) < _RESULTS.size:
         raise ProtocolViolation(f"RESULTS of {len(body)} bytes is too short: expected at least {_RESULTS.size}")
@@ -387,10 +379,8 @@ def _lines(text: memoryview, most: int) -> list[Buffer]:
 
 
 def read_failures(body: Buffer, start: int, rows: int, failed: int) -> tuple[dict[int, str], int]:
-    """Return the messages of failed rows, which begin at ``start``, and where they end.
-
-    Raises:
-        ProtocolViolation: they are not the messages of this many rows.
+    """Return the messages of failed rows, which begin at ``start``, and where they end. Raises ProtocolViolation if
+    they are not the messages of this many rows.
     """
     failures: dict[int, str] = {}
     for _ in range(failed):

@@ -46,10 +46,8 @@ class RowClass(NamedTuple):
 
 
 def row_class(found: object) -> RowClass | None:
-    """Read a class; return None if it is no dataclass, TypedDict or pydantic model.
-
-    Raises:
-        ContainerFailed: a field's annotation is no type of an input.
+    """Read a class; return None if it is no dataclass, TypedDict or pydantic model. Raises ContainerFailed if a field's
+    annotation is no type of an input.
     """
     if not isinstance(found, type):
         return None
@@ -137,9 +135,7 @@ def _dtype_of(kind: Any) -> DType:
 
 def wanted(predict_batch: Callable[..., object]) -> RowClass | Literal["frame"] | None:
     """Return the class of the rows that a model wants, or ``frame`` if it wants a DataFrame; None if it does not say.
-
-    Raises:
-        ContainerFailed: the annotation of a field of the class is no type of an input.
+    Raises ContainerFailed if the annotation of a field of the class is no type of an input.
     """
     try:
         parameters = list(inspect.signature(predict_batch).parameters.values())

@@ -24,11 +24,7 @@ class Endpoint:
 
     @staticmethod
     def parse(text: str) -> "Endpoint":
-        """Read ``unix:PATH`` or ``tcp:HOST:PORT``.
-
-        Raises:
-            InvalidArgument: the text is neither.
-        """
+        """Read ``unix:PATH`` or ``tcp:HOST:PORT``. Raises InvalidArgument if the text is neither."""
         scheme, _, rest = text.partition(":")
         host, _, port = rest.rpartition(":")
         if scheme == "unix" and rest:
@@ -49,10 +45,8 @@ class Endpoint:
 
 @contextmanager
 def listening(endpoint: Endpoint) -> Iterator[socket.socket]:
-    """Listen, non-blocking, until the end of the block. Then the file of a unix socket is removed.
-
-    Raises:
-        OSError: the address cannot be bound; its text says why.
+    """Listen, non-blocking, until the end of the block. Then the file of a unix socket is removed. Raises OSError if
+    the address cannot be bound; its text says why.
     """
     listener = _listen_tcp(endpoint) if endpoint.path is None else _listen_unix(endpoint.path)
     listener.setblocking(False)

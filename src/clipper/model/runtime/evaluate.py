@@ -56,14 +56,10 @@ def evaluate(
     read_inputs: Callable[[], Inputs],
     clock_s: Callable[[], float] = time.monotonic,
 ) -> Encoded:
-    """Return the outputs of a batch, with a failure for each input for which the model raised.
-
-    Args:
-        read_inputs: returns a new copy of the batch's inputs each time, because a model may change them.
-
-    Raises:
-        ModelFailed: the model broke its contract for the whole batch, e.g. returned too few outputs.
-        KeyboardInterrupt: the model raised it, to end the process.
+    """Return the outputs of a batch, with a failure for each input for which the model raised. ``read_inputs``: returns
+    a new copy of the batch's inputs each time, because a model may change them. Raises ModelFailed if the model broke
+    its contract for the whole batch, e.g. returned too few outputs; KeyboardInterrupt if the model raised it, to end
+    the process.
     """
     inputs = read_inputs()
     of_many = [
@@ -161,10 +157,8 @@ def _encode(outputs: object, rows: int) -> Encoded:
 
 def as_sent(encoded: Encoded, version: int) -> Encoded:
     """Return the outputs in the form of this version of the protocol: arrays need version 2, columns version 4, and
-    columns without a name, or several of one name, version 5.
-
-    Raises:
-        ModelFailed: an older caller needs texts, and these are too long.
+    columns without a name, or several of one name, version 5. Raises ModelFailed if an older caller needs texts, and
+    these are too long.
     """
     needed = 2
     if encoded.columns:

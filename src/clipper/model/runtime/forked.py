@@ -83,12 +83,8 @@ class ProcessTexts:
 
 def become(container: Container, texts: ProcessTexts, output: int) -> None:
     """Turn this process, which was just forked, into the container; or start it anew if it must not be forked.
-
-    Args:
-        output: the descriptor of the container's log.
-
-    Raises:
-        OSError: the container's folder cannot be entered, or it may not run on its cores.
+    ``output``: the descriptor of the container's log. Raises OSError if the container's folder cannot be entered, or it
+    may not run on its cores.
     """
     os.setsid()
     set_dumpable(True)

@@ -86,10 +86,8 @@ class Watcher:
 
 
 def answer_watching(kind: int, frame_id: int, busy_us: int) -> bytes:
-    """Return the answer to a frame on a connection that watches.
-
-    Raises:
-        ProtocolViolation: the frame is neither PING nor PREDICT.
+    """Return the answer to a frame on a connection that watches. Raises ProtocolViolation if the frame is neither PING
+    nor PREDICT.
     """
     if kind == Kind.PING:
         return messages.encode_pong(frame_id, busy_us)

@@ -78,11 +78,8 @@ class ModelSource:
 
 
 def load(source: ModelSource) -> LoadedModel:
-    """Load the model.
-
-    Raises:
-        ContainerFailed: it cannot be loaded. The message says why and what to do, in a line. The error's cause has the
-            traceback.
+    """Load the model. Raises ContainerFailed if it cannot be loaded. The message says why and what to do, in a line.
+    The error's cause has the traceback.
     """
     code = source.artifact / "code"
     if code.is_dir():

@@ -95,10 +95,8 @@ def _of_series(series: Any) -> Any:
 
 
 def read_values(outputs: Mapping[Any, Any], rows: int) -> dict[str, Values]:
-    """Return the values of each name.
-
-    Raises:
-        ModelFailed: the outputs are not a sequence of ``rows`` values for each name.
+    """Return the values of each name. Raises ModelFailed if the outputs are not a sequence of ``rows`` values for each
+    name.
     """
     if not outputs:
         raise ModelFailed("predict_batch returned no output: expected at least one name with its values")

@@ -101,10 +101,8 @@ class Encoded(NamedTuple):
 
 
 def encode_outputs(outputs: object, rows: int) -> Encoded:
-    """Encode the return value of ``predict_batch`` for ``rows`` inputs.
-
-    Raises:
-        ModelFailed: it is not a sequence of ``rows`` outputs, nor a sequence for each of some names.
+    """Encode the return value of ``predict_batch`` for ``rows`` inputs. Raises ModelFailed if it is not a sequence of
+    ``rows`` outputs, nor a sequence for each of some names.
     """
     is_plain = type(outputs) in (list, np.ndarray)
     if not is_plain and (named := named_outputs.by_name(outputs)) is not None:

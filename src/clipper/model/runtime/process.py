@@ -73,10 +73,8 @@ class TextFormatter(logging.Formatter):
 
 
 def start_log(log_format: str, about: Mapping[str, str | None]) -> None:
-    """Let the runtime's own records go to standard error, as ``text`` or ``json``.
-
-    Args:
-        about: further members of each line in JSON; those that are None are left out.
+    """Let the runtime's own records go to standard error, as ``text`` or ``json``. ``about``: further members of each
+    line in JSON; those that are None are left out.
     """
     log = logging.getLogger("clipper.runtime")
     handler = logging.StreamHandler(sys.stderr)

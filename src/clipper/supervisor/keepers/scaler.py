@@ -30,10 +30,8 @@ DEFAULT_START_S = 5.0
 
 
 class LoadMeter:
-    """Measures the load of a version. A worker that does not answer in time is counted in the next look.
-
-    Attributes:
-        evaluated: the share of the look-ups since the workers started that the cache did not answer.
+    """Measures the load of a version. A worker that does not answer in time is counted in the next look. ``evaluated``:
+    the share of the look-ups since the workers started that the cache did not answer.
     """
 
     def __init__(self) -> None:

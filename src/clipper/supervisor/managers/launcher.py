@@ -164,11 +164,9 @@ class Launcher(Protocol):
         """Start a container. Its output is added to ``log_path``. If this is cancelled, it leaves nothing running.
 
         ``on_progress`` gets texts about the progress: the environment may take minutes to make. ``variables`` are the
-        version's own variables, with the values of its secrets: no note, log or command line may contain them.
-
-        Raises:
-            ContainerFailed: it cannot be started as its version says.
-            Unavailable, OSError: no container of this kind can be started now.
+        version's own variables, with the values of its secrets: no note, log or command line may contain them. Raises
+        ContainerFailed if it cannot be started as its version says; Unavailable or OSError if no container of this kind
+        can be started now.
         """
 
     async def seen(self) -> list[tuple[ContainerNote, int | None]]:

@@ -12,10 +12,8 @@ from clipper.values.records import ValueType, parse_type, with_open_lengths
 def check_pipeline(record: ApplicationRecord, catalog: Catalog, *, may_lack: bool = False) -> None:
     """Check an application that is a pipeline, or may be a step of one.
 
-    Args:
-        may_lack: whether applications that its steps ask may still be missing.
-
-    Raises InvalidArgument or NotFound; the message begins with the place in the settings.
+    Raises InvalidArgument or NotFound; the message begins with the place in the settings. ``may_lack``: whether
+    applications that its steps ask may still be missing.
     """
     if not record.steps:
         if record.output is not None:

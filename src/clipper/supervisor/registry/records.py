@@ -49,25 +49,17 @@ class ModelRecord(Struct, frozen=True):
 
 
 class VersionRecord(SharedVersion, frozen=True):
-    """A version of a model.
+    """A version of a model; fields that ``api.schemas.Version`` has, too, are explained there.
 
     Attributes:
         replicas_wanted: the target number of replicas now.
-        scaling: the range in which its load decides that; None if it is a fixed number.
         loads_with: the number or range of replicas that it gets when it is loaded again; None if it is not unloaded.
-        input_type: the type that its containers take; None until a container has stated it.
-        runtime: free text from its containers.
         kept: whether it runs although it is neither current nor previous (deployed with ``make_current: false``).
         promotion: the order of the request to become current; the highest wins. None if not requested.
         promoted_by: the caller of the last such request; None in an old record.
-        created_at: seconds since the epoch.
         log_tail: the last lines of the container whose start failed, or of the installer, oldest line first.
-        warning: a mismatch between the model and the packages that it runs with, types of inputs that are guesses, or
-            what else its containers warn of; None if nothing.
         is_new: whether it was deployed and has neither become current since nor been rolled back to, so that it may be
             ramped.
-        stopped: why a guardrail stopped it, or that its replicas did not stay up when another version took its place;
-            None if neither, or if a later version was deployed over it since.
         warm_up_rows: bound on the rows of a warm-up batch, because more killed a replica; 0 means no warm-up, None no
             bound.
         unanswered: the model's message on the row that Clipper made to warm it up, while the version is not known to

@@ -56,10 +56,8 @@ def state_key(model: str, version: str, spec: VersionSpec, taken: Collection[str
     """Return a version's name in learned state: by what decides its outputs, so that equal code learns together on all
     servers that share a store, whatever its version is called there, and other code under its name learns apart.
 
-    A second version of the same content in a home is told apart by its own name.
-
-    Args:
-        taken: the state keys of the model's other versions.
+    A second version of the same content in a home is told apart by its own name. ``taken``: the state keys of the
+    model's other versions.
     """
     loaded = spec.artifact, spec.loader, spec.target, spec.data, spec.framework, spec.output, spec.precision
     content = *loaded, sorted(spec.env.items()), *([spec.precision] if spec.precision is not None else ())
@@ -74,11 +72,7 @@ def next_promotion(versions: Iterable[VersionRecord]) -> int:
 
 
 def check_context(context: str | None) -> None:
-    """Check that a query can be in a context. The empty context would stand for what all contexts have taught.
-
-    Raises:
-        InvalidArgument: no query can be in it.
-    """
+    """Raise InvalidArgument if no query can be in a context. The empty context would stand for what all have taught."""
     if context is not None and not 0 < len(context) <= MAX_CONTEXT_LENGTH:
         raise InvalidArgument(f"context has {len(context)} characters: expected 1 to {MAX_CONTEXT_LENGTH}")
 

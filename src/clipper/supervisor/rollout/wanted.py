@@ -25,10 +25,8 @@ _Told = tuple[VersionRecord, tuple[snapshot.ReplicaAddress, ...], bool]
 
 
 class Records(Protocol):
-    """The records of models, versions and applications.
-
-    Attributes:
-        keep_previous: how many replicas a model's previous version keeps for a rollback.
+    """The records of models, versions and applications. ``keep_previous``: how many replicas a model's previous version
+    keeps for a rollback.
     """
 
     keep_previous: int

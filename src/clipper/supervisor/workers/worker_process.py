@@ -61,9 +61,7 @@ class WorkerProcess:
         applied: its last reply to a snapshot; None before the first.
         found_generation: the generation in force when it was first dialled; 0 if there was none, or before that.
         is_adopted: whether another supervisor started its process.
-        is_outdated: whether it runs with other code or settings than ours.
         is_spare: whether it is the spare, which is not started again once it has been renewed.
-        node: the address of its node in a cluster; empty if it runs on the server's machine.
     """
 
     def __init__(

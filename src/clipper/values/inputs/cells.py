@@ -11,9 +11,7 @@ from clipper.values.types import DType
 
 def input_of_texts(texts: Mapping[str, str], input_type: ValueType | None) -> Any:
     """Return the input of a row by its columns: a record if the type is one; else a list of numbers, or the only text.
-
-    Raises:
-        InvalidArgument: a text is no value of its field.
+    Raises InvalidArgument if a text is no value of its field.
     """
     if isinstance(input_type, RecordType):
         return record_of_texts(texts, input_type)
@@ -36,9 +34,7 @@ def _number(text: str) -> Any:
 
 def record_of_texts(texts: Mapping[str, str], record: RecordType) -> dict[str, Any]:
     """Return the record that people mean by these texts. An empty one is a missing value, or that of the default.
-
-    Raises:
-        InvalidArgument: a text is no value of its field.
+    Raises InvalidArgument if a text is no value of its field.
     """
     by_name = {field.name: field for field in record.fields}
     found = {}

@@ -46,10 +46,8 @@ _QUICK_TYPES: Mapping[DType, Any] = {
 
 
 class FieldReader:
-    """Reads the values of a field, in the form that ``RecordRows`` takes; None is a missing value.
-
-    Attributes:
-        absent: the value of a record without the field, if it is not required.
+    """Reads the values of a field, in the form that ``RecordRows`` takes; None is a missing value. ``absent``: the
+    value of a record without the field, if it is not required.
     """
 
     def __init__(self, field: Field, null_is_nan: bool = False) -> None:

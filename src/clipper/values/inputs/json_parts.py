@@ -65,12 +65,8 @@ def find_fields(
     text: bytearray, start: int, stop: int, most_key_bytes: int = _MAX_KEY_BYTES
 ) -> Generator[None, None, dict[str, Extent]]:
     """Return the extents of the values of the object in ``text[start:stop]``, by key. The last of equal keys counts.
-
-    Args:
-        most_key_bytes: the size of the longest known key, as JSON. Of a longer key, the beginning is returned.
-
-    Raises:
-        MalformedRequest: the text is not an object, or has more than ``MAX_KEYS`` keys.
+    ``most_key_bytes``: the size of the longest known key, as JSON. Of a longer key, the beginning is returned. Raises
+    MalformedRequest if the text is not an object, or has more than ``MAX_KEYS`` keys.
     """
     marks = yield from _find_marks(text, start, stop, b"{}", 2 * MAX_KEYS + 1)
     if marks is None:

@@ -26,11 +26,8 @@ class RecordFeatures:
     """
 
     def __init__(self, record: RecordType, chosen: str) -> None:
-        """Choose the features. ``chosen``: names of fields in the form of ``--features``, or ``input`` for all.
-
-        Raises:
-            InvalidArgument: there is no such field, a field has no numbers or categories, or there are too many
-                features.
+        """Choose the features. ``chosen``: names of fields in the form of ``--features``, or ``input`` for all. Raises
+        InvalidArgument if there is no such field, a field has no numbers or categories, or there are too many features.
         """
         self._rows = RecordRows(record)
         wanted = list(record.names) if chosen == ALL_FIELDS else field_names(chosen)

@@ -233,14 +233,9 @@ class RecordReader:
     def read_columns(self, text: bytearray, start: int, stop: int, most: int) -> Rows:
         """Return the rows of the columns in ``text[start:stop]``: an object with a list of values for each field.
 
-        It works in steps of a few milliseconds, and may overwrite the text.
-
-        Args:
-            most: the most rows.
-
-        Raises:
-            MalformedRequest: the text is not JSON, or has no rows or too many.
-            WrongInput: a value is not of its field, or the columns have different lengths.
+        It works in steps of a few milliseconds, and may overwrite the text. ``most``: the most rows. Raises
+        MalformedRequest if the text is not JSON, or has no rows or too many; WrongInput if a value is not of its field,
+        or the columns have different lengths.
         """
         if stop - start <= SHORT_TEXT_BYTES and (quick := self._quick_columns(bytes(text[start:stop]))) is not None:
             rows = yield from self._quick_rows(quick, most, stop - start)

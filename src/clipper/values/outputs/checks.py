@@ -56,10 +56,8 @@ def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping
 
 
 def check_characters(text: bytes) -> None:
-    """Check that a JSON text, or several on lines of their own, are UTF-8, without numbers beyond float64.
-
-    Raises:
-        UnicodeDecodeError, DecodeError: they are not.
+    """Check that a JSON text, or several on lines of their own, are UTF-8, without numbers beyond float64. Raises
+    UnicodeDecodeError or DecodeError if they are not.
     """
     if not text.isascii():
         text.decode()

@@ -36,8 +36,6 @@ class ReplicaOwner(Protocol):
 
     Attributes:
         encoder: of batches of the version's input type.
-        node: the address of the worker's node; empty if there is only one node.
-        max_output_bytes: bound of an output.
         output_typing: is told what containers learn of their outputs.
         unsettled: the replicas of all queues that are not linked, or that drain. Replicas enter and leave it.
         asks: takes what the model asks; None if nobody does.

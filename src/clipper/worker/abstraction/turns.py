@@ -48,9 +48,7 @@ class Turns:
     Attributes:
         do: does long work in steps, between the loop's other events; at once, until it is set.
         asks: takes the asks of models, once it is set.
-        max_output_bytes: bound of an output, in the form in which its container sends it.
         flow: the queues' common knowledge of the worker's queries.
-        unsettled: see ``ReplicaOwner``.
         devices: the accelerators that replicas of several versions may share, by node and id.
         unserved: the versions that were asked while they were asleep, and when they were last asked, on the loop's
             clock. ``Predictor.demanded`` takes out those that need not wake.

@@ -36,10 +36,8 @@ class Budget:
 
 class Untaken:
     """A client's unread answers: while writing to it is paused, or while an answer waits for an earlier one.
-
-    Attributes:
-        last_taken_sweep: when the client last had read ``LEAST_TAKEN_BYTES`` of them, or had nothing to read. A client
-            that reads a byte a second could otherwise hold an answer for as long as it likes.
+    ``last_taken_sweep``: when the client last had read ``LEAST_TAKEN_BYTES`` of them, or had nothing to read. A client
+    that reads a byte a second could otherwise hold an answer for as long as it likes.
     """
 
     __slots__ = ("_budget", "_taken_bytes", "last_taken_sweep", "size_bytes")

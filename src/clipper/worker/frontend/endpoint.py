@@ -67,7 +67,6 @@ class KnownHead:
     Attributes:
         head: its bytes; None once it is forgotten.
         size_bytes: the number of these bytes.
-        endpoint: the endpoint of its requests.
         body_bytes: the size of their bodies.
     """
 

@@ -52,8 +52,6 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         has_body: False for HEAD.
         limits: the client's limits until the answer; None if there are none.
         admitted: the number of queries that the limits have admitted for this request.
-        error_json: formats an error's body from its code and cause.
-        note: the note on the request; None if there is none.
     """
 
     connection: Answerer
@@ -161,10 +159,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 class Gather:
     """A request with several rows: each is a query of its own, and all are answered together.
 
-    Each row counts against the memory budget until its part of the answer does.
-
-    Attributes:
-        has_ended: whether the request was answered, or its client has left.
+    Each row counts against the memory budget until its part of the answer does. ``has_ended``: whether the request was
+    answered, or its client has left.
     """
 
     def __init__(

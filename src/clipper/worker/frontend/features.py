@@ -27,13 +27,9 @@ class FeaturesReader:
         self._pack = struct.Struct(f"<{size or 0}d").pack
 
     def read(self, text: bytes | Raw | UnsetType) -> bytes | None:
-        """Return the raw buffer of little-endian float64; None if the application takes no features.
-
-        Args:
-            text: JSON text; unset if the query brought none.
-
-        Raises:
-            WrongInput: the application takes other features, or none; the message says what it takes.
+        """Return the raw buffer of little-endian float64; None if the application takes no features. ``text``: JSON
+        text; unset if the query brought none. Raises WrongInput if the application takes other features, or none; the
+        message says what it takes.
         """
         if isinstance(text, UnsetType):
             if self.size is None:

@@ -40,10 +40,8 @@ class FeedbackLine(Generic[T]):
 
     The bound is the number of pieces that are learned in ``TARGET_S``, by Little's law (J. D. C. Little, 1961): if *n*
     pieces are under way and *r* are learned a second, each takes *n / r*. The bound falls to *r* · ``TARGET_S`` when a
-    piece took longer than that, and grows while no piece does and requests wait.
-
-    Attributes:
-        unlearned: the pieces under way: pieces that are read, or learned from.
+    piece took longer than that, and grows while no piece does and requests wait. ``unlearned``: the pieces under way:
+    pieces that are read, or learned from.
     """
 
     def __init__(self, max_unlearned: int = limits.MAX_UNLEARNED) -> None:

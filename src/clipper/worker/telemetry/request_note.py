@@ -50,7 +50,6 @@ class QueryNote(msgspec.Struct, gc=False, eq=False):
     """The note on a query of a request that has a note.
 
     Attributes:
-        span: the query's span; None if it is not traced.
         selected_s: when a policy had selected its models; 0 if there was nothing to select.
         cache_hits: the number of outputs that were in the cache.
         parent_id: the id of the span of the pipeline's query, if it is one of a step; 0 if its request asked it.

@@ -212,10 +212,8 @@ def evaluate(samples: Sequence[Sample], target: Target) -> Answer:
     """Go through the queries in the order of their time; target and direct model learn from the feedback as it came.
 
     At each query they only know other queries, so every term is unbiased given the past, and so is their mean:
-    progressive validation (Blum, Kalai, Langford: "Beating the Hold-Out", 1999).
-
-    Raises:
-        InvalidArgument: the target chooses several models together.
+    progressive validation (Blum, Kalai, Langford: "Beating the Hold-Out", 1999). Raises InvalidArgument if the target
+    chooses several models together.
     """
     direct, pending, order = DirectModel(), list[tuple[float, int, Sample]](), itertools.count()
     losses, weights, expected_chosen, expected_target = [], [], [], []
@@ -325,12 +323,10 @@ def ask(
     models: Sequence[str],
     random: Random,
 ) -> Report:
-    """Evaluate ``policy``, choosing among ``models`` or all; without a policy, evaluate each model by itself.
-
-    Raises:
-        NotFound: the log has no query with feedback, or a model was not linked in it.
-        InvalidArgument: the policy is not Clipper's, does not take the parameters, asks several models together, or
-            needs features that the log does not have.
+    """Evaluate ``policy``, choosing among ``models`` or all; without a policy, evaluate each model by itself. Raises
+    NotFound if the log has no query with feedback, or a model was not linked in it; InvalidArgument if the policy is
+    not Clipper's, does not take the parameters, asks several models together, or needs features that the log does not
+    have.
     """
     if policy is not None and policy not in POLICIES:
         raise InvalidArgument(f"{policy!r} is not a policy of Clipper's: expected one of {', '.join(POLICIES)}")

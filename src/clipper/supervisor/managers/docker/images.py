@@ -44,11 +44,8 @@ class Images:
 
     async def image_of(self, spec: VersionSpec, on_progress: OnProgress) -> str:
         """Return the name of a version's image, once it exists. A build goes on even if nobody waits any more.
-        ``on_progress`` gets lines of progress, on another thread.
-
-        Raises:
-            ContainerFailed: the image cannot be made; ``log_tail`` has the builder's last lines.
-            Unavailable: dockerd cannot be reached.
+        ``on_progress`` gets lines of progress, on another thread. Raises ContainerFailed if the image cannot be made;
+        ``log_tail`` has the builder's last lines; Unavailable if dockerd cannot be reached.
         """
         if spec.loader == "image":
             await self._once(spec.target, lambda: self._fetch(spec.target, on_progress))

@@ -68,11 +68,8 @@ class Connection:
     async def ask(self, make: Callable[[int], messages.Request], within_s: float | None = None) -> Any:
         """Send the request that ``make`` makes of its number; return its value.
 
-        It has ``within_s`` from when there is a connection.
-
-        Raises:
-            ActorGone: the request's actor has ended.
-            Unavailable: the cluster cannot be reached, refuses, or does not answer in time.
+        It has ``within_s`` from when there is a connection. Raises ActorGone if the request's actor has ended;
+        Unavailable if the cluster cannot be reached, refuses, or does not answer in time.
         """
         request = make(next(self._numbers))
         if not self.may_act and not (isinstance(request, messages.Call) and request.method in messages.READS):

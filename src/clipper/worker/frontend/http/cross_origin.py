@@ -34,9 +34,7 @@ class Origins:
 
     def answerer(self, head: Head, connection: Answerer, pending: Sequence[Exchange]) -> Answerer:
         """Return the receiver of the answer to a request: the connection, or a wrapper that first adds headers.
-
-        Args:
-            pending: the connection's requests, in their order.
+        ``pending``: the connection's requests, in their order.
         """
         if not head.origin and self._allows_any:
             return connection

@@ -109,10 +109,8 @@ class Described(NamedTuple):
 
     Attributes:
         features_size: the number of features for each query; None if it takes none.
-        ignores_unknown_fields: whether a record may have other fields than its type.
         output_type: the type of its answers; None if they may be any JSON.
         default: JSON of its default output; None if it has none.
-        nan_as_text: whether NaN and infinity are texts in its answers, and not null.
     """
 
     name: str

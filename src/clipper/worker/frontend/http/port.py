@@ -115,7 +115,6 @@ class Port:
         plain_heads: known heads whose requests need no note unless they have an id.
         budget: the memory that requests hold.
         work: runs work that takes too long for a turn.
-        now_s: the loop's clock.
         turn: the time of the loop's turns, for which requests wait while the worker has none.
         refused: the number of refused requests that no application saw, by error code; endpoints count theirs, too.
         freed_large_body: whether a large body was dropped since the last sweep, which then frees its memory.
@@ -416,9 +415,7 @@ class Port:
 
     def shed(self, slow_sweeps: int) -> None:
         """Cut off the clients that have not read their answers for longest: requests hold too much memory.
-
-        Args:
-            slow_sweeps: spare clients that have read a part within this many sweeps.
+        ``slow_sweeps``: spare clients that have read a part within this many sweeps.
         """
         untaken = [connection for connection in self.members if connection.untaken.size_bytes]
         going_bytes = sum(connection.untaken.size_bytes for connection in untaken if connection.is_going)

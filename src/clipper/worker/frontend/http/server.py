@@ -14,11 +14,7 @@ from clipper.worker.frontend.http.port import Member, Port
 
 
 class QueryServer:
-    """Listens for a ``Port``.
-
-    Args:
-        sweep_s: time between two sweeps.
-    """
+    """Listens for a ``Port``. ``sweep_s``: time between two sweeps."""
 
     def __init__(self, port: Port, sweep_s: float = limits.SWEEP_S) -> None:
         self.port = port

@@ -40,7 +40,6 @@ class Answer(NamedTuple):
     """The answer to a row.
 
     Attributes:
-        query_id: the id by which feedback names the query.
         output: JSON text, an array, or several of them with names.
         confidence: 0 to 1.
         reason: the error code behind a default output; None if the output is not the default.

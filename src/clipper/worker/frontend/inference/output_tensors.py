@@ -63,10 +63,8 @@ class OutputTensors:
 
     Args:
         conversion: converts outputs to their type; None if they have no type, or it is not known yet.
-        nan_as_text: whether NaN and infinity are texts in JSON, and not null.
 
     Attributes:
-        conversion, nan_as_text: see above.
         tensors: the tensors for a request that asks for none by name.
         plain: the only tensor, if it has numbers and no field's name; else None.
     """
@@ -166,7 +164,6 @@ class OutputColumn(NamedTuple):
         dtype: the type of the elements. An element of bytes is base64 in JSON.
         rows: the numbers of each row, of any shape that fits into the tensor's; the JSON of a text; or whole outputs.
         has_outputs: whether each element is the JSON of a whole output.
-        nan_as_text: whether NaN and infinity are texts in JSON, and not null.
         whole: the numbers of all rows, in place of ``rows``.
     """
 

@@ -90,7 +90,6 @@ class Plan(Struct, frozen=True):
     """The content of a request's JSON, without the data.
 
     Attributes:
-        rows: the number of inputs.
         order: the tensors as they come in the request.
         sizes: of their binary data: those of ``order``, unless the plan is used again.
         has_features: whether one of them has the features.
@@ -98,7 +97,6 @@ class Plan(Struct, frozen=True):
         is_raw: whether there is no JSON. A single BYTES element then has no length before it.
         is_binary: whether all data is binary: then the plan does not depend on the place of the JSON, and can be used
             again.
-        timeout_s: the client's timeout; None if there is only the application's SLO.
         runs: the tensors by the steps in which they are read.
     """
 

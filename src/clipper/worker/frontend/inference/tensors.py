@@ -92,12 +92,7 @@ def datatype_of(dtype: DType) -> Datatype:
 
 
 class Tensor(NamedTuple):
-    """A tensor of a request, without its data.
-
-    Attributes:
-        name: its name in messages.
-        shape: the first length is the number of inputs.
-    """
+    """A tensor of a request, without its data. ``shape``: the first length is the number of inputs."""
 
     name: str
     datatype: Datatype
@@ -131,10 +126,8 @@ class TensorReader:
         self._own = datatype_of(input_type.dtype)
 
     def announce(self, name: str, datatype: str, shape: Sequence[int]) -> Tensor:
-        """Check a tensor's description before its data is read.
-
-        Raises:
-            WrongInput: this type cannot be made from the tensor; the message says what was expected and what came.
+        """Check a tensor's description before its data is read. Raises WrongInput if this type cannot be made from the
+        tensor; the message says what was expected and what came.
         """
         known = DATATYPES.get(datatype)
         if known is None:
@@ -322,11 +315,8 @@ def batch_shape(input_type: InputType) -> list[int]:
 
 
 def check_shape(name: str, shape: Sequence[int]) -> None:
-    """Check the number of dimensions, and that each has a length that the protocol can have.
-
-    Raises:
-        WrongInput: no input type has so many, or a length is over 64 bits. Python cannot print a product of such
-            lengths.
+    """Check the number of dimensions, and that each has a length that the protocol can have. Raises WrongInput if no
+    input type has so many, or a length is over 64 bits. Python cannot print a product of such lengths.
     """
     if any(size > _MAX_SIZE for size in shape):
         raise WrongInput(f"{name!r} has a shape with a length over {_MAX_SIZE}: expected at most that")

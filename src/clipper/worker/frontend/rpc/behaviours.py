@@ -163,11 +163,7 @@ class Watch(Single):
 
 
 def hold(budget: Budget, size_bytes: int) -> None:
-    """Count a message that waits.
-
-    Raises:
-        Overloaded: there is no room for the message. It is counted nevertheless.
-    """
+    """Count a message that waits. Raises Overloaded if there is no room for the message. It is counted nevertheless."""
     budget.held_bytes += size_bytes
     if not budget.has_room(0):
         raise Overloaded(NO_ROOM)

@@ -49,8 +49,6 @@ class Call:
         message: the client's message; it counts against the budget while it waits for its answer.
         deadline_s: the time by which the client wants an answer, on the loop's clock; None if it sets none.
         arrived_s: when the end of its message was read.
-        asks, patience_s: see ``Visitor``.
-        note: the note on the call; None if there is none.
     """
 
     __slots__ = (

@@ -56,12 +56,7 @@ class Field(Struct):
 
 
 class Message(Struct):
-    """
-    Attributes:
-        fields: the fields by their numbers.
-        messages, enums: the messages and enums that are declared within it.
-        is_entry: whether it is an entry of a map.
-    """
+    """``messages`` and ``enums`` are declared within it. ``is_entry``: whether it is an entry of a map."""
 
     name: str
     fields: dict[int, Field]

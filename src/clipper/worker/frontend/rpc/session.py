@@ -72,8 +72,6 @@ class Session:
         has_begun: whether the client has sent its preface and settings.
         is_over: whether nothing more is read. The rest of the output has to be sent.
         last_call_sweep: when the last call began or ended.
-        arrived_s: when the present input was read, on the loop's clock.
-        client: the client's address; empty if nobody asks for it.
     """
 
     def __init__(self, host: Host, budget: Budget) -> None:
