@@ -15,6 +15,7 @@ from clipper.errors import (
     Unauthorized,
     Unavailable,
 )
+from clipper.values.decoding import NOT_JSON
 
 # OpenSSL's names for two failures, in messages that come through other libraries.
 NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
@@ -49,11 +50,11 @@ def answered_error(url: str, method: str, status: int, body: bytes, retry_after:
 def _failure(body: bytes) -> Failure | None:
     try:
         return msgspec.json.decode(body, type=Failure)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except NOT_JSON:
         pass
     try:
         infer_failure = msgspec.json.decode(body, type=_InferFailure)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except NOT_JSON:
         return None
     return Failure(infer_failure.code, infer_failure.error)
 

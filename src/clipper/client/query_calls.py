@@ -34,6 +34,7 @@ from clipper.errors import (
     WrongInput,
 )
 from clipper.settings.application import MAX_SLO_MS
+from clipper.values.decoding import NOT_JSON
 
 # The server answers a query by its deadline. This is for the rest: a large body or answer, a busy machine.
 ARRIVAL_S = 10.0
@@ -367,7 +368,7 @@ class QueryCalls:
             raise answered_error(url, "POST", answer.status, answer.body, answer.retry_after)
         try:
             return decode(answer.body)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except NOT_JSON as error:
             shown = answer.body[:200].decode(errors="replace")
             raise Unavailable(f"{url} is not Clipper: it answered {shown!r} ({error})") from error
 

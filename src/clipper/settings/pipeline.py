@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, check_ranges
+from clipper.values.decoding import NOT_JSON
 
 # A query asks each of these at least once. The longest published pipelines have a dozen.
 MAX_STEPS = 32
@@ -205,7 +206,7 @@ def _condition(at: str, text: str, names: frozenset[str]) -> Condition:
     reference, compared, constant = found.groups()
     try:
         value = msgspec.json.decode(constant)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except NOT_JSON:
         value = ()
     if not isinstance(value, str | int | float | None):
         raise InvalidArgument(

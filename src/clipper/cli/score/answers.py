@@ -11,6 +11,7 @@ from clipper.model.protocol.columns import decode_column_results
 from clipper.model.protocol.frames import PROTOCOL_VERSION, Kind, Splitter
 from clipper.model.protocol.messages import Buffer, Welcome, decode_error, decode_results, decode_welcome
 from clipper.model.protocol.typed import decode_typed_results
+from clipper.values.decoding import NOT_JSON
 from clipper.values.output_arrays import TypedResults
 from clipper.values.outputs.conversion import Conversion
 from clipper.values.outputs.output import Output, read_outputs
@@ -125,7 +126,7 @@ def _scalars(typed: TypedResults) -> list[bytes | None] | None:
 def is_json(text: bytes) -> bool:
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except NOT_JSON:
         return False
     return True
 
@@ -138,7 +139,7 @@ def _are_json(texts: Sequence[bytes]) -> bool:
     whole = b",".join(texts)
     try:
         values = _decode_list(b"[%b]" % whole)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except NOT_JSON:
         return False
     return len(values) == len(texts) and b"\n" not in whole and whole.count(b",") < len(texts)
 

@@ -3,6 +3,7 @@
 import msgspec
 import numpy as np
 
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.record_features import RecordFeatures, field_names
 from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.outputs.output import Output, OutputNames, TypedOutput, make_record
@@ -98,7 +99,7 @@ class Redaction:
             return text
         try:
             return self._without(text, MAX_DEPTH)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        except NOT_JSON:
             return b""
 
     def _without(self, text: bytes, depth: int) -> bytes:

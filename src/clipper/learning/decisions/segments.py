@@ -30,7 +30,7 @@ class Segment:
 
 
 def segments(folder: Path) -> list[Segment]:
-    """Return the files of a log, oldest first; empty if there is no log. Raises OSError if the folder cannot be read."""
+    """Return the files of a log, oldest first; empty without a log. Raises OSError if the folder cannot be read."""
     try:
         names = sorted(filter(_is_segment, (path.name for path in folder.iterdir())))
     except FileNotFoundError:

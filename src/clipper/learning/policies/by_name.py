@@ -100,8 +100,7 @@ def goes_by(policy: str) -> str:
 
 def is_by_context(policy: str, prior_weight: float) -> bool:
     """Return whether an application's choices may depend on a query's own data. ``prior_weight``: how much a context
-    uses of what was learned over all queries. Without it, also a policy that goes by nothing else learns in each
-    context by itself.
+    uses of what was learned over all queries. Without it, every policy learns in each context by itself.
     """
     kind = POLICIES.get(policy)
     if kind is None:

@@ -41,7 +41,7 @@ class Connection:
         self._overdue: Future[Any] | None = None
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Raises StoreUnavailable if the file cannot be used, or was not within ``ANSWER_WITHIN_S``; it may be later."""
+        """Raises StoreUnavailable if the file cannot be used within ``ANSWER_WITHIN_S``; it may be used later."""
         if self._overdue is not None and not self._overdue.done():
             raise StoreUnavailable(self._late)
         attempt = self._executor.submit(self._attempt, work)

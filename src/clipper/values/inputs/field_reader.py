@@ -10,6 +10,7 @@ import msgspec
 from msgspec import DecodeError, Raw
 
 from clipper.errors import InvalidArgument, MalformedRequest, RequestError, WrongInput
+from clipper.values.decoding import parsed
 from clipper.values.inputs.json_parts import find_items
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.numbers import FLOATS, pack, show
@@ -32,7 +33,6 @@ NOT_QUICK = (
     ValueError,
     struct.error,
 )
-_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 _QUICK_TYPES: Mapping[DType, Any] = {
     DType.INT32: int,
     DType.INT64: int,
@@ -67,8 +67,8 @@ class FieldReader:
         self.absent: Any = None
         if field.default is not None:
             try:
-                self.absent = self.take(_decode(field.default.encode()))
-            except (RequestError, DecodeError, UnicodeError) as error:
+                self.absent = self.take(parsed(field.default.encode(), "it"))
+            except RequestError as error:
                 raise InvalidArgument(f"the default of field {field.name!r} is not valid: {error}") from error
 
     def take(self, value: Any) -> Any:
@@ -216,11 +216,3 @@ def converted(convert: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]
     if None in values:
         return [None if value is None else convert(value) for value in values]
     return list(map(convert, values))
-
-
-def parsed(text: bytes) -> Any:
-    """Return the value of JSON. Raises MalformedRequest."""
-    try:
-        return _decode(text)
-    except (DecodeError, UnicodeError, RecursionError) as error:
-        raise MalformedRequest(f"input is not JSON: {error}") from error

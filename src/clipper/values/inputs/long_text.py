@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.decoding import parsed
 from clipper.values.inputs.number_parser import Parser
 from clipper.values.inputs.numbers import FLOATS, NUMPY, pack
 from clipper.values.types import DType, InputType
@@ -98,7 +99,7 @@ class NumberPieces:
         text = b"[%b]" % piece
         buffer = None if self._type.dtype == DType.BOOL else self._convert_fast(text)
         if buffer is None:
-            buffer = pack(self._type.dtype, _decode(text), first, self._null_is_nan)
+            buffer = pack(self._type.dtype, parsed(text), first, self._null_is_nan)
         if len(buffer) != expected * self._type.dtype.size_bytes:
             raise MalformedRequest("input is not JSON: expected a number between two commas")
         return buffer
@@ -198,14 +199,6 @@ def _next_comma(text: bytearray, at: int, stop: int) -> int:
     if stop - at > 2 * PIECE_BYTES:
         raise MalformedRequest(f"input has over {PIECE_BYTES} characters without a comma: expected numbers")
     return stop
-
-
-def _decode(text: bytes) -> list[Any]:
-    try:
-        values: list[Any] = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise MalformedRequest(f"input is not JSON: {error}") from error
-    return values
 
 
 def _string_pieces(text: bytearray, start: int, stop: int) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, NumberPieces, Row, read_base64, read_string, strip
 from clipper.values.inputs.number_parser import Parser
 from clipper.values.inputs.numbers import FLOATS, NUMPY, pack, show
@@ -128,7 +129,7 @@ class ArrayReader:
     def read(self, text: bytes) -> bytes:
         try:
             value = self._decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except NOT_JSON as error:
             raise MalformedRequest(f"input is not JSON: {error}") from error
         return self.row_of(value)
 
@@ -245,6 +246,6 @@ def _flatten(value: Any, dimensions: int, into: list[Any]) -> None:
 def _wrong(text: bytes, expected: str, error: Exception) -> MalformedRequest | WrongInput:
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except NOT_JSON:
         return MalformedRequest(f"input is not JSON: {error}")
     return WrongInput(f"input is {show(value)}: expected {expected}")

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import DecodeError, Raw
 
 from clipper.errors import MalformedRequest, RequestError, WrongInput
-from clipper.values.inputs.field_reader import NOT_QUICK, SHOWN_CHARACTERS, FieldReader, converted, parsed
+from clipper.values.decoding import NOT_JSON, parsed
+from clipper.values.inputs.field_reader import NOT_QUICK, SHOWN_CHARACTERS, FieldReader, converted
 from clipper.values.inputs.json_parts import Extent, find_fields, find_items
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, Row, strip
 from clipper.values.inputs.numbers import show
@@ -331,7 +332,7 @@ def _named(text: bytes, error: MalformedRequest) -> RequestError:
     """Return an error that names the field of a number that is out of range, such as 1e400; else ``error``."""
     try:
         values = _decode_fields(text) if "out of range" in str(error) else {}
-    except (DecodeError, UnicodeError, RecursionError):
+    except NOT_JSON:
         return error
     for name, value in values.items():
         try:

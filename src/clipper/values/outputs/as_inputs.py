@@ -14,6 +14,7 @@ import numpy as np
 
 from clipper.errors import ModelFailed, OutputTooLarge
 from clipper.values.columns import Column
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.numbers import NUMPY
 from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.output_arrays import OutputForm
@@ -199,7 +200,7 @@ def value_of(output: Output) -> Any:
         return output
     try:
         value = msgspec.json.decode(bytes(output))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):  # a number beyond float64
+    except NOT_JSON:  # a number beyond float64
         return output
     while isinstance(value, list) and len(value) == 1:
         value = value[0]

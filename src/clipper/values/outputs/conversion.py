@@ -20,6 +20,7 @@ import numpy as np
 
 from clipper.errors import InvalidArgument, ModelFailed
 from clipper.values.columns import Column
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.numbers import FLOATS, NUMPY
 from clipper.values.json_types import NoType, flattened, record_of, type_of_elements, type_of_json
 from clipper.values.output_arrays import OutputForm
@@ -394,7 +395,7 @@ def _learning(part: Part) -> Generator[None, None, InputType | None]:
             yield
         return type_of_elements(kinds, shape_of(bytes(marks), count))
     # A number may be beyond float64, and a text nested too deeply.
-    except (Ragged, msgspec.DecodeError, UnicodeError, RecursionError, InvalidArgument):
+    except (Ragged, *NOT_JSON, InvalidArgument):
         raise NoType from None
 
 

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from clipper.errors import ModelFailed
+from clipper.values.decoding import NOT_JSON
 from clipper.values.output_arrays import OutputForm, TypedResults
 from clipper.values.outputs.json_text import json_pieces, json_text, most_text_bytes
 from clipper.values.types import DType
@@ -250,7 +251,7 @@ def read_record(text: bytes) -> Output:
     """Return a JSON object as a record of its values; any other text, and one that was cut, unchanged."""
     try:
         values = _decode_object(text) if text.startswith(b"{") else {}
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except NOT_JSON:
         return text
     return make_record(OutputNames(tuple(values)), tuple(map(bytes, values.values()))) if values else text
 

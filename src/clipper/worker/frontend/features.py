@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Raw, UnsetType
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.numbers import show
 
 # 64 numbers in any notation, with whitespace.
@@ -43,7 +44,7 @@ class FeaturesReader:
         try:
             # The decoder refuses numbers that are too large for a double, and JSON has no NaN.
             numbers = _decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except NOT_JSON as error:
             raise WrongInput(f"features are {_shown(text)}: expected {self._expected}: {error}") from error
         if len(numbers) != self.size:
             raise WrongInput(f"features are a list of {len(numbers)}: expected {self._expected}")
@@ -55,7 +56,7 @@ class FeaturesReader:
             return [self.read(text)] * count
         try:
             each = _decode_many(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except NOT_JSON as error:
             raise WrongInput(f"features are {_shown(text)}: expected a list for each of {count} inputs") from error
         check_count(len(each), count)
         return [self.read(one) for one in each]
@@ -78,7 +79,7 @@ def check_count(found: int | None, count: int) -> None:
 def _shown(text: bytes | Raw) -> str:
     try:
         return show(msgspec.json.decode(text))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except NOT_JSON:
         return "not JSON"
 
 

@@ -8,6 +8,7 @@ from msgspec import Raw, Struct, UnsetType
 
 from clipper.control.feedback import Feedback
 from clipper.errors import ClipperError, MalformedRequest
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.json_parts import Extent, find_fields, find_items
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.reader import Reader
@@ -116,7 +117,7 @@ class ObserveReader:
             label = _checked_label(body, extent is not None)
             row = b"" if extent is None else (yield from read_input(self._reader, text, *extent))
             return self._feedback(body, row, label)
-        except (ClipperError, msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except (ClipperError, *NOT_JSON) as error:
             return _as_value(error)
 
     def _feedback(self, body: ObserveBody, row: bytes, label: bytes | None) -> Feedback:
@@ -138,7 +139,7 @@ class ObserveReader:
     def _parse(self, body: bytes) -> list[Raw] | UnsetType:
         try:
             return self._decode_many(body).observations
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except NOT_JSON as error:
             raise MalformedRequest(f"body is not an observe call: {error}: {_EXPECTED}") from error
 
     def _read_one(self, text: bytes) -> Feedback | ClipperError:
@@ -147,7 +148,7 @@ class ObserveReader:
             label = _checked_label(body, not isinstance(body.input, UnsetType))
             row = b"" if isinstance(body.input, UnsetType) else self._reader.read(bytes(body.input))
             return self._feedback(body, row, label)
-        except (ClipperError, msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except (ClipperError, *NOT_JSON) as error:
             return _as_value(error)
 
 

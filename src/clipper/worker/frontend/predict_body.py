@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.json_parts import Extent, find_fields, find_items, find_lone_field
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.number_parser import Parser
@@ -171,7 +172,7 @@ class BodyReader:
     def _parse(self, body: bytes) -> PredictBody:
         try:
             return self._decode(body)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except NOT_JSON as error:
             expected = 'expected {"input": …} or {"input_batch": […]}'
             if b"NaN" in body:
                 expected += "; NaN is no JSON: write null for a missing value"

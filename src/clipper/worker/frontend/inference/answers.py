@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clipper.errors import ModelFailed
+from clipper.values.decoding import NOT_JSON
 from clipper.values.outputs.output import Output, RecordOutput, TypedOutput, text_bytes
 from clipper.values.types import DType
 from clipper.worker.frontend import limits
@@ -105,7 +106,7 @@ def usual_output(answer: Answer, form: AnswerForm, tensors: OutputTensors) -> Us
         return None
     try:
         value = _decode(output)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except NOT_JSON:
         return None
     is_whole = type(value) is int and value in (_EXACT if dtype is DType.FLOAT64 else _INT64)
     if not is_whole and not (type(value) is float and dtype is DType.FLOAT64):

@@ -11,6 +11,7 @@ from msgspec import Raw, Struct, UnsetType
 
 from clipper.control.feedback import Feedback
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.json_parts import find_fields
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.values.inputs.numbers import NUMPY
@@ -61,7 +62,7 @@ def has_tensors(body: bytes | bytearray) -> Generator[None, None, bool]:
         return "inputs" in (yield from find_fields(body, 0, len(body)))
     try:
         return not isinstance(msgspec.json.decode(body, type=_Top).inputs, UnsetType)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise MalformedRequest(f"body is not an observe call: {error}: {_EXPECTED}") from error
 
 

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.decoding import parsed
 from clipper.values.inputs.field_reader import FieldReader
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, read_base64, read_string
 from clipper.values.inputs.numbers import FLOATS, NUMPY, show
 from clipper.values.inputs.record_reader import RecordReader
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
-from clipper.worker.frontend.inference.json_data import decode_data, element_extents, flat_items, read_json, read_texts
+from clipper.worker.frontend.inference.json_data import element_extents, flat_items, read_json, read_texts
 from clipper.worker.frontend.inference.tensors import (
     BASE64_ELEMENTS,
     DATATYPES,
@@ -179,7 +180,7 @@ class FieldTensor(TensorReader):
             quick = None if is_bytes or is_truth else self.reader.quick_column(bytes(text[start:stop]))
             if quick is not None and len(quick) == tensor.rows:
                 return quick
-            for item in flat_items(tensor, decode_data(text, start, stop), tensor.rows):
+            for item in flat_items(tensor, parsed(text[start:stop], "data"), tensor.rows):
                 # A truth is a number, as in the tensor's bytes.
                 value = int(item) if is_truth and isinstance(item, bool) else item
                 values.append(self._encoded(value) if is_bytes else self.reader.take(value))

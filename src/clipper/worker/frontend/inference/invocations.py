@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from clipper.errors import ClipperError, InvalidArgument, MalformedRequest, WrongInput
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.cells import input_of_texts
 from clipper.values.inputs.json_marks import outside_strings
 from clipper.values.inputs.json_parts import Extent, find_fields, find_items
@@ -150,7 +151,7 @@ def _parts(text: bytearray, start: int, stop: int) -> Generator[None, None, dict
         try:
             values = {name: bytearray(value) for name, value in _decode_fields(text[start:stop]).items()}
             return {name: (value, 0, len(value)) for name, value in values.items()}
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        except NOT_JSON:
             pass  # the message says what was expected
     fields = yield from find_fields(text, start, stop)
     return {name: (text, *extent) for name, extent in fields.items()}
@@ -165,7 +166,7 @@ def _parameters(reader: Reader, part: Slice | None) -> dict[int, Any]:
         raise MalformedRequest(f"params takes {stop - start} bytes: expected at most {MAX_FIELD_BYTES}")
     try:
         given = msgspec.json.decode(text[start:stop], type=dict[str, Any] | None) or {}
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise MalformedRequest(f"params is no object: {error}") from error
     found = {}
     names = set(reader.record.names)

@@ -4,10 +4,10 @@ from collections.abc import Generator
 from math import prod
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.decoding import parsed
 from clipper.values.inputs.json_parts import Extent, find_items
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, NumberPieces, read_string, strip
 from clipper.values.inputs.numbers import NUMPY, pack, show
@@ -51,7 +51,9 @@ def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int,
     dtype = _READ_AS.get(name, reader.type.dtype)
     count = prod(tensor.shape)
     if stop - start <= SHORT_TEXT_BYTES:
-        numbers = pack(dtype, flat_items(tensor, decode_data(text, start, stop), count), null_is_nan=reader.null_is_nan)
+        numbers = pack(
+            dtype, flat_items(tensor, parsed(text[start:stop], "data"), count), null_is_nan=reader.null_is_nan
+        )
     elif not count:
         raise WrongInput(f"input {tensor.name!r} has data: expected none for a shape with a length of 0")
     else:
@@ -81,14 +83,6 @@ def _check_range(tensor: Tensor, dtype: DType, numbers: bytes) -> None:
     check_range(tensor.name, np.frombuffer(numbers, NUMPY[dtype]), wanted, tensor.datatype.name)
 
 
-def decode_data(text: bytearray, start: int, stop: int) -> Any:
-    """Return a tensor's data. Raises MalformedRequest."""
-    try:
-        return msgspec.json.decode(text[start:stop])
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise MalformedRequest(f"data is not JSON: {error}") from error
-
-
 def flat_items(tensor: Tensor, data: Any, count: int) -> list[Any]:
     """Return the elements in order.
 
@@ -112,7 +106,7 @@ def flat_items(tensor: Tensor, data: Any, count: int) -> list[Any]:
 def read_texts(tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
     """Return the elements of a tensor of BYTES, in UTF-8. Raises MalformedRequest or WrongInput."""
     if stop - start <= SHORT_TEXT_BYTES:
-        items = flat_items(tensor, decode_data(text, start, stop), tensor.rows)
+        items = flat_items(tensor, parsed(text[start:stop], "data"), tensor.rows)
         wrong = next((item for item in items if not isinstance(item, str)), None)
         if wrong is not None:
             raise WrongInput(f"input {tensor.name!r} has {show(wrong)}: expected a string")

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from clipper.errors import ModelFailed, TooLarge, WrongInput
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.numbers import FLOATS, NUMPY
 from clipper.values.output_arrays import OutputForm
 from clipper.values.outputs.conversion import Conversion
@@ -265,7 +266,7 @@ def _values_of(texts: Sequence[Output], dtype: DType) -> list[Any] | None:
         return None
     try:
         values = decode(b"[%b]" % b",".join(texts))  # type: ignore[arg-type]  # raises TypeError for an array
-    except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError):
+    except (*NOT_JSON, TypeError):
         return None
     return values if len(values) == len(texts) else None
 

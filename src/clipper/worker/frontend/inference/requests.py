@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.json_parts import Extent, find_fields, find_items
 from clipper.values.inputs.numbers import show
 from clipper.values.records import MAX_FIELDS, ValueType
@@ -280,7 +281,7 @@ def read_long_json(text: bytearray, stop: int) -> Generator[None, None, tuple[In
         parts = yield from find_fields(text, *extent)
         try:
             tensor = _decode_tensor(compose(text, parts, _MOST_TENSOR_BYTES))
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except NOT_JSON as error:
             raise MalformedRequest(f"request has an input that is not valid: {error}: {_EXPECTED}") from error
         found.append((tensor, parts.get("data")))
         yield
@@ -290,7 +291,7 @@ def read_long_json(text: bytearray, stop: int) -> Generator[None, None, tuple[In
 def _parse(text: bytes) -> InferHead:
     try:
         return _decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise MalformedRequest(f"body is not an infer request: {error}: {_EXPECTED}") from error
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
+from clipper.values.decoding import NOT_JSON
 from clipper.values.types import ModelId
 from clipper.worker.frontend.clients import Clients
 from clipper.worker.frontend.endpoint import Endpoint, Small
@@ -243,7 +244,7 @@ def index_of(applications: Sequence[Application]) -> Small:
     def answer(exchange: Exchange, body: bytes | bytearray) -> None:
         try:
             only_ready = bool(body) and msgspec.json.decode(body, type=_IndexBody).ready
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except NOT_JSON as error:
             exchange.refuse("malformed_request", f'body is not valid: {error}: expected {{"ready": true or false}}')
             return
         found = metadata.index({application.name: application.terms.versions() for application in applications})
