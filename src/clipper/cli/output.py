@@ -93,14 +93,16 @@ class Output:
         if not self.as_json:
             self._console.print(printable(text), style=style, soft_wrap=True)
 
-    def note(self, text: str) -> None:
-        """Print a remark about a table; JSON has it in the result."""
-        if not self.as_json:
-            self._console.print(printable(text), style="dim", soft_wrap=True)
+    def note(self, *texts: str | None) -> None:
+        """Print remarks about a table, except for those that are None; JSON has them in the result."""
+        for text in () if self.as_json else texts:
+            if text is not None:
+                self._console.print(printable(text), style="dim", soft_wrap=True)
 
-    def warn(self, text: str) -> None:
-        """Print on standard error that something was done, but perhaps not as intended."""
-        _console_of_errors().print(printable(f"warning: {text}"), style="yellow", soft_wrap=True)
+    def warn(self, *texts: str | None) -> None:
+        """Print on standard error that something was done, but perhaps not as intended. Texts may be None or empty."""
+        for text in filter(None, texts):
+            _console_of_errors().print(printable(f"warning: {text}"), style="yellow", soft_wrap=True)
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:

@@ -188,12 +188,10 @@ def policy(
     )
     if found.mean_cost is not None:
         out.note(f"a query has cost {found.mean_cost:.4g} on average since the server's workers started")
-    for text in found.prices:
-        out.note(text)
+    out.note(*found.prices)
     for stage, share in enumerate(found.stages, 2):
         out.note(f"{share:.1%} of queries have gone on to stage {stage}")
-    for each in found.calibration:
-        out.note(calibration.summary(each))
+    out.note(*map(calibration.summary, found.calibration))
     if found.test is not None:
         out.note(of_test(found.test))
     if found.problem:

@@ -24,8 +24,7 @@ def calibration(
     why = "there is no feedback on its answers yet" if calibrates else f"next: clipper app update {name} --calibrate"
     rows = [(of(each), *row) for each in found for row in _rows(each)]
     out.table(found, _COLUMNS, rows, f"it is not known how often {name}'s answers are right: {why}")
-    for each in found:
-        out.note(summary(each))
+    out.note(*map(summary, found))
     if html is not None:
         out.page(html, _page(name, found))
 

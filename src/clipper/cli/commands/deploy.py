@@ -57,8 +57,7 @@ def deploy(
         source["language"], settings["manager"] = "image", "docker"
     with out.progress("deploying") as progress, package(image or model, **source, progress=progress) as artifact:
         made = server.clipper.deploy(name, artifact, **settings, progress=progress)
-    if artifact.warning:
-        out.warn(artifact.warning)
+    out.warn(artifact.warning)
     report_deployed(server, made)
 
 
@@ -72,8 +71,7 @@ def report_deployed(server: Server, made: Version) -> None:
         for newcomer in app.newcomers
         if (newcomer.model, newcomer.version, newcomer.stopped) == (made.model, made.version, None)
     }
-    if made.warning:
-        out.warn(made.warning)
+    out.warn(made.warning)
     for app, newcomer in ramped.items():
         out.note(
             f"{app} sends it {newcomer.share:.1%} of its queries until feedback shows its worth: clipper app show {app}"

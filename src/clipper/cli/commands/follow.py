@@ -107,8 +107,7 @@ def follow(server: Server, name: str, model: str, source: Any, settings: Any, ev
         with out.progress("deploying") as progress, package(model, **source, progress=progress) as artifact:
             if last is not None and last.source == artifact.source:
                 return last  # it may have been stopped since, and is not tried again
-            if artifact.warning:
-                out.warn(artifact.warning)
+            out.warn(artifact.warning)
             return server.clipper.deploy(name, artifact, **settings, progress=progress)
 
     follower = Follower(lambda: look(model, credentials), deploy, out.line, last_followed(server.clipper, name))

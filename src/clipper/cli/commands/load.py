@@ -147,8 +147,7 @@ def load(
     if not out.as_json:
         _show_tables(out, report)
     out.done(as_document(report), summary.conclusion(report))
-    for text in summary.warnings(report):
-        out.warn(text)
+    out.warn(*summary.warnings(report))
     if html is not None:
         html.write_text(as_page(report))
     if (file := _file_of(json)) is not None:

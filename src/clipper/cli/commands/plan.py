@@ -98,8 +98,7 @@ def plan(
         found = Planner([each.step for each in steps], slo_ms / 1000, processors).cheapest(rate, cores)
     result = _result(name, rate, slo_ms, steps, found)
     out.table(result, _COLUMNS, [_row(each) for each in result.steps], "")
-    for text in _notes(result, cores):
-        out.note(text)
+    out.note(*_notes(result, cores))
     for each in steps:
         if each.is_one_size:
             out.warn(

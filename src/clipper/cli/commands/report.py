@@ -54,18 +54,15 @@ def report(
         out.done(group, f"{summary.title(group)}: {summary.conclusion(found, group)}")
         if group.test is not None and group.test.winner is None:
             out.note(summary.of_test(group.test))
-        if (basis := summary.basis(group)) is not None:
-            out.note(basis)
-        if group.problem is not None:
-            out.warn(group.problem)
+        out.note(summary.basis(group))
+        out.warn(group.problem)
         out.table(group, summary.COLUMNS, summary.rows(group), "no models")
     if summary.has_steps(found) and not out.as_json:
         out.table(found.steps, summary.STEP_COLUMNS, summary.step_rows(found), "")
     if found.frontier is not None and not out.as_json:
         out.table(found.frontier, summary.FRONTIER_COLUMNS, summary.frontier_rows(found.frontier), "")
         out.note(summary.of_frontier(found.frontier))
-    for note in summary.notes(found):
-        out.note(note)
+    out.note(*summary.notes(found))
     if html is not None:
         out.page(html, as_page(found))
 

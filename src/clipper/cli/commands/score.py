@@ -212,8 +212,7 @@ def _own_server(
         if is_file:
             home = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="clipper-score-")))
             artifact = closing.enter_context(package(model))
-            if artifact.warning:
-                out.warn(artifact.warning)
+            out.warn(artifact.warning)
         start = find_start(out, home, GivenOptions({"query_port": 0, "management_port": 0}, {}), "serve")
         process = closing.enter_context(foreground_server(out, start))
         with out.progress("starting a server for the job") as progress:
@@ -225,8 +224,7 @@ def _own_server(
                 version = clipper.deploy(
                     name, artifact, progress=progress, replicas=wanted, version=artifact.digest[:16]
                 )
-                if version.warning:
-                    out.warn(version.warning)
+                out.warn(version.warning)
                 clipper.create_application(name, model=name, slo_ms=_OWN_SLO_MS)
                 found = find_asked(clipper, name)
                 # The model's content is in the version's name, and the server is another one each time.

@@ -78,8 +78,7 @@ def serve(
     # The model is packed before the server starts, so that a wrong file name costs no start.
     pack = partial(package, model, **source)
     with pack() as artifact, foreground_server(out, start) as process:
-        if artifact.warning:
-            out.warn(artifact.warning)
+        out.warn(artifact.warning)
         others = [source["requirements"]] if "requirements" in source else []
         reloader = _Reloader(out, start.home, pack, artifact, others) if reload else None
         with out.progress("starting the server") as progress:
@@ -87,8 +86,7 @@ def serve(
             with Clipper.connect(home=start.home, token=read_token(start.home)) as clipper:
                 version = clipper.deploy(chosen, artifact, progress=progress, **deployment)
                 asked = _application(clipper, chosen, application)
-        if version.warning:
-            out.warn(version.warning)
+        out.warn(version.warning)
         shown = start.home / CERTIFICATE_NAME if "tls_cert" in server else None
         _print_served(out, clipper.query_url, version, asked, shown, needs_key="api_keys" in server)
         while True:  # until ^C, or until the server ends on its own, which is an error
@@ -131,8 +129,7 @@ class _Reloader:
             write_error(error if isinstance(error, ClipperError) else InvalidArgument(str(error)))
             out.warn(f"{served.model}:{served.version} goes on serving; the next change of a file is tried again")
             return served
-        if made.warning:
-            out.warn(made.warning)
+        out.warn(made.warning)
         out.line(f"{made.model}:{made.version} is served")
         return made
 

@@ -109,8 +109,7 @@ def restart(
     with in_turn(root):
         now = replaced(out, root, given, reset=reset_options, has_file=file is not None)
     print_running(out, now, "is running")
-    for problem in now.problems:
-        out.warn(problem)
+    out.warn(*now.problems)
     _apply(out, root, file)
 
 
@@ -139,8 +138,7 @@ def print_running(out: Output, now: Status, what: str) -> None:
     if lease is not None and lease.role == "standby" and lease.leader is None:
         waits = f"it waits for the registry {lease.registry}, and leads or stands by as soon as that can be used"
         out.done(now, f"{running}, {at}. It answers no queries: {waits}", "next: clipper status, clipper logs --server")
-        for problem in now.problems:
-            out.warn(problem)
+        out.warn(*now.problems)
         return
     if lease is not None and lease.role == "standby":
         text = f"{running} as a standby, {at}; the leader is {lease.leader}"
