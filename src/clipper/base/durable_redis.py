@@ -30,9 +30,7 @@ def open_client(url: str) -> Any:
 
 
 def open_async_client(url: str) -> Any:
-    """Return a client for an event loop, which may send a command again after an error. Raises ValueError if the
-    address is malformed.
-    """
+    """Return a client for an event loop, which may repeat a command after an error. Raises ValueError as above."""
     return redis.asyncio.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
 
 

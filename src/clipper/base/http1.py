@@ -22,10 +22,7 @@ RENEWAL_S = 0.2
 
 
 class Address(Struct, frozen=True):
-    """The address that a server listens on, and the path before all of its paths.
-
-    ``url`` is for messages: the URL as it was given, without a slash at its end.
-    """
+    """The address of a server, and the path before all of its paths. ``url``, as it was given, is for messages."""
 
     url: str
     host: str

@@ -211,10 +211,7 @@ class TurnBudget:
         self._turn_s = min(max(slo_s * TURN_SHARE_OF_SLO, LEAST_TURN_S), LONGEST_TURN_S)
 
     def is_open(self, now_s: float) -> bool:
-        """Whether work that comes now is done at once: nothing waits, and the turn has time left.
-
-        If no turn has begun, this begins one.
-        """
+        """Whether work that comes now is done at once: nothing waits, and the turn, which may begin now, has time."""
         if now_s < self.closes_s:
             return True
         if self._has_begun or self._queries.by_name or self._others.by_name:
@@ -278,10 +275,7 @@ class TurnBudget:
 
 
 class Backlog(Generic[T]):
-    """A ``Visitor`` that does items of one kind, one after another, in visits of about ``VISIT_S``.
-
-    ``items`` are the items that are not done.
-    """
+    """A ``Visitor`` that does ``items`` of one kind, one after another, in visits of about ``VISIT_S``."""
 
     def __init__(
         self,

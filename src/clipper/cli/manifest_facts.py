@@ -24,10 +24,7 @@ ARTIFACTS = "artifacts"
 
 
 def packed_version(version: WantedVersion, folder: Path) -> AbstractContextManager[Artifact]:
-    """Pack a version's model. ``folder`` is the file's. The end of the ``with`` block removes the packed file.
-
-    Raises ClipperError if the model cannot be packed.
-    """
+    """Pack a version's model, until the block ends; ``folder`` is the file's. Raises ClipperError if that fails."""
     if version.artifact is not None:
         fields = {name: value for name, value in version.artifact.items() if name != "sha256"}
         return _named_artifact(version.artifact["sha256"], folder, **fields)
@@ -39,10 +36,7 @@ def packed_version(version: WantedVersion, folder: Path) -> AbstractContextManag
 
 
 def packed_code(application: WantedApplication, folder: Path) -> AbstractContextManager[Artifact | None]:
-    """Pack an application's own policy or loss; None if both are Clipper's or installed.
-
-    Raises ClipperError if the code cannot be packed.
-    """
+    """Pack an application's own policy or loss; None if it has none, or it is installed. Raises ClipperError."""
     targets = [target for kind in ("policy", "loss") if ":" in (target := application.settings.get(kind, ""))]
     if not targets:
         return nullcontext(None)

@@ -64,9 +64,7 @@ ReplicaId = Annotated[
 
 
 def model_and_version(name: str, version: str | None, option: str = "--version") -> tuple[str, str | None]:
-    """Return the model and the version of a name as lists show it, e.g. ``digits:2``, or of a name and an option.
-    Raises typer.BadParameter if there are two versions.
-    """
+    """Read a name like ``digits:2``, or a name and an option. Raises typer.BadParameter for two versions."""
     model, _, named = name.partition(":")
     if named and version not in (None, named):
         raise typer.BadParameter(f"{name} names a version already: leave out {option}", param_hint=option)

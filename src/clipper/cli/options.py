@@ -239,10 +239,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_past(text: str) -> float:
-    """Read ``2026-05-01T12:00``, local unless it has a time zone, or ``12h``, which is 12 hours ago.
-
-    Returns seconds since 1970.
-    """
+    """Read ``2026-05-01T12:00``, local without a time zone, or ``12h`` ago; return seconds since 1970."""
     return _parse(text, -1, "12h for 12 hours ago")
 
 

@@ -12,10 +12,7 @@ _LOOK_TIMEOUT_S = 30.0
 
 
 def look(start: ServerStart) -> list[Orphan]:
-    """List what runs in a home whose supervisor is gone; empty if the supervisor runs.
-
-    Raises Unavailable or DeadlineExceeded if the list cannot be made.
-    """
+    """List what a supervisor that is gone left in a home. Raises Unavailable or DeadlineExceeded if that fails."""
     if is_locked(start.home) or not (start.home / RUN_NAME).is_dir():
         return []
     return _run(start, _LOOK_TIMEOUT_S)

@@ -171,11 +171,7 @@ def spawn(start: ServerStart, stops_with: int | None = None) -> "StartingServer"
 
 @dataclass(frozen=True, slots=True)
 class StartingServer:
-    """A server's process.
-
-    ``log_start`` is the length of its log before the start. ``drain_delay_s`` is how long it answers queries after it
-    is told to stop.
-    """
+    """A server's process, with its log from ``log_start`` on. ``drain_delay_s``: how long it answers when stopped."""
 
     home: Path
     process: "subprocess.Popen[bytes]"
@@ -209,10 +205,7 @@ class StartingServer:
         raise DeadlineExceeded(f"the server is not ready after {timeout_s:.0f} s: {problem}; {_last_lines(self.log)}")
 
     def stop(self) -> None:
-        """Drain and stop the server, if it runs.
-
-        Raises DeadlineExceeded if the server still runs ``STOP_TIMEOUT_S`` after the delay.
-        """
+        """Drain and stop the server, if it runs. Raises DeadlineExceeded ``STOP_TIMEOUT_S`` after the delay."""
         if self.process.poll() is None:
             self.process.terminate()
             timeout_s = self.drain_delay_s + STOP_TIMEOUT_S
@@ -227,10 +220,7 @@ class StartingServer:
         self.process.wait()
 
     def check_alive(self, when: str) -> None:
-        """Raise InvalidArgument with the server's own message if it has refused its options.
-
-        Raises Unavailable with the last lines of its log if the process has ended.
-        """
+        """Raise InvalidArgument, as the server says, if it refused its options; Unavailable if it has ended."""
         status = self.process.poll()
         if status == _WRONG_USAGE and (told := _tail(self.log, self.log_start)):
             raise InvalidArgument(told[-1].removeprefix("clipper: "))
@@ -260,10 +250,7 @@ def stands_by(now: Status) -> bool:
 
 
 def wait_until_gone(home: Path, pid: int, drain_delay_s: float = 0.0) -> None:
-    """Wait for the lock that a server holds while it lives, and for the end of its process.
-
-    Raises DeadlineExceeded if the server still runs ``STOP_TIMEOUT_S`` after the delay.
-    """
+    """Wait for a server's lock, and its process's end. Raises DeadlineExceeded ``STOP_TIMEOUT_S`` after the delay."""
     timeout_s = drain_delay_s + STOP_TIMEOUT_S
     for _ in polls(timeout_s):
         if not is_locked(home) and stat_fields(pid) is None:

@@ -74,9 +74,7 @@ def given_options(context: typer.Context, settings: dict[str, Any], file: dict[s
 
 
 def read_kept(home: Path) -> StartOptions | None:
-    """Read the options of the home's last start; None if there was none. Raises InvalidArgument if this Clipper cannot
-    use the kept options; Unavailable if it cannot be read.
-    """
+    """Read the options of the home's last start, if there was one. Raises InvalidArgument or Unavailable."""
     path = home / OPTIONS_NAME
     try:
         with path.open("rb") as file:
@@ -193,10 +191,7 @@ _HAND_OVER_TIMEOUT_S = 10.0
 
 
 def started(server: ServerStart, *, takes_over: bool = False) -> Status:
-    """Start a server in the background, and return its status once it answers queries.
-
-    If it fails, workers and models that it was to take over continue.
-    """
+    """Start a server in the background; return its status once it answers. If it fails, workers left before go on."""
     process = spawn(server)
     try:
         return process.wait_until_ready()

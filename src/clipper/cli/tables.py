@@ -53,8 +53,7 @@ def _of_parquet(path: Path, input_type: ValueType | None) -> Iterator[Any]:
 
 
 def kept_columns(names: Sequence[str], input_type: ValueType | None, path: Path) -> Sequence[int]:
-    """Return the places of the columns that inputs are made of: those of the fields, so that a table may also have the
-    label; of other types all."""
+    """Return the places of the columns of inputs: a record's fields, beside which others may stand; else all."""
     if input_type is None:
         raise InvalidArgument(
             f"what is in {path} depends on the input type, which is not known: expected an application"

@@ -28,10 +28,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transport does not inherit from it
 
     async def ask(self, data: bytes) -> Answer:
-        """Send a request and await its answer.
-
-        Raises BadAnswer if the bytes are not an answer, or are too many; BrokenOff if the connection ended.
-        """
+        """Send a request and await its answer. Raises BadAnswer if that is not one; BrokenOff."""
         if self.is_closed or self._transport.is_closing():
             raise BrokenOff(ConnectionError("the server closed the connection"), has_begun=False)
         self._reader = AnswerReader()
@@ -101,11 +98,7 @@ class AsyncConnections:
         self._is_closed = False
 
     async def ask(self, request: Request) -> Answer:
-        """Send a request and await its answer.
-
-        Raises Unavailable if the server cannot be reached, the connection broke, or the bytes are not an answer;
-        DeadlineExceeded if the answer took too long.
-        """
+        """Send a request, await its answer. Raises Unavailable if that fails, DeadlineExceeded if it is too slow."""
         if self._is_closed:
             raise Unavailable("this client is closed: make another one with AsyncClipper.connect()")
         pool = self._pool()

@@ -38,11 +38,7 @@ class _Connection:
         self.idle_since_s = 0.0
 
     def ask(self, data: Sequence[bytes], deadline_s: float) -> Answer:
-        """Send a request in buffers and return its answer.
-
-        Raises BadAnswer if the bytes are not an answer, or are too many; BrokenOff if the connection ended;
-        TimeoutError at the deadline.
-        """
+        """Send a request, return its answer. Raises BadAnswer or BrokenOff; TimeoutError at the deadline."""
         reader = AnswerReader()
         try:
             for buffer in data:
@@ -116,11 +112,7 @@ class Connections:
         self._is_closed = False
 
     def ask(self, request: Request) -> Answer:
-        """Send a request and return its answer.
-
-        Raises Unavailable if the server cannot be reached, the connection broke, or the bytes are not an answer;
-        DeadlineExceeded if the answer took too long.
-        """
+        """Send a request, return its answer. Raises Unavailable if that fails, DeadlineExceeded if it is too slow."""
         pool = self._pool
         if pool.pid != os.getpid():
             pool = self._pool = _Pool()

@@ -30,10 +30,7 @@ class _InferFailure(Struct, frozen=True):
 
 
 def answered_error(url: str, method: str, status: int, body: bytes, retry_after: str) -> ClipperError:
-    """Return the error that an answer names; an answer of unknown form is quoted.
-
-    ``url`` was asked. ``retry_after`` is the value of that header; empty if there is none.
-    """
+    """Return the error that an answer of ``url`` names, or quote it; ``retry_after`` is that header, or empty."""
     if method == "HEAD" and status in _BODILESS:
         kind, what = _BODILESS[status]
         return kind(f"{url} {what}")

@@ -29,10 +29,7 @@ _TAKEN: dict[str, frozenset[str]] = {
 
 
 class TypeOfInputs(Struct, frozen=True):
-    """An application's input type, as in the server's metadata.
-
-    ``shape`` is the shape of an input; -1 is any length. A scalar has the shape of one element.
-    """
+    """An application's input type, as in its metadata: in ``shape``, -1 is any length; a scalar has one element."""
 
     datatype: str
     shape: tuple[int, ...]

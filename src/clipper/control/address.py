@@ -14,10 +14,7 @@ class UnixAddress:
 
     @property
     def wire(self) -> str:
-        """The form in snapshots and process records: workers and supervisors of version 2 of the channel read a path.
-
-        ``parse_address`` reads both forms.
-        """
+        """The form in snapshots and records: a path, which version 2 of the channel reads, too."""
         return self.path
 
 

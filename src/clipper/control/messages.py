@@ -138,10 +138,7 @@ class Draining(Struct, frozen=True, tag=True):
 
 
 class Drain(Command[Draining], frozen=True, tag=True):
-    """Stop accepting, answer what is in flight, then exit 0.
-
-    ``epoch`` is the epoch of the supervisor that sends this; None from a supervisor without this field.
-    """
+    """Stop accepting, answer what is in flight, then exit 0. ``epoch``: the supervisor's; None from an old one."""
 
     epoch: int | None = None
 
@@ -239,11 +236,7 @@ def decode_command(body: bytes) -> AnyCommand:
 
 
 def decode_reply(body: bytes, command: Command[R]) -> R:
-    """Decode the reply to ``command``.
-
-    Raises CommandRefused if the worker does not take the command from us, and ProtocolViolation if it is not a reply to
-    this command.
-    """
+    """Decode the reply to ``command``. Raises CommandRefused; ProtocolViolation if it is no reply to this one."""
     decoder: msgspec.msgpack.Decoder[R | Refused] = msgspec.msgpack.Decoder(command.reply_type() | Refused)
     reply = _decode(decoder, body)
     if isinstance(reply, Refused):
@@ -269,11 +262,7 @@ class Framer:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Add bytes that were read; iterate to take each complete body.
-
-        Iterating raises:
-            ProtocolViolation: a message is over ``MAX_MESSAGE_BYTES``; close the connection.
-        """
+        """Add bytes that were read; iterate to take each complete body. Raises ProtocolViolation if it is too large."""
         self._buffer += data
         return self._bodies()
 

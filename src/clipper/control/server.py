@@ -57,10 +57,7 @@ _OF_WORKERS = (Observe, GetStatistics)
 
 
 class Access:
-    """Decides which commands a worker takes from the callers of its control channel.
-
-    ``heard``: the latest epoch of a supervisor that this worker has obeyed; 0 before the first.
-    """
+    """Decides which commands a worker takes. ``heard``: the latest supervisor's epoch that it obeyed; 0 before."""
 
     def __init__(self, heard: int = 0) -> None:
         self.heard = heard

@@ -81,8 +81,7 @@ class VersionSnapshot(SharedVersion, frozen=True):
 
     @property
     def without_replicas(self) -> "VersionSnapshot":
-        """Everything except for the replicas and what was learned of its outputs. If this changes, a worker serves the
-        version anew."""
+        """All but replicas, and what was learned of outputs. If this changes, a worker serves it anew."""
         declared = self.output_type if self.output_is_declared else None
         parts = {"output_type": declared, "output_is_untyped": False}
         return replace(self, replicas=(), wakes=False, is_starting=False, **parts)

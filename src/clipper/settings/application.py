@@ -114,10 +114,7 @@ def link_names(links: Sequence[Link]) -> tuple[str, ...]:
 
 
 class Configured(Struct, frozen=True, forbid_unknown_fields=True):
-    """A policy or a loss: its name, and the parameters that differ from their defaults.
-
-    The name of a user's own is ``module:attribute``.
-    """
+    """A policy or a loss: its name, ``module:attribute`` for a user's own, and the parameters that are no defaults."""
 
     name: str
     # Litestar's schema does not accept a dict as a default.
@@ -140,10 +137,7 @@ def configured(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class SelectionSettings(Struct, frozen=True, kw_only=True):
-    """The settings of selection and learning that applications, changes, workers and the registry share.
-
-    docs/configuration.md explains them.
-    """
+    """Settings of selection that applications, changes, workers and registry share: docs/configuration.md."""
 
     wait: Annotated[
         Wait,

@@ -82,10 +82,7 @@ class Described(NamedTuple):
 
 
 def settings_of(kind: type[Struct]) -> Iterator[Described]:
-    """Return the settings of a struct: its own, then inherited settings.
-
-    A nested struct, such as ``Batching``, is replaced by its settings.
-    """
+    """Return a struct's own settings, then inherited ones. A nested struct, ``Batching``, stands for its settings."""
     order = list(dict.fromkeys(name for owner in kind.__mro__ for name in inspect.get_annotations(owner)))
     for field in sorted(msgspec.structs.fields(kind), key=lambda field: order.index(field.name)):
         bare, setting = _type_and_setting(field)

@@ -150,10 +150,7 @@ def read_token(home: Path) -> str | None:
 
 
 def read_place(home: Path) -> Place:
-    """Return the addresses of the server of ``home``, or of the last server there.
-
-    Raises Unavailable if no server was started there, or its file cannot be read.
-    """
+    """Return the addresses of the server of ``home``, or of the last one there. Raises Unavailable without one."""
     path = home / "supervisor.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Place)
@@ -187,10 +184,7 @@ def lock_home(root: Path) -> int:
 
 
 def is_locked(root: Path) -> bool:
-    """Whether a supervisor holds the home, even if it does not answer.
-
-    Raises Unavailable if the home belongs to another user.
-    """
+    """Whether a supervisor holds the home, even if it does not answer. Raises Unavailable for another user's home."""
     try:
         with lock_path(root).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

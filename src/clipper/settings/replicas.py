@@ -50,8 +50,7 @@ def _is_count(text: str) -> bool:
 
 
 def check_replicas(replicas: int | ReplicaRange, least: int = 1) -> None:
-    """Raise InvalidArgument if a number is not from ``least`` to ``MAX_REPLICAS``, or the range ends below 1 or its
-    start."""
+    """Raise InvalidArgument unless a number is in ``least`` to ``MAX_REPLICAS``, or a range is in order and above 0."""
     if isinstance(replicas, ReplicaRange):
         check_range("replicas.min", replicas.min, 0, MAX_REPLICAS)
         check_range("replicas.max", replicas.max, max(replicas.min, 1), MAX_REPLICAS)

@@ -71,10 +71,7 @@ def read_resources(text: str) -> dict[str, float]:
 
 
 def checked_resources(resources: Mapping[str, object]) -> dict[str, float]:
-    """Return amounts of resources by name, as floats.
-
-    Raises InvalidArgument if a name or an amount is not valid, or there are too many.
-    """
+    """Return amounts of resources by name, as floats. Raises InvalidArgument for a wrong one, or for too many."""
     check_range("the number of resources", len(resources), 0, MAX_RESOURCES)
     found = {}
     for name, amount in resources.items():

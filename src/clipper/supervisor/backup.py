@@ -180,10 +180,7 @@ def _check_nothing_runs(home: Path) -> None:
 
 
 def _read(source: Path, folder: Path) -> Backup:
-    """Unpack and check all of the backup before anything is replaced.
-
-    Symlinks are made last, so that no other member goes through a symlink.
-    """
+    """Unpack and check all before anything is replaced; symlinks come last, so that nothing goes through one."""
     info = None
     symlinks: list[tarfile.TarInfo] = []
     with _opened(source) as file:

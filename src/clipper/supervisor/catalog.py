@@ -32,9 +32,8 @@ class Catalog:
         record: Callable[[Sequence[NewEvent]], None] = lambda _: None,
         keep_previous: int = KEEP_PREVIOUS,
     ) -> None:
-        """Load the registry. Raises RegistryUnavailable.
-
-        ``record`` gets the events of each change once it is made. ``keep_previous``: see ``wanted.Records``.
+        """Load the registry. Raises RegistryUnavailable. ``record`` gets the events of each change once it is made.
+        ``keep_previous``: see ``wanted.Records``.
         """
         contents = registry.load()
         self.applications = {application.name: application for application in contents.applications}

@@ -52,10 +52,7 @@ class Config(ServerSettings, frozen=True):
 
     @property
     def store_address(self) -> str | None:
-        """The address of the store of learned state; None means a file in the home.
-
-        Servers that share a registry share it, too.
-        """
+        """The store of learned state, which servers of one registry share; None means a file in the home."""
         return self.store or self.registry
 
     @property

@@ -82,10 +82,7 @@ class HomeFolders:
         return name
 
     def write_place(self, place: homes.Place, options: StartOptions) -> None:
-        """Write the server's place, for commands, and keep its options for the next start.
-
-        Options of ``clipper serve`` are not kept.
-        """
+        """Write the server's place for commands, and, except of ``clipper serve``, its options for the next start."""
         if options.started_by != "serve":
             write_whole(self.root / homes.OPTIONS_NAME, [encode(options)])
         write_whole(self.place, [msgspec.json.encode(place)])

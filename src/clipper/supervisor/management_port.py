@@ -18,10 +18,7 @@ STARTED_POLL_S = 0.005
 
 
 class ManagementPort:
-    """The management port of a server.
-
-    ``url`` is for clients on this machine. ``address`` is for people, also on other machines.
-    """
+    """A server's management port: its ``url`` for clients on this machine, and its ``address`` for people."""
 
     def __init__(
         self, config: Config, listener: socket.socket, certificates: Certificates | None, max_descriptors: int

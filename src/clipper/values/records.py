@@ -147,10 +147,7 @@ ValueType = InputType | RecordType
 
 
 def parse_type(text: str) -> ValueType:
-    """Read the text of any type, such as ``float64[784]`` or ``age: float64, job: string?``.
-
-    Raises InvalidArgument if the text is not of that form.
-    """
+    """Read any type, as ``float64[784]`` or ``age: float64, job: string?``. Raises InvalidArgument if it is none."""
     return RecordType.parse(text) if ":" in text else InputType.parse(text)
 
 

@@ -127,10 +127,7 @@ class DType(enum.IntEnum):
 
     @staticmethod
     def parse(text: str) -> "DType":
-        """Read a dtype's name, also of the old system (``ints floats doubles strings bytes``).
-
-        Raises InvalidArgument if the name is not known.
-        """
+        """Read a dtype's name, also an old one (``ints floats doubles strings bytes``). Raises InvalidArgument."""
         name = text.strip().lower()
         try:
             return _ALIASES[name]
@@ -240,10 +237,7 @@ class InputType:
 
     @staticmethod
     def parse(text: str) -> "InputType":
-        """Read the text of ``str()``; a bare dtype such as ``doubles`` means a list of any length.
-
-        Raises InvalidArgument if the text is not of that form.
-        """
+        """Read the text of ``str()``; a bare dtype means a list of any length. Raises InvalidArgument."""
         match = _INPUT_TYPE.fullmatch(text.strip())
         if match is None:
             raise InvalidArgument(f"input type {text[:100]!r} is malformed: expected e.g. float64[784]")

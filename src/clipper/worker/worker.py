@@ -416,10 +416,7 @@ def open_rpc_server(port: Port) -> "RpcServer":
 
 
 def open_watch(config: WorkerConfig, random: Random) -> Watch | None:
-    """Return the watch that notes requests for logs and traces; None if the settings want neither.
-
-    Raises InvalidArgument if the extra ``otel`` is not installed.
-    """
+    """Return the watch for logs and traces, if settings want it. Raises InvalidArgument without the extra ``otel``."""
     settings = config.telemetry
     exporter = open_exporter(settings.otlp_endpoint, f"worker-{config.index}", os.environ)
     # These may hold a receiver's key, and processes of users' own policies inherit the environment.

@@ -169,10 +169,7 @@ def _without_port(host: str) -> str:
 
 
 def allowed_hosts(listens_on: str, machine: str, allowed: Iterable[str]) -> Hosts:
-    """Return the names by which a port may be called that listens on ``listens_on``.
-
-    ``machine`` is the name of its machine, and ``allowed`` are the names that the operator gave.
-    """
+    """Return the names of a port on ``listens_on``: its ``machine``'s, and those that the operator ``allowed``."""
     # Nobody else controls the address of the machine's own name, and nobody reaches loopback by it.
     own = () if is_loopback(listens_on) else (machine,)
     return Hosts(listens_on, frozenset(name.lower() for name in (*own, *allowed) if name))

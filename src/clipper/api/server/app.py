@@ -26,10 +26,7 @@ _ROUTES = (Applications, Artifacts, Checks, Keys, Models, Versions, Replicas, Re
 
 
 def create_app(operations: Operations) -> Litestar:
-    """Build the API over ``operations``. It holds no state of its own, and starts no thread.
-
-    It does not check its callers: ``gate`` does.
-    """
+    """Build the API over ``operations``. It holds no state, and starts no thread. ``gate`` checks its callers."""
     return Litestar(
         route_handlers=_ROUTES,
         dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},

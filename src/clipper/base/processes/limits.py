@@ -20,11 +20,7 @@ MAX_OPEN_FILES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A container's share of its machine.
-
-    ``cores`` are the cores that it may run on; None is any. ``gpus`` are the ids of the GPUs that it may see; None is
-    all.
-    """
+    """A container's share of its machine: the ``cores`` that it may run on, and its ``gpus`` by id; None is any."""
 
     cores: frozenset[int] | None = None
     gpus: tuple[str, ...] | None = ()

@@ -31,18 +31,12 @@ MAX_NAMED = 3
 
 
 def mark_of(pid: int) -> str:
-    """Return the mark of a live process; empty if it has none, is gone or may not be read.
-
-    Raises OSError if this process has no descriptor left to look with.
-    """
+    """Return the mark of a live process; empty without one. Raises OSError without a descriptor to look with."""
     return variable(pid, MARK) or ""
 
 
 def kill_marked(is_meant: Callable[[str], bool]) -> set[str]:
-    """Look once, send SIGKILL to every process whose mark is meant, and return the marks of these.
-
-    Raises OSError if this process has no descriptor left to look with.
-    """
+    """Send SIGKILL once to every process whose mark is meant; return the marks. Raises OSError as ``mark_of``."""
     killed: set[int] = set()
     marks: set[str] = set()
     for _ in range(KILL_ROUNDS):

@@ -114,10 +114,7 @@ def parent_of(pid: int) -> int | None:
 
 
 def proportional_bytes(pid: int) -> int:
-    """Return the memory of a process; a page that n processes share counts for one n-th. 0 if the process is gone.
-
-    The kernel takes some milliseconds for each GB.
-    """
+    """Return a process's share of memory, 0 if it is gone. The kernel takes some milliseconds for each GB."""
     return 1024 * (_number(Path(f"/proc/{pid}/smaps_rollup"), b"Pss:", 1) or 0)
 
 

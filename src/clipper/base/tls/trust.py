@@ -31,17 +31,13 @@ class ClientTls:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """Raises InvalidArgument if a file that the user named cannot be used; Unavailable if the pinned certificate
-        cannot be read.
-        """
+        """Raises InvalidArgument if a file of the user's cannot be used; Unavailable for the pinned certificate."""
         if self._context is None:
             self._context = _context(self._trust)
         return self._context
 
     def renew(self) -> None:
-        """Also trust the certificate that the pinned file holds now: the server's may have been renewed. Raises
-        Unavailable if the file cannot be read.
-        """
+        """Also trust the certificate that the pinned file holds now. Raises Unavailable if it cannot be read."""
         if self._trust.pinned is not None:
             _pin(self.context, self._trust.pinned)
 
@@ -52,9 +48,7 @@ _OLDEST = ssl.TLSVersion.TLSv1_2
 
 
 def pinned_context(certificate: str) -> ssl.SSLContext:
-    """Return the context of a client that trusts this certificate alone, whatever name it is for. ``certificate``: in
-    PEM. Raises ssl.SSLError or ValueError if it is no certificate.
-    """
+    """Return the context of a client that trusts this PEM alone, for any name. Raises ssl.SSLError or ValueError."""
     context = _pinning()
     context.load_verify_locations(cadata=certificate)
     return context

@@ -160,10 +160,7 @@ class Planner:
         return [(*replicas[:place], each + by, *replicas[place + 1 :]) for place, each in enumerate(replicas)]
 
     def _breaks_at(self, replicas: tuple[int, ...], per_s: float) -> float:
-        """Return the largest rate at which the simulation keeps the SLO, to within ``BREAKS_WITHIN``.
-
-        It is at most ``BREAKS_BELOW`` times the given rate.
-        """
+        """Return the largest rate, below ``BREAKS_BELOW`` times the given one, that keeps the SLO in simulation."""
 
         def keeps(rate: float) -> bool:
             return self.keeps(replicas, rate, KEPT_SHARE)

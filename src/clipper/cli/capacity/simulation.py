@@ -222,9 +222,7 @@ class Simulation(Simulated[list[Query]]):
     def __init__(
         self, steps: Sequence[Step], slo_s: float, chance: Random, split_s: Sequence[float] | None = None
     ) -> None:
-        """``split_s``: by step, its fixed part of the SLO. By default it has the time that is left, less what the steps
-        after it take at least.
-        """
+        """``split_s``: the fixed part of the SLO of each step; by default, what is left less what later steps take."""
         super().__init__(steps, slo_s, chance)
         self._split_s = split_s
         self._after_s = follow_s(steps, [step.batch_s(1) for step in steps])

@@ -59,9 +59,7 @@ class InputMaker:
         )
 
     def of_columns(self, columns: Mapping[str, Any]) -> Inputs | None:
-        """Return the inputs of whole columns, without a step for each row; None if they need one. ``columns``: arrays
-        of pyarrow by their names, in the order of the table.
-        """
+        """Return the inputs of pyarrow's columns, in the table's order; None if each row needs a step of its own."""
         try:
             if isinstance(self.type, RecordType):
                 if any(field.name not in columns for field in self.type.fields):

@@ -63,10 +63,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True):
 
 
 def read_sources(paths: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
-    """Return path, size and time of the last change of each input.
-
-    Raises InvalidArgument if one is no file, or cannot be read.
-    """
+    """Return path, size and time of change of each input. Raises InvalidArgument if one cannot be read."""
     found = []
     for path in paths:
         with reported(path, "read"):

@@ -63,9 +63,7 @@ def score_files(
     ask: Ask,
     report: Callable[[Progress], None],
 ) -> Done:
-    """Score all rows that the journal does not have yet. Return the counts of the whole job. Raises ClipperError if the
-    job cannot go on now. The finished part stays.
-    """
+    """Score the rows that the journal lacks; return the whole job's counts. Raises ClipperError; what is done stays."""
     reuse_memory()
     asker = Asker(ask, time.monotonic, time.sleep)
     sizes = [path.stat().st_size if form != "parquet" else count_rows(path) for path in sources]
@@ -117,10 +115,7 @@ def _progress(done: Done, before: Done, sizes: Sequence[int], took_s: float) -> 
 
 
 class Asker:
-    """Asks for the rows of chunks, from any thread.
-
-    ``is_over`` ends calls that wait for a server.
-    """
+    """Asks for the rows of chunks, from any thread. ``is_over`` ends calls that wait for a server."""
 
     def __init__(self, ask: Ask, clock_s: Callable[[], float], pause: Callable[[float], None]) -> None:
         self._ask, self._clock_s, self._pause = ask, clock_s, pause

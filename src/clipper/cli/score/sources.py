@@ -151,10 +151,7 @@ def count_rows(path: Path) -> int:
 
 
 def _lines(path: Path, position: int, most: int, *, has_quotes: bool) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield the lines of a file that are not blank, ``most`` at a time, and where the next ones begin.
-
-    ``has_quotes``: a line feed between quotes is part of a line.
-    """
+    """Yield ``most`` lines at a time, none blank, and where the next begin. A quoted text may have line feeds."""
     with path.open("rb") as file:
         file.seek(position)
         rest = b""

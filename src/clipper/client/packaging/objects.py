@@ -17,10 +17,7 @@ _CLOUDPICKLE = tuple(Path(cloudpickle.__file__).parent.glob("*.py"))
 
 
 def object_members(model: object) -> tuple[Member, ...]:
-    """Return a pickled model, and the code to read it in a Python that has none of our packages.
-
-    Raises InvalidArgument if the object is not a model, or cannot be pickled.
-    """
+    """Return a pickled model, and the code to read it without our packages. Raises InvalidArgument if it is none."""
     if isinstance(model, type):
         raise InvalidArgument(
             f"model is the class {model.__name__}: deploy an instance of it, or module:{model.__name__} "

@@ -81,10 +81,7 @@ class Repository:
         return f"oci://{self._host}/{self._repository}@{digest}"
 
     def manifest(self) -> tuple[str, list[Layer]]:
-        """Return the digest of the manifest that the address means, and its files.
-
-        Raises NotFound, Unavailable, and InvalidArgument if it is none of files.
-        """
+        """Return the manifest's digest and files. Raises NotFound, Unavailable; InvalidArgument if it has no files."""
         shown = self._address.shown
         content, _ = self._ask("GET", f"{self._url}/manifests/{self._reference}", {"Accept": _ACCEPTED})
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -84,10 +84,7 @@ class ApplicationDecisions:
         return (query_id * _STEP) % _RANGE < self._below
 
     def add(self, query: Asked, row: bytes | None, latency_s: float) -> None:
-        """Log an answered query. This is on the query path, so a query that cannot change any more is only held.
-
-        ``row``: its input's raw buffer.
-        """
+        """Log a query with its ``row``. This is on the query path, so one that cannot change is only held."""
         if self._below < _RANGE and not self.takes(query.id):
             return
         output, context = query.output, query.context

@@ -50,9 +50,7 @@ class Joined:
 
 
 def joined(reader: LogReader) -> Iterator[Joined]:
-    """Join the decisions and the feedback that ``reader`` reads, in the order of the files. Raises Unavailable if the
-    log cannot be read, or there is no room for the temporary database.
-    """
+    """Join decisions and feedback, in the order of the files. Raises Unavailable if log or temporary file fail."""
     with contextlib.closing(sqlite3.connect("")) as database:
         database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         database.execute("PRAGMA journal_mode = OFF")

@@ -43,9 +43,7 @@ class LogReader:
     damaged: dict[str, str] = field(default_factory=dict)
 
     def decisions(self) -> Iterator[list[tuple[Setting, Decision]]]:
-        """Yield the decisions of each block as a list, the oldest segment first. Raises Unavailable if the folder
-        cannot be read.
-        """
+        """Yield the decisions of each block, oldest segment first. Raises Unavailable if the folder cannot be read."""
         for segment in self._segments():
             if self.until_s is not None and segment.began_s >= self.until_s + MOST_DELAY_S:
                 continue
@@ -65,9 +63,7 @@ class LogReader:
         return tuple(dict.fromkeys(with_inputs))
 
     def judgements(self) -> Iterator[list[Judgement]]:
-        """Yield all feedback on the application, as a list for each block. Raises Unavailable if the folder cannot be
-        read.
-        """
+        """Yield all feedback on the application, block by block. Raises Unavailable if the folder cannot be read."""
         for segment in self._segments():
             for block in self._blocks(segment):
                 piece = [

@@ -205,9 +205,7 @@ def decode_block(payload: bytes, checksum: int) -> list[Record]:
 
 
 def split(records: list[Record]) -> Iterator[tuple[Setting, Decision] | Judgement]:
-    """Return the records of a block, each decision with its setting. Raises Damaged if a decision names a setting that
-    does not exist.
-    """
+    """Return the records of a block, each decision with its setting. Raises Damaged if there is no such setting."""
     settings: list[Setting] = []
     for record in records:
         if isinstance(record, Setting):

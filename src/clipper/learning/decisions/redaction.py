@@ -72,8 +72,7 @@ class Redaction:
         return np.frombuffer(packed, "<f8")[self._places].tobytes() if self._places else None
 
     def output(self, output: Output) -> Output:
-        """Return an output without the fields, also those of objects within it. It is empty if it is too long or too
-        deep."""
+        """Return an output without the fields, at any depth within it; empty if it is too long or too deep."""
         if self.is_empty or isinstance(output, TypedOutput):
             return output
         if isinstance(output, bytes):

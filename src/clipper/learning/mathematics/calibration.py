@@ -140,10 +140,7 @@ class Curve:
         return _interpolated(self._platt(_log_odds(confidence)), self._from, self._to)
 
     def least_raw(self, threshold: float) -> float:
-        """Return the least raw confidence whose calibrated confidence is at least ``threshold``, up to rounding.
-
-        Infinity if there is none.
-        """
+        """Return the least raw confidence whose calibrated one is at least ``threshold``; infinity without one."""
         if not self.answers:
             return threshold
         if self.calibrated(0.0) >= threshold:

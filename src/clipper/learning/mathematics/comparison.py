@@ -23,9 +23,7 @@ _HALVINGS = 12
 
 
 class ModelEvidence(Protocol):
-    """Evidence on models' losses: ``PooledEvidence``, or ``weighing.WeighedEvidence``. ``feedback``: the number of
-    pieces of feedback in it.
-    """
+    """Evidence on models' losses, of ``feedback`` pieces: ``PooledEvidence``, or ``weighing.WeighedEvidence``."""
 
     @property
     def feedback(self) -> float: ...
@@ -108,9 +106,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The comparison of several models. ``best`` has the least mean loss; None without feedback. Others are as in
-    ``ReportGroup`` of the API.
-    """
+    """The comparison of several models: ``best`` has the least mean loss. The rest is as in ``ReportGroup``."""
 
     models: Mapping[str, Compared]
     verdict: Verdict

@@ -103,10 +103,7 @@ def mean_interval(evidence: Evidence, error: float) -> Interval:
 
 
 def difference_interval(first: Evidence, second: Evidence, error: float, *, are_together: bool = False) -> Interval:
-    """Return an interval of the first's mean loss minus the second's, which is valid like ``mean_interval``.
-
-    ``are_together``: see ``log_capital_less``.
-    """
+    """Return an interval of the first's mean loss minus the second's, as valid as ``mean_interval``."""
     limit, between = -math.log(error), first.mean - second.mean
 
     def is_open(one: Evidence, other: Evidence, margin: float) -> bool:
@@ -154,10 +151,7 @@ def log_capital_less(first: Evidence, second: Evidence, margin: float = 0.0, *, 
 
 
 def nearest_means(first: Evidence, second: Evidence, margin: float = 0.0) -> tuple[float, float]:
-    """Return the likeliest means, as for losses of 0 and 1, with the first at least the second plus ``margin``.
-
-    ``margin`` is at most 1.
-    """
+    """Return the likeliest means, for losses of 0 and 1, with the first at least the second plus ``margin`` <= 1."""
     if first.mean - second.mean >= margin:
         return first.mean, second.mean
     low, high = max(first.mean - margin, 0.0), min(second.mean, 1.0 - margin)

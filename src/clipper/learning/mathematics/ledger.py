@@ -174,9 +174,7 @@ class Ledger:
         return entries
 
     def add(self, entries: Mapping[str, Amount]) -> None:
-        """Add what ``entries`` returned, here or elsewhere. Raises InvalidArgument if a key is not a state's; the keys
-        before it have been added.
-        """
+        """Add what ``entries`` returned, here or elsewhere. Raises InvalidArgument at a key that is no state's."""
         sums = self._sums
         for key, amount in entries.items():
             if isinstance(amount, np.ndarray):
@@ -321,10 +319,7 @@ def check_half_life(half_life: int | None) -> None:
 
 @lru_cache(maxsize=MAX_KEYS)
 def _parse_key(key: str, expected: str = "HALF_LIFE@START/MODEL/NAME") -> tuple[str, str, Key]:
-    """Return the text, the epoch's name, and the number's key.
-
-    The text is the same object for all states, so that look-ups by it need neither hash nor compare it.
-    """
+    """Return the text, as one object for all states so that look-ups are quick; the epoch's name; the number's key."""
     epoch, _, number = key.partition("/")
     try:
         Epoch.parse(epoch)

@@ -19,9 +19,7 @@ class Loss(Protocol):
     """A loss. Making a loss with a parameter outside of its range raises InvalidArgument."""
 
     def __call__(self, output: bytes, label: bytes) -> float:
-        """Return the loss in [0, 1] of ``output``; both are JSON text. Raises InvalidArgument if this loss cannot
-        compare outputs with ``label``.
-        """
+        """Return the loss of ``output``, in [0, 1]; both are JSON. Raises InvalidArgument for an unfit ``label``."""
         ...
 
 
@@ -84,9 +82,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class UserLoss:
-    """A user's own function of the output and the label, both as Python values. Raises PolicyFailed if the function
-    raises, or returns anything but a number in [0, 1].
-    """
+    """A user's own function of output and label in Python. Raises PolicyFailed for all but a number in [0, 1]."""
 
     function: Callable[[Any, Any], float] = field(repr=False)
     name: str

@@ -10,9 +10,7 @@ MAX_NUMBER = 1e300
 
 
 def check_number(name: str, value: object, low: float, high: float = MAX_NUMBER, *, above: bool = False) -> None:
-    """Check that ``value`` is a number from ``low`` to ``high``, or above ``low`` if ``above``. Raises InvalidArgument
-    if it is not.
-    """
+    """Raise InvalidArgument if ``value`` is no number from ``low``, or ``above`` it, to ``high``."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value < math.inf:
         in_range = low < value <= high if above else low <= value <= high
         if in_range:

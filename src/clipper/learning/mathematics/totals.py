@@ -137,10 +137,7 @@ class Totals:
         return self._of_versions.get((model, name), 0.0)
 
     def evidence(self, model: str) -> Evidence:
-        """Return all losses ever scored of the model's version, without its predecessors'.
-
-        Queries whose models were chosen by what came with the query are left out.
-        """
+        """Return all losses ever scored of the version itself, unless what came with a query chose its models."""
         return Evidence(
             *(
                 max(self.of_version(model, ever) - self.of_version(model, picked), 0.0)
@@ -162,10 +159,7 @@ class Totals:
         return self.number("", OBSERVATIONS)
 
     def in_time(self, model: str) -> float:
-        """Return the share of a model's queries that it answered by the deadline, with one success added.
-
-        So it is 1 for an unknown model, and never 0.
-        """
+        """Return the share of a model's queries answered by the deadline, one success added: 1 if unknown, never 0."""
         pulls = self.number(model, PULLS)
         answered = max(pulls - self.number(model, MISSED), 0.0)
         return (answered + 1.0) / (pulls + 1.0)

@@ -125,9 +125,7 @@ class Trials:
 
 
 class _Trial:
-    """A trial as the keeper of containers sees it; see ``processes.usage.Bounded``. ``reason``: why it was killed; None
-    if it was not.
-    """
+    """A trial, as ``processes.usage.Bounded``. ``reason``: why it was killed; None if it was not."""
 
     def __init__(self, mark: str, folder: Path) -> None:
         self.mark = mark

@@ -142,10 +142,7 @@ class _Attempt:
 
 
 class OwnCode:
-    """The policies and losses that a worker's applications have made or are making.
-
-    Clipper's own are made where they are needed; only users' own are made here.
-    """
+    """The policies and losses of users' own that a worker has made or is making. Clipper's are made where needed."""
 
     def __init__(
         self,
@@ -204,9 +201,7 @@ class OwnCode:
                 await self._watch(attempt, deadline_s)
 
     def made(self, application: ApplicationSnapshot) -> Made:
-        """Return the policy and loss of an application. Raises InvalidArgument if it cannot be made, or is not made
-        yet.
-        """
+        """Return an application's policy and loss. Raises InvalidArgument if they cannot be made, or are not yet."""
         chosen = application.selection
         if not runs_own_code(chosen.policy, chosen.loss):
             return make(application)

@@ -82,9 +82,7 @@ def make_policy(name: str, parameters: Mapping[str, object] | None = None, code:
 
 
 def make_loss(name: str, parameters: Mapping[str, object] | None = None, code: str | None = None) -> Loss:
-    """Make a loss by its name, or from a user's or a package's function, which takes no parameters. See
-    ``make_policy``.
-    """
+    """Make a loss by its name, or from a user's or a package's function without parameters. See ``make_policy``."""
     if name in LOSSES:
         return _make(name, LOSSES[name], parameters or {})
     function = _find("loss", name, code)
@@ -144,9 +142,7 @@ def _find(kind: Literal["policy", "loss"], name: str, code: str | None) -> Calla
 
 
 def _is_of(target: str, code: str) -> bool:
-    """Return whether the module is the artifact's. Raises InvalidArgument if it would hide a module of Python or
-    Clipper.
-    """
+    """Whether the module is the artifact's. Raises InvalidArgument if it would hide one of Python or Clipper."""
     parts = target.partition(":")[0].split(".")
     if not all(part.isidentifier() for part in parts) or not _has(code, parts[0]):
         return False

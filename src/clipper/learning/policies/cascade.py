@@ -149,8 +149,7 @@ class Cascade(Policy):
         return Choice(choice.models, choice.shares, steps=steps)
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
-        """Return the output of the dearest model that answered, with its confidence; for plain labels, the confidence
-        is the share of models that gave the label."""
+        """Return the dearest output with its confidence; for plain labels that is the share of models that agree."""
         answered = [model for model in choice.models if model in outputs]
         output = outputs[answered[-1]]
         claim = read_claim(output)

@@ -128,10 +128,7 @@ class Trial:
         self._drawn: set[int] = set()
 
     def asks_newcomer(self, query_id: int, random: Random) -> tuple[bool, float]:
-        """Return whether a query of a watched newcomer's link goes to it, and the probability of this outcome.
-
-        Otherwise the query goes to the version before.
-        """
+        """Return whether a query goes to a watched newcomer or the version before, and the probability of that."""
         is_compared = self._left > 0 or self._is_closed
         if is_compared:
             self._left -= 1

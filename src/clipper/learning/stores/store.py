@@ -54,9 +54,7 @@ class Observation:
 
 
 class Mailbox(Protocol):
-    """The way to the workers of other servers that share a store. ``members``: the instances of the workers that can be
-    asked.
-    """
+    """The way to workers of other servers that share a store; ``members``: instances of those that can be asked."""
 
     @property
     def members(self) -> Container[int]: ...

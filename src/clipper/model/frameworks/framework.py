@@ -46,9 +46,7 @@ class FrameworkSource:
     precision: str | None = None
 
     def names(self, known: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-        """Return the requested outputs, or ``default`` if none are requested. Raises ContainerFailed if a requested
-        output is not ``known``.
-        """
+        """Return the requested outputs, else ``default``. Raises ContainerFailed if one is not ``known``."""
         names = tuple(default) if self.output is None else tuple(name.strip() for name in self.output.split(","))
         unknown = [name for name in names if name not in known]
         if unknown:
@@ -84,7 +82,8 @@ class FrameworkModel:
 
 def answered(outputs: Mapping[str, Any]) -> Any:
     """Return the answer to a batch: the values of a single output, or several outputs by their names. An output that
-    has names itself adds these."""
+    has names itself adds these.
+    """
     if len(outputs) == 1:
         return next(iter(outputs.values()))
     named: dict[str, Any] = {}
@@ -166,9 +165,7 @@ def classifier_type(names: Sequence[str], classes: Sequence[Any], label: DType, 
 def chosen_answer(
     source: FrameworkSource, answers: Mapping[str, Callable[[Any], Any]]
 ) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
-    """Return the names of the requested outputs, or the first if none is requested; and the function that answers them.
-    Raises ContainerFailed if a requested output is not known.
-    """
+    """Return the names of the requested outputs, else the first, and their function. Raises ContainerFailed."""
     names = source.names(list(answers), list(answers)[:1])
     return names, lambda given: answered({name: answers[name](given) for name in names})
 

@@ -185,10 +185,7 @@ def _whole(rows: Array, batching: _Batching) -> Array:
 
 
 def _outputs(nodes: Sequence[Any], batching: _Batching, classes: Sequence[Any]) -> tuple[dict[str, _Output], list[str]]:
-    """Return the answers that can be requested, by name, and the default.
-
-    ``classes``: of a converted classifier whose probabilities are maps, if they are known.
-    """
+    """Return the answers that can be requested, by name, and the default. ``classes``: those of maps, if known."""
     known = {node.name: _Output(node.name, _with_texts, _row_type(node, batching)) for node in nodes}
     if _is_classifier(nodes):
         labels, probabilities = (known[node.name] for node in nodes)
@@ -226,8 +223,7 @@ def _zeros(inputs: Sequence[_Input]) -> dict[str, Array]:
 
 
 def _mapped_classes(session: Any, inputs: Sequence[_Input], nodes: Sequence[Any]) -> list[Any]:
-    """Return the classes of a converted classifier whose probabilities are maps, as converters make them by default;
-    none if it has no maps, or cannot be tried."""
+    """Return the classes of a converted classifier that answers maps, as by default; none if it cannot be tried."""
     if not _is_classifier(nodes) or not nodes[1].type.startswith("seq(map(") or _batching_of(inputs) == "whole":
         return []
     try:

@@ -24,9 +24,7 @@ _OUTPUTS = ("outputCol", "outputCols", "predictionCol", "probabilityCol", "rawPr
 
 
 class Pipeline:
-    """Answers batches with ``transform``. ``input_type``: a single text or vector, or a record of the columns that the
-    stages take, in their order.
-    """
+    """Answers batches with ``transform``. ``input_type``: a text or vector, or a record of the stages' columns."""
 
     def __init__(self, session: SparkSession, stages: Sequence[Any], source: FrameworkSource) -> None:
         """Find out what the stages take and answer. Raises ContainerFailed if the stages lack the requested output."""

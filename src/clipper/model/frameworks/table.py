@@ -23,10 +23,7 @@ def number(name: str, dtype: DType = DType.FLOAT64, is_nullable: bool = False) -
 
 
 def of_categories(name: str, values: Iterable[Any], most: int) -> Field | None:
-    """Return the field of a column with these values; None if they are of several types.
-
-    ``most``: the most values that are listed as its categories.
-    """
+    """Return the field of a column with these values, ``most`` of them listed; None if they are of several types."""
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     known = [value for value in plain if value is not None and value == value]  # this leaves out NaN
     dtype = common_type(known)
@@ -42,9 +39,7 @@ def common_type(values: Iterable[Any]) -> DType | None:
 
 
 def declared_record(text: str | None) -> RecordType | None:
-    """Return the record that a deployment declares; None if it declares none. Raises ContainerFailed if the text is no
-    type.
-    """
+    """Return the record that a deployment declares, if any. Raises ContainerFailed if the text is no type."""
     try:
         found = None if text is None else parse_type(text)
     except InvalidArgument as error:
@@ -149,9 +144,7 @@ def _from_texts(texts: Sequence[str], fields: Sequence[Field]) -> Columns:
 
 
 def column_of(field: Field, values: Sequence[Any] | Array) -> Values:
-    """Return plain values, in which None means missing, in a batch's form. Raises WrongInput if a value is not of the
-    field's type.
-    """
+    """Return plain values, None if missing, in a batch's form. Raises WrongInput if one is not of the field's type."""
     dtype, shape = field.type.dtype, field.type.shape
     if field.default is not None and not isinstance(values, np.ndarray):
         default = json.loads(field.default)

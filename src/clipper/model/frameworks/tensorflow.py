@@ -21,9 +21,7 @@ tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Load the folder. Raises ContainerFailed if the folder has no such signature, or it takes a tensor that no type of
-    input fits.
-    """
+    """Load the folder. Raises ContainerFailed without such a signature, or for a tensor that no input type fits."""
     saved = tf.saved_model.load(str(source.path))
     signature = _signature(saved.signatures)
     specs = dict(sorted(signature.structured_input_signature[1].items()))

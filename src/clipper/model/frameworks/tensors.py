@@ -64,9 +64,7 @@ class Tensor:
 
 
 def type_of(tensors: Sequence[Tensor], declared: str | None) -> ValueType:
-    """Return the type of a row of a graph with these inputs: a single input's own, or a record with their names. Raises
-    ContainerFailed if no type of input fits one of them.
-    """
+    """Return a row's type: that of a single input, or a record by their names. Raises ContainerFailed if none fits."""
     if len(tensors) == 1:
         return tensors[0].input_type(declared)
     return RecordType(tuple(Field(tensor.name, _of_one(tensor)) for tensor in tensors))
@@ -136,9 +134,7 @@ class Answer:
         return answered_type({name: declared.get(name) for name in self.names or declared})
 
     def rows(self, outputs: Outputs) -> Any:
-        """Return an answer for each row; with several outputs, an answer for each of their names. Raises ModelFailed if
-        the outputs are not the requested ones.
-        """
+        """Return an answer for each row, or for each name. Raises ModelFailed if other outputs came than requested."""
         if self.labels:
             return labels_of(_only(outputs))
         return answered({name: _returned(name, outputs) for name in self.names or outputs})

@@ -29,9 +29,7 @@ _ASK = struct.Struct("<QQHHI")  # batch, timeout in microseconds (0: none), byte
 
 
 class Ask(NamedTuple):
-    """The rows that a model asks for, and the batch for which it does. ``timeout_us``: how long the model waits at
-    most, in microseconds; 0 if it names no time.
-    """
+    """A model's ask: rows, and its batch. ``timeout_us``: how long the model waits at most; 0 if it does not say."""
 
     batch_id: int
     timeout_us: int

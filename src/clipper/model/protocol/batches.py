@@ -34,8 +34,7 @@ class BatchEncoder(Protocol):
     most_batch_bytes: float
 
     def encode(self, batch_id: int, rows: Sequence[bytes], trace: bytes = b"") -> list[Buffer]:
-        """Return the frame as buffers to write one after another. ``rows``: 1 to ``MAX_ROWS``. ``trace``: as in
-        ``add_trace``, or empty."""
+        """Return the frame as buffers. ``rows``: 1 to ``MAX_ROWS``. ``trace``: as in ``add_trace``, or empty."""
         ...
 
 
@@ -58,9 +57,7 @@ class TensorEncoder:
 
 
 class RecordEncoder:
-    """Encodes batches of records: the same bytes as of ``encode_predict_columns``, with what does not depend on a batch
-    made before.
-    """
+    """Encodes as ``encode_predict_columns`` does, with what does not depend on a batch made before."""
 
     least_version = RECORDS_VERSION
     most_batch_bytes: float = MAX_RECORDS_BYTES

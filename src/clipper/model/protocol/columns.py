@@ -64,10 +64,7 @@ class ColumnResults(NamedTuple):
 
 
 def encode_predict_columns(batch_id: int, columns: Sequence[Column], trace: bytes = b"") -> list[Buffer]:
-    """Return the frame as buffers to write one after another.
-
-    ``columns``: at least one, all with the same number of rows, 1 to ``MAX_ROWS``. ``trace``: as in ``add_trace``.
-    """
+    """Return the frame as buffers. ``columns``: all of 1 to ``MAX_ROWS`` rows. ``trace``: as in ``add_trace``."""
     return predict_columns_frame(batch_id, columns[0].rows, len(columns), list(_parts(columns)), trace)
 
 
@@ -131,9 +128,7 @@ def _predict_columns(view: memoryview, rows: int, count: int) -> Iterator[Column
 
 
 def decode_column_results(body: Buffer) -> ColumnResults:
-    """Decode a COLUMN_RESULTS. It does not look at the values. Raises ModelFailed if the body is not valid. The batch
-    has failed, and other frames can still be read.
-    """
+    """Decode a COLUMN_RESULTS, not its values. Raises ModelFailed, after which other frames can be read."""
     view = memoryview(body)
     try:
         if len(view) < _RESULTS.size:
@@ -231,8 +226,7 @@ def _read_column(view: memoryview, start: int, rows: int) -> tuple[Column, int]:
 # Each batch of a model begins its columns alike. A process has some models with some tens of fields each.
 @lru_cache(4096)
 def _described(head: bytes, named: bytes) -> tuple[str, InputType, int, DType, bool, int | None]:
-    """Return a column's name, type, whether it has present bits, as which type JSON has it, whether it is JSON itself,
-    and its values' size."""
+    """Return a column's name, type, whether it has present bits, its type in JSON, if it is JSON, and its size."""
     code, dimensions, has_present, written_code, name_bytes, reserved = _COLUMN.unpack(head)
     dtype, written_as = _DTYPES.get(code), _DTYPES.get(written_code)
     if dtype is None or dimensions > MAX_DIMENSIONS or has_present > 1 or reserved:

@@ -59,8 +59,5 @@ def _column(column: Column, places: Places, start: int, stop: int) -> Column:
 def encode_predict_payload(
     batch_id: int, dtype: DType, dimensions: int, rows: int, row_bytes: int, lengths: Sequence[int], payload: Buffer
 ) -> list[Buffer]:
-    """Return the frame of rows that stand one after another already.
-
-    ``row_bytes`` is the size of each row, or 0 if ``lengths`` has the sizes.
-    """
+    """Return the frame of rows in one buffer. ``row_bytes``: each row's size, or 0 if ``lengths`` has the sizes."""
     return [predict_head(batch_id, dtype, dimensions, rows, row_bytes, lengths, len(payload)), payload]

@@ -149,9 +149,7 @@ def encode_hello(token: str = "", version: int = OLDEST_VERSION) -> bytes:
 
 
 def decode_hello(body: Buffer) -> Hello:
-    """Decode a HELLO. Its ``version`` is the version to speak: the caller's, or our newest if that is older. Raises
-    ProtocolViolation if the body is not a HELLO.
-    """
+    """Decode a HELLO; ``version`` is the one to speak, at most our newest. Raises ProtocolViolation if it is none."""
     if len(body) < _HELLO.size:
         raise ProtocolViolation(f"HELLO of {len(body)} bytes is too short: expected at least {_HELLO.size}")
     magic, version, size = _HELLO.unpack_from(body)
@@ -183,9 +181,7 @@ def encode_welcome(welcome: Welcome) -> bytes:
 
 
 def decode_welcome(body: Buffer, version: int = OLDEST_VERSION) -> Welcome:
-    """Decode the answer to a HELLO of this version. Raises ProtocolViolation if the body is not a WELCOME of this
-    version, nor of an older one.
-    """
+    """Decode the answer to a HELLO of this version. Raises ProtocolViolation if it is of no such version."""
     try:
         fields = json.loads(bytes(body))
         protocol = fields["protocol"]
@@ -256,10 +252,7 @@ def predict_head(
 
 
 def add_trace(frame: Sequence[Buffer], trace: bytes) -> list[Buffer]:
-    """Return a PREDICT from ``encode_predict`` with a trace, for a container of version 3.
-
-    ``trace``: from ``trace.write_trace``; not empty.
-    """
+    """Return a PREDICT of ``encode_predict`` with a trace that ``trace.write_trace`` wrote. It needs version 3."""
     first, *rows = frame
     body_bytes, *fields, _ = _PREDICT_HEAD.unpack_from(first)
     head = _PREDICT_HEAD.pack(body_bytes + len(trace), *fields, len(trace))
@@ -267,9 +260,7 @@ def add_trace(frame: Sequence[Buffer], trace: bytes) -> list[Buffer]:
 
 
 def decode_predict(body: Buffer, version: int = OLDEST_VERSION) -> Predict:
-    """Decode a PREDICT of a caller that speaks this version. Raises ProtocolViolation if the sizes do not add up, or a
-    field is not valid.
-    """
+    """Decode a PREDICT of a caller of this version. Raises ProtocolViolation if sizes or fields are not valid."""
     view = memoryview(body)
     if len(view) < _PREDICT.size:
         raise ProtocolViolation(f"PREDICT of {len(view)} bytes is too short: expected at least {_PREDICT.size}")
@@ -345,9 +336,7 @@ def pack_failures(failures: Mapping[int, str]) -> bytes:
 
 
 def decode_results(body: Buffer) -> Results:
-    """Decode a RESULTS. It does not check whether the outputs are JSON. Raises ProtocolViolation if the counts do not
-    add up.
-    """
+    """Decode a RESULTS, whose outputs may be no JSON. Raises ProtocolViolation if the counts do not add up."""
     if len(body) < _RESULTS.size:
         raise ProtocolViolation(f"RESULTS of {len(body)} bytes is too short: expected at least {_RESULTS.size}")
     rows, failed, evaluation_us = _RESULTS.unpack_from(body)
@@ -379,9 +368,7 @@ def _lines(text: memoryview, most: int) -> list[Buffer]:
 
 
 def read_failures(body: Buffer, start: int, rows: int, failed: int) -> tuple[dict[int, str], int]:
-    """Return the messages of failed rows, which begin at ``start``, and where they end. Raises ProtocolViolation if
-    they are not the messages of this many rows.
-    """
+    """Return the messages of failed rows from ``start`` on, and their end. Raises ProtocolViolation."""
     failures: dict[int, str] = {}
     for _ in range(failed):
         if len(body) < start + _FAILURE.size:

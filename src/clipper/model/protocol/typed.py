@@ -61,9 +61,7 @@ def typed_results_frame(
 
 
 def decode_typed_results(body: Buffer) -> TypedResults:
-    """Decode a TYPED_RESULTS. It does not look at the elements. Raises ModelFailed if the body is not valid. The batch
-    has failed, and other frames can still be read.
-    """
+    """Decode a TYPED_RESULTS, not its elements. Raises ModelFailed, after which other frames can be read."""
     try:
         return _decode(memoryview(body))
     except ProtocolViolation as error:

@@ -46,9 +46,7 @@ class RowClass(NamedTuple):
 
 
 def row_class(found: object) -> RowClass | None:
-    """Read a class; return None if it is no dataclass, TypedDict or pydantic model. Raises ContainerFailed if a field's
-    annotation is no type of an input.
-    """
+    """Read a dataclass, TypedDict or pydantic model, else None. Raises ContainerFailed for a field of no input type."""
     if not isinstance(found, type):
         return None
     if dataclasses.is_dataclass(found):

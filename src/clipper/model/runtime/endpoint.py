@@ -45,9 +45,7 @@ class Endpoint:
 
 @contextmanager
 def listening(endpoint: Endpoint) -> Iterator[socket.socket]:
-    """Listen, non-blocking, until the end of the block. Then the file of a unix socket is removed. Raises OSError if
-    the address cannot be bound; its text says why.
-    """
+    """Listen, non-blocking, until the end of the block, which removes a unix socket. Raises OSError, which says why."""
     listener = _listen_tcp(endpoint) if endpoint.path is None else _listen_unix(endpoint.path)
     listener.setblocking(False)
     inode = _inode(endpoint.path)

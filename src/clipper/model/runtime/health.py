@@ -86,9 +86,7 @@ class Watcher:
 
 
 def answer_watching(kind: int, frame_id: int, busy_us: int) -> bytes:
-    """Return the answer to a frame on a connection that watches. Raises ProtocolViolation if the frame is neither PING
-    nor PREDICT.
-    """
+    """Answer a frame on a connection that watches. Raises ProtocolViolation if it is neither PING nor PREDICT."""
     if kind == Kind.PING:
         return messages.encode_pong(frame_id, busy_us)
     if kind == Kind.PREDICT:

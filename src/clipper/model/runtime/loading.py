@@ -78,9 +78,7 @@ class ModelSource:
 
 
 def load(source: ModelSource) -> LoadedModel:
-    """Load the model. Raises ContainerFailed if it cannot be loaded. The message says why and what to do, in a line.
-    The error's cause has the traceback.
-    """
+    """Load the model. Raises ContainerFailed: its message says why and what to do, its cause has the traceback."""
     code = source.artifact / "code"
     if code.is_dir():
         # Pickles need this, too: they may refer to modules of their author.

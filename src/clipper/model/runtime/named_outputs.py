@@ -95,9 +95,7 @@ def _of_series(series: Any) -> Any:
 
 
 def read_values(outputs: Mapping[Any, Any], rows: int) -> dict[str, Values]:
-    """Return the values of each name. Raises ModelFailed if the outputs are not a sequence of ``rows`` values for each
-    name.
-    """
+    """Return the values of each name. Raises ModelFailed if these are not sequences of ``rows`` values."""
     if not outputs:
         raise ModelFailed("predict_batch returned no output: expected at least one name with its values")
     values = {str(name): _values(name, each, rows) for name, each in outputs.items()}
@@ -178,10 +176,7 @@ def _joined(parts: Sequence[tuple[Sequence[int], Values]], rows: int) -> Values:
 
 
 def columns_of(values: Mapping[str, Values], failed: Collection[int] = ()) -> tuple[Column, ...]:
-    """Return the column of each name; no column at all if the values of a name are of several types.
-
-    ``failed``: the rows whose values mean nothing.
-    """
+    """Return each name's column; none at all if a name's values, but for ``failed`` rows, are of several types."""
     if not are_columns(values):
         return ()
     columns = []
@@ -340,10 +335,7 @@ def _of_arrays(
 
 
 def tensor_of(values: Sequence[Any], *, is_mixed: bool = False) -> Array | None:
-    """Return lists of one shape as an array of booleans, whole numbers or floats; None if they are something else.
-
-    ``is_mixed``: whether whole numbers among floats count as floats.
-    """
+    """Return lists of one shape as an array, else None. ``is_mixed``: whole numbers among floats count as floats."""
     flat: Sequence[Any] = values
     shape = [len(values)]
     while isinstance(flat[0], list):

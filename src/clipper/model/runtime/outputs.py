@@ -101,9 +101,7 @@ class Encoded(NamedTuple):
 
 
 def encode_outputs(outputs: object, rows: int) -> Encoded:
-    """Encode the return value of ``predict_batch`` for ``rows`` inputs. Raises ModelFailed if it is not a sequence of
-    ``rows`` outputs, nor a sequence for each of some names.
-    """
+    """Encode what ``predict_batch`` returned. Raises ModelFailed if that is not ``rows`` outputs, or so by name."""
     is_plain = type(outputs) in (list, np.ndarray)
     if not is_plain and (named := named_outputs.by_name(outputs)) is not None:
         return _encode_named(named_outputs.read_values(named, rows))
@@ -137,10 +135,7 @@ def _encode_named(values: Mapping[str, Values]) -> Encoded:
 
 
 def encode_values(values: Mapping[str, Values], failures: Mapping[int, str] = _NO_FAILURES) -> Encoded:
-    """Encode the values of each name, or of outputs without names.
-
-    ``failures``: the messages of rows that have failed, whose values mean nothing.
-    """
+    """Encode values by name, or without names. ``failures``: messages of rows whose values mean nothing."""
     if NO_NAME in values:
         return _mixed(values, failures)
     columns = named_outputs.columns_of(values, failures)
@@ -192,8 +187,7 @@ def learn_type(encoded: Encoded) -> ValueType | None:
 
 
 def widened(parts: Sequence[Encoded]) -> InputType | None:
-    """Return the type of all outputs of these parts of a batch, whose lengths may differ; None if there is none, or if
-    an output has failed."""
+    """Return the type of outputs of these parts, whose lengths may differ; None without one, or after a failure."""
     try:
         types = [None if part.failures else learn_type(part) for part in parts]
     except NoType:

@@ -55,10 +55,7 @@ class Entry:
 
 
 def entries(tar: BinaryIO) -> Iterator[Entry]:
-    """Yield the members in their order. The caller may read the file between two members.
-
-    Raises InvalidArgument if the tar may not be unpacked. The members before were valid.
-    """
+    """Yield the members; the caller may read the file in between. Raises InvalidArgument at one that is not allowed."""
     end, offset, members = tar.seek(0, os.SEEK_END), 0, 0
     extensions: dict[bytes, bytes] = {}
     if end == 0:

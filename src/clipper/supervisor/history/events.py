@@ -60,8 +60,7 @@ class EventFile:
         return events
 
     def append(self, new: Sequence[Event], latest: Callable[[], Sequence[Event]]) -> bool:
-        """Append events; return whether they are in the file. A file that is too long is written anew with
-        ``latest``."""
+        """Append events; return whether the file has them. One that is too long is written anew with ``latest``."""
         if self._lines + len(new) > MAX_LINES:
             return self._write_anew(latest())
         lines = b"".join(_encode(event) + b"\n" for event in new)

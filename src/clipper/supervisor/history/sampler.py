@@ -218,9 +218,8 @@ class Sampler:
         self._ids = dict(ids)
 
     def _note_what_came(self, facts: Facts, now_s: float) -> None:
-        """Note the things that no worker had in the last step.
-
-        An application that was made again under its name is none of them: see ``forget_former``.
+        """Note the things that no worker had in the last step. An application that was made again under its name is
+        none of them: see ``forget_former``.
         """
         names = {one.name for one in facts.applications}
         versions = {ModelId(one.name, version) for one in facts.models for version in one.versions}

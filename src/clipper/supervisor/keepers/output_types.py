@@ -24,8 +24,7 @@ LOOK_EVERY_S = 0.1
 
 @dataclass(eq=False)
 class OutputTypes:
-    """Asks workers for what records do not say of outputs, and records the first of each. ``_wake`` has the records
-    pushed."""
+    """Asks workers for what records do not say of outputs, and records the first answers. ``_wake`` pushes them."""
 
     _catalog: Catalog
     _workers: Workers
@@ -44,8 +43,7 @@ class OutputTypes:
 def learned_types(
     records: Mapping[ModelId, VersionRecord], found: Iterable[tuple[ModelId, str | None]]
 ) -> list[VersionRecord]:
-    """Return the changed records of versions that had no type: each has the first type that was found, or says that
-    there is none (None)."""
+    """Return the changed records of versions without a type: each has the first that was found, or has none (None)."""
     changed: dict[ModelId, VersionRecord] = {}
     for id_, output_type in found:
         record = records.get(id_)

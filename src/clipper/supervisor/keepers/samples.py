@@ -67,9 +67,8 @@ class Samples:
             self._catalog.note(replace(record, unanswered=unanswered))
 
     def has_killed(self, id_: ModelId, rows: int) -> bool:
-        """Record with the version that it must not be tried with as many rows again.
-
-        Not if the sample should show that a new version works: that version has failed.
+        """Record with the version that it must not be tried with as many rows again; but not if the sample should show
+        that a new version works: that version has failed.
         """
         record = self._catalog.versions.get(id_)
         if record is None or (record.spec.sample is not None and record.state == "starting"):

@@ -54,10 +54,7 @@ LEFT_FOR_S = 300.0
 
 @dataclass(eq=False)
 class Standby:
-    """Waits for the lease. ``outcome`` is the latest answer to the request for it.
-
-    ``_end_orphans`` drains the workers that this home left, and ends its containers.
-    """
+    """Waits for the lease. ``outcome`` is the latest answer. ``_end_orphans`` drains and ends what this home left."""
 
     _registry: SharedRegistry
     _artifacts: Artifacts
@@ -213,10 +210,7 @@ class Succession:
     _stopping: StopRequests
 
     async def lead(self, registry: SharedRegistry) -> Leadership | None:
-        """Wait until this server leads, with all models' files; None if it is told to stop before.
-
-        Raises RegistryUnavailable if the registry cannot be used, whoever leads.
-        """
+        """Wait until this server leads, with all files; None if it is to stop first. Raises RegistryUnavailable."""
         # A supervisor that stepped down in this process has left children, some of which may have ended.
         reap_children()
         artifacts = Artifacts(self._home.artifacts)

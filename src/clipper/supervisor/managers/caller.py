@@ -80,8 +80,7 @@ class Caller:
 
     @classmethod
     async def welcome_now(cls, address: ReplicaAddress, timeout_s: float) -> Welcome | None:
-        """Return what the container says by now, such as the type of its outputs after it was warmed up; None if it
-        does not answer in time, or fails."""
+        """Return what the container says by now, as after a warm-up; None if it fails, or takes too long."""
         try:
             async with asyncio.timeout(timeout_s):
                 with closing(await cls.dial(address)) as caller:

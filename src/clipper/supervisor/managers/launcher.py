@@ -153,10 +153,7 @@ class Launcher(Protocol):
         return {}
 
     def choose_address(self, number: int) -> str:
-        """Choose the address for the container with this number, which is unique, to listen on.
-
-        ``clean_up`` gives it back. Raises OSError if there is no free address.
-        """
+        """Choose an address for the container of this number, until ``clean_up``. Raises OSError without one."""
 
     async def launch(
         self, note: ContainerNote, log_path: Path, on_progress: OnProgress, variables: Mapping[str, str]

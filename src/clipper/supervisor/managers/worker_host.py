@@ -95,10 +95,7 @@ class WorkerHost(Protocol):
         return None
 
     async def sees(self, process: RunningWorker) -> bool:
-        """Ask whether the host knows that a process runs.
-
-        If so and the worker does not answer, it hangs; if not, the worker may be well, but cannot be reached.
-        """
+        """Whether the host knows that a process runs: if so, a silent worker hangs; if not, it may be cut off."""
         return True
 
     async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:

@@ -112,9 +112,8 @@ def _sum(values: Sequence[Any]) -> Any:
 
 
 def increase(before: S | None, now: S) -> S:
-    """Return the counts since ``before``: all of ``now`` if a count fell, because the counter was made anew.
-
-    Present values are those of ``now``.
+    """Return the counts since ``before``: all of ``now`` if a count fell, because the counter was made anew. Present
+    values are those of ``now``.
     """
     return now if before is None or has_fallen(before, now) else _minus(now, before)
 
@@ -234,10 +233,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Link(Struct, frozen=True, array_like=True):
-    """The workers' connections to a replica.
-
-    ``batch_limit`` is the smallest; None if no worker tells. ``states`` counts the connections in each state.
-    """
+    """The workers' connections to a replica, by state. ``batch_limit`` is the smallest; None if no worker tells."""
 
     batches: int
     in_flight: int

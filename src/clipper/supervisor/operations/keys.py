@@ -29,11 +29,7 @@ class KeyOperations(OfParts):
         return [_view(record) for _, record in sorted(self._catalog.keys.items())]
 
     async def create_key(self, new: NewKey) -> CreatedKey:
-        """Make a key.
-
-        Raises InvalidArgument if a value is not valid, NotFound if an application does not exist, Conflict if the name
-        or the key is taken or there are too many keys, and RegistryUnavailable.
-        """
+        """Make a key. Raises InvalidArgument, RegistryUnavailable, NotFound for an application, and Conflict."""
         check_name("key", new.name, self._catalog.keys)
         check_ranges(new)
         before = self._catalog.keys.get(new.name)
@@ -69,11 +65,7 @@ class KeyOperations(OfParts):
         return CreatedKey(**shared(_view(record), CreatedKey), key=key)
 
     async def revoke_key(self, name: str) -> None:
-        """Revoke a key. Return once every worker refuses it.
-
-        Raises NotFound, RegistryUnavailable, and Unavailable if it is revoked but a worker has not confirmed that in
-        time.
-        """
+        """Revoke a key. Raises NotFound, RegistryUnavailable; Unavailable if a worker may still take it."""
         if name not in self._catalog.keys:
             raise NotFound(f"key {name!r} does not exist: clipper key list shows those that do")
         self._catalog.commit(Delete(KeyRecord, name), by=CALLER.get())

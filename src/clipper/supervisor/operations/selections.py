@@ -73,10 +73,8 @@ class SelectionChecker:
     """Checks selections. Code that is not Clipper's own is tried in a process that ends with the check."""
 
     def __init__(self, processes: ProcessFolder, scratch: Path, run_as: RunAs | None = None) -> None:
-        """Make a checker.
-
-        ``processes`` are the workers', so that code that can be made here can be made there. ``scratch`` and ``run_as``
-        are those of containers.
+        """Make a checker. ``processes`` are the workers', so that code that can be made here can be made there.
+        ``scratch`` and ``run_as`` are those of containers.
         """
         self._trials = Trials(processes.environment(_CHECKS), scratch, _CHECKS, run_as)
 

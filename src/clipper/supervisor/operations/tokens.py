@@ -200,10 +200,7 @@ class Tokens:
         ]
 
     def create(self, new: NewToken) -> CreatedToken:
-        """Make a token.
-
-        Raises InvalidArgument, Conflict if the name is taken or there are too many tokens, and RegistryUnavailable.
-        """
+        """Make a token. Raises InvalidArgument, RegistryUnavailable; Conflict for a taken name, or too many tokens."""
         check_name("token", new.name, self._catalog.tokens)
         if new.name.lower() in RESERVED_CALLERS:
             raise InvalidArgument(

@@ -31,10 +31,7 @@ LOOK_AT_ALL_S = 10.0
 
 
 class SlotGathering:
-    """Gathers the facts of all slots.
-
-    Unchanged facts of a slot, and of all slots, stay the same object, so that two moments are compared by identity.
-    """
+    """Gathers the facts of all slots. Unchanged facts stay the same object, by which moments are compared."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager

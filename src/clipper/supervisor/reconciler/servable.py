@@ -20,10 +20,7 @@ MAX_INTEGER = 2**63 - 1
 
 
 def check_json(field: str, value: Any) -> None:
-    """Check that JSON can be written in every form that it takes on the way to workers and back to clients.
-
-    Raises InvalidArgument if it is nested too deeply, or has an integer of more than 64 bits.
-    """
+    """Raise InvalidArgument for JSON that cannot go to workers and back: too deep, or with integers over 64 bits."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         for one in level:
@@ -62,10 +59,7 @@ class Servable:
     def snapshots(
         self, records: Mapping[str, ApplicationRecord], revision: int | None = None
     ) -> tuple[ApplicationSnapshot, ...]:
-        """Return the snapshots of the applications that can be encoded.
-
-        ``revision`` stays the same while the records do; None if nobody counts their changes.
-        """
+        """Return the snapshots that can be encoded. ``revision`` is the records'; None if nobody counts changes."""
         if revision is not None and revision == self._revision:
             return self._found
         self._revision = revision
@@ -88,10 +82,7 @@ class Servable:
         return self._found
 
     def check(self, record: ApplicationRecord, others: Mapping[str, ApplicationRecord]) -> None:
-        """Check that a record can be encoded for workers, beside the others, before it is stored.
-
-        Raises InvalidArgument if it cannot be encoded, and TooLarge if there is no room for it.
-        """
+        """Check that a record can be encoded for workers, beside the others. Raises InvalidArgument or TooLarge."""
         new = self._known(record)
         if new.snapshot is None:
             raise InvalidArgument(f"application {record.name!r} cannot be served: {new.why_not}")

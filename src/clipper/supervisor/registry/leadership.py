@@ -73,10 +73,7 @@ class Leadership:
         )
 
     async def sync(self) -> None:
-        """Wait until the registry has its changes on disk, so that a loss is noticed even if nobody waits for them.
-
-        ``problems`` say it if Redis is away.
-        """
+        """Wait until the registry has its changes on disk, to notice a loss. ``problems`` say if Redis is away."""
         with contextlib.suppress(RegistryUnavailable):
             await self.registry.sync()
 

@@ -71,10 +71,7 @@ class Lease:
         return now_s - self._confirmed_at_s
 
     def confirm(self, asked_at_s: float) -> None:
-        """Note that the storage has answered a request of ``asked_at_s``, and that this epoch was the latest.
-
-        Answers may be late.
-        """
+        """Note the storage's answer, maybe late, to a request of ``asked_at_s``: this epoch was the latest."""
         self._confirmed_at_s = max(self._confirmed_at_s, asked_at_s)
         self.renew_at_s = max(self.renew_at_s, asked_at_s + self._times.renew_every_s)
         self.silent_since_s = None

@@ -105,10 +105,7 @@ class VersionRecord(SharedVersion, frozen=True):
 
 
 class TokenRecord(Struct, frozen=True):
-    """A token of the management API; only its SHA-256, in hex, is stored.
-
-    ``expires_at`` is in seconds since 1970; None means never.
-    """
+    """A token of the management API, by its SHA-256 in hex. ``expires_at``: in seconds since 1970; None is never."""
 
     name: str
     role: Role

@@ -100,10 +100,7 @@ class SharedRegistry(Registry, Protocol):
         """Give the lease back, so that another supervisor need not wait for its end. Raises RegistryUnavailable."""
 
     def secret(self, name: str, made: bytes) -> bytes:
-        """Return the secret of a name. If there is none, ``made``, an ASCII text, is stored unencrypted and returned.
-
-        Raises the same errors as ``write``.
-        """
+        """Return a secret; store ``made``, ASCII and not encrypted, if there is none. Raises as ``write``."""
 
     def artifact_sizes(self) -> dict[str, int]:
         """Return the sizes in bytes of the stored artifacts, by digest. Raises RegistryUnavailable."""

@@ -82,10 +82,7 @@ class Registry(Protocol):
         """Make all the changes or none. ``sync`` waits until they survive the death of process and machine."""
 
     async def sync(self) -> None:
-        """Wait until everything survives that was changed and reserved so far; many wait at once.
-
-        Raises RegistryUnavailable if that is not known: the changes may have been made or not.
-        """
+        """Wait until all changes so far survive. Raises RegistryUnavailable if that is not known."""
 
     def reserve(self, counter: str, count: int) -> int:
         """Reserve ``count`` numbers, which are never given out again; return the first. They begin at 1."""

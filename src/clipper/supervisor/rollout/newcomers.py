@@ -34,10 +34,7 @@ def is_watched(selection: Selection) -> bool:
 def after_link(
     before: ApplicationRecord, after: ApplicationRecord, new: Link, replaced: Link | None, current: Current
 ) -> ApplicationRecord:
-    """Return the record after ``new`` was linked, as a further link or in place of another.
-
-    A stopped version is tried again.
-    """
+    """Return the record after ``new`` was linked: a stopped version is tried again."""
     version = new.version or current(new.model)
     was = None if replaced is None or replaced.shadow else replaced.version or current(replaced.model)
     known = _newcomer(before, new.model, version)

@@ -24,11 +24,7 @@ class Retired:
 
 
 class Replicas:
-    """The rules for replicas.
-
-    ``retired`` are the replicas that have left service, by id. ``renewing`` are the versions whose replicas are being
-    replaced.
-    """
+    """The rules for replicas. ``retired``: ids of those out of service; ``renewing``: versions that get new ones."""
 
     def __init__(self) -> None:
         self.retired: dict[str, Retired] = {}
@@ -49,9 +45,8 @@ class Replicas:
         return instructions
 
     def move(self, view: View, snapshots: SnapshotRollout) -> tuple[list[Instruction], float]:
-        """Start missing replicas, and retire surplus replicas once every worker knows the replicas that stay.
-
-        Return what to do, or when the next start is due.
+        """Start missing replicas, and retire surplus replicas once every worker knows the replicas that stay. Return
+        what to do, or when the next start is due.
         """
         renewing = self._renewed(view)
         # For most versions there is nothing to plan. The slots of the others are looked at one by one.

@@ -78,10 +78,7 @@ def check_context(context: str | None) -> None:
 
 
 def checked_type(text: str) -> ValueType:
-    """Read an input type whose rows fit into a request and into a frame to a container.
-
-    Raises InvalidArgument if the type is not valid, or no request is large enough for one of its rows.
-    """
+    """Read an input type. Raises InvalidArgument if it is none, or if no request or frame is as large as its rows."""
     input_type = parse_type(text)
     if isinstance(input_type, RecordType):
         RecordReader(input_type)  # refuses a default that is not a value of its field

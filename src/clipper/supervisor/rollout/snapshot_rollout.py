@@ -69,7 +69,6 @@ class SnapshotRollout:
 
     def ask_again(self, view: View) -> tuple[list[Instruction], float]:
         """Push the same content again, since workers report what they have dialled and drained only with a snapshot.
-
         Return the snapshot, or when it is time for it.
         """
         due_s = self._pushed_at_s + ASK_AGAIN_S

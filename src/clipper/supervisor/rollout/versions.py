@@ -98,10 +98,7 @@ class Versions:
         return Note(record, "all its replicas are up: workers get their addresses")
 
     def promote(self, view: View, snapshots: SnapshotRollout) -> tuple[list[Instruction], float]:
-        """Make versions ready, and current if that was requested, once all workers have linked their replicas.
-
-        Return what to do, or when to look again if nothing happens.
-        """
+        """Make versions ready that workers have linked, and current if asked; return what to do, or when to look."""
         wake_at_s = float("inf")
         for record in view.undecided:
             id_ = record.id

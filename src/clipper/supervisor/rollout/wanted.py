@@ -56,10 +56,7 @@ def cancelled(records: Records, model: str) -> list[VersionRecord]:
 
 
 def running(records: Records) -> dict[ModelId, int]:
-    """Return the target number of replicas of each version that should run.
-
-    A version that runs only because a rollback would return to it has at most ``keep_previous``.
-    """
+    """Return how many replicas each version has to have; one that is kept for a rollback at most ``keep_previous``."""
     pinned = {
         ModelId(link.model, link.version)
         for application in records.applications.values()

@@ -137,10 +137,7 @@ PORT_POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class QueryPorts:
-    """The ports on which queries are answered.
-
-    ``host`` is for clients on this machine. ``holders`` keep the ports for the workers.
-    """
+    """The ports on which queries are answered, ``host`` for clients here. ``holders`` keep the ports for workers."""
 
     host: str
     port: int
@@ -151,10 +148,7 @@ class QueryPorts:
 async def hold_ports(
     records: list[ProcessRecord], processes: ProcessFolder, config: Config, home: HomeFolders, store_digest: str
 ) -> QueryPorts:
-    """Hold the ports that the workers on this machine share, and end workers that were left on other ports.
-
-    Raises Conflict if a port is taken.
-    """
+    """Hold the ports that workers here share, and end those left on other ports. Raises Conflict if one is taken."""
     left_port = left_query_port(records, config, home, store_digest)
     if left_port is None:
         # Workers with other settings may hold the port that our workers need.

@@ -10,9 +10,7 @@ from clipper.values.types import DType
 
 
 def input_of_texts(texts: Mapping[str, str], input_type: ValueType | None) -> Any:
-    """Return the input of a row by its columns: a record if the type is one; else a list of numbers, or the only text.
-    Raises InvalidArgument if a text is no value of its field.
-    """
+    """Return a row's input, by its columns: a record, a list of numbers, or the only text. Raises InvalidArgument."""
     if isinstance(input_type, RecordType):
         return record_of_texts(texts, input_type)
     return list_of([_number(text) for text in texts.values()], input_type)
@@ -33,9 +31,7 @@ def _number(text: str) -> Any:
 
 
 def record_of_texts(texts: Mapping[str, str], record: RecordType) -> dict[str, Any]:
-    """Return the record that people mean by these texts. An empty one is a missing value, or that of the default.
-    Raises InvalidArgument if a text is no value of its field.
-    """
+    """Return the record that texts mean; an empty one is missing, or the default. Raises InvalidArgument."""
     by_name = {field.name: field for field in record.fields}
     found = {}
     for name, text in texts.items():

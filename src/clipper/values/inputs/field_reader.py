@@ -114,10 +114,7 @@ class FieldReader:
         return bool(value) if self.dtype is DType.BOOL else int(value)
 
     def read_long(self, text: bytearray, start: int, stop: int) -> Generator[None, None, Any]:
-        """Return the value in ``text[start:stop]``, in steps; this may overwrite the text.
-
-        Raises MalformedRequest or WrongInput.
-        """
+        """Return the value in ``text[start:stop]``, in steps that may overwrite it. Raises as ``Reader.read``."""
         if stop - start <= SHORT_TEXT_BYTES:
             return self.take(parsed(bytes(text[start:stop])))
         if self._is_scalar or self.categories:
@@ -151,10 +148,7 @@ class FieldReader:
         return of_type, Raw(default) if of_type is Raw else msgspec.json.decode(default, type=of_type), convert
 
     def read_column(self, text: bytearray, start: int, stop: int, most: int) -> Generator[None, None, list[Any]]:
-        """Return the values of the list in ``text[start:stop]``, ``most`` and one at most, in steps.
-
-        This may overwrite the text. Raises MalformedRequest or WrongInput.
-        """
+        """Return the list in ``text[start:stop]``, ``most`` and one at most, in steps. Raises as ``Reader.read``."""
         if stop - start <= SHORT_TEXT_BYTES:
             own = bytes(text[start:stop])
             if (quick := self.quick_column(own)) is not None and len(quick) <= most:

@@ -93,10 +93,7 @@ def _read_key(text: bytearray, start: int, stop: int, most_bytes: int) -> str:
 def _find_marks(
     text: bytearray, start: int, stop: int, brackets: bytes, most: int
 ) -> Generator[None, None, list[int] | None]:
-    """Find where a list or object opens, where it closes, and the commas and colons between its parts.
-
-    Return None if there are more than ``most`` such places.
-    """
+    """Find where a list or object opens and closes, and its commas and colons; None if these are over ``most``."""
     start, stop = strip(text, start, stop)
     marks: list[int] = []
     depth, is_inside, is_escaped = 0, False, False

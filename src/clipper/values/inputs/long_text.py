@@ -54,10 +54,7 @@ class NumberPieces:
         self._parser = Parser()
 
     def read(self, text: bytearray, start: int, stop: int) -> Row:
-        """Return the row of the input in ``text[start:stop]``; this overwrites the text.
-
-        Raises MalformedRequest or WrongInput like ``Reader.read``.
-        """
+        """Return the row of the input in ``text[start:stop]``, which this overwrites. Raises as ``Reader.read``."""
         start, stop = strip(text, start, stop)
         prefix_bytes = 4 * self._type.leading_dimensions
         row = io.BytesIO()  # returns its bytes without a copy
@@ -156,10 +153,7 @@ class NumberPieces:
 
 
 def read_string(text: bytearray, start: int, stop: int) -> Row:
-    """Return the UTF-8 of the JSON string in ``text[start:stop]``.
-
-    Raises MalformedRequest or WrongInput like ``Reader.read``.
-    """
+    """Return the UTF-8 of the JSON string in ``text[start:stop]``. Raises as ``Reader.read``."""
     row = io.BytesIO()
     for piece in _string_pieces(text, *strip(text, start, stop)):
         row.write(piece)
@@ -168,10 +162,7 @@ def read_string(text: bytearray, start: int, stop: int) -> Row:
 
 
 def read_base64(text: bytearray, start: int, stop: int) -> Row:
-    """Return the bytes that the base64 in the JSON string in ``text[start:stop]`` encodes.
-
-    Raises MalformedRequest or WrongInput like ``Reader.read``.
-    """
+    """Return the bytes that are base64 in the JSON string in ``text[start:stop]``. Raises as ``Reader.read``."""
     row = io.BytesIO()
     waiting, has_ended = b"", False
     try:

@@ -113,10 +113,7 @@ class ImageReader:
 
 
 class ArrayReader:
-    """Reads any numeric type and shape through Python objects: slowly, with exact messages.
-
-    Booleans are ``true`` and ``false``, or 1 and 0.
-    """
+    """Reads any numeric type and shape as Python objects: slowly, with exact messages. ``true`` is 1, ``false`` 0."""
 
     def __init__(self, input_type: InputType, null_is_nan: bool = False) -> None:
         self._type, self._null_is_nan = input_type, null_is_nan

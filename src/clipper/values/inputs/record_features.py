@@ -67,10 +67,7 @@ class RecordFeatures:
 
 
 def field_names(text: str) -> list[str]:
-    """Split ``age, income`` at its commas; a name with a comma is in double quotes.
-
-    Raises InvalidArgument if a name is empty, or comes twice.
-    """
+    """Split ``age, income``; a name with commas is in "". Raises InvalidArgument if a name is empty, or comes twice."""
     names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
     if not all(names) or len(set(names)) != len(names) or not names:
         raise InvalidArgument(f"{text[:100]!r} is no list of fields: expected names with commas between them")

@@ -136,10 +136,7 @@ class RecordReader:
         return self.row_at(self.places_of(value), value)
 
     def places_of(self, names: Iterable[str]) -> Sequence[str | None]:
-        """Return the name of each field if it is among these names; None for a field that may be absent.
-
-        Raises WrongInput.
-        """
+        """Return each field's name if it is among these; None if it may be absent. Raises WrongInput."""
         given = set(names)
         if not self._ignores_unknown and (unknown := given - self._by_name.keys()):
             raise WrongInput(
@@ -153,10 +150,7 @@ class RecordReader:
         return [name if name in given else None for name in self.record.names]
 
     def row_at(self, places: Sequence[Any], values: Any) -> bytes:
-        """Return the row of a record. ``places``: the place of each field in ``values``; None if it is absent.
-
-        Raises WrongInput.
-        """
+        """Return the row of values at these ``places``; None is an absent field. Raises WrongInput."""
         return self.rows.row(
             [field.absent if place is None else field.take(values[place]) for field, place in zip(self.fields, places)]
         )
@@ -203,10 +197,7 @@ class RecordReader:
         return (yield from self._quick_rows(columns, most, len(text)))
 
     def read_list(self, text: bytearray, start: int, stop: int, order: Order) -> Row:
-        """Return the row of the list of values in ``text[start:stop]``, in steps; this may overwrite the text.
-
-        Raises MalformedRequest or WrongInput.
-        """
+        """Return the row of the list in ``text[start:stop]``, in steps that may overwrite it. Raises as ``read``."""
         places, width = order.places, order.width
         if stop - start <= SHORT_TEXT_BYTES:
             values = parsed(bytes(text[start:stop]))
@@ -281,10 +272,7 @@ class RecordReader:
         return rows
 
     def _quick_rows(self, columns: Columns, most: int, text_bytes: int) -> Generator[None, None, list[bytes] | None]:
-        """Return the rows of values that msgspec read in a text of this size.
-
-        Return None if a number is out of range, or the number of rows is.
-        """
+        """Return the rows of values that msgspec read; None if a number, or that of rows, is out of range."""
         counts = {len(values) for values in columns if values is not None}
         if len(counts) != 1 or not 1 <= (count := counts.pop()) <= most:
             return None

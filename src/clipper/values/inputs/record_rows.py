@@ -102,9 +102,7 @@ class RecordRows:
         self._is_plain = not self._nullable and not self.variable
 
     def row(self, values: Sequence[Any]) -> bytes:
-        """Return the row of a record. ``values``: the values of the fields in order. Raises struct.error, OverflowError
-        or TypeError if a value is not of its field's type.
-        """
+        """Return the row of fields' ``values``. Raises struct.error, OverflowError or TypeError if one is wrong."""
         if self._is_plain:
             return self._head.pack(b"", *values)
         bits = self._no_bit_missing

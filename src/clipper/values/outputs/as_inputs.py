@@ -142,10 +142,7 @@ class Elements:
 
 
 def items_of(output: Output) -> Elements | Sequence[bytes] | None:
-    """Return the elements of a list; None if the output is no list.
-
-    Raises OutputTooLarge for a text that is too large.
-    """
+    """Return the elements of a list; None if it is none. Raises OutputTooLarge for a text that is too large."""
     if isinstance(output, TypedOutput):
         return None if not output.form.shape else Elements(output)
     if isinstance(output, RecordOutput) or output[:1] != b"[":
@@ -171,10 +168,7 @@ def count_of(output: Output) -> int | None:
 
 
 def list_of(outputs: Sequence[Output]) -> Generator[None, None, Output]:
-    """Return the list of several outputs: an array if all are arrays of one form. Takes steps of a millisecond or less.
-
-    Raises OutputTooLarge if it would be too large.
-    """
+    """Return several outputs as a list, an array if all have one form, in short steps. Raises OutputTooLarge."""
     arrays = [each for each in outputs if isinstance(each, TypedOutput)]
     of_one = arrays[0].form if arrays else None
     if of_one is not None and len(arrays) == len(outputs) and all(each.form == of_one for each in arrays):

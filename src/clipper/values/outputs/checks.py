@@ -19,10 +19,7 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def check_output(text: bytes) -> None:
-    """Check a JSON text.
-
-    Raises UnicodeDecodeError, DecodeError or RecursionError if it is not JSON, or has a number beyond float64.
-    """
+    """Check a JSON text. Raises UnicodeDecodeError, DecodeError, RecursionError, also for numbers beyond float64."""
     check_characters(text)
     check_json(text)
 
@@ -56,9 +53,7 @@ def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping
 
 
 def check_characters(text: bytes) -> None:
-    """Check that a JSON text, or several on lines of their own, are UTF-8, without numbers beyond float64. Raises
-    UnicodeDecodeError or DecodeError if they are not.
-    """
+    """Check that JSON texts, one a line, are UTF-8 without numbers beyond float64. Raises as ``check_output``."""
     if not text.isascii():
         text.decode()
     if _find_exponent(text) or _has_long_number(text):

@@ -69,10 +69,7 @@ class Conversion:
         return all(part.keeps_column(column) for part, column in zip(self._parts, columns))
 
     def convert(self, output: Output) -> Output:
-        """Return the output in the type.
-
-        Raises ModelFailed if the type cannot hold it. The message says what was expected and what came.
-        """
+        """Return the output in the type. Raises ModelFailed, with what was expected and what came, if that fails."""
         return _finished(self.steps(output))
 
     def steps(self, output: Output) -> Generator[None, None, Output]:

@@ -60,10 +60,7 @@ _OF_OBJECTS = np.frombuffer(b"{}:", np.uint8)
 
 
 def shape_of(marks: bytes, count: int) -> tuple[int, ...]:
-    """Return the shape of nested lists with this number of elements, by their brackets and commas.
-
-    Raises Ragged if lists of the same depth differ in length, or are empty.
-    """
+    """Return the shape of nested lists by their marks. Raises Ragged if lists of one depth differ, or are empty."""
     depth = len(marks) - len(marks.lstrip(b"["))
     shape: list[int] = []
     whole = b""

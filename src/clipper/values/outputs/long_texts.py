@@ -29,10 +29,7 @@ _ESCAPE_BYTES = 6
 
 
 def read_long_text(text: memoryview) -> Generator[None, None, bytes]:
-    """Return a copy of a JSON text, in steps of less than a millisecond.
-
-    Raises ModelFailed if it is not JSON, or has a number beyond float64.
-    """
+    """Return a copy of JSON, in steps below a millisecond. Raises ModelFailed if it is none, or beyond float64."""
     copy, checks, start = io.BytesIO(), _Checks(), 0
     try:
         while start < len(text):

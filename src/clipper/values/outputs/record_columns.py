@@ -67,9 +67,8 @@ class RecordColumns:
         )
 
     def outputs(self, failures: Mapping[int, str]) -> tuple[Sequence[Output | None], Mapping[int, str]]:
-        """Return the output of each row, None for a failed row; and the message for each failed row.
-
-        ``failures``: the failures that the container has told.
+        """Return the output of each row, None for a failed row; and the message for each failed row. ``failures``: the
+        failures that the container has told.
         """
         found = dict(failures)
         parts = [self._values(indexes, found) for indexes in self._of_name.values()]
@@ -156,10 +155,7 @@ def _part(column: Column, data: memoryview) -> Part:
 
 
 def _read_text(column: Column, data: memoryview) -> Generator[None, None, bytes]:
-    """Return the JSON text of a text or of bytes, in steps of less than a millisecond.
-
-    Raises ModelFailed if a text is not UTF-8.
-    """
+    """Return the JSON of a text or of bytes, in short steps. Raises ModelFailed if a text is not UTF-8."""
     if column.is_json:
         return (yield from read_long_text(data))
     if len(data) <= _PIECE_BYTES:

@@ -22,10 +22,7 @@ class FailureNotices:
         self._is_due = False
 
     def drop(self, works: Iterable[Work], code: str, message: str) -> None:
-        """Fail many works, possibly a whole queue.
-
-        All works leave the cache now, so that no query joins work that will have no output.
-        """
+        """Fail many works, maybe a whole queue. All leave the cache now, so that no query joins one."""
         self.add([waiter for work in works for waiter in work.forget() if not waiter.done], code, message)
 
     def add(self, waiters: Iterable[Waiter], code: str, message: str) -> None:

@@ -71,14 +71,12 @@ class OutputTyping:
         return None if conversion is None else conversion.type
 
     def conversion(self) -> Conversion | None:
-        """Return a conversion of outputs to their type, for clients that need the same type for all; None if the type
-        is not known, or if there is none."""
+        """Return what converts outputs to their one type, for clients that need it; None without a known type."""
         return self.declared or self._learned
 
     @property
     def news(self) -> str | None:
-        """The text of a learned type that the version's record does not have, empty if there is no type; None if
-        nothing was learned."""
+        """The text of a learned type that the version's record lacks, empty for none; None if nothing was learned."""
         if not self.is_known or self._is_recorded or self.declared is not None:
             return None
         return "" if self._learned is None else str(self._learned.type)

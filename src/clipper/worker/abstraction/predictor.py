@@ -150,8 +150,7 @@ class Predictor:
         return tuple(unserved)
 
     def learned(self) -> tuple[tuple[ModelId, str], ...]:
-        """Return the types of outputs that were learned here and are not in the versions' records; an empty text if
-        there is no type."""
+        """Return types of outputs that were learned here and that records lack; empty if there is no type."""
         found = ((id_, queue.output_typing.news) for id_, queue in self._unrecorded.items())
         return tuple((id_, text) for id_, text in found if text is not None)
 

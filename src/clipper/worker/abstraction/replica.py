@@ -101,9 +101,8 @@ class Replica:
         devices: tuple[Device, ...],
         await_turn: Callable[[], None],
     ) -> None:
-        """Become a replica of the scheduler. ``most_rows``: the largest batch by the size of outputs.
-
-        ``devices``, ``await_turn``: see ``Scheduler.add_replica``.
+        """Become a replica of the scheduler. ``most_rows``: the largest batch by the size of outputs. ``devices``,
+        ``await_turn``: see ``Scheduler.add_replica``.
         """
         batching, max_batch = snapshot.batching, welcome.max_batch
         if max_batch is not None and max_batch < batching.max_batch:

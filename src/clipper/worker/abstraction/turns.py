@@ -23,10 +23,7 @@ class Waiting(Protocol):
     """A queue with queries that no batch has taken yet."""
 
     def flow_wait_until_s(self) -> float:
-        """Return until when it waits at most for expected queries, with which a later batch would be better.
-
-        A past time if it does not wait.
-        """
+        """Until when it waits for expected queries, to send a better batch; a past time if it does not wait."""
 
     def take_due_turn(self) -> None:
         """Send batches, unless a turn has been taken since the queue asked for this one."""

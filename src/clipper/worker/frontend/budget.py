@@ -9,10 +9,7 @@ NO_ROOM = "too many large requests are arriving at once: try again in a moment"
 
 
 class Budget:
-    """Counts the bytes that requests hold, against a bound.
-
-    ``make_room`` ends a request that gives way to others; it returns whether there was such a request.
-    """
+    """Counts the bytes that requests hold, against a bound. ``make_room`` ends a request, if one gives way."""
 
     __slots__ = ("_is_making_room", "bound_bytes", "held_bytes", "make_room")
 

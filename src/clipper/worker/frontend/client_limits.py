@@ -132,10 +132,7 @@ class Limits:
         self.admit(1, now_s)
 
     def admit(self, count: int, now_s: float, admitted: int = 0) -> None:
-        """Admit ``count`` queries of a request together, after ``admitted`` queries of the same request.
-
-        Raises TooLarge or TooManyRequests like ``Limit.check``.
-        """
+        """Admit ``count`` queries at once, after ``admitted`` ones of the request. Raises as ``Limit.check``."""
         both = (self._first,) if self._second is None else (self._first, self._second)
         for limit in both:
             try:

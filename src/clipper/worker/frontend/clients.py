@@ -110,10 +110,7 @@ class _Key:
 
 
 class Clients:
-    """The keys that a worker knows, by digest, and all limits with their use.
-
-    ``generation`` is that of the newest snapshot or difference that was followed.
-    """
+    """A worker's keys by digest, and all limits in use. ``generation`` is that of the newest snapshot it followed."""
 
     def __init__(
         self,
@@ -147,10 +144,7 @@ class Clients:
         self._limited: dict[str, KeySnapshot | ApplicationSnapshot] = {}
 
     def follow(self, told: Snapshot | Difference) -> None:
-        """Take over the keys and limits of a snapshot or a difference, unless it is older than the last.
-
-        A difference costs what it contains, and not what there is.
-        """
+        """Take over keys and limits, unless they are older than the last. A difference costs what it contains."""
         if told.generation < self.generation:
             return
         self.generation = told.generation
@@ -214,10 +208,7 @@ class Clients:
         return found
 
     def find(self, application: str, authorizations: Sequence[bytes]) -> _Key:
-        """Return the key in these headers if it is valid for the application.
-
-        Raises MalformedRequest, Unauthorized and Forbidden like ``Guarded.enter``.
-        """
+        """Return the key in these headers if the application takes it. Raises as ``Guarded.enter``."""
         if not authorizations:
             raise Unauthorized(f"application {application!r} needs a key, {_HOW}")
         if len(authorizations) > 1:

@@ -107,10 +107,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         self.refuse(error.code, str(error), retry_after_s=retry_after_s)
 
     def admit_all(self, count: int, now_s: float) -> None:
-        """Admit the rest of a request's queries, after its body has shown that it has ``count`` of them.
-
-        Raises TooLarge or TooManyRequests if the limits refuse them.
-        """
+        """Admit the rest of a request's ``count`` queries. Raises TooLarge or TooManyRequests if limits refuse."""
         if self.limits is not None and count > self.admitted:
             self.limits.admit(count - self.admitted, now_s, self.admitted)
             self.admitted = count
@@ -166,11 +163,7 @@ class Gather:
     def __init__(
         self, exchange: Exchange, size: int, budget: Budget, finish: Callable[[list[Any], int], None] | None = None
     ) -> None:
-        """Gather ``size`` parts. ``finish`` answers with them, and gets a bound on the answer's size; the default is
-        the answer to a predict call.
-
-        Raises Overloaded if there is no room for so many rows.
-        """
+        """``finish`` answers with all parts, given a bound on their size. Raises Overloaded without room for them."""
         self._held_bytes = size * limits.HELD_BYTES_PER_ROW
         if not budget.has_room(self._held_bytes):
             raise Overloaded("rows that wait for their outputs take up all memory for them: try again in a moment")

@@ -18,10 +18,7 @@ _decode_many = msgspec.json.Decoder(list[Raw]).decode
 
 
 class FeaturesReader:
-    """Reads the features of an application's queries.
-
-    ``size`` is the number of features for each query; None if the application takes none.
-    """
+    """Reads the features of queries: ``size`` numbers for each; None if the application takes none."""
 
     def __init__(self, size: int | None) -> None:
         self.size = size

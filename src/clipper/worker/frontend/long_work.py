@@ -36,10 +36,7 @@ def done(steps: Generator[None, None, T]) -> T:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request's long work; its exchange's ``started``. Work on outputs may have no exchange.
-
-    ``name`` is its backlog's. ``is_large``: whether its body is large.
-    """
+    """A request's long work; its exchange's ``started``, if it has one. ``name`` is its backlog's."""
 
     work: "LongWork"
     exchange: Exchange | None

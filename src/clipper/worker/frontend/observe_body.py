@@ -30,10 +30,7 @@ _EXPECTED = 'expected {"query_id": …, "label": …} or {"input": …, "label":
 
 
 class ObserveBody(Struct, frozen=True):
-    """An observation. ``uid`` is the old system's name for ``context``. ``id`` names the feedback, against repeats.
-
-    ``step``: the step of a pipeline that it is on.
-    """
+    """An observation, on a pipeline's ``step`` if any; ``id`` names it; ``uid`` is the old name of ``context``."""
 
     query_id: int | None = None
     input: Raw | UnsetType = msgspec.UNSET
@@ -68,10 +65,7 @@ class ObserveReader:
         self._decode_many = msgspec.json.Decoder(Observations).decode
 
     def read_single(self, body: bytes) -> Feedback | ClipperError | None:
-        """Read a body with a single observation, at once. Return None if it holds a list.
-
-        Raises MalformedRequest if the body as a whole is not an observe call.
-        """
+        """Read one observation, at once; None if it is a list. Raises MalformedRequest for other bodies."""
         return self._read_one(body) if isinstance(self._parse(body), UnsetType) else None
 
     def read(self, body: bytes | bytearray) -> Generator[None, None, tuple[list[Feedback | ClipperError], bool]]:

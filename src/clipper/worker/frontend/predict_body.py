@@ -39,10 +39,7 @@ _MOST_BYTES = dict.fromkeys(("context", "uid", "version", "timeout_ms"), MAX_FIE
 
 
 class BodyReader:
-    """Reads the bodies of an application's predict calls.
-
-    ``features_size`` is the number of features for each query; None if the application takes none.
-    """
+    """Reads an application's predict bodies, with ``features_size`` features a query; None if it takes none."""
 
     def __init__(self, reader: Reader, features_size: int | None = None) -> None:
         self._reader = reader
@@ -56,8 +53,7 @@ class BodyReader:
         self._plain_bytes = SHORT_TEXT_BYTES if has_plain_way else -1
 
     def read_plain(self, body: bytes) -> bytes | None:
-        """Return the row of ``{"input": [numbers]}`` or ``{"input": record}`` in the usual spelling; None if the body
-        has another form."""
+        """Return the row of ``{"input": …}``, of numbers or a record, as usually written; None for other forms."""
         size = len(body)
         if self._records is not None and size <= SHORT_TEXT_BYTES:
             return self._records.read_body(body)
@@ -86,10 +82,7 @@ class BodyReader:
             return None
 
     def read_single(self, body: bytes) -> Request | None:
-        """Read a body with a single input, in any form, at once. Return None if it holds several.
-
-        Raises MalformedRequest or WrongInput.
-        """
+        """Read a single input, in any form, at once; None if there are several. Raises as ``Reader.read``."""
         parsed = self._parse(body)
         _check_given(parsed)
         if isinstance(parsed.input, msgspec.UnsetType):
@@ -98,10 +91,7 @@ class BodyReader:
         return _request(parsed, [self._reader.read(bytes(parsed.input))], [features], is_batch=False)
 
     def read(self, body: bytes | bytearray) -> Generator[None, None, Request]:
-        """Read a body of any form and size, in steps of a few milliseconds at most.
-
-        Raises MalformedRequest or WrongInput.
-        """
+        """Read a body of any form and size, in steps of a few milliseconds at most. Raises as ``Reader.read``."""
         if len(body) > SHORT_TEXT_BYTES:
             return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
         parsed = self._parse(bytes(body))
@@ -187,10 +177,7 @@ def read_input(reader: Reader, text: bytearray, start: int, stop: int) -> Genera
 
 
 def compose(text: bytearray, fields: Mapping[str, Extent], most_bytes: Mapping[str, int]) -> bytes:
-    """Make a small body of the fields of a large body that ``most_bytes`` names, each with its bound.
-
-    Raises MalformedRequest if a field is over its bound.
-    """
+    """Make a small body of the fields in ``most_bytes``. Raises MalformedRequest if one is over its bound."""
     parts = []
     for name, most in most_bytes.items():
         if name in fields:

@@ -11,10 +11,7 @@ MAX_NAMED = 100
 
 
 class Readiness:
-    """The readiness of a worker, which all its ports tell.
-
-    ``is_stopping``: the server was told to stop. It still answers queries, but wants no further ones.
-    """
+    """A worker's readiness, for all its ports. ``is_stopping``: it answers queries still, but wants no more."""
 
     def __init__(self, applications: Collection[Application], needs_all: bool = False) -> None:
         """Tell the readiness of these applications, which the worker serves at the moment of each call.
@@ -59,9 +56,8 @@ class Readiness:
 
 
 def named(url: bytes) -> tuple[str, ...]:
-    """Return the applications in the query of ``/health/ready?application=NAME``; other parameters mean nothing.
-
-    Raises InvalidArgument if there are too many, or if a name is empty.
+    """Return the applications in ``/health/ready?application=NAME``. Raises InvalidArgument if one is empty, or for too
+    many.
     """
     try:
         query = url.partition(b"?")[2].decode()

@@ -22,10 +22,7 @@ class Sender(Protocol):
     """Sends spans to a receiver: ``otlp_sender.OtlpSender``, whose libraries are an extra."""
 
     def send(self, spans: Sequence[Span], began_s: float) -> None:
-        """Send spans, on the exporter's thread; return once the receiver has taken them.
-
-        ``began_s`` is when the spans' clock was at 0, in seconds since 1970.
-        """
+        """Send spans from the exporter's thread, and wait until they are taken; their clock was 0 at ``began_s``."""
 
     def close(self) -> None:
         """Give up the message under way, as soon as possible. Called on another thread."""

@@ -43,10 +43,7 @@ class LogFile(Background[bytes]):
             os.close(self._file)
 
     def _open(self) -> None:
-        """Open the file, also again if it was moved or removed. The supervisor cuts it in place.
-
-        Raises OSError if it cannot be opened, or has reached its bound.
-        """
+        """Open the file, again if it was moved or removed. It is cut in place. Raises OSError, also at its bound."""
         if self._file >= 0:
             try:
                 found = self._path.stat()

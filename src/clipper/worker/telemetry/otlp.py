@@ -82,10 +82,7 @@ def read_pairs(text: str) -> dict[str, str]:
 
 
 def resource_of(instance: str, environ: Mapping[str, str]) -> dict[str, Value]:
-    """Return the attributes of a process: its service, and those of ``OTEL_RESOURCE_ATTRIBUTES``.
-
-    ``instance`` names the process among those of the service.
-    """
+    """Return a process's attributes: its service, its ``instance``, and ``OTEL_RESOURCE_ATTRIBUTES``."""
     given = read_pairs(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     name = environ.get("OTEL_SERVICE_NAME") or given.get("service.name") or "clipper"
     own = {"service.name": name, "service.version": __version__}

@@ -36,10 +36,7 @@ class Parent(msgspec.Struct, frozen=True, gc=False):
 
 
 def read_parent(traceparents: Sequence[bytes], tracestates: Sequence[bytes] = ()) -> Parent | None:
-    """Return the caller's span; None if there is not exactly one ``traceparent`` or it is not valid.
-
-    If only ``tracestate`` is not valid, only the state is dropped.
-    """
+    """Return the caller's span; None without a single valid ``traceparent``. A wrong ``tracestate`` is dropped."""
     if len(traceparents) != 1 or (found := _TRACEPARENT.fullmatch(traceparents[0])) is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()

@@ -36,10 +36,7 @@ def on_policy(losses: Array, confidence: float = 0.95) -> Estimate:
 
 
 def ips(losses: Array, weights: Array, confidence: float = 0.95) -> Estimate:
-    """Estimate by inverse propensity scores: ``mean(w_i l_i)`` (Horvitz and Thompson, 1952).
-
-    Unbiased; it varies with the weights.
-    """
+    """Inverse propensity scores: ``mean(w_i l_i)`` (Horvitz and Thompson, 1952); unbiased, varies with the weights."""
     return _of_terms(weights * losses, confidence)
 
 

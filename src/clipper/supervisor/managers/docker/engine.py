@@ -47,10 +47,8 @@ class ListedContainer:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state of a container.
-
-    ``pid`` is 0 unless it runs, and ``exit_code`` is meaningful only if it does not. ``ports``: see
-    ``options.dial_address``.
+    """The state of a container. ``pid`` is 0 unless it runs, and ``exit_code`` is meaningful only if it does not.
+    ``ports``: see ``options.dial_address``.
     """
 
     is_running: bool

@@ -63,10 +63,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The options that all containers of a home, and the builds of their images, share.
-
-    ``home`` is the home's name in labels.
-    """
+    """The options that all containers of a home, and the builds of their images, share; ``home`` names it in labels."""
 
     home: str
     network: str
@@ -106,10 +103,7 @@ def container_name(note: ContainerNote, suffix: str) -> str:
 
 
 def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
-    """Return the address to dial for a container that listens on ``listen``.
-
-    ``ports`` are its published ports, in Docker's form.
-    """
+    """Return the address to dial for a container that listens on ``listen``, by its published ``ports``."""
     published = ports.get(f"{PUBLISHED_PORT}/tcp")
     return f"tcp:{LOOPBACK}:{published[0]['HostPort']}" if listen == PUBLISHED and published else listen
 
@@ -212,10 +206,7 @@ _PIP = [PYTHON, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version
 
 @dataclass(frozen=True, slots=True)
 class Dockerfile:
-    """A Dockerfile, and the tag of its image: equal images have the same tag.
-
-    The context has the folders ``clipper`` (``RUNTIME_PARTS``) and ``artifact``.
-    """
+    """A Dockerfile, and a tag that equal images share. Its context has ``clipper`` and the ``artifact``."""
 
     text: str
     tag: str

@@ -151,10 +151,7 @@ class ForkServer:
         return self._process.pid
 
     async def warm_up(self) -> str | None:
-        """Wait until it is warm; return why nothing can be forked from it, or None.
-
-        Raises Unavailable if it has gone, or was ended because it took too long.
-        """
+        """Wait until it is warm; return why nothing can be forked, if so. Raises Unavailable once it is gone."""
         async with self._lock:
             reply = await self._warm_reply()
         if isinstance(reply, Warm):

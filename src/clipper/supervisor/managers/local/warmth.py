@@ -53,10 +53,7 @@ class Warmth:
 
 
 def warmth_of(spec: VersionSpec, python: str, variables: Mapping[str, str], names: Iterable[str]) -> Warmth | None:
-    """Return the warmth of a version's containers; None if they bring a program of their own.
-
-    ``names`` are the names of the variables that libraries read on import.
-    """
+    """Return the warmth of a version's containers, by the variables ``names``; None if it brings its own program."""
     if spec.loader in ("binary", "image"):
         return None
     found: set[str] = set()

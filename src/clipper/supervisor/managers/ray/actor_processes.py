@@ -178,10 +178,7 @@ class RayWorker(ActorProcess):
         renew: Callable[[], Awaitable[None]] | None,
         renew_after_s: float,
     ) -> None:
-        """Watch a worker from now on.
-
-        ``renew`` gives it a new certificate, the first time after ``renew_after_s``; None if nobody asks it any more.
-        """
+        """Watch a worker. ``renew``, if any, gives it another certificate, first after ``renew_after_s``."""
         super().__init__(actors, actor, record.pid)
         self.node = node
         self._renewing = None if renew is None else self._keep(self._renew(renew, renew_after_s))

@@ -45,10 +45,7 @@ class NodeArtifacts:
         self._coming.clear()
 
     def receive(self, digest: str, chunk: bytes) -> None:
-        """Take the next bytes of an artifact's tar; no bytes mean that the tar is complete, and is unpacked.
-
-        Raises OSError or tarfile.TarError if it cannot be kept or unpacked.
-        """
+        """Take bytes of an artifact's tar; none mean its end. Raises OSError, or tarfile.TarError in unpacking."""
         if digest not in self._coming:
             self._remove_unused()
             path = self.folder / f".{digest}.{secrets.token_hex(8)}"

@@ -148,9 +148,8 @@ class Connection:
 
 
 class _DriverProcess:
-    """The process of a driver.
-
-    ``connected`` is done once it is connected. ``ended`` is done, with the reason, once it has ended.
+    """The process of a driver. ``connected`` is done once it is connected. ``ended`` is done, with the reason, once it
+    has ended.
     """
 
     def __init__(self, cluster: Cluster) -> None:

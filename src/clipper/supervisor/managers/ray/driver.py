@@ -166,10 +166,7 @@ async def _serve(driver: Driver, requests: "asyncio.Queue[messages.Request]") ->
 
 
 def _node_resource(address: str) -> dict[str, float]:
-    """Return the resource that only the node at an address has, so that a replica can wait for a node to come back.
-
-    Ray's ids of nodes change.
-    """
+    """Return the resource of the node at an address alone, to wait for it to come back: Ray's ids change."""
     return {f"node:{address}": NODE_SHARE} if address else {}
 
 

@@ -168,10 +168,7 @@ _VALID = datetime.timedelta(days=3650)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The certificate and key of a container's front.
-
-    ``certificate`` is in PEM, for its callers; ``context`` has the key.
-    """
+    """The certificate of a container's front, in PEM for its callers, and a ``context`` that has the key, too."""
 
     certificate: str
     context: ssl.SSLContext

@@ -201,10 +201,7 @@ class LogPart(Struct, frozen=True):
 
 
 class Noted(Struct, frozen=True):
-    """The note by which a later supervisor goes on with an actor.
-
-    ``note`` is a ``ContainerNote`` as JSON, and ``node`` the node's name.
-    """
+    """The note by which a later supervisor goes on with an actor: a ``ContainerNote`` as JSON, and the node's name."""
 
     note: str
     node: str

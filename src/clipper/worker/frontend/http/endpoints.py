@@ -310,8 +310,7 @@ def live() -> Endpoint:
 
 
 def most_body_bytes(elements: int, max_batch: int, otherwise: int) -> int:
-    """Return the bound of an application's bodies: ``otherwise``, or more if its models' largest batch, of inputs with
-    so many elements, needs more."""
+    """Return the bound of bodies: ``otherwise``, or more if the models' largest batch of such inputs needs it."""
     needed = max_batch * elements * limits.BODY_BYTES_PER_NUMBER
     return max(otherwise, min(needed, limits.MAX_TYPED_BODY_BYTES))
 

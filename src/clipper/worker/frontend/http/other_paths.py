@@ -66,8 +66,7 @@ class OtherPaths:
 
 
 def ready(why_not: str | None) -> Endpoint:
-    """Return the endpoint ``GET /health/ready``: whether this server should be sent queries, or those of some
-    applications."""
+    """Return the endpoint ``GET /health/ready``: whether this server, or some applications, want queries."""
     if why_not is None:
         return Small(lambda exchange, _: exchange.answer(200, b'{"status":"ready"}'))
     return Small(lambda exchange, _: exchange.refuse("unavailable", why_not))

@@ -401,7 +401,6 @@ class Port:
 
     def fitting(self, response: bytes, closes: bool, has_body: bool, rest_bytes: int = 0) -> bytes:
         """Return a large answer, or an error in its place if other clients' unread answers leave no room for it.
-
         ``rest_bytes`` follow it.
         """
         if self.budget.has_room(len(response) + rest_bytes):

@@ -196,9 +196,7 @@ def bytes_head(length: int, *, close: bool) -> bytes:
 
 
 def infer_head(length: int, json_bytes: int | None, *, close: bool) -> bytes:
-    """Return the head of a 200 of the Open Inference Protocol. ``json_bytes``: the JSON's length if binary tensors
-    follow it; else None.
-    """
+    """Return an inference answer's head. ``json_bytes``: the JSON's length if binary tensors follow; else None."""
     if json_bytes is None:
         return ok_head(length, close=close)
     lines = (

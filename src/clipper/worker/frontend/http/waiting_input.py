@@ -54,7 +54,6 @@ class Held:
 
     def __init__(self, budget: Budget, turn: TurnBudget, take: Callable[[bytes, int], None], made_s: float) -> None:
         """Hold nothing. ``take`` takes in the input, the data from the start on; it may hold a part of it again.
-
         ``made_s`` is when the connection was made.
         """
         self._budget, self._turn, self._take, self._made_s = budget, turn, take, made_s
@@ -85,10 +84,7 @@ class Held:
         self._take = _take_nothing
 
     def wait(self, asks: Asked | None) -> None:
-        """Queue for a turn, unless it is queued already.
-
-        ``asks`` is the application that the input's first query is for; None if it is not known to be a query.
-        """
+        """Queue for a turn, once. ``asks`` is the application of the first query, if it is known to be one."""
         if self.waits:
             return
         self.waits = True

@@ -116,7 +116,8 @@ def usual_output(answer: Answer, form: AnswerForm, tensors: OutputTensors) -> Us
 
 def encode_usual(opening: bytes, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors) -> Encoded | None:
     """The usual answer to one row, put together from constants in a third of the time; else None. ``opening``: what
-    ``opening`` returned."""
+    ``opening`` returned.
+    """
     (answer,) = answers
     usual = usual_output(answer, form, tensors)
     if usual is None:
@@ -143,10 +144,7 @@ def encode_usual(opening: bytes, answers: Sequence[Answer], form: AnswerForm, te
 def encode_usual_rows(
     opening: bytes, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors
 ) -> Encoded | None:
-    """The usual answer to several rows, numbers in JSON that are written as they came; else None.
-
-    ``opening``: see ``encode_usual``.
-    """
+    """The usual answer to several rows: numbers in JSON, as they came; else None. See ``encode_usual``."""
     is_plain = form.outputs == ((OUTPUT, False),) if form.outputs else not form.is_binary
     if not is_plain or form.id or any(answer.reason is not None for answer in answers):
         return None
@@ -304,10 +302,7 @@ def common_source(answers: Sequence[Answer]) -> Source:
 
 
 def parameters_of(answers: Sequence[Answer], source: Source) -> dict[str, object]:
-    """Return the answer's parameters, whose values must be strings, numbers or booleans, so not one for each row.
-
-    ``source``: the common one.
-    """
+    """Return the answer's parameters, by the common ``source``: strings, numbers or booleans, so none for each row."""
     parameters: dict[str, object] = {"default": any(answer.reason is not None for answer in answers)}
     if len(answers) == 1:
         (answer,) = answers

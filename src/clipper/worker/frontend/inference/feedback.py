@@ -54,10 +54,7 @@ class _Top(Struct, frozen=True):
 
 
 def has_tensors(body: bytes | bytearray) -> Generator[None, None, bool]:
-    """Return whether a body's JSON describes tensors, in steps of a few milliseconds at most.
-
-    Raises MalformedRequest if it is not a JSON object.
-    """
+    """Whether a body's JSON describes tensors, in steps of some milliseconds. Raises MalformedRequest."""
     if isinstance(body, bytearray) and len(body) > SHORT_TEXT_BYTES:
         return "inputs" in (yield from find_fields(body, 0, len(body)))
     try:
@@ -67,10 +64,7 @@ def has_tensors(body: bytes | bytearray) -> Generator[None, None, bool]:
 
 
 class FeedbackReader:
-    """Reads the feedback of an application.
-
-    ``features_size`` is the number of features for each query; None if the application takes none.
-    """
+    """Reads an application's feedback, with ``features_size`` features a query; None if it takes none."""
 
     def __init__(
         self,

@@ -250,10 +250,7 @@ class Infer:
         form: AnswerForm,
         size_bytes: int | None = None,
     ) -> None:
-        """Answer a request: at once if the answer is small, else in steps.
-
-        ``size_bytes``: the sum of ``answer_bytes``, if it is known.
-        """
+        """Answer: at once if it is small, else in steps. ``size_bytes``: the sum of ``answer_bytes``, if known."""
         try:
             tensors = self.tensors(version)
             if len(answers) <= MAX_USUAL_ROWS:

@@ -44,10 +44,7 @@ class InputTensors(Protocol):
     """Makes inputs of tensors."""
 
     def readers(self, names: Sequence[str]) -> Mapping[str, TensorReader]:
-        """Return a reader for each of a request's tensors, by their distinct ``names``.
-
-        Raises WrongInput if inputs are not made of these tensors.
-        """
+        """Return a reader for each distinct name of a tensor. Raises WrongInput if no input is made so."""
         ...
 
     def rows(self, found: Mapping[str, Sequence[Any]], count: int, most_bytes: float = inf) -> Rows:
@@ -268,10 +265,7 @@ class Together(NamedTuple):
     known: tuple[tuple[int, frozenset[Any]], ...]
 
     def columns(self, sizes: Sequence[int], data: memoryview) -> list[Sequence[Any]] | None:
-        """Return the values of each tensor; None if they are long, or one has a value that needs a look by itself.
-
-        ``sizes``: those of each tensor's data.
-        """
+        """Return each tensor's values, by their ``sizes``; None if they are long, or one needs a look by itself."""
         rows = self.rows
         if len(data) > PIECE_BYTES or rows * len(sizes) > MAX_ROWS:
             return None

@@ -129,10 +129,7 @@ class PredictionsCodec(Codec):
 
 
 def read_invocation(reader: Reader, body: bytes | bytearray) -> Rows:
-    """Return the rows of a body in one of MLflow's forms, in steps of a few milliseconds at most.
-
-    Raises MalformedRequest, WrongInput or TooLarge.
-    """
+    """Return the rows of a body in one of MLflow's forms, in short steps. Raises as ``Reader.read``; TooLarge."""
     text = bytearray(body)
     if b"NaN" in text:
         text = yield from _without_nan(text)
@@ -194,10 +191,7 @@ def _with_parameters(reader: Reader, rows: list[bytes], parameters: dict[int, An
 
 
 def read_csv(input_type: ValueType, reader: Reader, body: bytes | bytearray) -> Rows:
-    """Return the rows of a body in CSV, whose first line has the columns' names, in steps of a few milliseconds.
-
-    Raises MalformedRequest, WrongInput or TooLarge.
-    """
+    """Return the rows of CSV with names in its first line, in short steps. Raises as ``Reader.read``; TooLarge."""
     read = _Lines(body)
     lines = csv.reader(read, strict=True)
     known = frozenset(reader.record.names) if isinstance(reader, RecordReader) else None

@@ -84,10 +84,7 @@ def _check_range(tensor: Tensor, dtype: DType, numbers: bytes) -> None:
 
 
 def flat_items(tensor: Tensor, data: Any, count: int) -> list[Any]:
-    """Return the elements in order.
-
-    Raises WrongInput if there are more or fewer than the shape says, or the lists have another shape.
-    """
+    """Return the elements in order. Raises WrongInput unless they are as many, and nested, as the shape says."""
     if not isinstance(data, list):
         raise WrongInput(f"input {tensor.name!r} has data {show(data)}: expected a list")
     wrong = WrongInput(f"input {tensor.name!r} has data of another shape: expected {list(tensor.shape)}")

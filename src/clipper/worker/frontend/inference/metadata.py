@@ -77,10 +77,7 @@ def most_rows(input_type: ValueType, features_size: int | None, most_body_bytes:
 
 
 def config(of_model: Json, max_batch_size: int) -> Json:
-    """Return a model's configuration in the form of Triton, made from its metadata. Its shapes are those of a row.
-
-    ``max_batch_size``: see ``most_rows``.
-    """
+    """Return a model's configuration as Triton's, of a row's shapes. ``max_batch_size``: see ``most_rows``."""
     inputs = [{**_configured(each), **_INPUT_FLAGS} for each in of_model["inputs"]]
     outputs = [{**_configured(each), "label_filename": "", "is_shape_tensor": False} for each in of_model["outputs"]]
     return {

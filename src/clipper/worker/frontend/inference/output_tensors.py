@@ -96,10 +96,7 @@ class OutputTensors:
             raise WrongInput(f"request asks for output {name[:100]!r}: expected one of {known[:1000]}")
 
     def asked(self, form: AnswerForm) -> list[tuple[str, bool, OutputTensor | None]]:
-        """Return the name of each output for a request, whether it is binary, and its tensor.
-
-        The tensor is None for an output about the answer itself.
-        """
+        """Return each asked output's name, whether it is binary, and its tensor; None if about the answer."""
         if not form.outputs:
             return [(tensor.name, form.is_binary, tensor) for tensor in self.tensors]
         found = []
@@ -182,10 +179,7 @@ class OutputColumn(NamedTuple):
         return self.dtype is DType.BYTES
 
     def _arrays(self) -> "Iterator[tuple[OutputForm, _Array]]":
-        """Yield the numbers of each row, padded to the shape of all; small rows that came together, as one array.
-
-        A row that is padded comes in pieces.
-        """
+        """Yield rows' numbers, padded to one shape: small rows that came together at once, others in pieces."""
         of_row, layout = self.shape[1:], NUMPY[self.dtype]
         if self.whole is not None:
             yield self.whole.form, np.frombuffer(self.whole.data, layout)

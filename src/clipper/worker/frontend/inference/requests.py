@@ -158,10 +158,7 @@ class RequestReader:
         return self.plan_of(*read_short_json(text))
 
     def plan_raw(self, size_bytes: int) -> Plan:
-        """Return the plan for a request without JSON: its body is the only input, and the answer is binary.
-
-        Raises WrongInput if the body's size does not determine the input's shape.
-        """
+        """Plan a request without JSON: one input, a binary answer. Raises WrongInput if its shape stays open."""
         if not isinstance(self._input, OneTensor):
             raise WrongInput("request has no JSON, and a record has a tensor for each field: expected JSON")
         reader = self._input.reader
@@ -184,10 +181,7 @@ class RequestReader:
         return Plan(1, order, form, row_bytes=row_bytes, is_raw=True, is_binary=True, sizes=(size_bytes,))
 
     def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
-        """Return the rows of a request, in steps of a few milliseconds at most.
-
-        Raises MalformedRequest or WrongInput.
-        """
+        """Return the rows of a request, in steps of a few milliseconds. Raises MalformedRequest or WrongInput."""
         if plan.is_raw and plan.order[0].tensor.datatype.numpy is None:
             element = yield from plan.order[0].reader.element(plan.order[0].tensor, memoryview(body))
             return InferRequest([element], [None])
@@ -203,10 +197,7 @@ class RequestReader:
         return InferRequest((yield from self._input.rows(found, plan.rows, plan.most_bytes)), features)
 
     def plan_of(self, head: InferHead, found: Sequence[Described]) -> Plan:
-        """Return the plan for a request with these tensors, each with the place of its data.
-
-        Raises MalformedRequest or WrongInput.
-        """
+        """Return the plan for tensors with the places of their data. Raises MalformedRequest or WrongInput."""
         names = [tensor.name for tensor, _ in found]
         repeated = next((name for name, count in Counter(names).items() if count > 1), None)
         if repeated is not None:
@@ -254,10 +245,7 @@ def check_rows(order: Sequence[Announced]) -> int:
 
 
 def read_short_json(text: bytes) -> tuple[InferHead, Sequence[Described]]:
-    """Return the content of short JSON, and each tensor with its data.
-
-    Raises MalformedRequest if the JSON is not an infer request.
-    """
+    """Return short JSON's content, and each tensor with its data. Raises MalformedRequest."""
     head = _parse(text)
     if not 1 <= len(head.inputs) <= MAX_TENSORS:
         raise MalformedRequest(f"request has {len(head.inputs)} inputs: {_EXPECTED}")

@@ -137,10 +137,7 @@ class Inference:
             self._observe[name] = self._serving.observe(application), reader
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
-        """Return the endpoint for this path and the client that sent this head; None if there is none.
-
-        Raises MalformedRequest, Unauthorized and Forbidden like ``Guarded.enter``.
-        """
+        """Return the endpoint for this path and this head's client, if there is one. Raises as ``Guarded.enter``."""
         asked = read_path(path)
         if asked is None:
             return None

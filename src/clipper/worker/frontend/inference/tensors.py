@@ -119,16 +119,15 @@ class TensorReader:
 
     def __init__(self, input_type: InputType, must_be_finite: bool = False, null_is_nan: bool = False) -> None:
         """``must_be_finite``: refuse NaN and infinities. Otherwise binary data may have them, since a model may handle
-        them."""
+        them.
+        """
         self.type, self.null_is_nan = input_type, null_is_nan and not must_be_finite
         self.taken: Sequence[str] = _TAKEN[input_type.dtype]
         self._must_be_finite = must_be_finite and input_type.dtype in FLOATS
         self._own = datatype_of(input_type.dtype)
 
     def announce(self, name: str, datatype: str, shape: Sequence[int]) -> Tensor:
-        """Check a tensor's description before its data is read. Raises WrongInput if this type cannot be made from the
-        tensor; the message says what was expected and what came.
-        """
+        """Check a tensor's description before its data. Raises WrongInput with what was expected and what came."""
         known = DATATYPES.get(datatype)
         if known is None:
             raise WrongInput(f"input {name!r} has datatype {datatype[:20]!r}: expected one of {', '.join(DATATYPES)}")
@@ -187,10 +186,7 @@ class TensorReader:
             )
 
     def rows(self, tensor: Tensor, data: memoryview) -> Values:
-        """Return the rows of a tensor with binary data: little-endian, without padding.
-
-        Raises WrongInput if the data has another size than the shape says, or an element is not of the type.
-        """
+        """Return rows of binary data: little-endian, without padding. Raises WrongInput for a wrong size or element."""
         expected = self.size_bytes(tensor)
         if expected is None:
             return (yield from self._elements(tensor, data))

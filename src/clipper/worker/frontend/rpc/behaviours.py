@@ -71,10 +71,7 @@ class Single:
         return message
 
     def make_room(self, share: int) -> bool:
-        """End the call if its message is slow, or its connection has more than its share of the open calls.
-
-        Returns whether it ended.
-        """
+        """End the call, if its message is slow or its connection has more than its share; return whether it did."""
         is_slow = self._shared.port.sweeps - self._began_sweep >= bounds.SLOW_MESSAGE_SWEEPS
         if not is_slow and self._stream.open_calls <= share:
             return False
@@ -177,10 +174,7 @@ def start(
     method: Unary,
     arrived_s: float | None = None,
 ) -> Call:
-    """Have a method answer a message, now or later. ``arrived_s`` is that of ``Call``.
-
-    Raises MalformedRequest if the message is compressed, and the call's head does not say how.
-    """
+    """Have a method answer a message of ``arrived_s``. Raises MalformedRequest if nothing says how it is compressed."""
     port, head = shared.port, stream.head
     note = None
     if head.varying or port.watch is not None:

@@ -28,10 +28,7 @@ def split_request(message: memoryview) -> tuple[str, list[memoryview]]:
 
 
 def as_body(observations: Sequence[memoryview]) -> Generator[None, None, bytes | bytearray]:
-    """Return the body of an observe call, in steps of a few milliseconds at most.
-
-    Raises MalformedRequest if an observation cannot be read.
-    """
+    """Return the body of an observe call, in short steps. Raises MalformedRequest if one cannot be read."""
     body = bytearray(b'{"observations":[')
     for index, each in enumerate(observations):
         parts = [

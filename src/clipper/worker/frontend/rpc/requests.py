@@ -33,10 +33,7 @@ _MAX_REQUEST_FIELDS = 2 * MAX_TENSORS + _MAX_FIELDS
 
 
 def who_is_asked(message: memoryview) -> tuple[str, str | None]:
-    """Return a request's model and version; None leaves the version to the application.
-
-    Raises MalformedRequest if the request is not a message, or names no model.
-    """
+    """Return a request's model, and version if it has one. Raises MalformedRequest if it is no request."""
     found = {_NAME: b"", _VERSION: b""}
     for index, (number, wire, value) in enumerate(fields(message)):
         if number in found and wire == 2:

@@ -165,18 +165,12 @@ class Stream:
         return self._session.is_behind(self)
 
     def send(self, message: bytes, rest: Rest = ()) -> None:
-        """Send a message, which is not the last; ``rest`` is the rest of a long message, in pieces.
-
-        Raises Overloaded if there is no room for it.
-        """
+        """Send a message that is not the last, with its ``rest`` in pieces. Raises Overloaded without room."""
         if self.is_open:
             self._session.send(self, message, None, rest)
 
     def finish(self, message: bytes | None = None, rest: Rest = ()) -> None:
-        """End the call without an error, with a last message if there is one. ``rest`` is that of ``send``.
-
-        Raises Overloaded if there is no room for the message.
-        """
+        """End the call without an error, maybe with a last message: see ``send``. Raises Overloaded without room."""
         if self.is_open:
             self._session.send(self, message, OK_TRAILERS, rest)
 

@@ -21,10 +21,7 @@ Values = dict[str, Any]
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
-    """Yield each field's number, wire type and value: a whole number, or a part of ``data``.
-
-    Raises MalformedRequest if ``data`` is not a message.
-    """
+    """Yield each field's number, wire type, and value or part of ``data``. Raises MalformedRequest."""
     at, stop = 0, len(data)
     while at < stop:
         key, at = read_varint(data, at)
