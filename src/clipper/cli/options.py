@@ -217,15 +217,9 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 def confirm(question: str, unasked: str, *, yes: bool) -> None:
-    """Ask on a terminal whether to go on, and end the command if the answer is no.
-
-    Args:
-        question: what to ask.
-        unasked: the error's text where nobody can be asked; the error also says to add ``--yes``.
-        yes: the command's ``--yes``.
-
-    Raises:
-        Conflict: standard input is no terminal, so that nobody can be asked.
+    """Ask on a terminal whether to go on, and end the command if the answer is no. ``unasked``: the error's text where
+    nobody can be asked; the error also says to add ``--yes``. Raises Conflict if standard input is no terminal, so that
+    nobody can be asked.
     """
     if yes:
         return

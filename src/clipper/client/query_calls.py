@@ -143,11 +143,7 @@ class How(NamedTuple):
 
 class QueryCalls:
     """The calls of a client, from any thread. A call is a generator of requests, which gets the answer to each.
-
-    Args:
-        address: the address of the query port.
-        api_key: the key for the query port; None if there is none.
-        clock: returns a time in seconds that never goes back.
+    ``clock``: returns a time in seconds that never goes back.
     """
 
     def __init__(self, address: Address, api_key: str | None, clock: Callable[[], float]) -> None:

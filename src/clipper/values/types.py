@@ -162,12 +162,9 @@ _ALIASES = {dtype.label: dtype for dtype in DType} | {
 
 @dataclass(frozen=True, slots=True)
 class InputType:
-    """The type of one input of a model or application.
-
-    Attributes:
-        dtype: the element type.
-        shape: the length of each dimension, None for any length. A numeric model that declares nothing takes
-            ``(None,)``, a flat list of any length. A scalar has the shape ``()``, and so have strings and bytes.
+    """The type of one input of a model or application. ``shape``: the length of each dimension, None for any length. A
+    numeric model that declares nothing takes ``(None,)``, a flat list of any length. A scalar has the shape ``()``, and
+    so have strings and bytes.
     """
 
     dtype: DType

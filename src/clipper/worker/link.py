@@ -102,7 +102,6 @@ class ReplicaLink:
     ) -> None:
         """
         Args:
-            encoder: of batches of the version's input type.
             certificate: the only certificate that the replica may show, in PEM; without it there is no TLS.
             most_results_bytes: larger results of a batch are dropped, and reported as an error of the batch.
         """

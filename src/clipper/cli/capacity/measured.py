@@ -34,11 +34,8 @@ class Measured:
 def measured(graph: Graph | None, steps: Sequence[StepReport]) -> list[Measured]:
     """Return what each version of each step takes, in the order of the steps.
 
-    Args:
-        graph: the steps and what they need; None for an application without steps.
-        steps: the report on them.
-
-    Raises InvalidArgument if the server has measured too little.
+    Raises InvalidArgument if the server has measured too little. ``graph``: the steps and what they need; None for an
+    application without steps.
     """
     queries = _queries(graph, steps)
     found: list[Measured] = []

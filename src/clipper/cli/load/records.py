@@ -175,15 +175,7 @@ class Records:
         return self._rows[-1] if self._rows else None
 
     def run(self, rate_per_s: float, elapsed_s: float, cpu_share: float, peak_connections: int, cut_off: int) -> Run:
-        """Return all records, once the run has ended.
-
-        Args:
-            rate_per_s: the requested rate.
-            elapsed_s: how long queries became due.
-            cpu_share: the sender's share of one processor.
-            peak_connections: the largest number of open connections.
-            cut_off: queries that had not ended when the sender was stopped.
-        """
+        """Return all records, once the run has ended. The arguments are fields of ``Run`` and of ``SenderFacts``."""
         for first in sorted(self._open):
             self._close(first)
         totals: dict[str, Any] = {name: sum(getattr(row, name) for row in self._rows) for name in COUNTED}

@@ -36,12 +36,7 @@ _INSERT = """
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A decision with its feedback.
-
-    Attributes:
-        judgement: the latest feedback; None if there is none.
-        feedback_count: number of pieces of feedback.
-    """
+    """A decision with its feedback. ``judgement``: the latest feedback; None if there is none."""
 
     setting: Setting
     decision: Decision

@@ -39,15 +39,8 @@ def segments(folder: Path) -> list[Segment]:
 
 
 class SegmentWriter:
-    """Appends blocks to a segment of its own, and begins a new segment when that is full.
-
-    Args:
-        folder: the log's folder.
-        writer: distinguishes it from other writers in the folder.
-        max_bytes: bound on the sum of all writers' segments.
-
-    Attributes:
-        segment_bytes: bound of each segment.
+    """Appends blocks to a segment of its own, and begins a new segment when that is full. ``segment_bytes``: bound of
+    each segment.
     """
 
     def __init__(self, folder: Path, writer: str, max_bytes: int) -> None:

@@ -38,7 +38,6 @@ def lineage(model: str, version: str, predecessors: Mapping[str, str | None], in
     """Return the versions whose numbers a version has: its own first, in full.
 
     Args:
-        model, version: the version.
         predecessors: for each known version of the model, the version that was current when it was deployed, or None.
         inherit: how much of a predecessor's numbers counts, from 0 to 1.
     """

@@ -76,7 +76,6 @@ def lesson(model: str, basis: Basis, raw: float, answered: float, right: float) 
 
     Args:
         model: the model whose answer it was; "" if several models made it.
-        basis: the source of the confidence.
         raw, answered: the raw confidence, and the calibrated one, both from 0 to 1.
         right: how right the answer was, from 0 to 1.
     """

@@ -222,11 +222,8 @@ def weighed(
 
 
 def evidence_of(numbers: Numbers, names: Mapping[str, str]) -> WeighedEvidence:
-    """Read the evidence from a state's numbers.
-
-    Args:
-        numbers: the state's numbers, by its names for versions.
-        names: the models of the result, and the state's names for their versions; other versions are left out.
+    """Read the evidence from a state's numbers. ``names``: the models of the result, and the state's names for their
+    versions; other versions are left out.
     """
     called: dict[str, list[str]] = {}
     for model, key in names.items():

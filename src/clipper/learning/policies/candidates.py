@@ -35,7 +35,6 @@ def candidates(
     are those of the actual choice. A policy that asks all models gets those that are not awaited in vain.
 
     Args:
-        query: the query, with the chances in ``in_time``.
         default_loss: the loss of what the user gets if no model answers, 0 to 1.
         rescued: R; 0 if there is no time for another model after this one.
         prices: the prices of asking; None if no model has one.

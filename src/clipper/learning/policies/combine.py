@@ -87,12 +87,7 @@ def vote_is_settled(
 
 
 def blocs(models: Sequence[str], outputs: Outputs) -> list[list[str]]:
-    """Group the models whose outputs are equal JSON values, as a vote does, in the order of the models.
-
-    Args:
-        models: models, all with an output.
-        outputs: the outputs by model.
-    """
+    """Group the models whose outputs are equal JSON values, as a vote does, in the order of the models."""
     keys = _keys(models, outputs)
     found: dict[Hashable, list[str]] = {}
     for model in models:

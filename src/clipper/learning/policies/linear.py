@@ -99,13 +99,8 @@ def lessons(losses: Mapping[str, float], query: QueryView) -> Increments:
 
 
 def beliefs(policy: object, models: tuple[str, ...], totals: Totals, query: QueryView) -> Beliefs:
-    """Return each model's expected loss on this query; a query without features counts as the average one.
-
-    Args:
-        policy: owner of the memo.
-        models: the models.
-        totals: the application's totals.
-        query: the query.
+    """Return each model's expected loss on this query; a query without features counts as the average one. ``policy``:
+    owner of the memo.
     """
     features = query.features
     size = _known_size(models, totals) if features is None else len(features) + 1

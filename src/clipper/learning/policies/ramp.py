@@ -42,7 +42,6 @@ class Ramp:
 
         Args:
             models: the models that are not newcomers; at least one.
-            select: lets the policy choose among the given models.
             is_joint: whether the policy has all its models scored, and so makes joint answers.
         """
         drawn = random.random()

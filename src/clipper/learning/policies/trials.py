@@ -249,9 +249,7 @@ class Trials:
         """Count a query that is answered.
 
         Args:
-            models: the models that it asked.
             missing: the asked models without an output.
-            error: the reason why the last model failed.
             late: the missing models for which there was no time.
         """
         for name, tried in self.tried.items():

@@ -111,7 +111,6 @@ def classifier_answers(
     Args:
         labels: returns the class of each row.
         probabilities: returns an array (rows, classes) for the same argument.
-        classes: the classes in the order of the probabilities; None if they are not known.
     """
     answers = {LABEL: labels, PROBABILITIES: probabilities}
     if classes is not None:

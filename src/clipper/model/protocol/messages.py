@@ -225,8 +225,6 @@ def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[
     """Return the frame as buffers to write one after another. Small rows are joined; large rows are not copied.
 
     Args:
-        batch_id: repeated in the answer.
-        dtype: type of the elements.
         dimensions: number of u32 dimensions that each row begins with.
         rows: 1 to ``MAX_ROWS`` inputs with less than ``MAX_BODY_BYTES`` in total.
     """
@@ -320,7 +318,6 @@ def encode_results(
 
     Args:
         outputs: a JSON text for each row, joined by line feeds; empty for a row with a failure.
-        evaluation_us: how long the model took, in microseconds.
         failures: row to error message, for the rows without an output.
     """
     failed = failures or {}

@@ -27,14 +27,8 @@ def encode_typed_results(
     evaluation_us: int = 0,
     failures: Mapping[int, str] | None = None,
 ) -> bytes:
-    """Encode the answer to a batch.
-
-    Args:
-        batch_id: the id from the PREDICT.
-        rows: number of inputs in the batch.
-        data: the outputs one after another, with ``form.row_bytes`` for each row, also for rows with a failure.
-        evaluation_us: how long the model took, in microseconds.
-        failures: row to error message, for the rows without an output.
+    """Encode the answer to a batch. ``data``: the outputs one after another, with ``form.row_bytes`` for each row, also
+    for rows with a failure.
     """
     return b"".join(typed_results_frame(batch_id, rows, form, data, evaluation_us, failures))
 

@@ -42,10 +42,6 @@ class Replicas:
 def application_values(counted: ApplicationStatistics, interval_s: float) -> dict[str, float]:
     """Return the values of an application with counts.
 
-    Args:
-        counted: the counts of the step, over all workers.
-        interval_s: the length of the step.
-
     Returns:
         ``rate`` of queries and ``feedback_rate``, a second. Of the answers of the step ``p50_ms`` and ``p99_ms``, and
         the shares that were late, had the default or no output (``error_share``), of these two also by reason

@@ -124,8 +124,6 @@ class Contents:
 
         Args:
             runs: the target number of replicas of each version.
-            replicas: the replicas in service.
-            workers: the number of workers that share limits.
             looping: the versions whose replicas are all in a crash loop; it may change only with ``replicas``.
         """
         is_same = fleet_revision is not None and fleet_revision == self._revision

@@ -21,10 +21,8 @@ def pack(dtype: DType, values: list[Any], first: int = 0, null_is_nan: bool = Fa
     """Return the buffer of these values. ``1`` and ``1.0`` are the same number in any dtype.
 
     Args:
-        dtype: the type of the elements.
         values: numbers, or any other JSON values, which are refused.
         first: the position of the first value in the input, for messages.
-        null_is_nan: whether null is NaN among floats.
 
     Raises:
         WrongInput: a value is not of the dtype; the message says which.

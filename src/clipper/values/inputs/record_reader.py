@@ -59,14 +59,8 @@ class Order(NamedTuple):
 
 
 class RecordReader:
-    """Reads records of a type.
-
-    Args:
-        null_is_nan: whether null in tensors of floats is NaN.
-        ignores_unknown: whether a record may have fields that the type does not have, which are ignored.
-
-    Raises:
-        InvalidArgument: a default is not a value of its field.
+    """Reads records of a type. ``ignores_unknown``: whether a record may have fields that the type does not have, which
+    are ignored. Raises InvalidArgument if a default is not a value of its field.
     """
 
     def __init__(self, record: RecordType, null_is_nan: bool = False, ignores_unknown: bool = False) -> None:

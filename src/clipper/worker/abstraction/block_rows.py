@@ -31,12 +31,8 @@ PIECE_BYTES = 128 * 1024
 
 
 class BlockRows(Block):
-    """A block with its rows.
-
-    Attributes:
-        answer: the frames of the answers so far, each with the number of its first row as its id: RESULTS,
-            TYPED_RESULTS or COLUMN_RESULTS of a piece, or the ERROR of a single row.
-        answer_bytes: their size.
+    """A block with its rows. ``answer``: the frames of the answers so far, each with the number of its first row as its
+    id: RESULTS, TYPED_RESULTS or COLUMN_RESULTS of a piece, or the ERROR of a single row.
     """
 
     def __init__(self, batch: Predict | PredictColumns, places: Sequence[Places], size_bytes: int) -> None:

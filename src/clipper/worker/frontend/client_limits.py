@@ -22,11 +22,7 @@ class Limit:
     __slots__ = ("_burst", "_last_s", "_tokens", "_what", "in_flight", "max_in_flight", "max_per_second", "refused")
 
     def __init__(self, what: str, max_in_flight: int | None, max_per_second: float | None, now_s: float) -> None:
-        """
-        Args:
-            what: the owner of the limits, for messages: ``key 'a'``.
-            max_in_flight, max_per_second: the limits; None is no limit.
-        """
+        """``what``: the owner of the limits, for messages: ``key 'a'``."""
         self._what = what
         self.max_in_flight = max_in_flight
         self.max_per_second = max_per_second

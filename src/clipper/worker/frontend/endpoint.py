@@ -38,11 +38,8 @@ class Endpoint(Protocol):
 
 
 class Small:
-    """An endpoint without queries, whose requests have no body or a small body.
-
-    Args:
-        answer: answers an exchange, given the body.
-        methods, error_json: see ``Endpoint``.
+    """An endpoint without queries, whose requests have no body or a small body. ``answer``: answers an exchange, given
+    the body.
     """
 
     slo_s = float("inf")

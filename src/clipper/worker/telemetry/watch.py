@@ -108,7 +108,6 @@ class Watch:
         Args:
             chance: the number that ``draw`` returned for the request.
             request_id: the id that its client sent; empty if there is none.
-            traceparents, tracestates: the values of these headers.
             about: returns its method, its path and its client's address.
             may_begin: whether a trace may begin with it; probes of the server's health begin none.
         """

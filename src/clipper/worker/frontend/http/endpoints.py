@@ -211,7 +211,6 @@ class Observe:
         Args:
             reading: reads the body in steps of a few milliseconds at most.
             pieces: the most pieces of feedback that it may hold.
-            arrived_s: when the request was read, on the loop's clock.
         """
         steps = self._read_in_steps(exchange, reading, body_bytes, arrived_s)
         self._work.begin(exchange, body_bytes, steps, self._lines.of(body_bytes), pieces)
@@ -327,7 +326,6 @@ def make_endpoints(
 
     Args:
         refused: counts refused calls by error code.
-        max_body_bytes: see ``most_body_bytes``.
         guard: puts an application's keys and limits in front of an endpoint.
     """
     endpoints: dict[bytes, Endpoint | Guarded] = {b"/health/live": live()}

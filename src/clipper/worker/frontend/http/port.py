@@ -271,7 +271,6 @@ class Port:
         """Note a request, if it has an id or the watch wants it.
 
         Args:
-            arrived_s: when it was read.
             varying: its headers that differ in each request.
             client: its client's transport or address.
             chance: the number that the watch has drawn for it; None if it has not yet.

@@ -88,11 +88,7 @@ class FeedbackReader:
     def read(self, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, list[Feedback]]:
         """Return the feedback in a request, in steps of a few milliseconds at most.
 
-        Args:
-            body: JSON that describes the tensors, and after it their bytes.
-            json_bytes: the length of the JSON.
-
-        Raises MalformedRequest or WrongInput.
+        Raises MalformedRequest or WrongInput. ``body``: JSON that describes the tensors, and after it their bytes.
         """
         if json_bytes > limits.DIRECT_BODY_BYTES:
             body = body if isinstance(body, bytearray) else bytearray(body)

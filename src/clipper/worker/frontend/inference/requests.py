@@ -131,10 +131,8 @@ class RequestReader:
     """Reads the infer requests of an application.
 
     Args:
-        features_size: the number of features for each query; None if the application takes none.
         least_timeout_us: a shorter timeout counts as none.
         check_output: raises WrongInput if there is no output of this name.
-        null_is_nan, ignores_unknown: see ``reader_of``.
     """
 
     def __init__(

@@ -53,11 +53,8 @@ UNKNOWN_PATH = (
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The common state of the fronts for REST and gRPC.
-
-    Attributes:
-        applications: the applications of the snapshot in force, by name. Fronts are told when an application changes.
-        max_body_bytes: see ``most_body_bytes``.
+    """The common state of the fronts for REST and gRPC. ``applications``: the applications of the snapshot in force, by
+    name. Fronts are told when an application changes.
     """
 
     applications: Mapping[str, Application]

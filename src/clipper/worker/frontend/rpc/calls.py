@@ -120,7 +120,6 @@ class Call:
             begin: asks the endpoint, given an exchange, the time of arrival, and whether the call is late. It may raise
                 ClipperError.
             asks: the object whose queries wait in a line with this call; None lets the call in at once.
-            slo_s: the call's SLO.
             then: takes the endpoint's answer, and goes on; None if the endpoint's answer is the call's.
 
         Raises Overloaded if there is no room for the call to wait.

@@ -14,11 +14,8 @@ from clipper.worker.frontend.rpc.service import Services
 
 
 class RpcServer:
-    """Makes connections for a listener of the query server.
-
-    Attributes:
-        counts: the counts of calls.
-        connections, giving_way: see ``connection.Server``.
+    """Makes connections for a listener of the query server. ``connections`` and ``giving_way``: see
+    ``connection.Server``.
     """
 
     slo_s = float("inf")
