@@ -73,7 +73,9 @@ class _Output:
 
 def load(source: FrameworkSource) -> FrameworkModel:
     """Load a graph. Raises ContainerFailed if no query can bring its inputs, or it lacks the requested outputs."""
-    session = _session(_file_in(source.path), has_gpu=source.has_gpu)
+    # A folder has one graph and the files of its weights.
+    path = next(source.path.glob("*.onnx")) if source.path.is_dir() else source.path
+    session = _session(path, has_gpu=source.has_gpu)
     inputs = [_input(node) for node in session.get_inputs()]
     batching = _batching_of(inputs)
     nodes = session.get_outputs()
@@ -95,13 +97,9 @@ def load(source: FrameworkSource) -> FrameworkModel:
         f"onnxruntime {onnxruntime.__version__}",
         None if batching == "stacked" else 1,
         _output_type(session, inputs, chosen, batching, classes),
-        _device(session) if source.has_gpu else "",
+        # The session has left out the providers that cannot start.
+        _OF_GPUS.get(session.get_providers()[0], CPU) if source.has_gpu else "",
     )
-
-
-def _file_in(path: Path) -> Path:
-    """Find the graph in a folder, which has one graph and the files of its weights."""
-    return next(path.glob("*.onnx")) if path.is_dir() else path
 
 
 def _session(path: Path, *, has_gpu: bool) -> Any:
@@ -112,11 +110,6 @@ def _session(path: Path, *, has_gpu: bool) -> Any:
     # TensorRT would build an engine for minutes at each start, so it is not taken.
     of_gpus = [name for name in _OF_GPUS if name in available] if has_gpu else []
     return onnxruntime.InferenceSession(str(path), options, providers=[*of_gpus, "CPUExecutionProvider"])
-
-
-def _device(session: Any) -> str:
-    """Return the device of the provider that the session took, which leaves out one that cannot start."""
-    return _OF_GPUS.get(session.get_providers()[0], CPU)
 
 
 def _input(node: Any) -> _Input:

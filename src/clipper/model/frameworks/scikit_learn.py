@@ -21,7 +21,8 @@ def version() -> str | None:
 
 def input_type_of(estimator: Any) -> InputType | None:
     """Return the input type of a fitted estimator; None if it does not say it."""
-    if _takes_text(_first_step(estimator)):
+    # Count, Tfidf and Hashing vectorizers, and classes derived from them, have this attribute.
+    if callable(getattr(_first_step(estimator), "build_analyzer", None)):
         return InputType(DType.STRING)
     features = getattr(estimator, "n_features_in_", None)
     if isinstance(features, int) and features > 0:
@@ -47,11 +48,6 @@ def _first_step(estimator: Any) -> Any:
     # GridSearchCV and the like hold the pipeline that they chose.
     best = getattr(estimator, "best_estimator_", None)
     return estimator if best is None else _first_step(best)
-
-
-def _takes_text(step: Any) -> bool:
-    # Count, Tfidf and Hashing vectorizers, and classes derived from them, have this attribute.
-    return callable(getattr(step, "build_analyzer", None))
 
 
 def answers_of(estimator: Any, predict: Callable[[Any], Any] | None) -> dict[str, Callable[[Any], Any]]:

@@ -119,7 +119,7 @@ def _reader(input_type: InputType) -> Callable[[Rows], Any]:
     if input_type.dtype is DType.STRING:
         return _texts
     if input_type.dtype is DType.BYTES:
-        return _byte_strings
+        return lambda batch: [bytes(row) for row in _rows(batch)]
     if input_type.row_bytes is not None:
         return _Fixed(input_type)
     return _Flat(input_type) if len(input_type.shape) == 1 else _Shaped(input_type)
@@ -130,10 +130,6 @@ def _texts(batch: Rows) -> list[str]:
         return [str(row, "utf-8") for row in _rows(batch)]
     except UnicodeDecodeError as error:
         raise WrongInput(f"a string input is not UTF-8: {error}") from error
-
-
-def _byte_strings(batch: Rows) -> list[bytes]:
-    return [bytes(row) for row in _rows(batch)]
 
 
 class _Numbers:

@@ -101,16 +101,9 @@ def _text(array: _Array, form: OutputForm) -> bytes:
     text = _with_nulls(array, form.written_as)
     if not form.nan_as_text or b"null" not in text:
         return text
-    names = [
-        b'"NaN"' if number != number else b'"Infinity"' if number > 0 else b'"-Infinity"' for number in _odd(array)
-    ]
-    return b"".join([part for pair in zip(text.split(b"null"), [*names, b""]) for part in pair])
-
-
-def _odd(array: _Array) -> list[float]:
-    """Return NaN and infinities of an array, in their order."""
     odd: list[float] = array[~np.isfinite(array)].tolist()
-    return odd
+    names = [b'"NaN"' if number != number else b'"Infinity"' if number > 0 else b'"-Infinity"' for number in odd]
+    return b"".join([part for pair in zip(text.split(b"null"), [*names, b""]) for part in pair])
 
 
 def _with_nulls(array: _Array, written_as: DType) -> bytes:

@@ -96,7 +96,8 @@ class Driver:
             "num_gpus": placement.gpus,
             "memory": placement.memory_bytes or None,
             "scheduling_strategy": nodes.strategy,
-            "resources": placement.resources | _node_resource(nodes.address),
+            # Only the node at an address has its resource, so a replica can wait for it to come back: Ray's ids change.
+            "resources": placement.resources | ({f"node:{nodes.address}": NODE_SHARE} if nodes.address else {}),
         }
         if nodes.labels:  # a Ray before 2.49 does not know the option
             options["label_selector"] = nodes.labels
@@ -163,11 +164,6 @@ async def _serve(driver: Driver, requests: "asyncio.Queue[messages.Request]") ->
         task = asyncio.create_task(driver.handle(await requests.get()))
         running.add(task)
         task.add_done_callback(running.discard)
-
-
-def _node_resource(address: str) -> dict[str, float]:
-    """Return the resource of the node at an address alone, to wait for it to come back: Ray's ids change."""
-    return {f"node:{address}": NODE_SHARE} if address else {}
 
 
 def _nodes() -> list[ClusterNode]:

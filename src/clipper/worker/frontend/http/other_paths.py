@@ -1,6 +1,7 @@
 """Finds paths that depend on more of a request's head than its path, so that no table can hold them."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import msgspec
 
@@ -17,36 +18,28 @@ from clipper.worker.selection.application import Application
 DESCRIPTION, READY = b"/openapi.json", b"/health/ready"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class OtherPaths:
-    """The paths of the Open Inference Protocol, the OpenAPI description, and the readiness."""
+    """The paths of the Open Inference Protocol, the OpenAPI description, and the readiness, of all that is served."""
 
-    def __init__(
-        self,
-        applications: Collection[Application],
-        inference: Inference,
-        work: LongWork,
-        clients: Clients,
-        readiness: Readiness,
-    ) -> None:
-        """Find paths of ``applications``, which the worker serves at the moment of each call."""
-        self._applications = applications
-        self._inference = inference
-        self._work = work
-        self._clients = clients
-        self._readiness = readiness
+    applications: Collection[Application]
+    inference: Inference
+    work: LongWork
+    clients: Clients
+    readiness: Readiness
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
         """Find the endpoint of a path, as ``Port.find`` does."""
         if path == DESCRIPTION:
-            visible = self._clients.visible(self._applications, head.authorizations)
-            return description([self._described(each) for each in visible], self._work)
+            visible = self.clients.visible(self.applications, head.authorizations)
+            return description([self._described(each) for each in visible], self.work)
         if path == READY:
-            return ready(self._readiness.why_not(named(head.url)))
-        return self._inference.find(path, head)
+            return ready(self.readiness.why_not(named(head.url)))
+        return self.inference.find(path, head)
 
     def why_not_found(self, path: bytes) -> str | None:
         """Return the cause to answer if ``find`` found nothing; None if the path is of no known form."""
-        return self._inference.why_not_found(path)
+        return self.inference.why_not_found(path)
 
     def _described(self, application: Application) -> openapi.Described:
         terms = application.terms
@@ -56,7 +49,7 @@ class OtherPaths:
             terms.input_type,
             terms.slo_s,
             terms.features_size,
-            self._clients.needs_key(application),
+            self.clients.needs_key(application),
             terms.ignores_unknown_fields,
             # What a policy makes of several outputs, such as a mean of whole numbers, need not be of their type.
             declared.type if declared is not None and terms.selector.believes_one else None,
