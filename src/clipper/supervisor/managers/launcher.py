@@ -87,30 +87,18 @@ class NodeLost(Unavailable):
     """A container cannot start where a cluster had placed it: the node is gone. Another place may do."""
 
 
-class Container(Protocol):
-    """A container that was started.
+class Running(Protocol):
+    """A container or a worker that was started. ``exited`` is set once nothing of it runs any more."""
 
-    Attributes:
-        exited: set once it has exited and nothing of it runs any more.
-        warning: how its packages differ from those with which the model was saved; None if they do not, or if that is
-            not known.
-        node: the name of the machine that it runs on; None if it is this one.
-        is_lost: whether it has ended with its node, which says nothing about its model.
-    """
-
-    address: ReplicaAddress
     exited: asyncio.Event
-    warning: str | None
-    node: str | None
-    is_lost: bool
 
     @property
     def pid(self) -> int | None:
-        """The process id of its first process on its ``node``; None if that is not known."""
+        """The process id of its first process on its machine; None if that is not known."""
 
     @property
     def how_it_ended(self) -> str:
-        """The way that the container ended, as the rest of a sentence about it."""
+        """The way that it ended, as the rest of a sentence about it."""
 
     async def has_exited_within(self, seconds: float) -> bool:
         """Wait for its exit, for a bounded time; return whether it has exited."""
@@ -118,6 +106,22 @@ class Container(Protocol):
 
     async def stop(self, grace_s: float) -> None:
         """Send SIGTERM, wait for ``grace_s``, then send SIGKILL to all that is left. Return when it is gone."""
+
+
+class Container(Running, Protocol):
+    """A container that was started.
+
+    Attributes:
+        warning: how its packages differ from those with which the model was saved; None if they do not, or if that is
+            not known.
+        node: the name of the machine that it runs on; None if it is this one.
+        is_lost: whether it has ended with its node, which says nothing about its model.
+    """
+
+    address: ReplicaAddress
+    warning: str | None
+    node: str | None
+    is_lost: bool
 
     async def save_log(self) -> None:
         """Bring the container's log file up to date."""

@@ -1,6 +1,5 @@
 """The port by which query workers are started, found again and cleaned up after, on any machine."""
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from msgspec import Struct
 from clipper.base.processes.folder import ProcessFolder
 from clipper.base.processes.process import ManagedProcess, ProcessRecord
 from clipper.control.address import ControlAddress, UnixAddress
+from clipper.supervisor.managers.launcher import Running
 from clipper.supervisor.managers.logs import Lines
 
 # Signs a worker's request for a certificate, in PEM. It takes the worker's instance, which the certificate names, and
@@ -40,29 +40,14 @@ class WorkerStart:
     node: str = ""
 
 
-class RunningWorker(Protocol):
-    """A worker's process. ``exited`` is set once it has exited and nothing of it runs any more."""
-
-    exited: asyncio.Event
-
+class RunningWorker(Running, Protocol):
     @property
-    def pid(self) -> int:
-        """The worker's process id on its machine."""
-
-    @property
-    def how_it_ended(self) -> str:
-        """The way that the worker ended, as the rest of a sentence about it."""
+    def pid(self) -> int: ...
 
     def terminate(self) -> None:
         """Ask the worker to drain and end."""
 
     def kill(self) -> None: ...
-
-    async def stop(self, grace_s: float) -> None:
-        """Ask the worker to end, and kill it after ``grace_s``. Return when it is gone."""
-
-    async def has_exited_within(self, seconds: float) -> bool:
-        """Wait for its exit, for a bounded time; return whether it has exited."""
 
 
 @dataclass(frozen=True, slots=True)
