@@ -29,7 +29,7 @@ from clipper.supervisor.history.story import started_event
 from clipper.supervisor.keepers import cleaner, disks, ended_tests, output_types, scaler
 from clipper.supervisor.keepers.certificates import LOOK_EVERY_S as CERTIFICATES_EVERY_S
 from clipper.supervisor.keepers.certificates import Certificates
-from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
+from clipper.supervisor.keepers.cleaner import remove_old_versions, remove_unused_artifacts
 from clipper.supervisor.keepers.ended_tests import EndedTests
 from clipper.supervisor.keepers.output_types import OutputTypes
 from clipper.supervisor.leadership.step_down import HandOver, start_again, step_down
@@ -228,10 +228,10 @@ class Supervisor:
         keepers.start("forgetting the learned state of deleted applications", parts.forgetter.run)
         for what, run in parts.manager.keepers().items():
             keepers.start(what, run)
-        artifacts = ArtifactCleaner(parts.catalog, parts.artifacts)
-        keepers.repeat("removing artifacts that nobody uses", artifacts.clean, cleaner.LOOK_EVERY_S)
-        versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
-        keepers.repeat("removing old versions", versions.clean, cleaner.LOOK_AT_VERSIONS_EVERY_S)
+        unused = partial(remove_unused_artifacts, parts.catalog, parts.artifacts)
+        keepers.repeat("removing artifacts that nobody uses", unused, cleaner.LOOK_EVERY_S)
+        old = partial(remove_old_versions, parts.catalog, config.keep_versions, operations.delete_version)
+        keepers.repeat("removing old versions", old, cleaner.LOOK_AT_VERSIONS_EVERY_S)
         keepers.repeat("scaling by load", parts.scaler.look, scaler.LOOK_EVERY_S)
         keepers.repeat("waking models that are asked", parts.scaler.wake, scaler.LOOK_AT_SLEEPERS_EVERY_S)
         keepers.start("following newcomers", parts.ramps.run)

@@ -9,7 +9,7 @@ import pytest
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.keepers.cleaner import UNUSED_AGE_S, ArtifactCleaner
+from clipper.supervisor.keepers.cleaner import UNUSED_AGE_S, remove_unused_artifacts
 from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.registry.store import Put
@@ -45,11 +45,11 @@ def names(folder: Path) -> set[str]:
 
 
 def test_what_nobody_uses_is_removed_when_it_is_a_day_old(catalog: Catalog, folder: Path) -> None:
-    cleaner, now_s = ArtifactCleaner(catalog, Artifacts(folder)), time.time()
+    artifacts, now_s = Artifacts(folder), time.time()
     everything = names(folder)
-    cleaner.clean(now_s + UNUSED_AGE_S - 60)
+    remove_unused_artifacts(catalog, artifacts, now_s + UNUSED_AGE_S - 60)
     assert names(folder) == everything
-    cleaner.clean(now_s + UNUSED_AGE_S + 60)
+    remove_unused_artifacts(catalog, artifacts, now_s + UNUSED_AGE_S + 60)
     assert names(folder) == everything - {LEFT}
 
 

@@ -21,45 +21,30 @@ LOOK_EVERY_S = 24 * 3600.0
 LOOK_AT_VERSIONS_EVERY_S = 2.0
 
 
-class VersionCleaner:
-    """Removes the oldest versions of a model that do not run, once there are more than ``keep`` of them."""
-
-    def __init__(self, catalog: Catalog, keep: int, delete: Callable[[str, str], Awaitable[None]]) -> None:
-        """Make a cleaner. ``delete`` removes a version with its files; it may raise ``ClipperError``."""
-        self._catalog = catalog
-        self._keep = keep
-        self._delete = delete
-
-    async def clean(self) -> None:
-        for id_ in wanted.to_remove(self._catalog, self._keep):
-            # Check again: removing the one before took a while, and an operator may have started this one.
-            if id_ not in wanted.to_remove(self._catalog, self._keep):
-                continue
-            log.info(
-                "%(model)s:%(version)s is removed: it does not run, and %(count)d newer ones are kept",
-                {**id_.log_fields, "count": self._keep},
-            )
-            try:
-                await self._delete(id_.name, id_.version)
-            except ClipperError as error:  # the registry cannot be written: the next look is in a moment
-                log.warning(
-                    "%(model)s:%(version)s cannot be removed now: %(error)s", {**id_.log_fields, "error": error}
-                )
-                return
+async def remove_old_versions(catalog: Catalog, keep: int, delete: Callable[[str, str], Awaitable[None]]) -> None:
+    """Remove a model's oldest versions that do not run, if over ``keep``. ``delete`` may raise ``ClipperError``."""
+    for id_ in wanted.to_remove(catalog, keep):
+        # Check again: removing the one before took a while, and an operator may have started this one.
+        if id_ not in wanted.to_remove(catalog, keep):
+            continue
+        log.info(
+            "%(model)s:%(version)s is removed: it does not run, and %(count)d newer ones are kept",
+            {**id_.log_fields, "count": keep},
+        )
+        try:
+            await delete(id_.name, id_.version)
+        except ClipperError as error:  # the registry cannot be written: the next look is in a moment
+            log.warning("%(model)s:%(version)s cannot be removed now: %(error)s", {**id_.log_fields, "error": error})
+            return
 
 
-class ArtifactCleaner:
-    def __init__(self, catalog: Catalog, artifacts: Artifacts) -> None:
-        self._catalog = catalog
-        self._artifacts = artifacts
-
-    def clean(self, now_s: float | None = None) -> None:
-        """Remove artifacts that nobody uses and that are older than a day. ``now_s``: in seconds since the epoch."""
-        for digest in self._artifacts.older_than((now_s or time.time()) - UNUSED_AGE_S):
-            if not self._catalog.uses_artifact(digest):
-                log.info("artifact %(artifact)s was not deployed for a day and is removed", {"artifact": digest})
-                self._artifacts.remove(digest)
-        self._artifacts.clean_copies(self._catalog.uses_artifact)
+def remove_unused_artifacts(catalog: Catalog, artifacts: Artifacts, now_s: float | None = None) -> None:
+    """Remove artifacts that nobody uses and that are older than a day. ``now_s``: in seconds since the epoch."""
+    for digest in artifacts.older_than((now_s or time.time()) - UNUSED_AGE_S):
+        if not catalog.uses_artifact(digest):
+            log.info("artifact %(artifact)s was not deployed for a day and is removed", {"artifact": digest})
+            artifacts.remove(digest)
+    artifacts.clean_copies(catalog.uses_artifact)
 
 
 # Feedback that a worker took before the deletion may wait 5 s for models, and then for the store.
