@@ -75,13 +75,13 @@ class ApplicationOperations(OfParts):
     async def list_contexts(self, name: str, limit: int) -> Contexts:
         if not 1 <= limit <= MAX_LISTED_CONTEXTS:
             raise InvalidArgument(f"limit {limit} is out of range: expected 1 to {MAX_LISTED_CONTEXTS}")
-        count, contexts = await self._store_of_learning.contexts(self._catalog.application(name).state_id, limit)
+        count, contexts = await self._parts.store.contexts(self._catalog.application(name).state_id, limit)
         return Contexts(count, tuple(contexts))
 
     async def delete_context(self, name: str, context: str) -> None:
         state_id = self._catalog.application(name).state_id
         # The empty context stands for what all contexts have taught.
-        if not context or not await self._store_of_learning.forget_context(state_id, context):
+        if not context or not await self._parts.store.forget_context(state_id, context):
             raise NotFound(f"application {name!r} has learned nothing in context {context[:MAX_CONTEXT_LENGTH]!r}")
 
     async def create_application(self, new: NewApplication) -> Application:
@@ -140,7 +140,7 @@ class ApplicationOperations(OfParts):
             await self._reach_workers(f"that application {name!r} is deleted")
         finally:
             # Also if a worker does not know of it yet: that has the code loaded, and what it still learns is awaited.
-            self._forgetter.wake()
+            self._parts.forgetter.wake()
             self._remove_unused(record.code)
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
@@ -217,10 +217,10 @@ class ApplicationOperations(OfParts):
         if not names_code(record.selection):
             record = replace(record, code=None)
         if record.code is None:
-            await self._selections.check(record.selection)
+            await self._parts.selections.check(record.selection)
             return record
         self._artifacts.check_inside(record.code, "code")
-        await self._selections.check(replace(record.selection, code=self._artifacts.code_folder(record.code)))
+        await self._parts.selections.check(replace(record.selection, code=self._artifacts.code_folder(record.code)))
         # Checked again: meanwhile the last user of the artifact may have been deleted, and the artifact with it.
         self._artifacts.check_inside(record.code, "code")
         return record

@@ -82,7 +82,7 @@ class ModelOperations(OfParts):
         earlier = self._catalog.versions_of(model) if model in self._catalog.models else []
         deployment = replace(
             deployment,
-            manager=deployment.manager or self._default_manager,
+            manager=deployment.manager or self._parts.default_manager,
             env=resolved(deployment.env, [each.spec.env for each in earlier]),
         )
         before = self._catalog.versions.get(ModelId(model, version))
@@ -96,7 +96,7 @@ class ModelOperations(OfParts):
         return self._views.version(record)
 
     async def check_deployment(self, deployment: Deployment) -> None:
-        deployment = replace(deployment, manager=deployment.manager or self._default_manager)
+        deployment = replace(deployment, manager=deployment.manager or self._parts.default_manager)
         self._check(deployment, is_sent=self._artifacts.renew(deployment.artifact))
 
     async def rollback(self, model: str, version: str | None, allow_stopped: bool) -> Model:
@@ -237,7 +237,7 @@ class ModelOperations(OfParts):
         if deployment.loader == "binary" and deployment.python is not None:
             raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
         self._check_environment(deployment)
-        self._manager.check(deployment.manager or self._default_manager, deployment)
+        self._manager.check(deployment.manager or self._parts.default_manager, deployment)
         _check_framework(deployment)
         if deployment.input_type is not None:
             rules.checked_type(deployment.input_type)

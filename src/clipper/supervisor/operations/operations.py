@@ -71,7 +71,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     async def _status(self, workers: Sequence[WorkerStatistics]) -> schemas.Status:
         of_server, troubles = self._problems_of_server(), self._troubles()
         replicas = self._views.replicas()
-        certificates = self._certificates
+        parts, certificates = self._parts, self._parts.certificates
         return schemas.Status(
             version=__version__,
             pid=os.getpid(),
@@ -86,14 +86,14 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *of_server,
                 *(trouble.text for trouble in troubles),
                 *self._problem_of_home(),
-                *(self._leadership.problems() if self._leadership is not None else ()),
-                *(self._nodes.problems() if self._nodes is not None else ()),
-                *self._disks.space.problems(),
-                *self._sampling.health.problems(),
+                *(parts.leadership.problems() if parts.leadership is not None else ()),
+                *(parts.nodes.problems() if parts.nodes is not None else ()),
+                *parts.disks.space.problems(),
+                *parts.sampling.health.problems(),
                 *self._catalog.problems(),
-                *self._keepers.problems(),
+                *parts.keepers.problems(),
                 *self._ramps.problems(),
-                *self._events.problems(),
+                *parts.events.problems(),
                 *(certificates.problems(time.time()) if certificates is not None else ()),
                 *expiry_problems(self._catalog.keys.values(), self._catalog.tokens.values(), time.time()),
                 *self._reconciler.outdated(),
@@ -107,17 +107,17 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             applications_ready=len(self._catalog.applications) - sum(not one.is_answered for one in troubles),
             models=len(self._catalog.models),
             replicas=dict(Counter(replica.state for replica in replicas)),
-            manager=self._default_manager,
+            manager=parts.default_manager,
             nodes=by_node(replicas),
             certificate_expires_at=certificates.expires_at if certificates is not None else None,
             client_ca_expires_at=certificates.client_ca_expires_at if certificates is not None else None,
             credential_expires_at=next_expiry(
                 (*self._catalog.keys.values(), *self._catalog.tokens.values()), time.time()
             ),
-            lease=self._leadership.status() if self._leadership is not None else None,
+            lease=parts.leadership.status() if parts.leadership is not None else None,
             options=self._options,
             disks=tuple(
-                schemas.DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in self._disks.space.facts
+                schemas.DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in parts.disks.space.facts
             ),
         )
 
@@ -127,13 +127,13 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     async def events(
         self, after: int | None, limit: int, kind: Kind | None, subject: str | None, who: str | None
     ) -> Events:
-        return self._events.log.find(after, limit, kind, subject, who)
+        return self._parts.events.log.find(after, limit, kind, subject, who)
 
     async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> schemas.Logs:
         check_range("lines", lines, 1, schemas.MAX_LOG_LINES)
         # Containers' logs are there, too; their names have an @.
         paths = {path.stem: path for path in sorted(self._logs.glob("*.log")) if "@" not in path.stem}
-        on_nodes = {} if self._nodes is None else await self._nodes.logs(name, after, lines)
+        on_nodes = {} if self._parts.nodes is None else await self._parts.nodes.logs(name, after, lines)
         if name is not None:
             if name not in paths and name not in on_nodes:
                 known = [*paths, *(worker.name for worker in self._workers if worker.node)]
@@ -151,13 +151,13 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return await self._queries.ask(application, call, body, key)
 
     async def list_tokens(self) -> list[schemas.Token]:
-        return self._tokens.list_all()
+        return self._parts.tokens.list_all()
 
     async def create_token(self, new: schemas.NewToken) -> schemas.CreatedToken:
-        return self._tokens.create(new)
+        return self._parts.tokens.create(new)
 
     async def revoke_token(self, name: str) -> None:
-        self._tokens.revoke(name)
+        self._parts.tokens.revoke(name)
 
     async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
         return await self._scrapes.text(by_worker, applications, models)
@@ -203,7 +203,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def stop(self) -> schemas.Stopping:
         if not self._stopping.is_requested:
-            self._events.record([NewEvent("server", "server", "the server is told to stop", by=CALLER.get())])
+            self._parts.events.record([NewEvent("server", "server", "the server is told to stop", by=CALLER.get())])
         self._stopping.request()
         return schemas.Stopping(drain_delay_s=self._stopping.drain_delay_s)
 

@@ -56,22 +56,11 @@ class OfParts:
     """Operations on the parts of a supervisor."""
 
     def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._catalog = parts.catalog
         self._manager = parts.manager
-        self._default_manager = parts.default_manager
         self._workers = parts.workers
-        self._nodes = parts.nodes
         self._reconciler = parts.reconciler
-        self._leadership = parts.leadership
         self._artifacts = parts.artifacts
-        self._selections = parts.selections
-        self._forgetter = parts.forgetter
-        self._store_of_learning = parts.store
-        self._tokens = parts.tokens
         self._ramps = parts.ramps
-        self._sampling = parts.sampling
         self._recent = parts.sampling.sampler.recent
-        self._events = parts.events
-        self._disks = parts.disks
-        self._keepers = parts.keepers
-        self._certificates = parts.certificates

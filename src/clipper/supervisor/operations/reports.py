@@ -88,14 +88,14 @@ class ReportOperations(OfParts):
         )
 
     async def _contexts_with_most(self, state_id: str) -> list[str]:
-        _, latest = await self._store_of_learning.contexts(state_id, MAX_LOOKED_AT)
-        feedback = {each: Ledger(None, await self._store_of_learning.load(state_id, each)).clock for each in latest}
+        _, latest = await self._parts.store.contexts(state_id, MAX_LOOKED_AT)
+        feedback = {each: Ledger(None, await self._parts.store.load(state_id, each)).clock for each in latest}
         return sorted(latest, key=lambda context: -feedback[context])[:MAX_GROUPS]
 
     async def _states(self, record: ApplicationRecord, contexts: Sequence[str | None]) -> list["_State"]:
         """Return the states of contexts, or for None of the application, by this server's names for versions."""
         names = [context or EVERYONE for context in contexts]
-        found = await self._store_of_learning.load_many(record.state_id, [EVERYONE, *names])
+        found = await self._parts.store.load_many(record.state_id, [EVERYONE, *names])
         ledgers = []
         for each in found:
             if isinstance(each, StoreUnavailable):
@@ -126,7 +126,7 @@ class ReportOperations(OfParts):
             goes_by(record.selection.policy),
             is_of_context=context is not None,
             has_contexts=not tells_picked(state.totals)
-            and (await self._store_of_learning.contexts(record.state_id, 1))[0] > 0,
+            and (await self._parts.store.contexts(record.state_id, 1))[0] > 0,
         )
         # The comparison of all pairs takes a while: other requests are answered meanwhile.
         comparison = await asyncio.to_thread(compare, list(keys), basis.evidence, asked.confidence, asked.tolerance)
@@ -295,7 +295,7 @@ class SeriesOperations(OfParts):
     """The operations that show series. They change nothing."""
 
     async def series_overview(self) -> SeriesOverview:
-        sampler = self._sampling.sampler
+        sampler = self._parts.sampling.sampler
         self._forget_former()
 
         def latest(kind: str, names: Iterable[str]) -> dict[str, Named]:
@@ -305,7 +305,7 @@ class SeriesOperations(OfParts):
 
         return SeriesOverview(
             step_s=STEP_S,
-            end_s=self._sampling.taken_at_s,
+            end_s=self._parts.sampling.taken_at_s,
             applications=latest("application", self._catalog.applications),
             models=latest("model", self._catalog.models),
             workers=latest("worker", (str(worker.index) for worker in self._workers)),
@@ -324,14 +324,14 @@ class SeriesOperations(OfParts):
     def _forget_former(self) -> None:
         """Forget the series of a former application of the same name, which a new application must not show."""
         ids = {one.name: one.state_id for one in self._catalog.applications.values()}
-        self._sampling.sampler.forget_former(ids)
+        self._parts.sampling.sampler.forget_former(ids)
 
     def _all_of(self, subject: Subject, always: tuple[str, ...], seconds: int) -> Series:
-        ring = self._sampling.sampler.ring
+        ring = self._parts.sampling.sampler.ring
         names = sorted({*always, *ring.names(subject)})
         return Series(
             step_s=STEP_S,
-            end_s=self._sampling.taken_at_s,
+            end_s=self._parts.sampling.taken_at_s,
             series=ring.read(subject, names, int(seconds / STEP_S)),
             left_out=subject in ring.left_out,
         )
