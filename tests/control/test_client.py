@@ -94,7 +94,7 @@ def test_free_ones_end_before_the_worker_ends_them(tmp_path: Path) -> None:
         assert isinstance(loop, ShiftedLoop)
         async with listening(tmp_path) as worker:
             await worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept)
-            loop.advance(FREE_S - 1)
+            loop.advance(FREE_S / 2)
             await worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept)
             assert worker.server._connections == 1
             loop.advance(FREE_S + 1)

@@ -109,10 +109,10 @@ def test_at_the_deadline_a_query_ends_and_its_output_is_still_kept(
         application = digits.application(default)
         asking, query = digits.ask(application)
         await until_async(lambda: digits.container.batches)
-        digits.loop.advance(SLO_S - 1.0)
+        digits.loop.advance(SLO_S / 2)
         await turn_over(20)
         assert not query.done
-        digits.loop.advance(1.0)
+        digits.loop.advance(SLO_S / 2)
         await until_async(lambda: query.done)
         explanation = "digits:1 did not answer within the SLO"
         if default is None:

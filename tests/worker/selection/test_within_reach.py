@@ -113,15 +113,15 @@ def test_if_all_fail_the_reason_is_the_last_ones(tmp_path: Path) -> None:
 def test_another_model_is_asked_beside_one_that_is_nearly_late(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         # It may take up to twice as long as it mostly does.
-        application = await serving(desk, row_s=0.55 * SLO_S, spread=1.9, other_s=5.0)
+        application = await serving(desk, row_s=0.55 * SLO_S, spread=1.9, other_s=20.0)
         desk.models.held.add("a")
         asking, query = desk.ask(application)
         assert query.choice is not None and query.choice.models == ("a",) and 0.0 < query.chance < 1.0
         await turn_over()
-        desk.loop.advance(SLO_S - 5.5)  # b takes 5 s, and is asked with a little more left
+        desk.loop.advance(SLO_S - 22.0)  # b takes 20 s, and is asked with a little more left
         await desk.serve_until(lambda: query.stage == 2 and "b" in query.outputs)
         assert not asking.answer, "the first may still come"
-        desk.loop.advance(5.5)
+        desk.loop.advance(22.0)
         await until_async(lambda: asking.answer)
         assert asking.answer == ("prediction", TWO["b"], 1.0)
         desk.models.held.clear()
@@ -132,11 +132,11 @@ def test_another_model_is_asked_beside_one_that_is_nearly_late(tmp_path: Path) -
 
 def test_the_first_models_answer_counts_if_it_comes_after_all(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        application = await serving(desk, row_s=0.55 * SLO_S, spread=1.9, other_s=5.0)
+        application = await serving(desk, row_s=0.55 * SLO_S, spread=1.9, other_s=20.0)
         desk.models.held.add("a")
         asking, query = desk.ask(application)
         await turn_over()
-        desk.loop.advance(SLO_S - 5.5)  # b takes 5 s, and is asked with a little more left
+        desk.loop.advance(SLO_S - 22.0)  # b takes 20 s, and is asked with a little more left
         await desk.serve_until(lambda: "b" in query.outputs)
         desk.models.held.clear()
         await desk.serve_until(lambda: asking.answer)
