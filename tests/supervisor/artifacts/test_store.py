@@ -151,7 +151,7 @@ def test_more_uploads_than_there_are_places_for_are_told_so(tmp_path: Path) -> N
     digest = hashlib.sha256(data).hexdigest()
 
     async def test() -> None:
-        artifacts, to_end = Artifacts(tmp_path, idle_timeout_s=1.0), asyncio.Event()
+        artifacts, to_end = Artifacts(tmp_path), asyncio.Event()
 
         async def drips() -> AsyncIterator[bytes]:
             while not to_end.is_set():
@@ -160,7 +160,8 @@ def test_more_uploads_than_there_are_places_for_are_told_so(tmp_path: Path) -> N
             yield data
 
         dripping = [asyncio.create_task(artifacts.add(digest, drips())) for _ in range(MAX_UPLOADS)]
-        await asyncio.sleep(0)
+        await until_async(artifacts._turns.locked)
+        artifacts._idle_timeout_s = 0.05  # of what comes now, and not of those that drip
         with pytest.raises(Unavailable, match="being uploaded"):
             await artifacts.add(digest, chunks_of(data))
         to_end.set()
