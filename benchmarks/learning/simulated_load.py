@@ -27,7 +27,7 @@ from clipper.worker.abstraction.batching.in_time import InTime
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.scheduler import Scheduler
 from clipper.worker.abstraction.work import Work
-from clipper.worker.selection.availability import resources
+from clipper.worker.selection.availability import filled, resources
 from clipper.worker.selection.feedback.outcomes import Outcomes
 from clipper.worker.selection.feedback.promises import Tries
 from clipper.worker.selection.feedback.scoring import lesson
@@ -230,6 +230,7 @@ class Application:
         chances = self._chances(names, now_s, query.deadline_s)
         view = QueryView(packed_features=query.features, in_time=None if min(chances.values()) >= 1.0 else chances)
         prices = self.prices if self.prices.is_active else None
+        self.prices.filled = filled(self.in_time.values(), now_s, query.deadline_s)
         if view.in_time is not None or prices is not None:
             among, names = names, candidates(self.policy, names, totals, view, 1.0, rescued, prices)
             self._try_others(among, names, now_s)

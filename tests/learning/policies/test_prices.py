@@ -308,7 +308,7 @@ def test_the_time_of_a_device_goes_to_the_models_that_gain_most_in_it(
     device = {"GPU 0": Resource(1.0, dict(zip(FIVE, USES)))}
     for number in range(4000):
         chances = {name: 1.0 if waiting + used <= MOST_WAITING else 0.0 for name, used in zip(FIVE, USES)}
-        view = QueryView(in_time=chances)
+        view, prices.filled = QueryView(in_time=chances), {"GPU 0": waiting / MOST_WAITING}
         among = candidates(made, FIVE, FIVE_KNOWN, view, 1.0, prices=prices if prices.is_active else None)
         model = made.select(among, FIVE_KNOWN, view, random).models[0]
         late += not chances[model]
@@ -330,6 +330,31 @@ def test_a_model_that_nothing_is_known_of_is_tried_on_a_full_device() -> None:
     # By the mean of five answers it would not be asked.
     unlucky = Totals(known | {("b", "scored"): 5.0, ("b", "loss"): 1.0})
     assert candidates(policy, FIVE, unlucky, view, 1.0, prices=prices) == ("b",)
+
+
+@pytest.mark.parametrize("totals", [FIVE_KNOWN, Totals()])
+def test_the_more_waits_for_a_device_the_quicker_the_model(totals: Totals) -> None:
+    prices, policy = Prices(), make_policy("adaptive")
+    prices.ration("c", {"a": 0.0}, {"GPU 0": Resource(1.0, dict(zip(FIVE, USES)))}, 1.0)
+    prices.scarcity["GPU 0"].value = 0.3
+    asked = []
+    for filled in (0.0, 0.25, 0.6, 1.0):
+        prices.filled = {"GPU 0": filled}
+        asked.append(candidates(policy, FIVE, totals, QueryView(), 1.0, prices=prices)[0])
+    # Nothing has taught a price since: a burst has its own before.
+    assert asked[0] == "a" and asked == sorted(asked) and len(set(asked)) >= 3
+
+
+@pytest.mark.parametrize("price", [0.1, 0.3, 0.5, 1.0])
+def test_without_feedback_the_order_of_links_is_believed(price: float) -> None:
+    prices = Prices()
+    prices.ration("c", {"a": 0.0}, {"GPU 0": Resource(1.0, dict(zip(FIVE, USES)))}, 1.0)
+    prices.scarcity["GPU 0"].value = price
+    learns, fixed = (
+        candidates(make_policy(name), FIVE, Totals(), QueryView(), 1.0, prices=prices)
+        for name in ("adaptive", "single")
+    )
+    assert learns == fixed
 
 
 def test_prices_are_told_in_words() -> None:

@@ -49,9 +49,10 @@ SURE = 0.95
 LEAST_CHANCE = 0.5
 # Below this chance a query does not go on to a further model. It is lower, since the query has an answer already.
 LEAST_FURTHER = 0.1
-# Without feedback, how much worse than the first link the second is assumed to be, in loss: so the first one is asked
-# down to a chance of about a third. Each of those behind it is a little worse, which keeps their order.
-LATER_LOSS, NEXT_LOSS = 0.1, 0.02
+# Without feedback, how much worse in loss each link is assumed to be than the one before, so the first one is asked
+# down to a chance of about a third; and the most that the last of many is. With equal steps the time of a shared device
+# goes to a middle link if each takes half as long as the one before, and not in halves to the first and the last.
+LATER_LOSS, MOST_LOSS = 0.1, 0.5
 
 FEATURE = np.dtype("<f8")
 _DIMENSION = np.dtype("<u4")
@@ -198,7 +199,8 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
 
 def in_order_of_links(models: int) -> list[float]:
     """Return losses for so many models of which nothing but the order of their links is known."""
-    return [0.0, *(LATER_LOSS + NEXT_LOSS * place for place in range(models - 1))]
+    step = min(LATER_LOSS, MOST_LOSS / max(models - 1, 1))
+    return [step * place for place in range(models)]
 
 
 class Policy(Protocol):
@@ -262,14 +264,16 @@ class Policy(Protocol):
     def loss_errors(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
         """Return the standard error of each of ``expected_losses``, (models,).
 
-        By default that is the error of a mean of as many losses of 0 or 1; 0 for a policy that does not learn.
+        By default that is the error of a mean of as many losses of 0 or 1; 0 for a policy that does not learn, and as
+        long as there is no feedback: then the order of the links is all that is known, and it is believed.
         """
         errors: Sequence[float] | None = totals.memo.get((self, "loss errors", models))
         if errors is None:
             losses = self.expected_losses(models, totals, query)
+            scored = [totals.number(model, SCORED) for model in models]
+            learns = self.learns and sum(scored) > 0
             errors = [
-                math.sqrt(max(loss * (1.0 - loss), 0.0) / (totals.number(model, SCORED) + 1.0)) * self.learns
-                for model, loss in zip(models, losses)
+                math.sqrt(max(loss * (1.0 - loss), 0.0) / (times + 1.0)) * learns for loss, times in zip(losses, scored)
             ]
             totals.memo[self, "loss errors", models] = errors
         return errors

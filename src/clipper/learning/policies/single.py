@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from clipper.learning.policies.policy import LATER_LOSS, Choice, Policy, QueryView, Totals
-
-# The loss of the last of many links. Each is as much worse than the one before, so that the time of a shared device
-# goes to a middle link if each takes half as long as the one before, and not in halves to the first and the last.
-MOST_LOSS = 0.5
+from clipper.learning.policies.policy import Choice, Policy, QueryView, Totals, in_order_of_links
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,5 +26,4 @@ class Single(Policy):
 
     def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
         """Return losses in the order of the links, of which nothing else is known."""
-        step = min(LATER_LOSS, MOST_LOSS / max(len(models) - 1, 1))
-        return [step * place for place in range(len(models))]
+        return in_order_of_links(len(models))

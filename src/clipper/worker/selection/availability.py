@@ -5,7 +5,7 @@ come as the fullest model has room for, or a moment has passed. So a query costs
 for each query only while a model is not sure.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 
 from clipper.learning.policies.policy import QueryView
@@ -95,6 +95,10 @@ class Availability:
         if prices.scarcity:
             self.holds_below = 0  # the next query looks again
 
+    def filled(self, now_s: float, due_s: float) -> dict[str, float]:
+        """Return how full the devices are that several of the models share: see ``Device.filled``."""
+        return filled([queue.in_time for _, queue, _ in self._models], now_s, due_s)
+
     def with_known(self, row: bytes) -> dict[str, float]:
         """Return the chances for this input: 1 for a model whose output the cache has."""
         chances = dict(self.chances or {})
@@ -151,6 +155,11 @@ def resources(models: Mapping[str, InTime], slo_s: float, *, with_models: bool) 
         on_devices = {name for resource in found.values() for name in resource.uses}
         found |= {name: Resource(per_s[name], {name: 1.0}) for name in per_s if name not in on_devices}
     return found
+
+
+def filled(models: Iterable[InTime], now_s: float, due_s: float) -> dict[str, float]:
+    devices = {device for in_time in models for device in in_time.devices if device.is_shared}
+    return {device.id: device.filled(now_s, due_s) for device in devices}
 
 
 class Try:

@@ -76,6 +76,21 @@ def test_a_query_has_all_that_waits_for_the_device_ahead() -> None:
     assert InTime(quick).outlook(0.0, 0.05)[0] == 1.0, "what is due later is behind it"
 
 
+def test_what_is_in_flight_or_waits_fills_a_device() -> None:
+    device = Device("GPU 0")
+    (slow, quick), _ = sharing(TEN_MS, ONE_MS, device=device)
+    assert device.filled(0.0, 0.1) == 0.0
+    push(slow, 2, slo_s=0.05)
+    push(quick, 10, slo_s=0.05)
+    assert device.filled(0.0, 0.1) == pytest.approx(0.3, abs=0.001)
+    slow.decide(0.0)
+    assert device.filled(0.0, 0.1) == pytest.approx(0.3, abs=0.001), "in flight it takes as long"
+    assert device.filled(0.01, 0.11) == pytest.approx(0.2, abs=0.001)
+    assert device.filled(0.0, 0.015) == 1.0
+    push(quick, 50, slo_s=1.0)
+    assert device.filled(0.0, 0.1) == pytest.approx(0.3, abs=0.001), "what is due later is behind it"
+
+
 def test_the_first_due_sends_and_two_batches_are_in_flight_at_most() -> None:
     (first, second, third), turns = sharing(ONE_MS, ONE_MS, ONE_MS)
     push(first, 1, slo_s=0.5)

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
 from clipper.worker.abstraction.batching.flow import Batch
-from clipper.worker.abstraction.batching.service_times import ServiceTimes
+from clipper.worker.abstraction.batching.service_times import LEAST_S, ServiceTimes
 from clipper.worker.abstraction.work import Work
 
 # A batch that is overdue is expected to take as long again as this share of what it has taken: the longer it hangs, the
@@ -185,7 +185,11 @@ class Device:
             if not batch.asks and (sender is replica or now_s - batch.sent_s <= most_s)
         ]
 
-    def queued_s(self, besides: DeadlineQueue, now_s: float, due_s: float) -> float:
+    def filled(self, now_s: float, due_s: float) -> float:
+        """Return the share of the time until ``due_s`` that what is in flight, or waits and is due by then, takes."""
+        return min((self.busy_s(now_s) + self.queued_s(None, now_s, due_s)) / max(due_s - now_s, LEAST_S), 1.0)
+
+    def queued_s(self, besides: DeadlineQueue | None, now_s: float, due_s: float) -> float:
         """Return how long the rows take that wait in other versions' queues and are due by ``due_s``.
 
         Rows that can no longer be in time are not counted: they are dropped and not sent.
