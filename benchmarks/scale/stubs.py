@@ -102,6 +102,7 @@ def link_at_once(link: ReplicaLink) -> None:
     """In place of ``ReplicaLink.open``: the replica answers before anybody could wait, and is asked nothing."""
     link._connection = NO_CONNECTION
     link._settle_first_attempt()
+    assert link._listener is not None
     link._listener.on_linked(Welcome(link._model.name, link._model.version, INPUT_TYPE, None, "stub"))
 
 

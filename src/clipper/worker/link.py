@@ -110,7 +110,7 @@ class ReplicaLink:
         self._address = address
         self._token = token
         self._certificate = certificate
-        self._listener = listener
+        self._listener: Listener | None = listener  # until the link is closed
         self._most_results_bytes = most_results_bytes
         self._connection: _Connection | None = None
         self._version = OLDEST_VERSION  # the version that is spoken while it is linked
@@ -127,9 +127,14 @@ class ReplicaLink:
         self._task = asyncio.get_running_loop().create_task(self._keep_linked())
 
     def close(self) -> None:
-        """Close for good: the listener is not called again."""
+        """Close for good: the listener is not called again.
+
+        Nothing may stay that leads from the link back to it: the collector does not look at what is old.
+        """
         if self._task is not None:
             self._task.cancel()
+            self._task = None
+        self._listener = None
         if self._connection is not None:
             # close() would wait until the container has read the rest, which may never happen.
             self._connection.abort()
@@ -163,13 +168,14 @@ class ReplicaLink:
 
     async def _dial(self) -> "_Connection | None":
         """Connect and shake hands. Return None if the dial failed."""
-        most = self._most_results_bytes
-        connection = _Connection(self._address, self._listener, PROTOCOL_VERSION, most)
+        most, listener = self._most_results_bytes, self._listener
+        assert listener is not None
+        connection = _Connection(self._address, listener, PROTOCOL_VERSION, most)
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 while (welcome := await self._greet(connection)) is None:
                     connection.abort()
-                    connection = _Connection(self._address, self._listener, connection.version - 1, most)
+                    connection = _Connection(self._address, listener, connection.version - 1, most)
             if (welcome.model, welcome.version) != (self._model.name, self._model.version):
                 # The address is stale: another container listens there now.
                 raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
@@ -194,7 +200,7 @@ class ReplicaLink:
         self._version = connection.version
         self._connection = connection
         connection.on_lost = self._forget_connection
-        self._listener.on_linked(welcome)
+        listener.on_linked(welcome)
         return connection
 
     async def _greet(self, connection: "_Connection") -> Welcome | None:
@@ -210,7 +216,7 @@ class ReplicaLink:
             return None
 
     def _forget_connection(self, reason: str) -> None:
-        if self._connection is not None:
+        if self._connection is not None and self._listener is not None:
             self._connection = None
             self.last_error = reason
             self._listener.on_lost(reason)
@@ -412,6 +418,7 @@ class _Connection(asyncio.Protocol):
             self.welcome.set_exception(ProtocolViolation(f"the container did not send WELCOME: {reason}"))
         if self.on_lost is not None:
             self.on_lost(reason)
+        self.on_lost = self.transport = None
 
 
 def _retrieve(future: "asyncio.Future[Welcome]") -> None:

@@ -1,4 +1,4 @@
-"""A query worker that says on SIGUSR2, in its log, which memory it has in use."""
+"""A query worker that says on SIGUSR2, in its log, which memory it has in use, and how many objects were in cycles."""
 
 import gc
 import signal
@@ -10,9 +10,9 @@ from clipper.worker.__main__ import main
 
 
 def tell(number: int, frame: FrameType | None) -> None:
-    gc.collect()
+    in_cycles = gc.collect()
     blocks, malloc_bytes = in_use()
-    print(f"in use: {blocks} {malloc_bytes}", flush=True)
+    print(f"in use: {blocks} {malloc_bytes} {in_cycles}", flush=True)
 
 
 if __name__ == "__main__":

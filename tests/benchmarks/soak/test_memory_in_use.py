@@ -31,13 +31,13 @@ class CountedWorker(Worker):
 
     module = "tests.benchmarks.soak.counted_worker"
 
-    def in_use(self) -> tuple[int, int]:
-        """Python's blocks, and malloc's bytes."""
+    def in_use(self) -> tuple[int, int, int]:
+        """Python's blocks, malloc's bytes, and the objects in cycles that only the collector has freed."""
         told = self.log.count("in use: ")
         self.send(signal.SIGUSR2)
         until(lambda: self.log.count("in use: ") > told and self.log.endswith("\n"))
-        blocks, size = self.log.rpartition("in use: ")[2].split()
-        return int(blocks), int(size)
+        blocks, size, in_cycles = self.log.rpartition("in use: ")[2].split()
+        return int(blocks), int(size), int(in_cycles)
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +134,45 @@ def test_it_does_not_grow_with_requests(
         until(lambda: worker.statistics().connections == 0)
 
     def grown() -> tuple[float, float]:
-        now, malloc_now = worker.in_use()
+        now, malloc_now, _ = worker.in_use()
         return (now - blocks) / REQUESTS, (malloc_now - malloc_bytes) / REQUESTS
 
     ask_many(WARM_UP_REQUESTS)
-    blocks, malloc_bytes = worker.in_use()
+    blocks, malloc_bytes, _ = worker.in_use()
     ask_many(REQUESTS)
     # A busy machine's model still works for clients that left, and the worker holds that; a leak stays.
     # SQLite keeps pages of the selection store: up to 8 MiB on each connection, so for some 50,000 pieces of feedback.
     most = BLOCKS, math.inf if ask is feedback else MALLOC_BYTES
     until(lambda: all(have < may for have, may in zip(grown(), most, strict=True)))
+
+
+def test_nothing_that_has_left_stays_in_a_cycle() -> None:
+    """A worker's collector does not look at what is old: see ``GC_THRESHOLDS``."""
+    changes = 20
+    with serving() as started:
+        worker = CountedWorker(started.folder, 0, started.port)
+        started.workers.append(worker)
+        first, second = started.start_container(SUM), started.start_container(SUM, version="2")
+        other = model(version(started.start_container(SUM, "n")), name="n")
+        one, guest = application("one"), application("guest", "m", "n", selection=Selection("cascade"))
+
+        def use(number: int) -> None:
+            is_even = number % 2 == 0
+            current = model(version(first)) if is_even else model(version(second, name="2"), current="2")
+            started.apply([one, guest] if is_even else [one], [current, other])
+            with worker.connect() as client:
+                assert client.ask("/one/predict", {"input": [number]}).status == 200
+                tensor = {"name": "input", "datatype": "FP64", "shape": [1, 1], "data": [number]}
+                assert client.ask("/v2/models/one/infer", {"inputs": [tensor]}).status == 200
+                for context in ("a", "b") if is_even else ():
+                    answer = client.ask("/guest/predict", {"input": [number], "context": context}).json
+                    told = client.ask("/guest/observe", {"query_id": answer["query_id"], "label": 1})
+                    assert told.status == 200
+
+        for number in range(4):
+            use(number)
+        worker.in_use()
+        for number in range(changes):
+            use(number)
+        *_, in_cycles = worker.in_use()
+        assert in_cycles < changes

@@ -24,10 +24,10 @@ def test_it_goes_off_once_at_the_earliest_of_two_times_however_near(first_s: flo
             rings.append(loop.time())
             rung.set()
 
-        alarm = Alarm(loop, ring)
+        alarm = Alarm(loop)
         start_s = loop.time()
-        alarm.set(start_s + first_s)
-        alarm.set(start_s + then_s)
+        alarm.set(start_s + first_s, ring)
+        alarm.set(start_s + then_s, ring)
         await asyncio.wait_for(rung.wait(), TIMEOUT_S)
         await asyncio.sleep(0.02)
         assert len(rings) == 1
@@ -48,14 +48,14 @@ def test_cancelled_it_is_silent_until_it_is_set_again(times_s: list[float]) -> N
             rings.append(loop.time())
             rung.set()
 
-        alarm = Alarm(loop, ring)
+        alarm = Alarm(loop)
         for time_s in times_s:
-            alarm.set(loop.time() + time_s)
+            alarm.set(loop.time() + time_s, ring)
         alarm.cancel()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert rings == []
-        alarm.set(loop.time())
+        alarm.set(loop.time(), ring)
         await asyncio.wait_for(rung.wait(), TIMEOUT_S)
         assert len(rings) == 1
 
@@ -74,10 +74,10 @@ def test_it_may_be_set_again_while_it_rings() -> None:
             if rings == 3:
                 done.set()
             else:
-                alarm.set(loop.time())
+                alarm.set(loop.time(), ring)
 
-        alarm = Alarm(loop, ring)
-        alarm.set(loop.time())
+        alarm = Alarm(loop)
+        alarm.set(loop.time(), ring)
         await asyncio.wait_for(done.wait(), TIMEOUT_S)
         assert rings == 3
 

@@ -293,15 +293,15 @@ def test_a_bounded_number_of_contexts_is_read_at_once() -> None:
             begun.append(context)
             await held.wait()
 
-        loads = ContextReads(load)
+        loads = ContextReads()
         for number in range(MAX_READS + 3):
-            loads.wait(str(number), 1000.0, lambda number=number: heard.append(str(number)))  # type: ignore[misc]
+            loads.wait(load, str(number), 1000.0, lambda number=number: heard.append(str(number)))  # type: ignore[misc]
         await turn_over()
         assert len(begun) == MAX_READS
         assert heard == [str(MAX_READS + extra) for extra in range(3)]
         held.set()
         await until_async(lambda: len(heard) == MAX_READS + 3)
-        loads.wait("again", 1000.0, lambda: heard.append("again"))
+        loads.wait(load, "again", 1000.0, lambda: heard.append("again"))
         await until_async(lambda: heard[-1] == "again")
 
     run_clean(scenario())

@@ -88,6 +88,7 @@ class BlockRuns:
         for block in self._blocks.clear():
             assert isinstance(block, BlockRows)
             block.on_failure("no_replica", f"{self._model} has no replica any more")
+        self._await_turn = self._wake = lambda: None  # so that the queue is in no cycle: no collector would free it
 
     def encode(self, batch: Batch) -> list[Buffer]:
         """Return the frame of a batch that is a piece."""

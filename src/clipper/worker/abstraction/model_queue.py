@@ -54,7 +54,7 @@ class ModelQueue:
         self._quarantine = Quarantine(self._suspects, str(model), cache.seed)
         self._links: dict[str, Replica] = {}
         self._loop, self._turn_is_due = asyncio.get_running_loop(), False
-        self._wake, self._notices = Alarm(self._loop, self._take_turn), FailureNotices(model.name, self._loop)
+        self._wake, self._notices = Alarm(self._loop), FailureNotices(model.name, self._loop)
         self.blocks = BlockRuns(self._scheduler.blocks, model, self._await_turn, self._wake_replica)
         self.recent_row: bytes | None = None  # the latest input that was answered, and so kills no container
         self.compute_time, self._counts = ComputeTime(), VersionCounts()
@@ -302,7 +302,7 @@ class ModelQueue:
                 decision.shed, "overloaded", f"{self.model} gets more queries than it can answer within the SLO"
             )
         if decision.wake_s is not None:
-            self._wake.set(decision.wake_s)
+            self._wake.set(decision.wake_s, self._take_turn)
 
     def _send(self, state: ReplicaState, batch: Batch) -> None:
         if batch.piece is not None:

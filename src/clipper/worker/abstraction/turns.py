@@ -64,7 +64,7 @@ class Turns:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Waiting] = []
         self._end_is_due = False
-        self._look_again = Alarm(self._loop, self._wake)
+        self._look_again = Alarm(self._loop)
         self.flow = Flow()
         self.unsettled: dict[Replica, None] = {}
         self.devices: dict[str, Device] = {}
@@ -144,7 +144,7 @@ class Turns:
         if has_arrivals:
             self._schedule()
         elif first_s < math.inf:  # else it has been scheduled: a queue awaits its turn since another took its own
-            self._look_again.set(first_s)
+            self._look_again.set(first_s, self._wake)
 
     def _wake(self) -> None:
         if self._waiting:

@@ -57,9 +57,9 @@ class Answering:
 
     Attributes:
         name: the application's name.
-        complete: called once all models of a query have answered or failed: ``finish``, or ``Stages.go_on`` if the
-            policy may ask further models.
-        rescue: called instead if none of them has answered: ``finish``, or ``Stages.go_on`` if there are other models.
+        complete: called once all models of a query have answered or failed: ``Stages.go_on`` if the policy may ask
+            further models, or None for ``finish``.
+        rescue: called instead if none of them has answered: ``Stages.go_on`` if there are other models, or None.
         has_others: whether other models can answer a query: ``has_none``, or ``Stages.has_others``.
         now_s: the loop's clock.
         goes_on, feedback_ttl_s, input_type: copies from the terms, which are read for each query.
@@ -84,11 +84,17 @@ class Answering:
         self._watch = watch
         self.trials = trials
         self.now_s = asyncio.get_running_loop().time
-        self.complete: Callable[[Query], None] = self.finish
-        self.rescue: Callable[[Query], None] = self.finish
-        self.has_others: Callable[[Query], bool] = has_none
+        self.complete: Callable[[Query], None] | None
+        self.rescue: Callable[[Query], None] | None
+        self.has_others: Callable[[Query], bool]
+        self.ask_no_further()
         self._sources: dict[str, Source] = {}
         self.follow(terms)
+
+    def ask_no_further(self) -> None:
+        """Answer each query by the models that it has asked."""
+        self.complete = self.rescue = None
+        self.has_others = has_none
 
     def follow(self, terms: Terms) -> None:
         """Answer by these terms from now on, including the queries in flight."""
@@ -133,10 +139,7 @@ class Answering:
         if code in NO_TIME:
             query.shed += (model,)
         if not query.missing:
-            if query.first_output is None:
-                self.rescue(query)
-            else:
-                self.complete(query)
+            ((self.rescue if query.first_output is None else self.complete) or self.finish)(query)
         elif query.is_asked:
             self.consider_leaving(query)
 
@@ -176,7 +179,7 @@ class Answering:
                 if self.outcomes.recent_share(query.arms.key(model)) >= least:
                     return
         query.is_settled = is_settled
-        self.complete(query)
+        (self.complete or self.finish)(query)
 
     def keep_late(self, query: Query, model: str, output: Output) -> None:
         """Keep an output that came after the answer: feedback still uses it."""

@@ -19,7 +19,7 @@ from clipper.learning.policies.trials import Trials
 from clipper.learning.stores.store import Store
 from clipper.worker.abstraction.model_queue import ModelQueue
 from clipper.worker.abstraction.predictor import Predictor
-from clipper.worker.selection.answering import Answering, has_none
+from clipper.worker.selection.answering import Answering
 from clipper.worker.selection.availability import Availability
 from clipper.worker.selection.committer import Committer
 from clipper.worker.selection.context_reads import ContextReads
@@ -113,7 +113,7 @@ class Application:
         self._waking_deadlines = Deadlines(self.answering.finish)
         self._deadlines_now = self._deadlines
         self._budget_s = self.terms.budget_s
-        self._reads = ContextReads(self.load)
+        self._reads = ContextReads()
         self._is_store_down = False
         self._follow_terms()
 
@@ -143,8 +143,7 @@ class Application:
             self._follow_terms()
 
     def _terms(self, selector: Selector) -> Terms:
-        surroundings = self.surroundings
-        return Terms(self.snapshot, selector, self.contexts, surroundings.predictor, surroundings.decisions)
+        return Terms(self.snapshot, selector, self.contexts, self.surroundings.predictor, self.surroundings.decisions)
 
     def _follow_terms(self) -> None:
         terms, answering = self.terms, self.answering
@@ -165,8 +164,7 @@ class Application:
         self._availability = (
             Availability(terms, self.outcomes, self.surroundings.predictor.flow) if has_several else None
         )
-        answering.complete = answering.rescue = answering.finish
-        answering.has_others = has_none
+        answering.ask_no_further()
         if self._availability is not None and (terms.selector.goes_on or terms.selector.has_stand_ins):
             self.stages = self.stages or Stages(answering, self.surroundings.random)
             self.stages.follow(self._availability, self.prices)
@@ -276,9 +274,11 @@ class Application:
         self.answering.answer_without(query, asker)
 
     def close(self) -> None:
-        """Answer the queries of an application that was removed. Requests that are being read may still ask."""
+        """Answer a removed application's queries, and leave no cycle (``GC_THRESHOLDS``). Requests may still ask."""
         if self.stages is not None:
             self.stages.close()
+            self.stages = None
+        self.answering.ask_no_further()
         for query in (*self._deadlines.clear(), *self._waking_deadlines.clear()):
             query.failure = query.failure or ("unavailable", f"application {self.name} was removed or changed")
             self.answering.finish(query)
@@ -348,7 +348,7 @@ class Application:
             if not query.done:
                 self._select_and_ask(query, row, self.contexts.totals(context) or self.contexts.prior())
 
-        self._reads.wait(context, self.terms.budget_s * READ_SHARE, go_on)
+        self._reads.wait(self.load, context, self.terms.budget_s * READ_SHARE, go_on)
 
     def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
         terms, availability = self.terms, self._availability

@@ -98,8 +98,10 @@ class Owner(Protocol):
     def judged(self) -> Callable[[Output], bytes]: ...
 
     @property
-    def complete(self) -> Callable[["Query"], None]:
-        """Take a query whose models have all answered or failed."""
+    def complete(self) -> Callable[["Query"], None] | None:
+        """Take a query whose models have all answered or failed; None if it is to be finished."""
+
+    def finish(self, query: "Query") -> None: ...
 
     @property
     def has_others(self) -> Callable[["Query"], bool]:
@@ -269,7 +271,11 @@ class Query(msgspec.Struct, gc=False, eq=False):
             self.owner.keep_late(self, model, output)
             return
         if not self.missing:
-            self.owner.complete(self)
+            complete = self.owner.complete
+            if complete is None:
+                self.owner.finish(self)
+            else:
+                complete(self)
         elif self.is_asked:
             self.owner.consider_leaving(self)
 

@@ -158,8 +158,8 @@ def test_versions_are_remembered_no_longer_than_a_snapshot_that_runs_them() -> N
         inference = Inference(serving(application, port, Readiness([])))
         before = inference._infer["app"]
         for number in range(300):
-            before._tensors[str(number)] = before.tensors(None)
+            before.tensors._known[str(number)] = before.tensors.of(None)
         inference.follow([application])  # type: ignore[list-item]
-        assert inference._infer["app"] is not before and not inference._infer["app"]._tensors
+        assert inference._infer["app"] is not before and not inference._infer["app"].tensors._known
 
     run(body)

@@ -96,6 +96,32 @@ class HttpCodec:
         return _response(exchange, (yield from encode(self._name, version, answers, form, tensors)))
 
 
+class KnownTensors:
+    """An application's output tensors by version. Only running versions get here, and when these change, there is a new
+    object."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._known: dict[str | None, OutputTensors] = {}
+
+    def of(self, version: str | None) -> OutputTensors:
+        """Return the output tensors of the version that a request names, or of all versions that a query asks.
+
+        They stay the same once they are known. Raises NotFound or WrongInput like ``Terms.pinned``.
+        """
+        found = self._known.get(version)
+        if found is None:
+            terms = self._application.terms
+            found = OutputTensors(terms.outputs(version), nan_as_text=terms.nan_as_text)
+            if found.conversion is not None:
+                self._known[version] = found
+        return found
+
+    def check(self, name: str) -> None:
+        """Check that a request may ask for an output of this name. Raises WrongInput if not."""
+        self.of(None).check(name)
+
+
 class Infer:
     """Handles an application's infer calls, for all heads."""
 
@@ -110,17 +136,16 @@ class Infer:
         self.max_body_bytes = most_body_bytes(terms.input_type.elements, terms.max_batch, max_body_bytes)
         self.application = application
         self.work = work
+        self.tensors = KnownTensors(application)
         self.reader = RequestReader(
             terms.input_type,
             terms.features_size,
             terms.features_are_input,
             self.least_timeout_us,
-            lambda name: self.tensors(None).check(name),
+            self.tensors.check,
             terms.null_is_nan,
             terms.ignores_unknown_fields,
         )
-        # Only running versions get here, and when these change, there is a new object.
-        self._tensors: dict[str | None, OutputTensors] = {}
         self._plans = KnownPlans()
         self._codec = codec or HttpCodec(application.name)
 
@@ -229,19 +254,6 @@ class Infer:
             lambda gather, index: Part(gather, index, plan.form),
         )
 
-    def tensors(self, version: str | None) -> OutputTensors:
-        """Return the output tensors of the version that a request names, or of all versions that a query asks.
-
-        They stay the same once they are known. Raises NotFound or WrongInput like ``Terms.pinned``.
-        """
-        found = self._tensors.get(version)
-        if found is None:
-            terms = self.application.terms
-            found = OutputTensors(terms.outputs(version), nan_as_text=terms.nan_as_text)
-            if found.conversion is not None:
-                self._tensors[version] = found
-        return found
-
     def answer(
         self,
         exchange: Exchange,
@@ -252,7 +264,7 @@ class Infer:
     ) -> None:
         """Answer: at once if it is small, else in steps. ``size_bytes``: the sum of ``answer_bytes``, if known."""
         try:
-            tensors = self.tensors(version)
+            tensors = self.tensors.of(version)
             if len(answers) <= MAX_USUAL_ROWS:
                 usual = self._codec.usual(exchange, version, answers, form, tensors)
                 if usual is not None:
