@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds into dist/ everything of a release that a maintainer uploads, and checks it: the source, a pure wheel made from it, a
-# compiled wheel for each of Python 3.11 to 3.13 that is there, the site, a bill of materials (CycloneDX), notes and checksums.
+# compiled wheel for each of Python 3.11 to 3.14 that is there, the site, a bill of materials (CycloneDX), notes and checksums.
 # Each wheel is installed into an environment of its own, in which it serves a model. Where pip-audit's service cannot be
 # reached the release fails; with AUDIT=later it goes on, and names the audit among the steps that are left.
 set -eu

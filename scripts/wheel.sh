@@ -1,11 +1,11 @@
 #!/bin/sh
-# Builds a wheel with the query path compiled into the folder $1, dist/ if it is left out, for each of Python 3.11, 3.12 and 3.13 that is there; with PYTHON, for
-# that one. A wheel without compiled modules is what `pip wheel .` builds.
+# Builds a wheel with the query path compiled into the folder $1, dist/ if it is left out, for each of Python 3.11 to 3.14 that
+# is there; with PYTHON, for that one. A wheel without compiled modules is what `pip wheel .` builds.
 set -eu
 cd "$(dirname "$0")/.."
 folder=${1:-dist}
 built=
-for name in ${PYTHON:-python3.11 python3.12 python3.13}; do
+for name in ${PYTHON:-python3.11 python3.12 python3.13 python3.14}; do
     version=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
     # What it is compiled with, and what it is compiled against, at the versions of constraints.txt.
     build=${XDG_CACHE_HOME:-$HOME/.cache}/clipper/wheels/$version-$(cat requirements/constraints.txt pyproject.toml scripts/wheel.sh | sha256sum | cut -c1-12)
@@ -20,6 +20,6 @@ for name in ${PYTHON:-python3.11 python3.12 python3.13}; do
     built="$built $version"
 done
 if [ -z "$built" ]; then
-    echo "None of Python 3.11, 3.12 and 3.13 is there: name one, as in make PYTHON=/path/to/python3.12 wheel" >&2
+    echo "None of Python 3.11 to 3.14 is there: name one, as in make PYTHON=/path/to/python3.12 wheel" >&2
     exit 1
 fi
