@@ -2,7 +2,8 @@
 # Builds into dist/ everything of a release that a maintainer uploads, and checks it: the source, a pure wheel made from it, a
 # compiled wheel for each of Python 3.11 to 3.14 that is there, the site, a bill of materials (CycloneDX), notes and checksums.
 # Each wheel is installed into an environment of its own, in which it serves a model. Where pip-audit's service cannot be
-# reached the release fails; with AUDIT=later it goes on, and names the audit among the steps that are left.
+# reached the release fails; with AUDIT=later it goes on, and names the audit among the steps that are left. With ARM=1, zig
+# compiles the wheels for aarch64, too, which are not run.
 set -eu
 cd "$(dirname "$0")/.."
 if [ -n "$(git status --porcelain)" ]; then
@@ -48,11 +49,16 @@ left=
 }
 
 sh scripts/wheel.sh "$work/compiled"
+if [ "${ARM:-}" = 1 ]; then
+    TARGET=aarch64 sh scripts/wheel.sh "$work/compiled"
+    left="${left}try the wheels for aarch64 on such a machine: scripts/serve_once.sh
+"
+fi
 for wheel in "$work"/compiled/*.whl; do
     # It takes the oldest system on which the compiled code runs from the symbols that the code uses.
     PATH="$tool:$PATH" auditwheel repair --wheel-dir dist "$wheel"
 done
-for wheel in dist/*-cp3*.whl; do
+for wheel in dist/*-cp3*"$(uname -m)".whl; do
     python=${wheel#*-cp3}
     check "$wheel" "python3.${python%%-*}"
 done
