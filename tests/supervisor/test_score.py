@@ -25,6 +25,7 @@ from clipper.model.protocol.messages import encode_predict
 from clipper.values.columns import Column
 from clipper.values.types import DType, InputType
 from tests.cli.commands import CLIPPER, Command, commands
+from tests.serving import TELLS_APART
 from tests.supervisor.live_server import APP, NO_TLS, Own, Server
 from tests.waiting import TIMEOUT_S, until
 
@@ -51,7 +52,7 @@ def run(shared: Server, tmp_path: Path) -> Command:
 
 
 def model(own: Own, deadly: float = -1e9, sleep_s: float = 0.0, **fields: Any) -> None:
-    code = MODEL.format(deadly=deadly, sleep_s=sleep_s)
+    code = TELLS_APART + MODEL.format(deadly=deadly, sleep_s=sleep_s)
     assert own.deploy(code, output_type="float64[]", **fields)["state"] == "ready"
 
 
