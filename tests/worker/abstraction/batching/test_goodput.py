@@ -98,13 +98,14 @@ def test_it_is_the_best_of_all(
     groups=st.lists(st.tuples(st.integers(1, 20), st.booleans()), min_size=1, max_size=12),
     take=st.integers(1, 60),
     limit=st.integers(1, 40),
-    needed_per_s=st.sampled_from([0.0, 200.0, 400.0]),
+    query=st.integers(0, 12),
+    left_s=st.floats(0.0, 0.2),
 )
 @settings(max_examples=share_of(150), deadline=None)
 def test_rows_of_a_query_are_divided_only_where_that_is_better(
-    groups: list[tuple[int, bool]], take: int, limit: int, needed_per_s: float
+    groups: list[tuple[int, bool]], take: int, limit: int, query: int, left_s: float
 ) -> None:
-    queue, times = DeadlineQueue(1000, 1 << 20), make_times()
+    queue, times, start_s = DeadlineQueue(1000, 1 << 20), make_times(), query + 1.0 - left_s
     for number, (rows, are_alike) in enumerate(groups):
         for row in range(rows):  # in one lane, or in two
             assert queue.push(make_work(bytes(1 if are_alike or row % 2 else 1000), float(number)))
@@ -113,14 +114,13 @@ def test_rows_of_a_query_are_divided_only_where_that_is_better(
         lanes = queue.lanes()
         batch = queue.take(min(take, limit), lanes).batch
         taken = list(batch)
-        cut = cut_short(batch, lanes, times, needed_per_s, limit)
+        cut = cut_short(batch, lanes, times, start_s, limit)
         assert [*batch, *cut] == taken and batch, "each batch has rows, so all rows leave"
         due_s = taken[-1].due_s
         waiting = [work for lane in lanes for work in lane.works if work.due_s == due_s]
         of_query = [*(work for work in taken if work.due_s == due_s), *waiting]
         size = len(taken) + len(waiting) - len(of_query)
-        keeps_up = [rows >= needed_per_s * times.mean_s(rows) for rows in (size, len(taken))]
-        is_worse = not size or len(of_query) > limit or keeps_up == [False, True]
+        is_worse = not size or len(of_query) > limit or start_s + 2 * times.mean_s(len(taken)) <= due_s
         assert len(cut) == (0 if is_worse or not waiting else len(taken) - size)
         queue.push_back(cut)
         sent += len(batch)

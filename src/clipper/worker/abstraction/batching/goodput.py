@@ -14,7 +14,7 @@ one service time for each size. See docs/batching.md.
 
 Rows that came together, as those of a pipeline's list, have one deadline, and their query waits for the last of them.
 So the queue is not cut by counts alone: of rows with one deadline, either all are dropped or none, and ``cut_short``
-ends a batch before rows that would be in two.
+ends a batch before rows of which some would be in another, too late.
 """
 
 from bisect import bisect_left, bisect_right
@@ -168,23 +168,22 @@ def choose(
     return Choice(int(ahead[drop]), from_s, int(rows[drop, end]), *expected, does)
 
 
-def cut_short(batch: list[Work], lanes: list[Lane], times: ServiceTimes, needed_per_s: float, limit: int) -> list[Work]:
-    """Remove and return the last rows of a batch if rows of the same query still wait: they go together in the next.
+def cut_short(batch: list[Work], lanes: list[Lane], times: ServiceTimes, start_s: float, limit: int) -> list[Work]:
+    """Remove and return the last rows of a batch if rows of the same query still wait, and would be late behind it.
 
-    Rows that are too many for one batch are divided, and so are those without which a batch keeps up no more.
+    They go together in the next. Rows that are too many for one batch are divided.
 
     Args:
         lanes: those that the batch was taken from.
-        needed_per_s, limit: as of ``choose``.
+        start_s: when the batch begins.
+        limit: the most rows of a batch.
     """
     due_s = batch[-1].due_s if batch else inf
     if not any(lane.works and lane.works[0].due_s == due_s for lane in lanes):
         return []
     size = bisect_left(batch, due_s, key=due_of)
     together = len(batch) - size + sum(bisect_right(lane.works, due_s, key=due_of) for lane in lanes)
-    if not size or together > limit:
-        return []
-    if size < needed_per_s * times.mean_s(size) and len(batch) >= needed_per_s * times.mean_s(len(batch)):
+    if not size or together > limit or start_s + 2 * times.mean_s(len(batch)) <= due_s:
         return []
     cut = batch[size:]
     del batch[size:]

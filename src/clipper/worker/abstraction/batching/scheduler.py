@@ -339,7 +339,7 @@ class Scheduler:
                     size = replica.share(replicas, size, row_bytes)
                 taken = queue.take(size, lanes)
                 if queue.length:
-                    queue.push_back(cut_short(taken.batch, lanes, times, needed_per_s, limit))
+                    queue.push_back(cut_short(taken.batch, lanes, times, now_s + wait_s, limit))
                 elif queue.background:
                     more = queue.take_background(riders(replica, taken.batch, queue, first_due_s, now_s))
                     taken.batch += more.batch
@@ -356,7 +356,7 @@ class Scheduler:
         if choice.in_time > 0:
             taken = queue.take(choice.take, lanes, choice.from_s)
             if replica.controller is None:  # which would not see a full batch
-                queue.push_back(cut_short(taken.batch, lanes, times, needed_per_s, limit))
+                queue.push_back(cut_short(taken.batch, lanes, times, now_s + wait_s, limit))
             if times.mean_s(1) > SLOWER_TIMES * replicas[0].times.mean_s(1):
                 # A faster replica may still answer these in time.
                 queue.push_back(taken.dropped)
