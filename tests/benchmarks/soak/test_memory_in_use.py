@@ -2,6 +2,7 @@
 
 import math
 import signal
+import struct
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -9,8 +10,10 @@ import grpc
 import numpy as np
 import pytest
 
+from clipper.model.protocol.messages import encode_predict
 from clipper.settings.application import Selection
 from clipper.supervisor.workers.ports import hold, port_of
+from clipper.values.types import DType
 from tests.serving import SUM, Client, Serving, Worker, application, model, post, serving, version
 from tests.waiting import TIMEOUT_S, until
 from tests.worker.frontend.rpc.rpc_messages import INFER, raw_request
@@ -164,6 +167,8 @@ def test_nothing_that_has_left_stays_in_a_cycle() -> None:
                 assert client.ask("/one/predict", {"input": [number]}).status == 200
                 tensor = {"name": "input", "datatype": "FP64", "shape": [1, 1], "data": [number]}
                 assert client.ask("/v2/models/one/infer", {"inputs": [tensor]}).status == 200
+                block = b"".join(encode_predict(0, DType.FLOAT64, 0, [struct.pack("d", number)]))
+                assert client.ask("/v2/models/one/score", block).status == 200
                 for context in ("a", "b") if is_even else ():
                     answer = client.ask("/guest/predict", {"input": [number], "context": context}).json
                     told = client.ask("/guest/observe", {"query_id": answer["query_id"], "label": 1})

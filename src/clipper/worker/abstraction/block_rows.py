@@ -42,8 +42,13 @@ class BlockRows(Block):
         self.answer_bytes = 0
         self._missing = batch.rows
         # Called with the size of each answer, and whether it was the last one; and with an error of the whole block.
-        self.on_answer: Callable[[int, bool], None] = lambda size_bytes, is_last: None
-        self.on_failure: Callable[[str, str], None] = lambda code, message: None
+        self.on_answer: Callable[[int, bool], None]
+        self.on_failure: Callable[[str, str], None]
+        self.tell_nobody()
+
+    def tell_nobody(self) -> None:
+        """Forget the callbacks: those whom they belong to hold the block, and its rows would stay in a cycle."""
+        self.on_answer, self.on_failure = (lambda size_bytes, is_last: None), (lambda code, message: None)
 
     def add(self, piece: Piece, frame: Sequence[Buffer]) -> None:
         """Take the answer to a piece."""
@@ -82,6 +87,7 @@ class BlockRuns:
     def end(self, block: BlockRows) -> None:
         """Forget a block that was answered, or whose client has left."""
         self._blocks.end(block)
+        block.tell_nobody()
 
     def close(self) -> None:
         """Fail all blocks: the version was removed."""

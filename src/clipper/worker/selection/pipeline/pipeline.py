@@ -5,6 +5,7 @@ It makes no task, future or timer: each answer of a step calls it, and each step
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from clipper.control.snapshot import ApplicationSnapshot
@@ -200,7 +201,7 @@ class Pipeline:
             row = query.row
             if given is not None or not query.owner.input_type.suits(input_type):
                 try:
-                    row = yield from rows.row(asked.query_output() if given is None else given)
+                    row = yield from rows.row(_input_of(query) if given is None else given)
                 except ModelFailed as error:
                     asked.left[ask.place] -= 1
                     self._without(asked, step, ask.place, index, error.code, str(error))
@@ -277,16 +278,11 @@ class _Asked:
     def __init__(self, query: Query, plan: Plan, times: StepTimes, notes: "dict[int, _Note] | None") -> None:
         self.query, self.plan, self.times, self.notes = query, plan, times, notes
         self.is_probe = times.begin()
-        self.run = Run(plan, self.query_output)
+        self.run = Run(plan, partial(_input_of, query))
         self._queries: list[Query] = []
         self.ids: list[tuple[int, int]] = []
         self.left: dict[int, int] = {}
         self.is_busy = False
-
-    def query_output(self) -> Output:
-        row = self.query.row
-        assert row is not None
-        return output_of(row, self.query.owner.input_type)
 
     def add(self, place: int, query: Query) -> None:
         if self.plan.nodes[place].for_each is None:
@@ -321,6 +317,11 @@ class _Asked:
         for query in queries:
             if not query.done:
                 query.cancel()
+
+
+def _input_of(query: Query) -> Output:
+    assert query.row is not None
+    return output_of(query.row, query.owner.input_type)
 
 
 class _Note:
