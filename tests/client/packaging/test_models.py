@@ -199,6 +199,7 @@ def test_targets_that_are_there(tmp_path: Path, target: str) -> None:
         ("model:Digit", "Digits"),
         ("model:inner", "does not define"),
         ("broken:x", "not valid Python"),
+        ("model.py:Digits", "expected its module, model:Digits"),
     ],
 )
 def test_targets_that_are_not_there(tmp_path: Path, target: str, says: str) -> None:

@@ -33,11 +33,12 @@ def find_code(target: str, folder: Path) -> tuple[Member, ...]:
     source = _source(module, folder)
     if source is not None:
         _check_defines(source, attribute.split(".")[0])
+    elif module.endswith(".py"):
+        raise InvalidArgument(f"{target!r} names a file: expected its module, {module[:-3]}:{attribute}")
     elif (folder / module.split(".")[0]).exists() or not _is_installed(module):
         raise InvalidArgument(
-            f"there is no module {module!r} in {str(folder)!r}, nor is one installed: "
-            f"expected {module.replace('.', '/')}.py; "
-            "run the command in the folder that holds it"
+            f"there is no module {module!r} in {str(folder)!r}, nor is one installed: expected "
+            f"{module.replace('.', '/')}.py; run the command in the folder that holds it"
         )
     return _members(folder)
 
