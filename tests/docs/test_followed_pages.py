@@ -45,6 +45,8 @@ CHANGES = {
     "--duration 30s": "--duration 200ms",
     "--rate 500 --inputs": "--rate 50 --duration 200ms --inputs",
     "--rate 500 --arrivals": "--rate 50 --duration 200ms --arrivals",
+    "svm svm.joblib": "svm model:predict --input-type 'float64[4]'",
+    "forest forest.joblib": "forest model:predict --input-type 'float64[4]'",
     "svm2.joblib": "model:predict --input-type 'float64[4]'",
     "net net.joblib --output probabilities": "net model:predict --input-type 'float64[4]'",
     "--model svm-big": "--model digits",

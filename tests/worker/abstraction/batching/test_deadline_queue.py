@@ -164,6 +164,15 @@ def test_most_urgent_first_over_lanes() -> None:
     assert (names(taken.batch), taken.dropped) == ([b"b", b"d", b"a", b"c"], [])
 
 
+def test_an_empty_lane_has_nothing_to_take() -> None:
+    queue = make_queue()
+    fill(queue, (b"only", 1.0, 0.0))
+    lanes = queue.lanes()
+    queue.take(1, lanes)
+    taken = queue.take(1, lanes, 1.0)
+    assert (taken.batch, taken.dropped) == ([], [])
+
+
 def test_most_urgent_first_where_lanes_alternate() -> None:
     """In the order of neither lane after the other: due at 1.0, 1.1 and 1.6."""
     queue = make_queue()

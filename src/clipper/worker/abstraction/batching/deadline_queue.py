@@ -191,7 +191,8 @@ class DeadlineQueue:
         taken = Taken([], [])
         batch, dropped = taken.batch, taken.dropped
         if len(lanes) == 1:
-            if self.varies or lanes[0].works[0].due_s < from_s:
+            works = lanes[0].works
+            if self.varies or (works and works[0].due_s < from_s):
                 self._take_from(lanes[0], _NEVER_S, from_s, limit, batch, dropped)
             else:
                 self._take_alike(lanes[0], limit, taken)
