@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from benchmarks.attacks import attackers
 from tests.certificates import Authority
@@ -38,10 +39,10 @@ def test_a_worker_answers_others_after_an_attack(
     worker = system.serving.worker
     address = system.address if attack.startswith("grpc") else f"127.0.0.1:{worker.port}"
     before = worker.statistics()
-    asyncio.run(attackers.main(attack, address, 2, 0.5))
+    uvloop.run(attackers.main(attack, address, 2, 0.5))
 
     def answers_newcomers() -> bool:
-        asyncio.run(attackers.main("newcomers", f"127.0.0.1:{worker.port}", 1, 0.2))
+        uvloop.run(attackers.main("newcomers", f"127.0.0.1:{worker.port}", 1, 0.2))
         answered, failed, _ = capsys.readouterr().out.split()
         return int(answered) > 0 and int(failed) == 0
 
@@ -69,7 +70,7 @@ def test_a_server_answers_others_beside_an_attack_on_its_handshakes(
                     attackers.main(attack, address, 2, 2.0), attackers.main("newcomers", address, 1, 1.0)
                 )
 
-        asyncio.run(beside())
+        uvloop.run(beside())
         answered, failed, _ = capsys.readouterr().out.split()
         assert int(answered) > 0 and int(failed) == 0
     finally:
