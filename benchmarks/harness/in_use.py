@@ -20,13 +20,17 @@ class _MallocInfo(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in _MEMBERS.split()]
 
 
+# Looked up once: each look-up leaves an object behind, which would count.
+_mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+if _mallinfo2 is not None:
+    _mallinfo2.restype = _MallocInfo
+
+
 def in_use() -> tuple[int, int]:
     """Return Python's blocks, and the bytes that malloc has given out; 0 bytes in C libraries other than glibc."""
-    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
-    if mallinfo2 is None:
+    if _mallinfo2 is None:
         return sys.getallocatedblocks(), 0
-    mallinfo2.restype = _MallocInfo
-    found = mallinfo2()
+    found = _mallinfo2()
     return sys.getallocatedblocks(), int(found.uordblks + found.hblkhd)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.errors import InvalidArgument
-from clipper.learning.mathematics.ledger import EPOCH_HALF_LIVES, MAX_KEYS, Epoch, Ledger, fading
+from clipper.learning.mathematics.ledger import EPOCH_HALF_LIVES, MAX_KEYS, Epoch, Ledger, fading, forget_keys
 
 HALF_LIFE = 10
 HORIZON = 1 / (1 - 2 ** (-1 / HALF_LIFE))
@@ -242,3 +242,13 @@ def test_more_keys_than_are_remembered_are_right_all_the_same() -> None:
     totals = ledger.totals()
     assert len(ledger) == len(taught) + 1
     assert all(totals.number(*key) == pytest.approx(amount * (2**-0.2 + 2**-0.1)) for key, amount in taught.items())
+
+
+def test_a_key_that_was_forgotten_is_the_same_object_when_it_comes_again() -> None:
+    ledger, taught = Ledger(HALF_LIFE), {("m", "loss"): 1.0}
+    ledger.add(ledger.entries(taught))
+    held = {id(key) for key in ledger.sums() if key != "observations"}
+    forget_keys()
+    assert held == {id(key) for key in ledger.entries(taught) if key != "observations"}
+    ledger.add(ledger.entries(taught))
+    assert ledger.totals().number("m", "loss") == pytest.approx(2**-0.2 + 2**-0.1)

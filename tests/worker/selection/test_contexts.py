@@ -109,6 +109,23 @@ def test_earlier_totals_of_the_application_are_not_kept(tmp_path: Path) -> None:
     run_clean(scenario())
 
 
+def test_names_of_versions_that_were_removed_are_not_kept(tmp_path: Path) -> None:
+    """A server that got 1,000 versions kept 5 MB more: each number's key of each version, as text and in its parts."""
+    contexts = Contexts("app-id", SqliteStore(tmp_path / "s.sqlite3"), None, 0.5)
+
+    def deploy(number: int) -> None:
+        version = f"m:@{number:012x}"
+        contexts.follow_arms(Arms({"m": [(f"m:{number}", 1.0)]}, state_keys={f"m:{number}": version}))
+        contexts.end(None, contexts.begin(None, {(version, "loss"): 1.0, (version, "scored"): 1.0}), was_added=False)
+
+    for number in range(20):
+        deploy(number)
+    before = sys.getallocatedblocks()
+    for number in range(20, 220):
+        deploy(number)
+    assert sys.getallocatedblocks() - before < 200
+
+
 def test_the_least_recently_asked_goes_and_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contexts_module, "MAX_CONTEXTS", 3)
 

@@ -24,6 +24,7 @@ that half-life, whatever the state's is (``fading``).
 """
 
 import re
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -114,7 +115,7 @@ class Epoch:
 _NEVER_BEGAN = str(Epoch.at(0.0, None))
 _SEEN: Key = ("", OBSERVATIONS)
 
-# Enough for the keys that a worker uses at a time; others are parsed, or made, again.
+# Enough for the keys that a worker uses at a time; others are parsed, or made, again. A key takes some 500 bytes.
 MAX_KEYS = 16_384
 
 
@@ -282,15 +283,28 @@ class _Texts:
         text = None if of_epoch is None else of_epoch.get(key)
         if text is None:
             if self._count >= MAX_KEYS:
-                self._by_epoch.clear()
-                self._count = 0
+                self.forget()
             model, name = key
             text = self._by_epoch.setdefault(epoch, {})[key] = _parse_key(f"{epoch}/{model}/{name}")[0]
             self._count += 1
         return text
 
+    def forget(self) -> None:
+        self._by_epoch.clear()
+        self._count = 0
+
 
 _TEXTS = _Texts()
+
+
+def forget_keys() -> None:
+    """Forget all keys that were parsed or made, when some of them may never come again, as those of a removed version.
+
+    They are parsed again as they come: a few microseconds each.
+    """
+    _TEXTS.forget()
+    _parse_key.cache_clear()
+    _half_life_of.cache_clear()
 
 
 def fading(name: str, half_life: int | None) -> str:
@@ -320,6 +334,7 @@ def check_half_life(half_life: int | None) -> None:
 @lru_cache(maxsize=MAX_KEYS)
 def _parse_key(key: str, expected: str = "HALF_LIFE@START/MODEL/NAME") -> tuple[str, str, Key]:
     """Return the text, as one object for all states so that look-ups are quick; the epoch's name; the number's key."""
+    key = sys.intern(key)
     epoch, _, number = key.partition("/")
     try:
         Epoch.parse(epoch)

@@ -270,6 +270,6 @@ def prefix_of(lineup: str) -> str:
 
 
 # Each piece of feedback needs some six of a lineup's seven names; an application has one lineup at a time.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)  # the cache is enough for fifty applications
 def _name(lineup: str, name: str) -> str:
     return f"{prefix_of(lineup)}{name}~never"

@@ -16,7 +16,7 @@ import numpy as np
 
 from clipper.errors import InvalidArgument, StoreUnavailable
 from clipper.learning.mathematics.arms import NO_ARMS, Arms
-from clipper.learning.mathematics.ledger import Ledger
+from clipper.learning.mathematics.ledger import Ledger, forget_keys
 from clipper.learning.mathematics.totals import Amount, Keyed, Totals
 from clipper.learning.mathematics.weighing import prefix_of, surplus
 from clipper.learning.stores.gathered_reads import READ_AT_ONCE
@@ -103,6 +103,8 @@ class Contexts:
     def follow_arms(self, arms: Arms) -> None:
         """Set the versions behind the links' names."""
         if arms != self._told_arms:
+            if arms.lineup != self._told_arms.lineup:
+                forget_keys()  # a server that gets new versions for months would fill up with those of earlier ones
             if arms.lineup != self.arms.lineup and self.is_loaded:
                 self._uncertain.add(EVERYONE)  # sums of an earlier lineup may exceed the bound by now
             self._told_arms = arms
