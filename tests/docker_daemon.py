@@ -73,7 +73,7 @@ class DockerDaemon:
         self._process.wait(TIMEOUT_S)
 
     def client(self) -> docker.DockerClient:
-        return docker.DockerClient(base_url=self.host)
+        return docker.DockerClient(base_url=self.host, timeout=round(TIMEOUT_S))  # 60 s by itself
 
     def _wait_until_it_answers(self) -> None:
         process = self._process

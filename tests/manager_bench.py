@@ -31,7 +31,7 @@ from clipper.supervisor.managers.reconcile.plan import Slot
 from clipper.values.records import ValueType
 from clipper.values.types import DType, ModelId
 from tests.docker_daemon import BASE_IMAGE
-from tests.waiting import until_async
+from tests.waiting import TIMEOUT_S, until_async
 
 SLOT = Slot("sum", "1", 1)
 # Not those of a server that somebody runs beside the tests.
@@ -168,8 +168,8 @@ class Bench:
         if self.kind == "ray" and any(status.replica for status in self.manager.slots()):
             asyncio.run(self._end_orphans())
         if self.kind == "docker":
-            with closing(docker.DockerClient(base_url=self.environ["DOCKER_HOST"])) as client:
-                for container in client.containers.list(all=True):
+            with closing(docker.DockerClient(base_url=self.environ["DOCKER_HOST"], timeout=round(TIMEOUT_S))) as client:
+                for container in client.containers.list(all=True, ignore_removed=True):
                     container.remove(force=True)
 
     async def _end_orphans(self) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from clipper.base.build import build_id
 from clipper.cli.output import Output
-from clipper.cli.process import StartingServer, running
+from clipper.cli.process import StartingServer, answers, running
 from clipper.cli.starting import GivenOptions, replaced
 from clipper.client import Clipper
 from clipper.errors import DeadlineExceeded
@@ -202,7 +202,8 @@ def test_a_server_in_the_foreground_starts_again_in_its_process(clipper: Command
         ExitStack() as stack,
     ):
         stack.callback(server.kill)
-        until(lambda: running(home) is not None, failed=lambda: server.poll() is not None)
+        # Its worker's process is not there before it is ready for sure.
+        until(lambda: (now := running(home)) is not None and answers(now), failed=lambda: server.poll() is not None)
         # Its command line alone says what it is, and what is missing there is told.
         assert option(clipper, "api-keys") == ("no", "default")
         workers, place = processes_of(home), read_place(home)

@@ -112,15 +112,16 @@ class Running:
         return str(told.decode())
 
     def wait_until_it_answers(self) -> dict[str, Any]:
-        until(self._answers, failed=self.why_it_ended)
-        status: dict[str, Any] = json.loads(self.run("clipper", "status", "--json"))
-        return status
+        """Wait until a worker answers queries, as ``clipper start`` does: the management port answers before."""
+        return until(self._status_with_a_worker, failed=self.why_it_ended)
 
-    def _answers(self) -> bool:
+    def _status_with_a_worker(self) -> dict[str, Any] | None:
         try:
-            return bool(self.container.exec_run(["clipper", "status"])[0] == 0)
+            code, told = self.container.exec_run(["clipper", "status", "--json"])
         except docker.errors.APIError:  # it has ended
-            return False
+            return None
+        status: dict[str, Any] = json.loads(told) if code == 0 else {"workers": []}
+        return status if any(worker["state"] == "ready" for worker in status["workers"]) else None
 
     def why_it_ended(self) -> str | None:
         self.container.reload()

@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 from clipper.client import Clipper
@@ -45,9 +46,15 @@ def server(tmp_path: Path, daemon: DockerDaemon, request: pytest.FixtureRequest)
 
 def owned(daemon: DockerDaemon, server: Server) -> tuple[list[Any], list[Any]]:
     """The containers and images of a server's home."""
+
+    def found() -> tuple[list[Any], list[Any]] | None:
+        with suppress(docker.errors.NotFound):  # one went between the list and a look at it
+            containers = client.containers.list(all=True, filters={"label": f"{HOME_LABEL}={server.home}"})
+            return containers, client.images.list(filters={"label": f"{IMAGE_HOME_LABEL}={server.home}"})
+        return None
+
     with closing(daemon.client()) as client:
-        containers = client.containers.list(all=True, filters={"label": f"{HOME_LABEL}={server.home}"})
-        return containers, client.images.list(filters={"label": f"{IMAGE_HOME_LABEL}={server.home}"})
+        return until(found)
 
 
 @pytest.mark.parametrize("server", ["tcp"], indirect=True)

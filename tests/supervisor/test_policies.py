@@ -132,8 +132,8 @@ class Own(Single):
 """
     new = {**APP, "name": "hanging", "policy": "my_model:Own", "code": server.upload(hangs)}
     server.call("POST", "/applications", new)
-    answer = server.predict("hanging", ROW)
-    assert answer["error"] == "policy_error" and "still being imported" in answer["cause"]
+    # Until it has been tried, which takes a busy machine longer than a change waits, it is told to be tried.
+    until(lambda: "still being imported" in server.predict("hanging", ROW)["cause"])
     # Further changes do not wait for it, and reach the worker, which is the same.
     server.call("PATCH", "/applications/app", {"slo_ms": 19_000})
     assert server.predict("app", ROW)["default"] is False
@@ -165,7 +165,8 @@ def test_an_import_that_comes_to_hang_in_c_holds_up_no_worker(server: Server, tm
     (worker,) = server.kill_workers()
     answer = server.predict("hanging", ROW)
     assert answer["error"] == "policy_error" and "still being tried" in answer["cause"]
-    assert "still being tried" in server.call("GET", "/applications/hanging")["problem"]
+    # A worker that takes over a second to answer is left out.
+    until(lambda: "still being tried" in (server.call("GET", "/applications/hanging")["problem"] or ""))
     # It hangs where it is tried, and nowhere else: others are answered, and the worker hears of changes.
     assert "policy-trial-0-0" in processes_of(server.home).values()
     assert server.predict("app", ROW)["default"] is False

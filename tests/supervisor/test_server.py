@@ -19,7 +19,7 @@ from clipper.client import Clipper
 from clipper.errors import Unavailable
 from clipper.settings.home import is_locked
 from clipper.supervisor.managers.logs import MAX_LOG_BYTES
-from tests.ports import keep_port
+from tests.ports import keep_port, listen_once_free
 from tests.started_processes import oddly_named
 from tests.supervisor.live_server import APP, Server, answering, processes_of, with_application
 from tests.waiting import TIMEOUT_S, until
@@ -83,7 +83,7 @@ def test_who_listens_at_a_dead_servers_port_gets_no_token(server: Server) -> Non
         server.process.kill()
         until(lambda: not is_locked(server.home))
         # Its process is still there, since nobody has collected its status, which might also never happen.
-        with socket.create_server(("127.0.0.1", port)) as listener:
+        with listen_once_free(port) as listener:
             with pytest.raises(Unavailable, match="is gone"):
                 known.status()
             with pytest.raises(Unavailable, match="is gone"):

@@ -107,8 +107,9 @@ def test_an_upgrade_replaces_workers_then_replicas_without_losing_a_query(
     with Asking(f"{server.place.query_url}/app/predict", 2) as asking:
         server.kill()
         server.start()
+        # Those that were replaced before a busy machine let us ask are told of no more; replicas come last.
         problems = server.call("GET", "/status")["problems"]
-        assert any("worker-0, worker-1, m:1#1" in one and "another Clipper's code" in one for one in problems), problems
+        assert any("m:1#" in one and "another Clipper's code" in one for one in problems), problems
         until(lambda: set(builds_of(server.home).values()) == {build_id(), build_id(RUNTIME_PARTS)})
         until(lambda: len(processes_of(server.home)) == 4 and not server.call("GET", "/status")["problems"])
     assert set(asking.answers) == {"one"}
