@@ -12,6 +12,9 @@ from clipper.supervisor.registry.shared import Holder
 from tests.redis_server import RedisServer
 from tests.supervisor.registry.leases import Open
 
+# No test waits for the end of a lease, which a busy machine would reach between two of its calls.
+UNENDING = LeaseTimes(duration_s=3600.0)
+
 
 @pytest.fixture(scope="package")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
@@ -47,7 +50,7 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
 def opened() -> Iterator[Open]:
     with ExitStack() as stack:
 
-        def open_one(server: RedisServer, home: str = "a", times: LeaseTimes | None = None) -> RedisRegistry:
+        def open_one(server: RedisServer, home: str = "a", times: LeaseTimes = UNENDING) -> RedisRegistry:
             return stack.enter_context(closing(RedisRegistry(server.url, Holder(home, f"http://{home}"), times)))
 
         yield open_one
