@@ -58,7 +58,7 @@ def query_us(sizes: tuple[Size, Size], rounds: int) -> list[tuple[float, float]]
         for number, size in enumerate(sizes):
             folder = Path(place) / str(number)
             folder.mkdir()
-            host, port = folder / "host.sock", _free_port()
+            host, port = folder / "host.sock", servers.free_port()
             pid = stack.enter_context(process(folder, "hosts", host))
             await_path(host)
             config = {
@@ -93,9 +93,3 @@ def _query_us(pid: int, url: str) -> float:
     before_ns = servers.processor_ns(pid)
     load = wrk.run(url, FOUR, connections=32, seconds=TURN_S)
     return (servers.processor_ns(pid) - before_ns) / load.requests / 1e3
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
