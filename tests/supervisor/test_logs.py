@@ -41,8 +41,9 @@ def test_the_servers_own_logs_are_shown(shared: Server) -> None:
 
 
 def test_records_below_the_level_are_not_written(shared: Server) -> None:
-    assert shared.log == ""
-    assert (shared.home / "logs" / "worker-0.log").read_text() == ""
+    lines = [*shared.log.splitlines(), *(shared.home / "logs" / "worker-0.log").read_text().splitlines()]
+    # A busy machine warns of a worker that takes over a second to answer.
+    assert {json.loads(line)["level"] for line in lines} <= {"warning"}
 
 
 def test_what_was_written_since(shared: Server) -> None:

@@ -88,7 +88,7 @@ def test_a_test_ends_survives_a_restart_and_reopens_for_a_newcomer(taught: Serve
         assert group.test is not None
         assert (group.test.winner, group.test.confidence, group.test.tolerance) == ("one", 0.95, 0.05)
         assert (group.best, group.more_feedback) == ("one", 0)
-        assert 'clipper_test_winner{application="app",model="one"} 1.0' in clipper.metrics()
+        assert 'clipper_test_winner{application="app",model="one"} 1.0' in taught.metrics
         until(lambda: any("one is the best model" in event.text for event in clipper.history()))
         assert group.verdict in ("best", "as_good")
         (sure,) = clipper.report("app", confidence=SURE).groups

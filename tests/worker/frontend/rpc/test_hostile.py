@@ -130,7 +130,8 @@ def test_calls_that_are_cancelled_leave_nothing(system: RpcSystem) -> None:
     slow = raw_request(ROW, [1, 4], model="slow").SerializeToString()
     with others_served(system) as opened:
         futures = [opened.unary_unary(INFER).future(slow) for _ in range(200)]
-        until(lambda: system.serving.worker.statistics().grpc_calls_in_flight == 200)
+        # A busy machine answers a few before the last have come.
+        until(lambda: system.serving.worker.statistics().grpc_calls_in_flight >= 150)
         for each in futures:
             each.cancel()
 
