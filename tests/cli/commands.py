@@ -9,7 +9,9 @@ from pathlib import Path
 
 from clipper.cli.process import running, wait_until_gone
 
-CLIPPER = [sys.executable, "-c", "from clipper.cli.main import main; main()"]
+# They tell of no progress, however long a busy machine takes.
+_SILENT = "from clipper.cli import output; output._SILENT_S = 1e9; "
+CLIPPER = [sys.executable, "-c", f"{_SILENT}from clipper.cli.main import main; main()"]
 # A module ``model`` of the user's.
 MODEL = """
 class Sum:

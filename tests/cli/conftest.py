@@ -1,5 +1,6 @@
 """A home, a folder and commands of each test's own; and commands in the test's own process."""
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,8 @@ def clipper(home: Path, folder: Path) -> Command:
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``clipper`` with these arguments."""
+    """Run ``clipper`` with these arguments. It tells of no progress, which it does where a busy machine takes long."""
+    monkeypatch.setattr("clipper.cli.output._SILENT_S", math.inf)
 
     def run(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["clipper", *arguments])
