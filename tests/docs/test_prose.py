@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT
-from tests.docs.test_blocks import PAGES
 
+# Of the folders of the source: those beside it hold environments and builds, too.
+_FOLDERS = (".github", "benchmarks", "docs", "proto", "scripts", "sdk", "src")
+PAGES = [*ROOT.glob("*.md"), *(page for folder in _FOLDERS for page in (ROOT / folder).rglob("*.md"))]
 # Code, links' targets and the heads of tables are no sentences.
 _NO_PROSE = re.compile(r"^( *)```[\s\S]*?^\1```$|`[^`\n]+`|\]\([^)]*\)|^#.*$|^\|[-| ]+\|$", re.MULTILINE)
 # After a sentence's end, a colon, or a list's dash.
@@ -40,7 +42,11 @@ def docstrings() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_page_has_a_sentence_of_this_kind(kind: str) -> None:
     kinds = re.compile(KINDS[kind], re.MULTILINE)
-    found = [f"{page.name}: {match[0].strip()[:120]}" for page in PAGES for match in kinds.finditer(sentences(page))]
+    found = [
+        f"{page.relative_to(ROOT)}: {match[0].strip()[:120]}"
+        for page in PAGES
+        for match in kinds.finditer(sentences(page))
+    ]
     assert found == []
 
 
