@@ -43,7 +43,7 @@ help:
 	@echo "make docs    build the site of docs/ into build/site, and refuse links that lead nowhere"
 	@echo "make docs-test  run the code of pages that needs frameworks, environments and clients of others"
 	@echo "make dashboard-pictures  make the pictures of docs/dashboard.md anew, of a server under load"
-	@echo "make notebooks  run the notebooks of docs/notebooks"
+	@echo "make notebooks  run the notebooks of docs/notebooks; SAVE=1 stores their outputs in them"
 	@echo "make check   lint, types, spelling and the rules for prose only"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and caches"
@@ -159,7 +159,7 @@ dashboard-pictures: setup
 	@PYTHONPATH=. $(PY) scripts/dashboard_pictures.py
 
 notebooks: setup
-	@sh scripts/notebooks.sh
+	@sh scripts/notebooks.sh $(if $(SAVE),--save)
 
 demo:
 	@sh scripts/setup.sh bench

@@ -10,6 +10,7 @@ import posixpath
 import re
 import shutil
 import sys
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ NOT_SEARCHED = (
     "deploy/",
 )
 _NOT_SEARCHED_HEAD = "---\nsearch:\n  exclude: true\n---\n\n"
-# The site has a page in place of a notebook, with its code and no outputs.
+# The site has a page in place of a notebook, with its code, its outputs as text, and its pictures as files.
 _NOTEBOOK = ".ipynb"
 # The site's page for a folder that has no README.
 _LIST = "index.md"
@@ -122,12 +123,25 @@ def rewritten(path: str) -> str:
     return with_links(notebook_text(text, posixpath.basename(path)) if path.endswith(_NOTEBOOK) else text, replace)
 
 
+def pictures(notebook: str, name: str) -> dict[str, bytes]:
+    """Return the pictures among a notebook's outputs, by the names of their files beside its page."""
+    outputs = [output for cell in json.loads(notebook)["cells"] for output in cell.get("outputs", [])]
+    encoded = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    return {f"{name.removesuffix(_NOTEBOOK)}-{n}.png": b64decode("".join(png)) for n, png in enumerate(encoded, 1)}
+
+
 def notebook_text(notebook: str, name: str) -> str:
-    """Return a notebook as a page: its texts, and its code in blocks. The file ``name`` lies beside the page."""
-    parts = []
+    """Return a notebook as a page of texts, code and outputs. The file ``name`` lies beside the page."""
+    parts, files = [], iter(pictures(notebook, name))
     for cell in json.loads(notebook)["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            if "image/png" in data:
+                parts.append(f"![The picture that this code draws]({next(files)})")
+            elif text := "".join(data.get("text/plain", "")).rstrip():
+                parts.append(f"```text\n{text}\n```")
     title, _, rest = parts[0].partition("\n")
     parts[0] = f'{title}\n\n<a href="{name}" download>Download the notebook</a>\n{rest}'
     return "\n\n".join(parts) + "\n"
@@ -159,6 +173,9 @@ def write(folder: Path) -> None:
             there.write_text(_NOT_SEARCHED_HEAD * path.startswith(NOT_SEARCHED) + rewritten(path))
         if not path.endswith(".md"):
             shutil.copy(ROOT / path, there.with_name(posixpath.basename(path)))
+        if path.endswith(_NOTEBOOK):
+            for name, picture in pictures((ROOT / path).read_text(), posixpath.basename(path)).items():
+                there.with_name(name).write_bytes(picture)
     with (folder / "docs" / "management-api.md").open("a") as page:
         page.write("\n" + management_page())
     pages = {page.name for page in ROOT.glob("docs/*.md")}

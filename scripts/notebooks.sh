@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the notebooks, each in a fresh kernel, or those that are named: notebooks.sh [NAME.ipynb ...]. Their outputs are not
-# kept: the files stay as they are.
+# Runs the notebooks, each in a fresh kernel, or those that are named: notebooks.sh [--save] [NAME.ipynb ...]. With --save the
+# files get the outputs.
 set -eu
 cd "$(dirname "$0")/.."
 environment=$(sh scripts/environment.sh notebooks requirements/notebooks.txt)

@@ -1,4 +1,7 @@
-"""Run the notebooks of docs/notebooks: ``run_notebooks.py [NAME.ipynb ...]``, in the environment that they have."""
+"""Run the notebooks of docs/notebooks, in their environment: ``run_notebooks.py [--save] [NAME.ipynb ...]``.
+
+With ``--save`` the files get the outputs: run that on a machine that does nothing else, since two of them measure load.
+"""
 
 import sys
 import tempfile
@@ -13,8 +16,8 @@ NOTEBOOKS = Path(__file__).parents[1] / "docs" / "notebooks"
 CELL_TIMEOUT_S = 300
 
 
-def run(path: Path) -> None:
-    """Run a notebook in an empty folder.
+def run(path: Path, save: bool) -> None:
+    """Run a notebook in an empty folder, and store its outputs if ``save``.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised; the message has the cell and the traceback.
@@ -22,7 +25,12 @@ def run(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory(prefix="clipper-notebook-") as folder:
         resources = {"metadata": {"path": folder}}
-        NotebookClient(notebook, timeout=CELL_TIMEOUT_S, kernel_name="python3", resources=resources).execute()
+        NotebookClient(
+            notebook, timeout=CELL_TIMEOUT_S, kernel_name="python3", resources=resources, record_timing=False
+        ).execute()
+    if save:
+        notebook.metadata.language_info = {"name": "python"}  # and not the version of this machine's Python
+        nbformat.write(notebook, path)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             text = output.get("text") or output.get("data", {}).get("text/plain", "")
@@ -30,8 +38,9 @@ def run(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    named = [word for word in sys.argv[1:] if word != "--save"]
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        if not sys.argv[1:] or path.name in sys.argv[1:]:
+        if not named or path.name in named:
             begun_s = time.monotonic()
-            run(path)
+            run(path, "--save" in sys.argv)
             sys.stdout.write(f"{path.name} ran in {time.monotonic() - begun_s:.0f} s\n")

@@ -1,5 +1,6 @@
 """The tree that the site is built from, and the pictures of its concepts."""
 
+import json
 import re
 from pathlib import Path
 
@@ -109,3 +110,22 @@ def test_every_anchor_is_that_of_a_heading(tree: Path, joins: str) -> None:
             if linked.suffix == ".md" and anchor not in anchors(linked.read_text(), joins=joins):
                 broken.append((page.name, f"{path}#{anchor}"))
     assert broken == []
+
+
+def test_a_notebook_is_a_page_with_its_outputs() -> None:
+    drawn = {"data": {"image/png": "UE5H", "text/plain": ["<Figure>"]}}
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "text"]},
+        {"cell_type": "code", "source": ["print(1)"], "outputs": [{"output_type": "stream", "text": ["1\n"]}]},
+        {"cell_type": "code", "source": ["plot()"], "outputs": [drawn, {"data": {"text/plain": ["2"]}}]},
+    ]
+    notebook = json.dumps({"cells": cells})
+    assert docs_tree.pictures(notebook, "a.ipynb") == {"a-1.png": b"PNG"}
+    page = docs_tree.notebook_text(notebook, "a.ipynb").split("\n\n", 2)[-1]
+    outputs = [
+        "```text\n1\n```",
+        "```python\nplot()\n```",
+        "![The picture that this code draws](a-1.png)",
+        "```text\n2\n```",
+    ]
+    assert page == "\n\n".join(["```python\nprint(1)\n```", *outputs]) + "\n"
