@@ -104,7 +104,9 @@ LAZY = {
     ("src/clipper/cli/commands/log.py", "clipper.learning.decisions.export"),
     ("src/clipper/cli/commands/score.py", "clipper.cli.score.inputs"),
     ("src/clipper/cli/commands/score.py", "clipper.cli.score.output"),
+    ("src/clipper/cli/commands/score.py", "clipper.cli.score.parquet_output"),
     ("src/clipper/cli/commands/score.py", "clipper.cli.score.run"),
+    ("src/clipper/cli/commands/score.py", "clipper.cli.score.sources"),
 }
 
 PURE = (

@@ -1,6 +1,8 @@
 """Blocks of inputs: whole columns give the same bytes as single rows; what cannot be read is an error of its row."""
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +133,62 @@ def test_values_that_a_field_cannot_hold_are_read_one_by_one(column: Any, input_
     assert maker.of_columns({"n": column()}) is None
     made = maker.of_values([{"n": value} for value in column().to_pylist()])
     assert made.errors
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "int8", "uint16", "int64", "bool"])
+def test_a_part_of_a_column_is_that_part_with_and_without_missing_values(kind: str) -> None:
+    values = [None if row % 7 == 3 else row % 2 == 0 if kind == "bool" else row for row in range(40)]
+    for given in (values, [value or values[1] for value in values]):
+        batch = pa.record_batch({"n": pa.array(given).cast(pa.type_for_alias(kind))}).slice(5, 21)
+        maker = InputMaker(parse_type("n: bool?" if kind == "bool" else "n: float64?"))
+        made = maker.of_columns({"n": batch.column("n")})
+        assert made is not None
+        assert columns(made) == columns(maker.of_values(batch.to_pylist()))
+
+
+def test_a_job_does_without_pandas(tmp_path: Path) -> None:
+    """To load it takes longer than to read a million rows."""
+    pytest.importorskip("pandas")
+    pq.write_table(pa.table({"a": [1.0, None, 3.0], "b": [True, False, True]}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"a": [1.0, 2.0], "b": [3, 4]}), tmp_path / "m.parquet")
+    (tmp_path / "t.csv").write_text("a,b\n1,true\n,false\n3,true\n")
+    (tmp_path / "m.csv").write_text("a,b\n1,3\n2,4\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _JOBS],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PROCESS_TIMEOUT_S,
+    )
+    assert done.returncode == 0 and done.stdout == "False\n", done.stderr
+
+
+PROCESS_TIMEOUT_S = 120.0
+_JOBS = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from clipper.cli.score.answers import Answers, Numbers
+from clipper.cli.score.inputs import InputMaker
+from clipper.cli.score.output import Layout
+from clipper.cli.score.parquet_output import check_alike
+from clipper.cli.score.sources import READERS
+from clipper.values.records import parse_type
+
+for form in ("parquet", "csv"):
+    for name, input_type in (("t", "a: float64?, b: bool"), ("m", "float64[2]")):
+        source = Path(f"{name}.{form}")
+        (chunk,) = READERS[form](source, InputMaker(parse_type(input_type)), 0, 16)
+        assert chunk.make_inputs().frame
+        for output_type, numbers in (("int64[]", [1, 2, 3]), ("bool[]", [True] * 3), ("float64[]", [1, np.nan, 3])):
+            array = np.array(numbers[: chunk.rows])
+            layout = Layout(form, source, parse_type(output_type), "")
+            Path("partial").write_bytes(layout.encode(chunk, Answers(Numbers(array), {}, "m", "1")))
+            if form == "parquet":
+                check_alike([source])
+                layout.make([source], Path("partial"), Path("made"))
+print("pandas" in sys.modules)
+"""

@@ -2,11 +2,10 @@
 
 import csv
 import io
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from clipper.cli.score.answers import Answers, read_answers
@@ -105,11 +104,9 @@ def test_parquet_has_the_type_of_the_outputs(
     told: ValueType | None = None if output_type is None else parse_type(output_type)
     layout = Layout("parquet", source, told, "")
     answers = Answers(texts, {row: "no" for row, text in enumerate(texts) if text is None}, "m", "1")
-    (batch,), partial = table.to_batches(), tmp_path / "partial"
-    partial.touch()
-    layout.begin([source], partial, 0, target)
-    layout.encode(Chunk(0, len(texts), lambda: Inputs(b""), batch=batch), answers)
-    layout.close()
+    partial = tmp_path / "partial"
+    partial.write_bytes(layout.encode(Chunk(0, len(texts), lambda: Inputs(b"")), answers))
+    layout.make([source], partial, target)
     made = pq.read_table(target)
     assert made.column("output").to_pylist() == expected
     assert [row for row, text in enumerate(made.column("error").to_pylist()) if text] == errors
@@ -154,40 +151,45 @@ def test_only_outputs_that_are_json_by_themselves_are_taken(texts: list[bytes], 
 def test_truths_that_come_as_an_array_are_texts_of_json() -> None:
     welcome = encode_welcome(Welcome("m", "1", parse_type("float64"), protocol=PROTOCOL_VERSION))
     truths = encode_typed_results(0, 3, OutputForm(DType.BOOL, (), DType.BOOL), memoryview(b"\1\0\1"))
-    assert read_answers(welcome + truths, 3).texts == [b"true", b"false", b"true"]
+    assert list(read_answers(welcome + truths, 3).texts) == [b"true", b"false", b"true"]
 
 
-@pytest.mark.parametrize("kept", range(6))
-def test_parquet_that_was_broken_off_gets_its_first_rows_again(tmp_path: Path, kept: int) -> None:
-    """From all inputs, wherever a chunk and a row group end."""
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    sources, numbers = [], iter(range(10_000))
-    for name, rows in (("a", 1000), ("b", 1), ("c", 377)):
-        source = tmp_path / f"{name}.parquet"
-        pq.write_table(pa.table({"a": [next(numbers) for _ in range(rows)]}), source, row_group_size=300)
-        sources.append(source)
-    partial = tmp_path / "partial"
-
-    def chunks() -> Iterator[tuple[Chunk, Answers]]:
-        first = 0
-        for rows in (1, 600, 399, 1, 200, 177):
-            texts: list[bytes | None] = [b"%d" % number for number in range(first, first + rows)]
-            (batch,) = pa.table({"a": list(range(first, first + rows))}).to_batches()
-            yield Chunk(0, rows, lambda: Inputs(b""), batch=batch), Answers(texts, {}, "m", "1")
-            first += rows
-
-    partial.touch()
-    layout = Layout("parquet", sources[0], parse_type("int64[]"), "")
-    layout.begin(sources, partial, 0, tmp_path / "made")
-    done = list(islice(chunks(), kept))
-    partial.write_bytes(b"".join(layout.encode(*each) for each in done))
-    again = Layout("parquet", sources[0], parse_type("int64[]"), "")
-    again.begin(sources, partial, sum(each.rows for each, _ in done), tmp_path / "made")
-    for each in islice(chunks(), kept, None):
-        again.encode(*each)
-    again.close()
-    made = pq.read_table(tmp_path / "made")
-    assert made.column("a").to_pylist() == made.column("output").to_pylist() == list(range(1378))
+@pytest.mark.parametrize(
+    ("form", "numbers", "output_type", "expected"),
+    [
+        (
+            OutputForm(DType.FLOAT64, (), DType.FLOAT64),
+            [1.5, float("nan"), float("inf")],
+            "float64[]",
+            [1.5, None, None],
+        ),
+        (OutputForm(DType.INT64, (), DType.INT64), [2**53 + 1, -1, 0], "int64[]", [2**53 + 1, -1, 0]),
+        (OutputForm(DType.BOOL, (), DType.BOOL), [True, False, True], "bool[]", [True, False, True]),
+        (OutputForm(DType.FLOAT64, (), DType.FLOAT64), [1.0, 1.5, 2.0], "int64[]", [1, None, 2]),
+        (OutputForm(DType.BOOL, (), DType.BOOL), [True, False, True], "int64[]", [None, None, None]),
+        (OutputForm(DType.INT64, (), DType.INT64), [1, 2, 3], None, ["1", "2", "3"]),
+    ],
+)
+def test_numbers_in_arrays_get_into_parquet_as_their_texts_would(
+    tmp_path: Path, form: OutputForm, numbers: list[float], output_type: str | None, expected: list[object]
+) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    welcome = encode_welcome(Welcome("m", "1", parse_type("float64"), protocol=PROTOCOL_VERSION))
+    data = np.array(numbers, form.dtype.numpy_code).tobytes()
+    frames = [
+        encode_typed_results(first, rows, form, memoryview(data)[first * len(data) // 3 :][: rows * len(data) // 3])
+        for first, rows in ((1, 2), (0, 1))
+    ]
+    answers = read_answers(welcome + b"".join(frames), 3)
+    pq.write_table(pa.table({"a": [0, 1, 2]}), tmp_path / "in.parquet")
+    layout = Layout("parquet", tmp_path / "in.parquet", None if output_type is None else parse_type(output_type), "")
+    for name, given in (("arrays", answers), ("texts", Answers(list(answers.texts), {}, "m", "1"))):
+        (tmp_path / "partial").write_bytes(layout.encode(Chunk(0, 3, lambda: Inputs(b"")), given))
+        layout.make([tmp_path / "in.parquet"], tmp_path / "partial", tmp_path / name)
+    made = pq.read_table(tmp_path / "arrays")
+    assert made.column("output").to_pylist() == expected
+    assert made.equals(pq.read_table(tmp_path / "texts"))
 
 
 def test_cells_of_any_length_are_read() -> None:

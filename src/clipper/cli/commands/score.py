@@ -124,8 +124,11 @@ def _run(
     # They need numpy, which takes longer to load than most commands take.
     from clipper.cli.score.inputs import InputMaker
     from clipper.cli.score.output import Layout
+    from clipper.cli.score.parquet_output import check_alike
     from clipper.cli.score.run import Progress, score_files
+    from clipper.cli.score.sources import reuse_memory
 
+    reuse_memory()
     name, version = asked.application, asked.version
     output_type = version.output_type if journal.job is None else journal.job.output_type
     told = None if output_type is None else parse_type(output_type)
@@ -139,10 +142,9 @@ def _run(
     )
     maker = InputMaker(parse_type(clipper.input_type(name)))
     layout = Layout(form, sources[0], told, prefix)
+    if form == "parquet":
+        check_alike(sources)
     journal.begin(job, layout.header())
-    made = journal.partial.with_name(journal.output.name + ".made") if form == "parquet" else None
-    if made is not None:
-        layout.begin(sources, journal.partial, journal.done.rows, made)
     if journal.done.rows:
         out.note(f"going on after {journal.done.rows:,} rows")
     with out.progress("reading") as progress:
@@ -164,7 +166,9 @@ def _run(
             lambda frame: clipper.score_block(name, version.version, frame),
             report,
         )
-        layout.close()
+        made = journal.partial.with_name(journal.output.name + ".made") if form == "parquet" else None
+        if made is not None:
+            layout.make(sources, journal.partial, made)
         journal.finish(made)
     out.note(f"{last.rows_per_s:,.0f} rows/s by {version.model}:{version.version}")
     return done

@@ -1,7 +1,9 @@
 """Reads the answer to a block of rows, which frames of the container protocol make up."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any, overload
 
 import msgspec
 import numpy as np
@@ -27,13 +29,13 @@ class Answers:
     """The answers to some rows.
 
     Attributes:
-        texts: the output of each row as JSON; None for a row with an error.
+        texts: the output of each row as JSON; None for a row with an error. Numbers alone are ``Numbers``.
         errors: row to error.
         model, version: those that answered; empty if no row could be asked.
         output_type: the type of the outputs; None if it is not known.
     """
 
-    texts: list[bytes | None]
+    texts: Sequence[bytes | None]
     errors: dict[int, str] = field(default_factory=dict)
     model: str = ""
     version: str = ""
@@ -42,9 +44,9 @@ class Answers:
 
 def read_answers(body: Buffer, rows: int) -> Answers:
     """Return the answers to a block of so many rows. Raises ProtocolViolation if they are not."""
-    answers = Answers([None] * rows)
+    answers = Answers(())
     declared: Conversion | None = None
-    seen = 0
+    pieces: list[tuple[int, Sequence[bytes | None]]] = []
     for kind, first, content in Splitter(max(len(body), 1)).feed(body):  # type: ignore[arg-type]
         if kind == Kind.WELCOME:
             welcome = decode_welcome(content, PROTOCOL_VERSION)
@@ -55,14 +57,56 @@ def read_answers(body: Buffer, rows: int) -> Answers:
             failures: Mapping[int, str] = {0: decode_error(content)}
         else:
             found, failures = _read(kind, content, declared)
-        if first + len(found) > rows:
-            raise ProtocolViolation(f"an answer has rows {first} to {first + len(found)} of {rows}")
-        answers.texts[first : first + len(found)] = found
+        pieces.append((first, found))
         answers.errors.update({first + row: _error(text) for row, text in failures.items()})
+    pieces.sort(key=itemgetter(0))
+    seen = 0
+    for first, found in pieces:
+        if first != seen:
+            raise ProtocolViolation(f"an answer goes on with row {first}: expected row {seen}")
         seen += len(found)
-    if seen != rows or any(text is None and row not in answers.errors for row, text in enumerate(answers.texts)):
-        raise ProtocolViolation(f"an answer has {seen} rows, or a row twice: expected {rows}")
+    if seen != rows:
+        raise ProtocolViolation(f"an answer has {seen} rows: expected {rows}")
+    answers.texts = _joined([found for _, found in pieces])
+    if not isinstance(answers.texts, Numbers) and any(
+        text is None and row not in answers.errors for row, text in enumerate(answers.texts)
+    ):
+        raise ProtocolViolation("an answer has a row with neither an output nor an error")
     return answers
+
+
+class Numbers(Sequence[bytes | None]):
+    """The texts of numbers, which are made if somebody reads them. ``array``: the numbers."""
+
+    def __init__(self, array: "np.ndarray[Any, Any]") -> None:
+        self.array = array
+        self._texts: list[bytes] | None = None
+
+    def _made(self) -> list[bytes]:
+        if self._texts is None:
+            joined = msgspec.json.encode(self.array.tolist())[1:-1]
+            self._texts = joined.split(b",") if joined else []
+        return self._texts
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._made())
+
+    @overload
+    def __getitem__(self, place: int) -> bytes: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[bytes]: ...
+    def __getitem__(self, place: int | slice) -> bytes | list[bytes]:
+        return self._made()[place]
+
+
+def _joined(pieces: Sequence[Sequence[bytes | None]]) -> Sequence[bytes | None]:
+    arrays = [piece.array for piece in pieces if isinstance(piece, Numbers)]
+    if arrays and len(arrays) == len(pieces) and len({array.dtype for array in arrays}) == 1:
+        return Numbers(np.concatenate(arrays))
+    return [text for piece in pieces for text in piece]
 
 
 def _take(answers: Answers, welcome: Welcome) -> Conversion | None:
@@ -76,8 +120,8 @@ def _read(kind: int, content: Buffer, declared: Conversion | None) -> tuple[Sequ
     if kind == Kind.TYPED_RESULTS:
         typed = decode_typed_results(content)
         if declared is None or declared.keeps(typed.form):
-            if (scalars := _scalars(typed)) is not None:
-                return scalars, typed.failures
+            if (numbers := _numbers(typed)) is not None:
+                return numbers, {}
             declared = None
         outputs, failures = read_outputs(typed)
     elif kind == Kind.COLUMN_RESULTS:
@@ -114,13 +158,12 @@ def _read(kind: int, content: Buffer, declared: Conversion | None) -> tuple[Sequ
     return texts_of, found
 
 
-def _scalars(typed: TypedResults) -> list[bytes | None] | None:
-    """Return the texts of numbers, all at once; None if these outputs are none."""
+def _numbers(typed: TypedResults) -> Numbers | None:
+    """Return numbers as they are in memory; None if these outputs are none."""
     code = _NUMPY.get(typed.form.dtype.label)
     if code is None or typed.form.shape or typed.failures or typed.form.nan_as_text:
         return None
-    numbers = np.frombuffer(typed.data, code)
-    return list(msgspec.json.encode(numbers.tolist())[1:-1].split(b",")) if len(numbers) else []
+    return Numbers(np.frombuffer(typed.data, code))
 
 
 def is_json(text: bytes) -> bool:

@@ -112,9 +112,7 @@ def _matrix(of_type: InputType, columns: Sequence[Any]) -> tuple[memoryview, int
     import pyarrow as pa
 
     for kind in {column.type for column in columns}:
-        if not pa.types.is_integer(kind) and not pa.types.is_floating(kind):
-            raise _NeedsEachRow
-        of = np.dtype(kind.to_pandas_dtype())
+        of = _numpy_of(kind)
         if not np.can_cast(of, _NUMPY[dtype], "same_kind") or (of.kind == "f" and _NUMPY[dtype].kind != "f"):
             raise _NeedsEachRow
     matrix = pa.RecordBatch.from_arrays(columns, [""] * elements).to_tensor().to_numpy()
@@ -126,24 +124,46 @@ def _column(field: Field, column: Any) -> Column:
     rows, of_type = len(column), field.type
     if of_type.shape or field.categories or of_type.dtype is DType.BYTES:
         raise _NeedsEachRow
-    present = None
+    present, flags = None, None
     if column.null_count:
         if not field.is_nullable:
             raise _NeedsEachRow
-        flags = np.asarray(column.is_valid())
+        flags = _bits(column, column.buffers()[0])
         present = np.packbits(flags, bitorder="little").tobytes()
     if of_type.dtype is DType.STRING:
         data, offsets = _texts(column)
         return Column(field.name, of_type, rows, data, tuple(np.diff(offsets).tolist()), present)
-    kind = str(column.type)
     wanted = _NUMPY[of_type.dtype]
-    values = np.asarray(column.fill_null(False if kind == "bool" else 0) if column.null_count else column)
-    is_whole = values.dtype.kind in "iu"
-    if (values.dtype.kind == "b") != (of_type.dtype is DType.BOOL) or values.dtype.kind not in "biuf":
+    is_truth = str(column.type) == "bool"
+    if is_truth != (of_type.dtype is DType.BOOL):
         raise _NeedsEachRow
-    if wanted.kind in "iu" and (not is_whole or (rows and not _fits(values, wanted))):
+    buffer = column.buffers()[1]
+    if is_truth:
+        values = _bits(column, buffer)
+    else:
+        values = np.frombuffer(buffer, _numpy_of(column.type))[column.offset : column.offset + rows]
+    if flags is not None:
+        values = np.where(flags, values, values.dtype.type(0))
+    if wanted.kind in "iu" and (values.dtype.kind == "f" or (rows and not _fits(values, wanted))):
         raise _NeedsEachRow
     return Column(field.name, of_type, rows, np.ascontiguousarray(values, wanted).data.cast("B"), None, present)
+
+
+def _numpy_of(kind: Any) -> "np.dtype[Any]":
+    """Return numpy's type for numbers of pyarrow. pyarrow's own conversions import pandas, if it is there, which takes
+    as long as a million rows."""
+    import pyarrow as pa
+
+    if not pa.types.is_integer(kind) and not pa.types.is_floating(kind):
+        raise _NeedsEachRow
+    letter = "f" if pa.types.is_floating(kind) else "i" if pa.types.is_signed_integer(kind) else "u"
+    return np.dtype(f"{letter}{kind.bit_width // 8}")
+
+
+def _bits(column: Any, buffer: Any) -> "np.ndarray[Any, Any]":
+    """Return a column's truths, or which of its values are there."""
+    end = column.offset + len(column)
+    return np.unpackbits(np.frombuffer(buffer, np.uint8), count=end, bitorder="little")[column.offset :].view(bool)
 
 
 def _fits(values: "np.ndarray[Any, Any]", wanted: "np.dtype[Any]") -> bool:

@@ -1,23 +1,22 @@
 """The rows of the input with what was predicted for them: as CSV, JSON lines or Parquet."""
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
+import numpy as np
 
-from clipper.cli.score.answers import Answers, is_json
-from clipper.cli.score.journal import reported
+from clipper.cli.score.answers import Answers, Numbers, is_json
+from clipper.cli.score.parquet_output import added_bytes, make_parquet
 from clipper.cli.score.sources import Chunk, cells_of, csv_header, names_of, parquet_schema
 from clipper.errors import InvalidArgument
 from clipper.learning.decisions.export import arrow_type
-from clipper.settings.sample_files import open_parquet
 from clipper.values.records import RecordType, ValueType
 
 # What is added to each row: the outputs' columns, and these.
 ABOUT = ("model", "version", "error")
-_LENGTH_BYTES = 8
 
 
 class Layout:
@@ -36,7 +35,6 @@ class Layout:
         self.added = [*outputs, *(f"{prefix}{name}" for name in ABOUT)]
         self._header = csv_header(source).rstrip(b"\r\n") if form == "csv" else b""
         self._schema = parquet_schema(source) if form == "parquet" else None
-        self._table: _Table | None = None
         present: Sequence[str] = ()
         if form == "csv":
             present = names_of(self._header)
@@ -66,9 +64,14 @@ class Layout:
     def _csv(self, chunk: Chunk, answers: Answers) -> bytes:
         about = ["", _quoted(answers.model), _quoted(answers.version)]
         good = ",".join([*about, ""]).encode() + b"\n"
+        errors, texts = answers.errors, answers.texts
+        if chunk.lines and not errors:  # most chunks: with less than a microsecond a row
+            found = [text for text in texts if text is not None]
+            is_plain = isinstance(texts, Numbers) and b"null" not in found
+            cells = found if is_plain else [self._cells(text) for text in found]
+            return good.join(map(b",".join, zip(chunk.lines, cells))) + good
         parts: list[bytes] = []
-        errors = answers.errors
-        for row, (line, text) in enumerate(zip(chunk.lines, answers.texts)):
+        for row, (line, text) in enumerate(zip(chunk.lines, texts)):
             if row not in errors and text is not None:
                 parts += (line, b",", self._cells(text), good)
             else:
@@ -114,29 +117,50 @@ class Layout:
         return b"".join(parts)
 
     def _batch(self, chunk: Chunk, answers: Answers) -> bytes:
-        """Add whole rows to the output, and return their added columns."""
+        """Return the added columns of rows, by which ``make`` makes whole rows."""
         import pyarrow as pa
 
-        rows, types = chunk.rows, [field.type for field in self.schema()][-len(self.added) :]
-        outputs = types[: -len(ABOUT)]
+        rows, outputs = chunk.rows, self._output_types
+        made = self._numbers(answers.texts, outputs[0]) or self._outputs(answers, outputs)
+        errors = answers.errors
+        about = [_repeated(told, rows) for told in (answers.model, answers.version)]
+        text = pa.string()
+        about.append(pa.array([errors.get(row) for row in range(rows)], text) if errors else pa.nulls(rows, text))
+        arrays = [*made, *about]
+        return added_bytes(pa.RecordBatch.from_arrays(arrays, self.added))
+
+    def _numbers(self, texts: Sequence[bytes | None], arrow: Any) -> Sequence[Any]:
+        """Return the column of outputs that are numbers alone, without a step for each; empty if they are not."""
+        import pyarrow as pa
+
+        if not isinstance(texts, Numbers) or self.output_type is None or self._names:
+            return ()
+        numbers, is_truth = texts.array, pa.types.is_boolean(arrow)
+        if is_truth != (numbers.dtype.kind == "b") or not (is_truth or pa.types.is_primitive(arrow)):
+            return ()
+        values = np.packbits(numbers, bitorder="little") if is_truth else np.ascontiguousarray(numbers)
+        bits = None
+        if numbers.dtype.kind == "f" and not (there := np.isfinite(numbers)).all():  # JSON has no others
+            bits = pa.py_buffer(np.packbits(there, bitorder="little"))
+        of = pa.bool_() if is_truth else pa.type_for_alias(numbers.dtype.name)
+        try:
+            return [pa.Array.from_buffers(of, len(numbers), [bits, pa.py_buffer(values)]).cast(arrow)]
+        except pa.ArrowInvalid:
+            return ()
+
+    def _outputs(self, answers: Answers, types: Sequence[Any]) -> Sequence[Any]:
+        import pyarrow as pa
+
         whole = self._values(answers.texts)
         made = []
-        for name, arrow in zip(self._names or [""], outputs):
+        for name, arrow in zip(self._names or [""], types):
             values = [None if value is None else value.get(name) for value in whole] if name else whole
             try:
-                made.append(pa.array(values, arrow))
+                made.append(_array(values, arrow))
             except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
                 fitting = [self._fitting(value, arrow, row, answers) for row, value in enumerate(values)]
                 made.append(pa.array(fitting, arrow))
-        text = pa.string()
-        about = [pa.repeat(pa.scalar(told or None, text), rows) for told in (answers.model, answers.version)]
-        errors = answers.errors
-        about.append(pa.array([errors.get(row) for row in range(rows)], text) if errors else pa.nulls(rows, text))
-        arrays = [*made, *about]
-        assert self._table is not None
-        self._table.add([*chunk.batch.columns, *arrays])
-        data: bytes = pa.RecordBatch.from_arrays(arrays, self.added).serialize().to_pybytes()
-        return len(data).to_bytes(_LENGTH_BYTES, "little") + data
+        return made
 
     def _values(self, texts: Sequence[bytes | None]) -> list[Any]:
         if self.output_type is None:
@@ -149,127 +173,53 @@ class Layout:
         import pyarrow as pa
 
         try:
-            pa.array([value], arrow)
+            _array([value], arrow)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             answers.errors[row] = f"model_error: the output {str(value)[:100]} is no {arrow}"
             return None
         return value
+
+    @cached_property
+    def _output_types(self) -> Sequence[Any]:
+        import pyarrow as pa
+
+        known = self.output_type
+        if isinstance(known, RecordType):
+            return [arrow_type(field.type, of_bytes="string") for field in known.fields]
+        return [pa.string() if known is None else arrow_type(known, of_bytes="string")]
 
     def schema(self) -> Any:
         """Return the schema of the file in Parquet."""
         import pyarrow as pa
 
         assert self._schema is not None
-        if isinstance(self.output_type, RecordType):
-            types = [arrow_type(field.type, of_bytes="string") for field in self.output_type.fields]
-        else:
-            known = self.output_type
-            types = [pa.string() if known is None else arrow_type(known, of_bytes="string")]
-        fields = [*self._schema, *map(pa.field, self.added, [*types, pa.string(), pa.string(), pa.string()])]
-        return pa.schema(fields, self._schema.metadata)
+        types = [*self._output_types, *[pa.string()] * len(ABOUT)]
+        return pa.schema([*self._schema, *map(pa.field, self.added, types)], self._schema.metadata)
 
-    def begin(self, sources: Sequence[Path], partial: Path, rows: int, target: Path) -> None:
-        """Begin the whole output in Parquet, a file that cannot be gone on with after a kill: ``partial`` has the added
-        columns of the first rows, which are written again."""
-        import pyarrow as pa
-
-        schema = self.schema()
-        self._table = _Table(target, schema)
-        with partial.open("rb") as file:
-            added = _Added(file, pa.schema(list(schema)[-len(self.added) :]))
-            for source in sources:
-                with open_parquet(source) as whole:
-                    for read in whole.iter_batches(_rows_in_group(whole.metadata)) if rows else ():
-                        batch = read.slice(0, rows)
-                        rows -= len(batch)
-                        self._table.add([*batch.columns, *added.take(len(batch)).columns])
-                        if not rows:
-                            return
-
-    def close(self) -> None:
-        """End the output that was begun."""
-        if self._table is not None:
-            self._table.close()
+    def make(self, sources: Sequence[Path], partial: Path, target: Path) -> None:
+        """Make the whole output in Parquet of the sources and the added columns, which ``partial`` has."""
+        make_parquet(sources, partial, target, self.schema(), len(self.added))
 
 
-class _Table:
-    """A file of Parquet, which is written a row group at a time, by a thread: rows are asked for meanwhile.
+def _repeated(text: str, rows: int) -> Any:
+    """Return a column of one text, or of nothing if it is empty. ``pa.array`` imports pandas, if it is there, which
+    takes as long as a million rows."""
+    import pyarrow as pa
 
-    At most two groups are in memory: one that is written, and the next one.
-    """
-
-    def __init__(self, target: Path, schema: Any) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        # A dictionary of numbers that all differ takes most of the time, and no less space.
-        texts = [field.name for field in schema if pa.types.is_string(field.type)]
-        self._target, self._schema = target, schema
-        with reported(target, "written"):
-            self._writer = pq.ParquetWriter(target, schema, use_dictionary=texts)
-        self._tables: list[Any] = []
-        self._rows = self._size_bytes = 0
-        self._thread = ThreadPoolExecutor(1)
-        self._writing: Future[None] | None = None
-
-    def add(self, columns: Sequence[Any]) -> None:
-        import pyarrow as pa
-
-        table = pa.Table.from_arrays(columns, schema=self._schema)
-        self._tables.append(table)
-        self._rows += len(table)
-        self._size_bytes += table.nbytes
-        if self._rows >= _MOST_ROWS_IN_GROUP or self._size_bytes >= _GROUP_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        self._wait()
-        if self._tables:
-            self._writing = self._thread.submit(self._writer.write_table, pa.concat_tables(self._tables))
-            self._tables, self._rows, self._size_bytes = [], 0, 0
-
-    def _wait(self) -> None:
-        """Wait for the group that is being written. Raises InvalidArgument if it cannot be."""
-        if self._writing is not None:
-            with reported(self._target, "written"):
-                self._writing.result()
-
-    def close(self) -> None:
-        self._flush()
-        self._wait()
-        self._thread.shutdown()
-        with reported(self._target, "written"):
-            self._writer.close()
+    if not text:
+        return pa.nulls(rows, pa.string())
+    data = text.encode()
+    places = np.arange(rows + 1, dtype=np.int32) * len(data)
+    return pa.StringArray.from_buffers(rows, pa.py_buffer(places), pa.py_buffer(data * rows))
 
 
-class _Added:
-    """The added columns of a partial output, in the order of its rows."""
+def _array(values: Sequence[Any], arrow: Any) -> Any:
+    """Return values as a column. Raises OverflowError if some would be cut off, which pyarrow does in silence."""
+    import pyarrow as pa
 
-    def __init__(self, file: BinaryIO, schema: Any) -> None:
-        self._file, self._schema = file, schema
-        self._read: list[Any] = []
-
-    def take(self, rows: int) -> Any:
-        """Return the next rows, as a table of pyarrow."""
-        import pyarrow as pa
-
-        while sum(map(len, self._read)) < rows:
-            size = int.from_bytes(self._file.read(_LENGTH_BYTES), "little")
-            self._read.append(pa.ipc.read_record_batch(self._file.read(size), self._schema))
-        table = pa.Table.from_batches(self._read, self._schema)
-        self._read = table.slice(rows).to_batches()
-        return table.slice(0, rows)
-
-
-# A row group of Parquet is in memory as a whole, also where the file is read.
-_MOST_ROWS_IN_GROUP, _GROUP_BYTES = 128 * 1024, 64 * 1024 * 1024
-
-
-def _rows_in_group(metadata: Any) -> int:
-    size_bytes: int = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-    return max(1, min(_MOST_ROWS_IN_GROUP, _GROUP_BYTES * int(metadata.num_rows) // max(size_bytes, 1)))
+    if pa.types.is_integer(arrow) and any(type(value) is float and not value.is_integer() for value in values):
+        raise OverflowError
+    return pa.array(values, arrow)
 
 
 def _parts(text: bytes) -> dict[str, msgspec.Raw]:

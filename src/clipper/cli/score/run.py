@@ -11,7 +11,7 @@ from clipper.cli.score.answers import Answers, read_answers
 from clipper.cli.score.inputs import InputMaker
 from clipper.cli.score.journal import Done, Journal
 from clipper.cli.score.output import Layout
-from clipper.cli.score.sources import READERS, Chunk, count_rows, reading, reuse_memory
+from clipper.cli.score.sources import READERS, Chunk, count_rows, reading
 from clipper.errors import (
     DeadlineExceeded,
     NoReplica,
@@ -64,7 +64,6 @@ def score_files(
     report: Callable[[Progress], None],
 ) -> Done:
     """Score the rows that the journal lacks; return the whole job's counts. Raises ClipperError; what is done stays."""
-    reuse_memory()
     asker = Asker(ask, time.monotonic, time.sleep)
     sizes = [path.stat().st_size if form != "parquet" else count_rows(path) for path in sources]
     before, began_s = journal.done, time.monotonic()

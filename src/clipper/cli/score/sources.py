@@ -2,10 +2,12 @@
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +34,6 @@ class Chunk(NamedTuple):
     Attributes:
         position: where the rows after these begin: a place in bytes, or in Parquet the number of a row.
         make_inputs: makes their inputs; by the thread that asks for them, so that chunks are parsed side by side.
-        batch: the rows as a batch of pyarrow; in texts None.
         lines: the text of each row; in Parquet none.
     """
 
@@ -40,7 +41,6 @@ class Chunk(NamedTuple):
     rows: int
     make_inputs: Callable[[], Inputs]
     lines: Sequence[bytes] = ()
-    batch: Any = None
 
 
 def read_csv(path: Path, maker: InputMaker, position: int, row_bytes: int) -> Iterator[Chunk]:
@@ -75,22 +75,20 @@ def read_parquet(path: Path, maker: InputMaker, position: int, row_bytes: int) -
             else:
                 first += count
         at = first
-        for read in file.iter_batches(_CHUNKS_READ * rows, row_groups=groups) if groups else ():
+        read_rows = _CHUNKS_READ * rows
+        # By this thread alone: others compute meanwhile, and to share columns out costs as much as to decode them.
+        for read in file.iter_batches(read_rows, groups, kept, use_threads=False) if groups else ():
             for start in range(min(max(position - at, 0), len(read)), len(read), rows):
                 batch = read.slice(start, rows)
-                make_inputs = partial(_of_batch, batch.select(kept), maker)
-                yield Chunk(at + start + len(batch), len(batch), make_inputs, batch=batch)
+                yield Chunk(at + start + len(batch), len(batch), partial(_of_batch, batch.select(kept), maker))
             at += len(read)
 
 
 def reuse_memory() -> None:
-    """Have all chunks use the memory of those before: see ``keep_freed``. pyarrow, if it is there, has a pool of its
-    own, which gives most of it back to the system."""
+    """Have all chunks use the memory of those before: see ``keep_freed``. pyarrow has a pool of its own, which gives
+    most of it back to the system, unless it is told before it is loaded."""
     keep_freed()
-    if find_spec("pyarrow") is not None:
-        import pyarrow as pa
-
-        pa.set_memory_pool(pa.system_memory_pool())
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 def _of_batch(batch: Any, maker: InputMaker) -> Inputs:
@@ -168,13 +166,23 @@ def _lines(path: Path, position: int, most: int, *, has_quotes: bool) -> Iterato
                     raise InvalidArgument(f"{path} has a row of over {MAX_ROW_BYTES} bytes at {position}")
                 rest = text
                 continue
+            begin = 0
             for start in range(0, len(ends), most):
                 cut = ends[start : start + most].tolist()
-                begin = int(ends[start - 1]) if start else 0
-                lines = [text[a:b].rstrip(b"\r\n") for a, b in zip([begin, *cut], cut)]
-                yield position + cut[-1], [line for line in lines if line.strip()]
+                yield position + cut[-1], _rows(text, [begin, *cut])
+                begin = cut[-1]
             rest = text[int(ends[-1]) :]
             position += int(ends[-1])
+
+
+def _rows(text: bytes, places: Sequence[int]) -> list[bytes]:
+    """Return the lines between places, without their ends and without blank lines."""
+    block = text[places[0] : places[-1]]
+    if b"\r" in block or block.count(b"\n") != len(places) - 1 or not block.endswith(b"\n"):
+        lines = [text[begin:end].rstrip(b"\r\n") for begin, end in pairwise(places)]
+    else:
+        lines = block[:-1].split(b"\n")
+    return lines if all(map(bytes.strip, lines)) else [line for line in lines if line.strip()]
 
 
 def _ends(text: bytes, has_quotes: bool) -> "np.ndarray[Any, Any]":
@@ -212,7 +220,9 @@ def _of_csv_columns(
     try:
         table = pc.read_csv(
             pa.py_buffer(b"\n".join(lines)),
-            read_options=pc.ReadOptions(column_names=list(names), block_size=2 * CHUNK_BYTES + len(lines)),
+            read_options=pc.ReadOptions(
+                use_threads=False, column_names=list(names), block_size=2 * CHUNK_BYTES + len(lines)
+            ),
             parse_options=pc.ParseOptions(newlines_in_values=True),
             convert_options=pc.ConvertOptions(
                 column_types=types, include_columns=chosen, null_values=[""], strings_can_be_null=True
