@@ -43,6 +43,8 @@ _NOTEBOOK = ".ipynb"
 _LIST = "index.md"
 # A link's end, except of a link to another site or within the page: the path and the anchor.
 _LINK = re.compile(r"\]\((?![a-z]+:|#|/)([^)#\s]+)(#[^)\s]*)?\)")
+# A terminal's colours, which a notebook shows.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 
 
@@ -140,7 +142,7 @@ def notebook_text(notebook: str, name: str) -> str:
             data = output.get("data", {"text/plain": output.get("text", "")})
             if "image/png" in data:
                 parts.append(f"![The picture that this code draws]({next(files)})")
-            elif text := "".join(data.get("text/plain", "")).rstrip():
+            elif text := _COLOURS.sub("", "".join(data.get("text/plain", ""))).rstrip():
                 parts.append(f"```text\n{text}\n```")
     title, _, rest = parts[0].partition("\n")
     parts[0] = f'{title}\n\n<a href="{name}" download>Download the notebook</a>\n{rest}'
