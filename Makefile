@@ -44,7 +44,7 @@ help:
 	@echo "make docs-test  run the code of pages that needs frameworks, environments and clients of others"
 	@echo "make dashboard-pictures  make the pictures of docs/dashboard.md anew, of a server under load"
 	@echo "make notebooks  run the notebooks of docs/notebooks; SAVE=1 stores their outputs in them"
-	@echo "make check   lint, types, spelling and the rules for prose only"
+	@echo "make check   lint, types, spelling, the rules for prose and links only"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and caches"
 
@@ -56,7 +56,7 @@ check: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m codespell_lib
-	$(PY) -m pytest tests/docs/test_prose.py
+	$(PY) -m pytest tests/docs/test_prose.py tests/scripts/test_docs_tree.py
 
 format: setup
 	$(PY) -m ruff check --fix .

@@ -113,10 +113,11 @@ def test_every_anchor_is_that_of_a_heading(tree: Path, joins: str) -> None:
 
 
 def test_a_notebook_is_a_page_with_its_outputs() -> None:
+    printed = {"output_type": "stream", "text": ["\x1b[2m1\x1b[0m\n"]}
     drawn = {"data": {"image/png": "UE5H", "text/plain": ["<Figure>"]}}
     cells = [
         {"cell_type": "markdown", "source": ["# Title\n", "text"]},
-        {"cell_type": "code", "source": ["print(1)"], "outputs": [{"output_type": "stream", "text": ["\x1b[2m1\x1b[0m\n"]}]},
+        {"cell_type": "code", "source": ["print(1)"], "outputs": [printed]},
         {"cell_type": "code", "source": ["plot()"], "outputs": [drawn, {"data": {"text/plain": ["2"]}}]},
     ]
     notebook = json.dumps({"cells": cells})
