@@ -111,7 +111,7 @@ def follower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Follower]:
     folder = follower.reader.folder
     (folder / "model.py").write_text(MODEL)
     (folder / "real.jsonl").write_text("[1, 0, 0, 0]\n[0, 0, 0, 1]\n")
-    (folder / "clipper.yaml").write_text("applications: {digits: {slo_ms: 50, links: [svm]}}\n")
+    (folder / "clipper.yaml").write_text("applications: {digits: {slo_ms: 20000, links: [svm]}}\n")
     follower.reader.run("clipper start")
     yield follower
     follower.reader.run("clipper stop")

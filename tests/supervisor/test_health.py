@@ -13,7 +13,7 @@ CODE = """
 import time
 def predict(inputs):
     if inputs[0][0] == 2:
-        time.sleep(1.0)
+        time.sleep(5.0)
     if inputs[0][0] == 1:
         raise ValueError("column age\\nis missing")
     return ["one"] * len(inputs)

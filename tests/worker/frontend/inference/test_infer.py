@@ -35,7 +35,7 @@ import time
 
 def predict(inputs):
     if any(row.sum() == 7777 for row in inputs):
-        time.sleep(1)
+        time.sleep(3)
     return [{"a set"} if row.sum() < 0 else float(row.sum()) for row in inputs]
 """
 TYPES = ["int32[3]", "int64[*]", "float32[2,2]", "float64[2,*]", "uint8[4]", "bool[3]", "string", "bytes", "float64[]"]
