@@ -148,3 +148,40 @@ def test_parameters_are_checked(name: str, parameters: dict[str, object], messag
 
 def test_single_asks_the_first_model() -> None:
     assert make_policy("single").select(MODELS, Totals(), QueryView("u"), Random(0)) == Choice(("a",), (1.0,))
+
+
+# -- what is expected of a model -------------------------------------------------------------------------
+
+
+def expected(name: str, totals: Totals) -> tuple[list[float], list[float]]:
+    """Return each model's expected loss, and its error."""
+    policy = make_policy(name)
+    return list(policy.expected_losses(MODELS, totals, QueryView())), list(
+        policy.loss_errors(MODELS, totals, QueryView())
+    )
+
+
+def test_the_first_label_changes_little_and_keeps_the_order_of_the_links() -> None:
+    before, _ = expected("adaptive", Totals())
+    for loss in (0.0, 1.0):
+        after, errors = expected("adaptive", learned({"a": (1, loss)}))
+        assert after[1:] == sorted(after[1:]) and after[0] < after[2]
+        assert all(abs(new - old) < 0.2 for new, old in zip(after[1:], before[1:])) and max(errors) < 0.1
+
+
+def test_much_feedback_overrules_the_order_of_the_links() -> None:
+    losses, errors = expected("adaptive", learned({name: (1000, 1000 - 150 * at) for at, name in enumerate(MODELS)}))
+    assert losses == pytest.approx([1 - 0.15 * at for at in range(5)], abs=0.01) and max(errors) < 0.02
+
+
+def test_a_model_without_a_label_is_expected_beside_those_with_many() -> None:
+    # The links stand in their order here, and the third is still to be seen.
+    losses, errors = expected("adaptive", learned({"a": (500, 50), "b": (500, 100), "d": (500, 200), "e": (500, 250)}))
+    assert losses[1] < losses[2] < losses[3]
+    # Where the last link is asked, as the best one known, it is tried.
+    losses, errors = expected("adaptive", learned({"a": (50, 25), "b": (50, 20), "d": (50, 10), "e": (2000, 200)}))
+    assert losses[2] - errors[2] < losses[4] - errors[4]
+
+
+def test_weights_that_learn_nothing_hope_for_nothing() -> None:
+    assert expected("weighted", learned({"a": (9, 3)}))[1] == [0.0] * 5

@@ -53,6 +53,9 @@ LEAST_FURTHER = 0.1
 # down to a chance of about a third; and the most that the last of many is. With equal steps the time of a shared device
 # goes to a middle link if each takes half as long as the one before, and not in halves to the first and the last.
 LATER_LOSS, MOST_LOSS = 0.1, 0.5
+# What this order counts for beside feedback, in labels of each model. The deviation of the loss of a model without any
+# is then about two steps, so that a better model behind worse ones is still tried.
+ORDER_LABELS = 5.0
 
 FEATURE = np.dtype("<f8")
 _DIMENSION = np.dtype("<u4")
@@ -246,34 +249,38 @@ class Policy(Protocol):
     def expected_losses(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
         """Return each model's expected loss on this query if it answers in time, (models,).
 
-        By default that is its mean loss, smoothed by one average loss, for all queries alike; and as long as there is
-        no feedback, a loss in the order of the links.
+        By default that is the mean of a Beta posterior, for all queries alike. Its prior counts as ``ORDER_LABELS`` and
+        has the models in the order of their links, at the level that all feedback shows. So without feedback the order
+        decides, with a little it fills in what is not known yet, and with much it no longer matters.
         """
         losses: Sequence[float] | None = totals.memo.get((self, "expected losses", models))
         if losses is None:
-            scored = [totals.number(model, SCORED) for model in models]
-            usual = totals.mean_loss
-            losses = (
-                [(totals.number(model, LOSS) + usual) / (times + 1.0) for model, times in zip(models, scored)]
-                if sum(scored) > 0
-                else in_order_of_links(len(models))
-            )
+            steps = in_order_of_links(len(models))
+            known = [(totals.number(model, SCORED), totals.number(model, LOSS)) for model in models]
+            labels = sum(times for times, _ in known)
+            first = sum(lost - times * step for (times, lost), step in zip(known, steps)) / (labels + ORDER_LABELS)
+            losses = [
+                (lost + ORDER_LABELS * min(max(first + step, 0.0), 1.0)) / (times + ORDER_LABELS)
+                for (times, lost), step in zip(known, steps)
+            ]
             totals.memo[self, "expected losses", models] = losses
         return losses
 
     def loss_errors(self, models: tuple[str, ...], totals: Totals, query: QueryView) -> Sequence[float]:
         """Return the standard error of each of ``expected_losses``, (models,).
 
-        By default that is the error of a mean of as many losses of 0 or 1; 0 for a policy that does not learn, and as
-        long as there is no feedback: then the order of the links is all that is known, and it is believed.
+        By default that is the deviation of the posterior of a loss of 0 or 1, less as long as there is little feedback,
+        of which to hope for more: without any, the order of the links is believed. It is 0 for a policy that does not
+        learn.
         """
         errors: Sequence[float] | None = totals.memo.get((self, "loss errors", models))
         if errors is None:
             losses = self.expected_losses(models, totals, query)
             scored = [totals.number(model, SCORED) for model in models]
-            learns = self.learns and sum(scored) > 0
+            share = self.learns * sum(scored) / (sum(scored) + ORDER_LABELS)
             errors = [
-                math.sqrt(max(loss * (1.0 - loss), 0.0) / (times + 1.0)) * learns for loss, times in zip(losses, scored)
+                share * math.sqrt(max(loss * (1.0 - loss), 0.0) / (times + ORDER_LABELS + 1.0))
+                for loss, times in zip(losses, scored)
             ]
             totals.memo[self, "loss errors", models] = errors
         return errors
