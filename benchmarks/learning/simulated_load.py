@@ -229,8 +229,10 @@ class Application:
             return self.policy.select(names, totals, QueryView(), self.random)
         chances = self._chances(names, now_s, query.deadline_s)
         view = QueryView(packed_features=query.features, in_time=None if min(chances.values()) >= 1.0 else chances)
-        prices = self.prices if self.prices.is_active else None
         self.prices.filled = filled(self.in_time.values(), now_s, query.deadline_s)
+        if self.prices.filled and view.in_time is not None and self.policy.has_budget:
+            self.prices.foresee(chances, resources(self.in_time, self.slo_s, with_models=False))
+        prices = self.prices if self.prices.is_active else None
         if view.in_time is not None or prices is not None:
             among, names = names, candidates(self.policy, names, totals, view, 1.0, rescued, prices)
             self._try_others(among, names, now_s)

@@ -318,6 +318,16 @@ def test_the_time_of_a_device_goes_to_the_models_that_gain_most_in_it(
     assert lost / 3000 <= possible + 0.01 and not late
 
 
+def test_no_query_risks_to_be_late_on_a_device_that_gets_full() -> None:
+    prices, view = Prices(), QueryView(in_time={"a": 0.6})
+    policy, device = make_policy("adaptive"), {"GPU 0": Resource(1.0, dict(zip(FIVE, USES)))}
+    prices.foresee({"a": 1.0}, device)
+    assert not prices.is_active
+    assert "a" in candidates(policy, FIVE, FIVE_KNOWN, view, 1.0), "by itself it would be worth it"
+    prices.foresee({"a": 0.6}, device)
+    assert candidates(policy, FIVE, FIVE_KNOWN, view, 1.0, prices=prices) == ("b",)
+
+
 def test_a_model_that_nothing_is_known_of_is_tried_on_a_full_device() -> None:
     prices = Prices()
     device = {"GPU 0": Resource(1.0, dict(zip(FIVE, USES)))}

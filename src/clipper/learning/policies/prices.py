@@ -247,6 +247,18 @@ class Prices:
         if self.min_quality is not None and self._rate is not None:
             self._rate.learn(1.0 - self.min_quality - loss, *self._bounds)
 
+    def foresee(self, chances: Mapping[str, float], devices: Mapping[str, Resource]) -> None:
+        """Give the devices that are getting full a price, before a query risks to be late there: others would be, too.
+
+        Args:
+            chances, devices: as in ``ration``.
+        """
+        for name, device in devices.items():
+            is_short = any(chances.get(model, 1.0) < SURE_ON_DEVICE for model in device.uses)
+            if is_short and device.per_s > 0.0 and name not in self.scarcity:
+                self.scarcity[name], self._uses[name] = Price(LEAST_OF_DEVICE), device.uses
+        self.is_active = self.has_budget or bool(self.scarcity)
+
     def ration(self, asked: str, chances: Mapping[str, float], resources: Mapping[str, Resource], now_s: float) -> None:
         """Learn what is scarce, after a query has asked ``asked``.
 

@@ -392,7 +392,7 @@ class Application:
         """
         terms, prices, default_loss = self.terms, self.prices, self.outcomes.default_loss
         known = None if availability.chances is None else availability.with_known(row)
-        prices.filled = availability.filled(query.arrival_s, query.deadline_s)
+        availability.show(prices, query.arrival_s, query.deadline_s)
         view = QueryView(query.context, query.features, row, query.owner.input_type, known)
         select_among, affordable = terms.selector.candidates, terms.models
         try:

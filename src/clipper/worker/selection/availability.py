@@ -95,9 +95,12 @@ class Availability:
         if prices.scarcity:
             self.holds_below = 0  # the next query looks again
 
-    def filled(self, now_s: float, due_s: float) -> dict[str, float]:
-        """Return how full the devices are that several of the models share: see ``Device.filled``."""
-        return filled([queue.in_time for _, queue, _ in self._models], now_s, due_s)
+    def show(self, prices: Prices, now_s: float, due_s: float) -> None:
+        """Let the prices see how full the devices are that several of the models share, before a query selects."""
+        models = {name: queue.in_time for name, queue, _ in self._models}
+        prices.filled = filled(models.values(), now_s, due_s)
+        if prices.filled and self.chances and self._selector.may_ration:
+            prices.foresee(self.chances, resources(models, self._slo_s, with_models=False))
 
     def with_known(self, row: bytes) -> dict[str, float]:
         """Return the chances for this input: 1 for a model whose output the cache has."""

@@ -217,6 +217,29 @@ def test_a_batch_leaves_time_for_the_first_row_of_another_version() -> None:
     assert sizes(slow.decide(0.0)) == [("0", 5)]
 
 
+@pytest.mark.parametrize(("takes", "due_s", "leaves"), [(TEN_MS, 0.025, 0), (ONE_MS, 0.025, 1), (TEN_MS, 0.035, 1)])
+def test_a_row_due_later_waits_if_it_would_make_another_late(takes: Speed, due_s: float, leaves: int) -> None:
+    (slow, other), turns = sharing(TEN_MS, takes)
+    push(slow, 1, slo_s=0.02)
+    slow.decide(0.0)
+    # It cannot be sent yet, and with ten milliseconds in flight and ten of its own there is time left for less.
+    push(slow, 1, slo_s=due_s)
+    push(other, 1, slo_s=0.5)
+    assert len(other.decide(0.0).batches) == leaves
+    finish_all(slow, 0.01)
+    assert ("1" in turns) is not bool(leaves), "it gets its turn"
+    assert sizes(slow.decide(0.01)) == [("0", 1)]
+
+
+def test_a_row_that_is_late_in_any_case_holds_nobody_up() -> None:
+    (slow, other), _ = sharing(TEN_MS, TEN_MS)
+    push(slow, 1, slo_s=0.02)
+    slow.decide(0.0)
+    push(slow, 1, slo_s=0.019)
+    push(other, 1, slo_s=0.5)
+    assert len(other.decide(0.0).batches) == 1
+
+
 def test_a_model_by_itself_has_its_device_for_itself() -> None:
     (one,), _ = sharing(SHORT)
     push(one, 3)

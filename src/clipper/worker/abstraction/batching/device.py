@@ -109,16 +109,27 @@ class Device:
         """Whether a replica with waiting rows may send a batch now. If not, it gets a turn when that may change: call
         again after ``HANGS_S``, since nothing happens when a batch hangs."""
         own = next(each for each in self._sharers if each.replica is replica)
-        due_s, is_first = first_due_s(own.queue), True
-        for each in self._sharers:
-            if each.queue is not own.queue and each.queue.length:
-                may_send = not (each.replica.in_flight or each.replica.is_draining)
-                is_first = is_first and not (may_send and first_due_s(each.queue) < due_s)
-        if is_first and len(self._computing(replica, now_s)) < MAX_IN_FLIGHT:
+        computing = self._computing(replica, now_s)
+        others = [each for each in self._sharers if each.queue is not own.queue and each.queue.length]
+        if len(computing) < MAX_IN_FLIGHT and not any(self._precedes(each, own, computing, now_s) for each in others):
             return True
         if own not in self._waiting:
             self._waiting.append(own)
         return False
+
+    def _precedes(self, other: Sharer, own: Sharer, computing: list[Batch], now_s: float) -> bool:
+        """Whether a replica has to let another version's waiting rows go first: they are due sooner, and the other may
+        send a batch; or it may when its own batch is back, and a row of this version would make the first one late."""
+        due_s, theirs, times = first_due_s(other.queue), other.replica.times, own.replica.times
+        if other.replica.is_draining or due_s >= first_due_s(own.queue):
+            return False
+        if not other.replica.in_flight:
+            return True
+        are_known, sent = theirs.is_known and times.is_known, other.replica.in_flight.values()
+        if not are_known or not any(each in computing for each in sent):
+            return False
+        needed_s = self.busy_s(now_s) + theirs.mean_s(1)
+        return needed_s <= due_s - now_s < theirs.sure_times(1) * (needed_s + times.mean_s(1))
 
     def release(self) -> None:
         """Give those that wait a turn: a batch has ended, or rows have left a queue."""
@@ -136,9 +147,11 @@ class Device:
                 due_s = min([lane.works[0].due_s for lane in lanes])
                 last_due_s = max([lane.works[-1].due_s for lane in lanes])
                 head_due_s = min(head_due_s, due_s)
-                until_s = min(
-                    until_s, due_s - each.replica.times.slow_s(1), last_due_s - self.queued_s(queue, now_s, last_due_s)
-                )
+                # What goes first is as uncertain as the row itself: it was promised an answer by what was ahead of it.
+                sure = each.replica.times.sure_times(1)
+                first_s = (due_s - now_s) / sure - each.replica.times.mean_s(1)
+                last_s = (last_due_s - now_s) / sure - self.queued_s(queue, now_s, last_due_s)
+                until_s = min(until_s, now_s + min(first_s, last_s))
         return until_s, head_due_s
 
     # -- time --------------------------------------------------------------------------------------------

@@ -74,8 +74,7 @@ class InTime:
         # All waiting rows go in the next batch, which the first query in the queue has to get in time.
         together = min(ahead // len(rests) + 1, first.limit) if ahead else 1
         together_s = max(first_rest_s + times.mean_s(together), LEAST_S)
-        ratios = times.ratios(together)
-        slow = max(2 * ratios[-1] - ratios[-2], LEAST_S)
+        ratios, slow = times.ratios(together), times.sure_times(together)
         further = min(left_s / slow - needed_s, head_left_s / slow - together_s) * row_rate + 1.0
         if further >= 1.0:
             return 1.0, further

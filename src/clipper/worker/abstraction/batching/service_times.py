@@ -91,6 +91,11 @@ class ServiceTimes:
         """Return the time that nine of ten such batches stay within."""
         return self.mean_s(rows, size_bytes) * self.ratios(rows)[-1]
 
+    def sure_times(self, rows: int) -> float:
+        """Return how many times as long as expected such a batch surely takes at most."""
+        ratios = self.ratios(rows)
+        return max(2 * ratios[-1] - ratios[-2], LEAST_S)
+
     def most_bytes(self) -> float:
         """Return the bytes up to which the fit is used. A larger batch is assumed to be no slower, so it is tried."""
         return float(self.largest_bytes * MAX_GROWTH)
