@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from clipper.cli.score import sources
@@ -130,9 +131,33 @@ def test_a_file_without_the_columns_is_refused(tmp_path: Path) -> None:
 )
 def test_values_that_a_field_cannot_hold_are_read_one_by_one(column: Any, input_type: str) -> None:
     maker = InputMaker(parse_type(input_type))
-    assert maker.of_columns({"n": column()}) is None
+    assert maker.of_batch(pa.record_batch({"n": column()})) is None
     made = maker.of_values([{"n": value} for value in column().to_pylist()])
     assert made.errors
+
+
+@pytest.mark.parametrize(
+    ("columns", "input_type", "expected"),
+    [
+        ([pa.array([1, 2], pa.int8()), pa.array([0.5, 1.5])], "float64[2]", [[1, 0.5], [2, 1.5]]),
+        ([pa.array([1, 2], pa.uint16()), pa.array([3, 4], pa.int8())], "int64[2]", [[1, 3], [2, 4]]),
+        ([pa.array([1, 2]), pa.array([0.5, 1.5])], "int64[2]", None),
+        ([pa.array([1.0, None]), pa.array([0.5, 1.5])], "float64[2]", None),
+        ([pa.array([True, False]), pa.array([0.5, 1.5])], "float64[2]", None),
+        ([pa.array([1.0, 2.0])], "float64[2]", None),
+    ],
+)
+def test_columns_of_numbers_are_the_elements_of_each_row(
+    columns: list[Any], input_type: str, expected: list[list[float]] | None
+) -> None:
+    maker = InputMaker(parse_type(input_type))
+    names = [f"c{place}" for place in range(len(columns))]
+    whole = pa.RecordBatch.from_arrays(columns, names)
+    made = maker.of_batch(pa.concat_batches([whole, whole]).slice(2))
+    assert (made is None) == (expected is None)
+    if made is not None and expected is not None:
+        numbers = np.frombuffer(decode_predict(memoryview(made.frame)[HEADER_BYTES:]).payload, input_type.split("[")[0])
+        assert numbers.reshape(2, 2).tolist() == expected
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "int8", "uint16", "int64", "bool"])
@@ -141,7 +166,7 @@ def test_a_part_of_a_column_is_that_part_with_and_without_missing_values(kind: s
     for given in (values, [value or values[1] for value in values]):
         batch = pa.record_batch({"n": pa.array(given).cast(pa.type_for_alias(kind))}).slice(5, 21)
         maker = InputMaker(parse_type("n: bool?" if kind == "bool" else "n: float64?"))
-        made = maker.of_columns({"n": batch.column("n")})
+        made = maker.of_batch(batch)
         assert made is not None
         assert columns(made) == columns(maker.of_values(batch.to_pylist()))
 

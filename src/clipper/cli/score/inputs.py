@@ -58,15 +58,16 @@ class InputMaker:
             rows, lambda row: self._row_of(row if is_record else list_of(list(row.values()), self.type))
         )
 
-    def of_columns(self, columns: Mapping[str, Any]) -> Inputs | None:
-        """Return the inputs of pyarrow's columns, in the table's order; None if each row needs a step of its own."""
+    def of_batch(self, batch: Any) -> Inputs | None:
+        """Return the inputs of a batch of pyarrow, in the table's order; None if each row needs a step of its own."""
         try:
             if isinstance(self.type, RecordType):
+                columns = dict(zip(batch.schema.names, batch.columns))
                 if any(field.name not in columns for field in self.type.fields):
                     return None
                 made = [_column(field, columns[field.name]) for field in self.type.fields]
                 return Inputs(b"".join(encode_predict_columns(0, made)))
-            payload, rows = _matrix(self.type, list(columns.values()))
+            payload, rows = _matrix(self.type, batch)
             size = self.type.row_bytes or 0
             return Inputs(b"".join(encode_predict_payload(0, self.type.dtype, 0, rows, size, (), payload)))
         except (_NeedsEachRow, ValueError, TypeError, OverflowError):  # pyarrow's errors are ValueErrors or TypeErrors
@@ -102,20 +103,21 @@ class _NeedsEachRow(Exception):
     """A column has values that have to be read one by one."""
 
 
-def _matrix(of_type: InputType, columns: Sequence[Any]) -> tuple[memoryview, int]:
-    """Return the values of columns that are the elements of tensors, row by row; and the number of rows."""
-    dtype, elements = of_type.dtype, of_type.elements
+def _matrix(of_type: InputType, batch: Any) -> tuple[memoryview, int]:
+    """Return the values of columns that are the elements of tensors, row by row; and the number of rows.
+
+    Nothing here is done for each column of each batch: there may be thousands. pyarrow refuses missing values.
+    """
+    dtype = of_type.dtype
     if not dtype.is_numeric or dtype is DType.BOOL or of_type.row_bytes is None or len(of_type.shape) > 1:
         raise _NeedsEachRow
-    if len(columns) != elements or any(column.null_count for column in columns):
+    if batch.num_columns != of_type.elements:
         raise _NeedsEachRow
-    import pyarrow as pa
-
-    for kind in {column.type for column in columns}:
+    for kind in set(batch.schema.types):
         of = _numpy_of(kind)
         if not np.can_cast(of, _NUMPY[dtype], "same_kind") or (of.kind == "f" and _NUMPY[dtype].kind != "f"):
             raise _NeedsEachRow
-    matrix = pa.RecordBatch.from_arrays(columns, [""] * elements).to_tensor().to_numpy()
+    matrix = batch.to_tensor().to_numpy()
     return np.ascontiguousarray(matrix, _NUMPY[dtype]).data.cast("B"), len(matrix)
 
 

@@ -78,9 +78,10 @@ def read_parquet(path: Path, maker: InputMaker, position: int, row_bytes: int) -
         read_rows = _CHUNKS_READ * rows
         # By this thread alone: others compute meanwhile, and to share columns out costs as much as to decode them.
         for read in file.iter_batches(read_rows, groups, kept, use_threads=False) if groups else ():
+            inputs = read if read.schema.names == kept else read.select(kept)  # a name with a dot may bring others
             for start in range(min(max(position - at, 0), len(read)), len(read), rows):
-                batch = read.slice(start, rows)
-                yield Chunk(at + start + len(batch), len(batch), partial(_of_batch, batch.select(kept), maker))
+                batch = inputs.slice(start, rows)
+                yield Chunk(at + start + len(batch), len(batch), partial(_of_batch, batch, maker))
             at += len(read)
 
 
@@ -92,8 +93,7 @@ def reuse_memory() -> None:
 
 
 def _of_batch(batch: Any, maker: InputMaker) -> Inputs:
-    columns = dict(zip(batch.schema.names, batch.columns))
-    return maker.of_columns(columns) or maker.of_values(batch.to_pylist())
+    return maker.of_batch(batch) or maker.of_values(batch.to_pylist())
 
 
 @contextmanager
@@ -232,8 +232,8 @@ def _of_csv_columns(
         return None
     if table.num_rows != len(lines):
         return None
-    combined = table.combine_chunks()
-    return maker.of_columns({name: combined.column(name).chunk(0) for name in chosen})
+    (batch,) = table.combine_chunks().to_batches()
+    return maker.of_batch(batch)
 
 
 def _of_csv_rows(lines: Sequence[bytes], names: Sequence[str], kept: Sequence[int], maker: InputMaker) -> Inputs:
