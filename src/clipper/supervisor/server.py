@@ -41,7 +41,7 @@ from clipper.supervisor.operations.operations import SupervisorOperations
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.tokens import TokenFile
 from clipper.supervisor.operations.views import options_view
-from clipper.supervisor.registry.leadership import SYNC_EVERY_S, Leadership
+from clipper.supervisor.registry.leadership import Leadership
 from clipper.supervisor.registry.shared import EPOCHS, REGISTRY_ID_NAME, Holder, SharedRegistry
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.registry.store import Registry
@@ -71,6 +71,8 @@ class Supervisor:
         self._certificates: Certificates | None = None
         self._stopping = StopRequests(config.drain_delay_s)
         self._handing_over = HandOver(config, self._stopping)
+        # Set once a cluster can be reached whose processes this server has not been able to take over.
+        self._starting_again = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or ``POST /stop``; then drain and return, with nothing left running.
@@ -141,7 +143,7 @@ class Supervisor:
     ) -> tuple[Parts, QueryPorts]:
         """Assemble the parts and take over running processes; nothing new is started yet."""
         home, catalog = self._home, Catalog(registry, events.record, self._config.keep_previous)
-        facilities = facilities_of(self._config, home)
+        facilities = replace(facilities_of(self._config, home), start_again=self._starting_again.set)
         processes = facilities.processes
         if leadership is not None:
             used = {version.spec.manager for version in catalog.versions.values()}
@@ -256,7 +258,6 @@ class Supervisor:
             keepers.repeat("looking for new certificates", certificates.look, CERTIFICATES_EVERY_S)
         self._home.write_place(place, config.options)
         if leadership is not None:
-            keepers.repeat("waiting for the registry's disk", leadership.sync, SYNC_EVERY_S)
             keepers.start(
                 "telling standbys that queries are answered", partial(leadership.tell_when_ready, operations.problems)
             )
@@ -277,15 +278,19 @@ class Supervisor:
             parts.workers.announce_stop()
 
         stop = asyncio.create_task(self._stopping.wait(announce_stop))
-        ends: list[asyncio.Task[Any]] = [serving, stop, *([leadership.lost] if leadership is not None else [])]
+        again = asyncio.create_task(self._starting_again.wait())
+        ends: list[asyncio.Task[Any]] = [serving, stop, again, *([leadership.lost] if leadership is not None else [])]
         handing_over = asyncio.create_task(self._handing_over.wait())
         await asyncio.wait([*ends, handing_over], return_when=asyncio.FIRST_COMPLETED)
         if handing_over.done():
             api.should_exit = True
             await serving
             await self._handing_over.leave(parts)
-        if leadership is not None and leadership.lost.done() and not self._stopping.is_requested:
-            await step_down(parts, config, leadership.lost.result())
+        if not self._stopping.is_requested:
+            if leadership is not None and leadership.lost.done():
+                await step_down(parts, config, leadership.lost.result())
+            if again.done():
+                await step_down(parts, config, "it can reach Ray now, and takes over what runs there")
         log.info("stopping")
         parts.events.record([NewEvent("server", "server", "the server is stopped")])
         api.should_exit = True

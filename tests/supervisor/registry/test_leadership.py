@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from clipper.errors import NotLeader, RegistryUnavailable
 from clipper.supervisor.registry.leadership import Leadership
 from clipper.supervisor.registry.lease import Lease, LeaseTimes
@@ -27,6 +29,7 @@ class ScriptedRegistry:
         self.released = 0
         self.reserved: list[tuple[str, int]] = []
         self.refuses: list[Exception] = []
+        self.synced = 0
 
     def reserve(self, counter: str, count: int) -> int:
         if self.refuses:
@@ -37,6 +40,11 @@ class ScriptedRegistry:
     def renew(self, is_ready: bool) -> Renewed | Leader | Away:
         self.told.append(is_ready)
         return self.answer
+
+    async def sync(self) -> None:
+        self.synced += 1
+        if isinstance(self.answer, Away):
+            raise RegistryUnavailable(self.answer.why)
 
     def release(self) -> None:
         self.released += 1
@@ -93,6 +101,18 @@ def test_a_change_in_doubt_has_the_registry_read_again_once_it_answers() -> None
         assert not leadership.lost.done()
         registry.answer = Renewed(None)
         assert "starts again with what is stored" in await leadership.lost
+
+    run(registry, steps)
+
+
+@pytest.mark.parametrize("answer", [Renewed(None), AWAY])
+def test_changes_of_a_takeover_are_awaited_on_disk_while_it_lasts(answer: Renewed | Away) -> None:
+    registry = ScriptedRegistry(answer)
+
+    async def steps(leadership: Leadership) -> None:
+        # Nobody else asks for it, and a registry that is away does not end it.
+        await until_async(lambda: registry.synced > 1)
+        assert not leadership.lost.done()
 
     run(registry, steps)
 

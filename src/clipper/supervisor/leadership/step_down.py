@@ -1,7 +1,8 @@
 """Ends a supervisor but not what it runs, with which the next start goes on.
 
 A leader that becomes a standby starts again in its own process, with the same arguments, so that nothing of it can act
-for a cluster that it no longer leads. So does a server that is handed over while somebody else watches its process.
+for a cluster that it no longer leads. So does a server that is handed over while somebody else watches its process, and
+one that could not take over what runs on Ray because Ray was away.
 """
 
 import asyncio
@@ -33,8 +34,8 @@ def start_again(config: Config) -> NoReturn:
 
 
 async def step_down(parts: Parts, config: Config, why: str) -> NoReturn:
-    log.warning("this server stops leading: %(reason)s", {"reason": why})
-    event = NewEvent("server", "server", f"the server stops leading: {why}", level="warning")
+    log.warning("this server starts again in its process: %(reason)s", {"reason": why})
+    event = NewEvent("server", "server", f"the server starts again: {why}", level="warning")
     await _let_go(parts, event)
     start_again(config)
 

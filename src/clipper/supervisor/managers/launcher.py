@@ -212,6 +212,7 @@ class Facilities:
             shared.
         may_act: tells whether this home leads now. A home that does not lead leaves alone what homes share, such as
             containers on Ray.
+        start_again: has this server start again, to take over what it could not reach at its start.
         orphans_elsewhere: managers whose containers the leader of another home may have left to this one.
     """
 
@@ -227,6 +228,7 @@ class Facilities:
     run_as: RunAs | None = None
     cluster: str = ""
     may_act: Callable[[], bool] = lambda: True
+    start_again: Callable[[], None] = lambda: None
     orphans_elsewhere: Collection[ManagerName] = ()
 
 

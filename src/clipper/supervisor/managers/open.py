@@ -126,4 +126,5 @@ def _cluster(facilities: Facilities, suffix: str = "") -> Cluster:
         environ={**environ, "PYTHONPATH": str(facilities.processes.python_path), "PYTHONUNBUFFERED": "1"},
         log_path=facilities.logs / f"ray{suffix}-driver.log",
         may_act=facilities.may_act,
+        start_again=facilities.start_again,
     )

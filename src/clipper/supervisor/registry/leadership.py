@@ -31,6 +31,7 @@ class Leadership:
         self._renewals_failed = 0
         self._raising: asyncio.Task[None] | None = None
         self.lost = asyncio.get_running_loop().create_task(self._keep())
+        self._syncing = asyncio.get_running_loop().create_task(self._keep_on_disk())
 
     @property
     def epoch(self) -> int:
@@ -72,11 +73,6 @@ class Leadership:
             renewals_failed=self._renewals_failed,
         )
 
-    async def sync(self) -> None:
-        """Wait until the registry has its changes on disk, to notice a loss. ``problems`` say if Redis is away."""
-        with contextlib.suppress(RegistryUnavailable):
-            await self.registry.sync()
-
     async def release(self) -> None:
         """Let a standby take over at once. From now on this server changes nothing shared."""
         self.lost.cancel()
@@ -98,6 +94,16 @@ class Leadership:
                 await asyncio.sleep(READY_POLL_S)
             else:
                 self._lease.lose(f"workers obey epoch {epoch}, and this server takes the lease again with a later one")
+
+    async def _keep_on_disk(self) -> None:
+        """Notice a loss of changes, also during a takeover, which may take longer than Redis remembers their names.
+
+        ``problems`` say if Redis is away.
+        """
+        while not self.lost.done():
+            with contextlib.suppress(RegistryUnavailable):
+                await self.registry.sync()
+            await asyncio.sleep(SYNC_EVERY_S)
 
     async def _keep(self) -> str:
         lease = self._lease

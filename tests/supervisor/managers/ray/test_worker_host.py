@@ -16,6 +16,8 @@ from clipper.control.address import TcpAddress
 from clipper.control.authority import Authority, make_authority
 from clipper.control.identity import PeerName
 from clipper.errors import ContainerFailed, Unavailable
+from clipper.supervisor.managers.launcher import NodeLost
+from clipper.supervisor.managers.ray import connection
 from clipper.supervisor.managers.ray.connection import Cluster
 from clipper.supervisor.managers.ray.worker_host import RayWorkerHost
 from clipper.supervisor.managers.worker_host import ClusterNode, WorkerStart
@@ -38,12 +40,19 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         python = folder / "python"
+        self.away = folder / "away"
         # As a driver is started: -m MODULE ADDRESS NAMESPACE.
-        python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{SCRIPTED}" "{folder}" "$@"\n')
+        reached = f'[ ! -e "{self.away}" ] || exit 1\nshift 2\nexec "{sys.executable}" "{SCRIPTED}" "{folder}" "$@"'
+        python.write_text(f"#!/bin/sh\n{reached}\n")
         python.chmod(0o755)
         self.may_act = True
+        self.starts_again = 0
         environ = {"PYTHONPATH": ":".join(sys.path)}
-        self.cluster = Cluster(str(python), "auto", "n", environ, folder / "driver.log", lambda: self.may_act)
+        log = folder / "driver.log"
+        self.cluster = Cluster(str(python), "auto", "n", environ, log, lambda: self.may_act, self._start_again)
+
+    def _start_again(self) -> None:
+        self.starts_again += 1
 
     def host(self, build: str = "b1") -> RayWorkerHost:
         return RayWorkerHost(
@@ -143,6 +152,39 @@ def test_the_next_server_renews_certificates_and_kills_unknown_workers(bench: Be
         await host.start(start(1, 3, "10.0.0.3"))
         assert bench.actors.keys() == {"worker-0.g1", "worker-1.g3"}
         assert not adopted.exited.is_set()
+        host.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("were_running", [True, False])
+def test_workers_that_ray_hid_from_a_takeover_are_spared_until_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, were_running: bool
+) -> None:
+    monkeypatch.setattr(connection, "RETRY_AFTER_S", 0.0)
+
+    async def test() -> None:
+        first = bench.host()
+        started = await first.start(start(0, 1, "10.0.0.2"))
+        if not were_running:
+            await first.clean_up("worker-0", started.process, started.control)
+            (bench.folder / "in-use").touch()
+        first.close()
+        bench.away.touch()
+        host = bench.host()
+        assert await host.orphans() == []
+        bench.away.unlink()
+        if were_running:
+            with pytest.raises(NodeLost, match="starts again and takes over"):
+                await host.start(start(1, 2, "10.0.0.3"))
+            assert bench.actors.keys() == {"worker-0.g1"}
+            following = bench.host()
+            (record,) = await following.orphans()
+            assert record.name == "worker-0"
+            following.close()
+        else:  # there is nothing to take over
+            await host.start(start(1, 2, "10.0.0.3"))
+        assert bench.starts_again == were_running
         host.close()
 
     run(test)

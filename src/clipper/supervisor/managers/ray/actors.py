@@ -53,6 +53,8 @@ class Actors:
         self._known: set[str] = set()
         # Whether there may be further actors of this home: Ray was away when they should have been killed.
         self._may_be_more = False
+        # Whether Ray was away when actors of an earlier supervisor should have been taken over.
+        self._has_missed = False
         # By slot, the actors that could not be ended when their processes had ended; and until when they are spared.
         self._unended: dict[str, str] = {}
         self._spared_until_s: dict[str, float] = {}
@@ -154,8 +156,15 @@ class Actors:
         return None
 
     async def remove_strays(self) -> None:
-        """Kill unknown actors of this home: Ray was away, or an earlier supervisor was killed."""
+        """Kill unknown actors of this home: Ray was away, or an earlier supervisor was killed.
+
+        Raises NodeLost if some of them have yet to be taken over: then this server starts again.
+        """
         actors = await self.connection.ask(messages.List)
+        if self._has_missed and actors:
+            self.connection.start_again()
+            raise NodeLost("Ray can be reached now: this server starts again and takes over what runs there")
+        self._has_missed = False
         self._may_be_more = False
         now_s = asyncio.get_running_loop().time()
         for name, actor in list(self._unended.items()):
@@ -183,7 +192,7 @@ class Actors:
                     self._known.add(actor)
         except Unavailable as error:
             log.info("processes of an earlier server on Ray cannot be looked for: %(error)s", {"error": error})
-            self._may_be_more = True
+            self._may_be_more = self._has_missed = True
         self.close_if_idle()
         return found
 

@@ -39,7 +39,8 @@ class Cluster:
     """The command by which a home's driver is started.
 
     It has an interpreter with Clipper and Ray, an ``address`` in the form of ``ray.init``, and the namespace of this
-    home's actors. ``may_act`` tells whether this server leads those that share the actors.
+    home's actors. ``may_act`` tells whether this server leads those that share the actors. ``start_again``: see
+    ``Facilities``.
     """
 
     python: str
@@ -48,6 +49,7 @@ class Cluster:
     environ: Mapping[str, str]
     log_path: Path
     may_act: Callable[[], bool] = lambda: True
+    start_again: Callable[[], None] = lambda: None
 
 
 class Connection:
@@ -64,6 +66,9 @@ class Connection:
     def may_act(self) -> bool:
         """Whether this server may do more than look."""
         return self._cluster.may_act()
+
+    def start_again(self) -> None:
+        self._cluster.start_again()
 
     async def ask(self, make: Callable[[int], messages.Request], within_s: float | None = None) -> Any:
         """Send the request that ``make`` makes of its number; return its value.
