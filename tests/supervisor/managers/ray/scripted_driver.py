@@ -1,6 +1,7 @@
 """``python scripted_driver.py FOLDER ADDRESS NAMESPACE``: a driver whose actors are in a file, and none of Ray.
 
-Its workers are no processes: they run until they are told to stop, or until the file ``<actor>.ended`` is there.
+Its workers are no processes: they run until they are told to stop, or until the file ``<actor>.ended`` is there. While
+the file ``<actor>.lost`` is there, an actor answers nothing, and counts there what it is asked.
 """
 
 import asyncio
@@ -67,6 +68,9 @@ async def value(request: Request) -> Any:
 
 async def called(actor: str, method: str, arguments: list[Any]) -> Any:
     one = actors()[actor]
+    if method != "ended" and (lost := FOLDER / f"{actor}.lost").exists():
+        lost.write_text(f"{lost.read_text()}{method}\n")
+        await asyncio.Event().wait()
     match method:
         case "request_identity":
             return make_request()[1].decode()

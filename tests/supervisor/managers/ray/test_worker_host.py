@@ -17,7 +17,7 @@ from clipper.control.authority import Authority, make_authority
 from clipper.control.identity import PeerName
 from clipper.errors import ContainerFailed, Unavailable
 from clipper.supervisor.managers.launcher import NodeLost
-from clipper.supervisor.managers.ray import connection
+from clipper.supervisor.managers.ray import actor_processes, connection
 from clipper.supervisor.managers.ray.connection import Cluster
 from clipper.supervisor.managers.ray.worker_host import RayWorkerHost
 from clipper.supervisor.managers.worker_host import ClusterNode, WorkerStart
@@ -113,6 +113,24 @@ def test_one_that_cannot_be_started_leaves_no_actor(bench: Bench) -> None:
             await other.start(start(0, 2, "10.0.0.2"))
         assert bench.actors == {}
         other.close()
+
+    run(test)
+
+
+def test_a_worker_on_a_silent_node_soon_gives_way_to_another(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_processes, "STOP_TIMEOUT_S", 0.05)
+
+    async def test() -> None:
+        host = bench.host()
+        started = await host.start(start(0, 1, "10.0.0.2"))
+        lost = bench.folder / "worker-0.g1.lost"
+        lost.touch()
+        await started.process.stop(0.0)
+        assert started.process.exited.is_set()
+        await host.clean_up("worker-0", started.process, started.control)
+        # Each question would wait for its whole time.
+        assert lost.read_text() == "stop\n" and bench.actors == {}
+        host.close()
 
     run(test)
 

@@ -14,7 +14,7 @@ from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, Unavailable
 from clipper.supervisor.managers.launcher import ContainerNote
 from clipper.supervisor.managers.ray.actors import CALL_TIMEOUT_S, Actors
-from clipper.supervisor.managers.ray.connection import ActorGone, ActorUnreachable
+from clipper.supervisor.managers.ray.connection import ActorGone
 from clipper.supervisor.managers.ray.messages import LogPart, Method, Noted
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 # While an actor cannot be reached, a connection to its process shows whether that runs. Ray needs a moment to notice a
 # death.
 ASK_AGAIN_S = 0.25
+# How long an actor may take to end its process, which it does at once. Its guard does so once the actor is killed, and
+# until then nothing takes the place of a process on a node that is lost.
+STOP_TIMEOUT_S = 3.0
 
 
 class ActorProcess:
@@ -41,7 +44,7 @@ class ActorProcess:
         self.has_died = self.is_lost = False
         self._actors = actors
         self.pid = pid
-        # Whether Ray could not reach its actor to stop it. Each further call would fail after two seconds more.
+        # Whether its actor could not be reached to stop it. Each further call would take its whole time.
         self._is_unreachable = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching = self._keep(self._watch())
@@ -53,11 +56,11 @@ class ActorProcess:
         if self.exited.is_set():
             return
         try:
-            self._has_ended(str(await self._call("stop", grace_s, within_s=grace_s + CALL_TIMEOUT_S)))
+            self._has_ended(str(await self._call("stop", grace_s, within_s=grace_s + STOP_TIMEOUT_S)))
         except ActorGone as error:
             self._has_ended(_lost(error))
         except Unavailable as error:
-            self._is_unreachable = isinstance(error, ActorUnreachable)
+            self._is_unreachable = True
             # The caller must not wait for the cluster to come back. The actor is killed when it has.
             log.error("%(replica)s cannot be stopped now: %(error)s", {"replica": self.actor, "error": error})
             self._has_ended("is gone")
