@@ -46,7 +46,8 @@ class Connection:
             raise StoreUnavailable(self._late)
         attempt = self._executor.submit(self._attempt, work)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(attempt), ANSWER_WITHIN_S)
+            async with asyncio.timeout(ANSWER_WITHIN_S):  # wait_for drops a cancellation that comes with the answer
+                return await asyncio.wrap_future(attempt)
         except TimeoutError as error:
             if not attempt.cancelled():
                 self._overdue = attempt
