@@ -11,8 +11,8 @@ class Taken(Struct, frozen=True, array_like=True):
         uss: resident, and nobody else's.
         descriptors: but for clients' connections.
         waited_s: for how long in all its first thread could have run and had no processor.
-        blocks: of Python's that a worker has in use; 0 of other processes.
-        malloc_bytes: that malloc has given out in a worker; 0 of other processes.
+        blocks: of Python's that a worker or a container has in use; 0 of the supervisor.
+        malloc_bytes: that malloc has given out in a worker or a container; 0 of the supervisor.
     """
 
     at_s: float

@@ -70,12 +70,12 @@ def test_connections_of_clients_are_not_counted_while_they_are_open() -> None:
     apart(connections_of_clients)
 
 
-def test_workers_of_the_server_tell_what_they_have_in_use(tmp_path: Path) -> None:
+def test_workers_and_containers_of_the_server_tell_what_they_have_in_use(tmp_path: Path) -> None:
     program = "from benchmarks.harness import in_use\nin_use.begin(sys.argv[2])\ninput()"
-    for role in ("clipper.worker", "clipper.model.runtime"):
+    for role in ("clipper.worker", "clipper.model.runtime", "clipper.supervisor"):
         command = [sys.executable, "-c", f"import sys\n{program}", role, str(tmp_path)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=Path(__file__).parents[3]) as process:
-            if role == "clipper.worker":
+            if role != "clipper.supervisor":
                 until(lambda pid=process.pid: in_use.ask(tmp_path, pid)[0] > 10_000)
             else:  # SIGUSR2 would end it
                 assert in_use.ask(tmp_path, process.pid) == (0, 0)

@@ -54,6 +54,23 @@ def test_what_is_in_use_may_not_grow_either() -> None:
     assert malloc.startswith("worker 0 (7): what malloc has given out grew by 2.00 MB an hour")
 
 
+def test_a_container_may_keep_what_it_freed_but_not_have_more_in_use() -> None:
+    def container(blocks: int, more_bytes: int) -> Life:
+        kept = life("echo:1#1.g5", lambda at_s: 1e8 + 2e7 * at_s / HOUR_S)
+        kept.taken = [
+            replace(each, blocks=blocks, malloc_bytes=10_000_000 + int(more_bytes * each.at_s / HOUR_S))
+            for each in kept.taken
+        ]
+        return kept
+
+    assert judge(facts(lives=(container(300_000, 0),))) == []
+    (found,) = judge(facts(lives=(container(300_000, 2_000_000),)))
+    assert found.startswith("echo:1#1.g5 (7): what malloc has given out grew by 2.00 MB an hour")
+    # One in another language tells nothing, so its resident memory is judged.
+    (found,) = judge(facts(lives=(container(0, 0),)))
+    assert found.startswith("echo:1#1.g5 (7): resident memory grew by 20.00 MB an hour")
+
+
 def test_descriptors_may_come_and_go_but_not_grow() -> None:
     def leaking(more_per_hour: float) -> Life:
         grown = life("worker 0")
