@@ -49,6 +49,64 @@ def test_frames_that_were_not_taken_stay(parts: list[tuple[Kind, int, bytes]], c
     assert [(kind, frame_id, bytes(body)) for kind, frame_id, body in taken] == parts
 
 
+@given(frames, st.lists(st.integers(1, 300), min_size=1, max_size=30), st.integers(0, 210))
+def test_large_bodies_come_whole_into_memory_of_their_size(
+    parts: list[tuple[Kind, int, bytes]], reads: list[int], least_bytes: int
+) -> None:
+    stream, splitter, made, taken = joined(parts), Splitter(), [], []
+
+    def make(size: int) -> memoryview:
+        made.append(size)
+        return memoryview(bytearray(size))
+
+    at = 0
+    for read in itertools.cycle(reads):
+        if at == len(stream):
+            break
+        room = splitter.room(least_bytes, make)
+        if room is None:
+            splitter.feed(stream[at : at + read])
+            at += read
+        else:
+            size = min(read, len(room), len(stream) - at)
+            room[:size] = stream[at : at + size]
+            splitter.fill(size)
+            at += size
+        at = min(at, len(stream))
+        taken += splitter
+    assert [(kind, frame_id, bytes(body)) for kind, frame_id, body in taken] == parts
+    assert all(size >= least_bytes for size in made)
+
+
+def test_a_body_has_room_from_the_least_size_on() -> None:
+    asked: list[int] = []
+
+    def make(size: int) -> memoryview:
+        asked.append(size)
+        return memoryview(bytearray(size))
+
+    below = Splitter().feed(header(Kind.PREDICT, 99, 1))
+    assert below.room(100, make) is None
+    at_least = Splitter().feed(header(Kind.PREDICT, 100, 1) + b"ab")
+    room = at_least.room(100, make)
+    assert room is not None
+    assert len(room) == 98
+    assert at_least.take() is None
+    whole = Splitter().feed(header(Kind.PREDICT, 100, 1) + bytes(100))
+    assert whole.room(100, make) is None
+    assert asked == [100]
+
+
+def test_a_body_over_a_bound_has_no_room() -> None:
+    splitter = Splitter(1000)
+    with pytest.raises(ProtocolViolation, match="at most 1000"):
+        splitter.feed(header(Kind.PREDICT, 1001)).room(10, lambda size: memoryview(bytearray(size)))
+    dropped = Splitter().feed(header(Kind.RESULTS, 1001))
+    dropped.most_kept_bytes = 1000
+    assert dropped.room(10, lambda size: memoryview(bytearray(size))) is None
+    assert dropped.take()[2] is DROPPED
+
+
 @given(st.lists(st.binary(max_size=64), max_size=10))
 def test_garbage_only_ever_raises_protocol_violation(reads: list[bytes]) -> None:
     splitter = Splitter()

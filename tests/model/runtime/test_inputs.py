@@ -89,6 +89,16 @@ def test_arrays_are_aligned_and_the_models_to_change(dtype: DType) -> None:
     assert np.asarray(reader(predict)).all()
 
 
+def test_large_arrays_are_the_models_to_change_and_to_keep() -> None:
+    reader = input_reader(InputType(DType.FLOAT64, (400_000,)))
+    ones, twos = (batch(DType.FLOAT64, [np.full(400_000, number).tobytes()] * 2) for number in (1.0, 2.0))
+    kept: Any = reader(ones)
+    kept += 4
+    assert (np.asarray(reader(ones)) == 1).all()
+    assert (np.asarray(reader(twos)) == 2).all()
+    assert (kept == 5).all()
+
+
 @pytest.mark.parametrize(
     ("input_type", "rows", "dimensions"),
     [

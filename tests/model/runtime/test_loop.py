@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 
 from clipper.model.protocol import messages
 from clipper.model.protocol.columns import decode_column_results
-from clipper.model.protocol.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, RETOLD_VERSION, Kind, header
+from clipper.model.protocol.frames import (
+    HEADER_BYTES,
+    MAX_BODY_BYTES,
+    PROTOCOL_VERSION,
+    RETOLD_VERSION,
+    Kind,
+    header,
+)
+from clipper.model.runtime.connection import READ_BYTES
 from clipper.model.runtime.loop import MAX_CONNECTIONS
 from clipper.values.types import DType, InputType
 from tests.model.runtime.caller import (
@@ -213,6 +221,62 @@ def test_several_callers_and_large_batches(summing: Container) -> None:
         large = np.ones((2000, 784))
         assert first.predict(large).outputs == [b"784.0"] * 2000
         assert second.predict(ROWS).outputs == [b"3.0", b"7.0", b"11.0"]
+
+
+@pytest.mark.parametrize("around", [-8, 0, 8, 5_000_000])
+def test_batches_about_the_size_of_a_read_have_all_their_rows(summing: Container, around: int) -> None:
+    head_bytes = 16
+    numbers = np.arange((READ_BYTES - head_bytes + around) // 8, dtype=np.float64)
+    with summing.caller() as caller:
+        for batch_id in (1, 2):
+            caller.send(batch_id, DType.FLOAT64, [numbers.tobytes()])
+            assert caller.results(batch_id).outputs == [str(float(numbers.sum())).encode()]
+
+
+def test_large_batches_that_a_model_keeps_and_changes_stay_its_own(tmp_path: Path) -> None:
+    source = """
+kept = []
+
+def model(inputs):
+    kept.append(inputs)
+    inputs += 1
+    if (inputs[:, 0] == 101).any():
+        raise ValueError("no 100")
+    return [float(sum(each[0, -1] for each in kept))] * len(inputs)
+"""
+    with running(tmp_path, *code(tmp_path, source)) as container, container.caller() as caller:
+        rows = np.ones((4, 300_000))
+        for batch_id, sum_of_kept in ((1, 2.0), (2, 4.0), (3, 6.0)):
+            assert caller.predict(rows, batch_id=batch_id).outputs == [str(sum_of_kept).encode()] * 4
+        rows[2] = 100
+        # A second try has the inputs as they came. A slow machine may have no time for all of its parts.
+        assert 2 in caller.predict(rows, batch_id=4).failures
+
+
+def test_callers_that_leave_inside_a_large_batch_harm_nobody(summing: Container) -> None:
+    large = [np.ones(1_000_000).tobytes()] * 3
+    frame = b"".join(messages.encode_predict(1, DType.FLOAT64, 0, large))
+    for sent in (HEADER_BYTES, READ_BYTES, len(frame) // 2, len(frame) - 1):
+        with summing.caller() as leaving, summing.caller() as staying:
+            leaving.socket.sendall(frame[:sent])
+            assert staying.predict(np.full((2, 1_000_000), 2.0)).outputs == [b"2000000.0"] * 2
+            leaving.socket.close()
+            assert staying.predict(ROWS, batch_id=2).outputs == [b"3.0", b"7.0", b"11.0"]
+
+
+def test_large_batches_of_two_callers_at_once_are_not_mixed(summing: Container) -> None:
+    with summing.caller() as first, summing.caller() as second:
+        frames = [
+            b"".join(messages.encode_predict(1, DType.FLOAT64, 0, [np.full(500_000, number).tobytes()] * 2))
+            for number in (1.0, 3.0)
+        ]
+        half = len(frames[0]) // 2
+        first.socket.sendall(frames[0][:half])
+        second.socket.sendall(frames[1][:half])
+        first.socket.sendall(frames[0][half:])
+        second.socket.sendall(frames[1][half:])
+        assert first.results(1).outputs == [b"500000.0"] * 2
+        assert second.results(1).outputs == [b"1500000.0"] * 2
 
 
 def test_hello_and_predict_in_one_write(summing: Container) -> None:

@@ -11,7 +11,8 @@ offset  size  field
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from clipper.errors import ProtocolViolation
 
@@ -80,12 +81,13 @@ class Splitter:
         rest: the bytes that ``take`` looks at, after bytes that were taken already; empty once all are taken.
     """
 
-    __slots__ = ("_start", "_to_drop_bytes", "max_body_bytes", "most_kept_bytes", "rest")
+    __slots__ = ("_large", "_start", "_to_drop_bytes", "max_body_bytes", "most_kept_bytes", "rest")
 
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self.max_body_bytes = max_body_bytes
         self.most_kept_bytes = MAX_BODY_BYTES
         self._to_drop_bytes = 0
+        self._large: _Large | None = None
         # The bytes before _start belong to frames that were taken already.
         self.rest: bytes | bytearray = b""
         self._start = 0
@@ -107,6 +109,31 @@ class Splitter:
         self.rest += data
         return self
 
+    def room(self, least_bytes: int, make: Callable[[int], memoryview]) -> memoryview | None:
+        """Return where to read what is missing of a body that has begun, if it has ``least_bytes`` or more. Then say
+        how much was read by ``fill``. None if the next bytes are for ``feed``.
+
+        ``make`` returns memory of a size. Raises ProtocolViolation as ``take`` does.
+        """
+        if self._large is None:
+            head = self._head()
+            if head is None or not least_bytes <= head[0] <= self.most_kept_bytes:
+                return None
+            size, kind, frame_id = head
+            begun = memoryview(self.rest)[self._start + HEADER_BYTES :]
+            if len(begun) >= size:
+                return None
+            body = make(size)
+            body[: len(begun)] = begun
+            self._large = _Large(kind, frame_id, body, len(begun))
+            self.rest, self._start = b"", 0
+        return self._large.body[self._large.filled_bytes :]
+
+    def fill(self, size: int) -> None:
+        """Count bytes that were read into the ``room``."""
+        assert self._large is not None
+        self._large.filled_bytes += size
+
     def __iter__(self) -> Iterator[Frame]:
         return iter(self.take, None)
 
@@ -114,18 +141,14 @@ class Splitter:
         """Return the next complete frame as ``(kind, id, body)``, or None if it is not complete yet. Raises
         ProtocolViolation if a header is not valid. The rest of the stream is unreadable: close the connection.
         """
+        if self._large is not None:
+            return self._take_large(self._large)
+        head = self._head()
+        if head is None:
+            return None
+        size, kind, frame_id = head
         data = self.rest
         body = self._start + HEADER_BYTES
-        if len(data) < body:
-            return None
-        size, kind, flags, reserved, frame_id = HEADER.unpack_from(data, self._start)
-        if kind not in _KINDS or flags or reserved:
-            raise ProtocolViolation(
-                f"frame header {bytes(data[self._start : body]).hex()} is not of protocol {PROTOCOL_VERSION}: "
-                "the peer speaks another protocol, or the stream is out of step"
-            )
-        if size > self.max_body_bytes:
-            raise ProtocolViolation(f"frame has a body of {size} bytes: expected at most {self.max_body_bytes}")
         end = body + size
         if size > self.most_kept_bytes:
             self._start = min(end, len(data))
@@ -140,3 +163,34 @@ class Splitter:
         if size <= _COPIED_BYTES:
             return kind, frame_id, bytes(data[body:end])
         return kind, frame_id, memoryview(data)[body:end]
+
+    def _head(self) -> tuple[int, int, int] | None:
+        """Return the size of the next body, its kind and id; None if its header is not complete."""
+        data, body = self.rest, self._start + HEADER_BYTES
+        if len(data) < body:
+            return None
+        size, kind, flags, reserved, frame_id = HEADER.unpack_from(data, self._start)
+        if kind not in _KINDS or flags or reserved:
+            raise ProtocolViolation(
+                f"frame header {bytes(data[self._start : body]).hex()} is not of protocol {PROTOCOL_VERSION}: "
+                "the peer speaks another protocol, or the stream is out of step"
+            )
+        if size > self.max_body_bytes:
+            raise ProtocolViolation(f"frame has a body of {size} bytes: expected at most {self.max_body_bytes}")
+        return size, kind, frame_id
+
+    def _take_large(self, large: "_Large") -> Frame | None:
+        if large.filled_bytes < len(large.body):
+            return None
+        self._large = None
+        return large.kind, large.frame_id, large.body
+
+
+@dataclass(slots=True)
+class _Large:
+    """A frame whose body is read into memory of its size."""
+
+    kind: int
+    frame_id: int
+    body: memoryview
+    filled_bytes: int

@@ -8,9 +8,13 @@ from contextlib import suppress
 
 from clipper.model.protocol.frames import MAX_BODY_BYTES, OLDEST_VERSION, Frame, Splitter
 from clipper.model.protocol.messages import MAX_HELLO_BYTES, encode_error
+from clipper.model.runtime.kept import KeptMemory
 
 # From 128 KiB on, malloc lets the kernel map memory for each read and unmap it: 13 µs, as much as a small batch takes.
 READ_BYTES = 120 * 1024
+# Of the batch that is read: a larger body than one read is read into memory of its size. All connections but those that
+# watch are read on one thread at a time.
+_BODIES = KeptMemory()
 
 log = logging.getLogger("clipper.runtime")
 
@@ -52,8 +56,15 @@ class Connection:
         self.frames.max_body_bytes = MAX_BODY_BYTES
 
     def receive(self) -> bool:
-        """Read at most ``READ_BYTES``; return False if the caller has closed the connection."""
+        """Read once, at most ``READ_BYTES`` unless they are of a larger body; return False if the caller has closed the
+        connection.
+        """
+        room = None if self.watches else self.frames.room(READ_BYTES, _BODIES.lend)
         try:
+            if room is not None:
+                size = self._socket.recv_into(room)
+                self.frames.fill(size)
+                return size > 0
             data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
             return True

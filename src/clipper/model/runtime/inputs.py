@@ -10,6 +10,7 @@ from clipper.errors import WrongInput
 from clipper.model.model import Array, Columns, Inputs, Values
 from clipper.model.protocol.columns import PredictColumns
 from clipper.model.protocol.messages import Predict
+from clipper.model.runtime.kept import KeptMemory
 from clipper.values.columns import Column
 from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
@@ -19,6 +20,9 @@ Rows = Predict | Column
 
 NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {dtype: np.dtype(dtype.numpy_code) for dtype in DType if dtype.is_numeric}
 _DIMENSION = np.dtype("<u4")
+# Smaller arrays come from memory that malloc keeps.
+_LARGE_BYTES = 1024 * 1024
+_COPIES = KeptMemory()
 
 
 def input_reader(input_type: ValueType) -> Callable[[Predict | PredictColumns], Inputs]:
@@ -145,7 +149,12 @@ class _Numbers:
     def _array(self, data: bytes | memoryview) -> Array:
         # A copy is aligned, while a frame behind another frame in the same read may not be. And the model may change
         # the copy, while the frame stays unchanged for a second try in halves.
-        return np.frombuffer(data, self._dtype).copy()
+        numbers = np.frombuffer(data, self._dtype)
+        if len(data) < _LARGE_BYTES:
+            return numbers.copy()
+        copied: Array = np.frombuffer(_COPIES.lend(len(data)), self._dtype)
+        copied[:] = numbers
+        return copied
 
 
 class _Fixed(_Numbers):
