@@ -45,7 +45,7 @@ BUSY_FROM, BUSY_TO = 0.45, 0.65
 QUERIES_PER_S, BUSY_QUERIES_PER_S = 15.0, 70.0
 # A bad version among five applications has had its share by then.
 INCIDENT_S = 120.0
-# What the start, two dozen models and the browser take on a busy machine, in addition to twice the above.
+# The start, two dozen models and the browser take this on a busy machine, in addition to twice the above.
 OTHERWISE_S = 300.0
 # The pages ask for new values every two seconds, and then draw them.
 SETTLED_MS = 5000.0

@@ -30,7 +30,7 @@ ROW = struct.pack("<4d", 1.5, 2.5, 3.5, 4.5)
 # Connections of one client, whatever is asked for: enough to hold all memory for requests, and most of a port.
 HOLDERS, HALF_REQUESTS = 40, 10_500
 HALF_BODY_BYTES = 8 * 1024 * 1024 - 4096
-# What it takes of a port's bound on calls, on how many streams.
+# An attacker takes so many of a port's calls, on so many streams.
 HALF_CALLS, STREAMS, CALLS_AT_ONCE = 256, 8, 200
 # Each way, of an output.
 LARGE_LENGTH = 2048
@@ -74,7 +74,7 @@ def block(application: str, rows: Sequence[bytes], dtype: DType = DType.FLOAT64)
     return post(f"/v2/models/{application}/score", b"".join(encode_predict(0, dtype, 0, rows)))
 
 
-# What is sent again and again on one connection.
+# Requests that are sent again and again on one connection.
 PIPELINED: dict[str, Callable[[], bytes]] = {
     "not_found": lambda: b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n",
     "health": lambda: b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n",
@@ -275,7 +275,7 @@ def large_tensor(*, is_binary: bool) -> bytes:
     return post("/v2/models/large/infer", json.dumps({"inputs": inputs, "outputs": outputs}).encode())
 
 
-# What is asked once the answer before is read.
+# Requests that are sent once the answer before is read.
 LARGE: dict[str, Callable[[], bytes]] = {
     "large_json": lambda: post("/large/predict", json.dumps({"input": [float(LARGE_LENGTH)]}).encode()),
     "large_json_tensor": lambda: large_tensor(is_binary=False),
@@ -294,7 +294,7 @@ def long_row(application: str, datatype: str, number: bytes, count: int) -> byte
     return post(f"/v2/models/{application}/infer", text + number * count, head)
 
 
-# What is asked once the answer before is read.
+# Requests that are sent once the answer before is read.
 LARGE_INPUTS: dict[str, Callable[[], bytes]] = {
     "large_rows": lambda: long_row("greedy", "FP64", struct.pack("<d", 1.5), ROW_NUMBERS),
     "many_numbers": lambda: long_row("many", "FP32", struct.pack("<f", 1.5), MANY_NUMBERS),

@@ -4,10 +4,10 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# What is measured, and what measures it. Results and pages are written after a run, and change nothing of it.
+# The measured code, and the code that measures it. Results and pages are written after a run, and change nothing of it.
 MEASURED = ("src", "sdk", "benchmarks", "requirements", "pyproject.toml")
 _WRITTEN_AFTER = (":(exclude)benchmarks/**/results*", ":(exclude)*.md")
-# Behind a commit's id: what was measured was that commit and changes that none has.
+# Behind a commit's id: that commit was measured with changes that no commit has.
 CHANGED = "+changes"
 
 

@@ -34,7 +34,7 @@ from clipper.errors import ClipperError
 from clipper.learning.stores.redis import PREFIX
 
 WORKERS = 4
-# What is learned from, before it is copied.
+# Policies learn from these, before their state is copied.
 PATTERN, TAUGHT = "pattern", 50
 MODELS = {"low": 0.4, "high": 0.6}
 SLO_MS = 100
@@ -126,7 +126,7 @@ class SqliteFile:
             ).fetchone()
             revision = database.execute("SELECT max(last) FROM revision").fetchone()[0]
             names = "WITH RECURSIVE n (i) AS (VALUES (?1) UNION ALL SELECT i + 1 FROM n WHERE i < ?2)"
-            # What is copied is worth nothing if this fails, so it is written once.
+            # The copies are worth nothing if this fails, so they are written once.
             database.execute("PRAGMA journal_mode = OFF")
             database.execute("PRAGMA synchronous = OFF")
             database.execute("PRAGMA cache_size = -500000")
@@ -176,7 +176,7 @@ class RedisServer:
         """As ``SqliteFile.copy``."""
         (key,) = self._client.keys(f"{PREFIX}sums:*/{pattern}")
         application = key.decode().removeprefix(f"{PREFIX}sums:").removesuffix(f"/{pattern}")
-        # What a file would grow by meanwhile is written at once in the end.
+        # The end writes at once the bytes by which a file would grow meanwhile.
         self._client.config_set("appendonly", "no")
         script = self._client.register_script(COPY)
         for start in range(first, last + 1, COPIED_AT_ONCE):

@@ -38,12 +38,12 @@ POLICIES = ("single", "adaptive")
 # A run has as many queries as tell one share of right answers from another, and lasts at least so long.
 QUERIES, LEAST_S = 6_000, 30.0
 PARTS = 30
-# What the policies learn comes in the first third of a run.
+# The policies learn in the first third of a run.
 LEARNED_AFTER = PARTS // 3
-# What is wanted: of what is possible, over the whole run and once it has learned; and of the queries, defaults.
+# The aim: shares of the possible value, over the whole run and once it has learned; and defaults' share of the queries.
 WHOLE, LEARNED, DEFAULTS = 0.95, 0.98, 0.005
-# What is kept, which is less: with five models; and where they share an accelerator, on which a late batch makes those
-# of all models late.
+# The tests hold less: with five models; and where they share an accelerator, on which a late batch makes those of all
+# models late.
 FIVE_LEARNED, SHARED_LEARNED, SHARED_DEFAULTS = 0.97, 0.975, 0.01
 
 

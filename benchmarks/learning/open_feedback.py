@@ -29,7 +29,7 @@ from clipper.client import Clipper
 
 # Lists are drawn from as many contexts as this, or from all if these are fewer.
 LISTED_CONTEXTS = 40_000
-# What a query is about is known, to a person who clicks, after a while.
+# A person clicks after a while.
 JUDGED_AFTER_S = 0.5
 LABEL = 0.4
 
@@ -74,7 +74,7 @@ class Clients:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self._address)
-        # Else those who left would keep their ports for a minute, and a search among these takes all of a processor.
+        # Else clients that left would keep their ports for a minute, and a search among these takes all of a processor.
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return reader, writer
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.paper.bench import Bench
 
-# What goes into the result file: JSON values, with units in the names.
+# The content of a result file: JSON values, with units in the names.
 Numbers = Mapping[str, Any]
 
 

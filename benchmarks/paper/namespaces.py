@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 # RFC 2544 keeps 198.18.0.0/15 for measurements of networks.
 NEAR, FAR = "198.18.0.1", "198.18.0.2"
-# What the bucket holds, and how long packets wait for it at most.
+# The bucket holds so much, and packets wait for it so long at most.
 BURST, LATENCY = "256kb", "200ms"
 
 

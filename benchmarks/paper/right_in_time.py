@@ -13,7 +13,7 @@ from benchmarks.paper.bench import Bench
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict
 
 MODELS = (GOOD, QUICK)
-# What is served: a policy over both models, or a model alone.
+# The applications: a policy over both models, or a model alone.
 POLICIES = ("single", "adaptive", "thompson", "cascade")
 ALONE = {f"{model.name} alone": model.name for model in MODELS}
 RATES_PER_S = (25, 50, 100, 200, 400)

@@ -158,7 +158,7 @@ def summary(latencies_s: Sequence[float], offered: int, rate_per_s: float, slo_m
     in_order = sorted(latencies_s)
 
     def quantile_ms(share: float) -> float | None:
-        # What was not answered took longer than anything that was.
+        # A query without an answer counts as longer than any that has one.
         place = int(offered * share)
         return in_order[place] * 1e3 if place < len(in_order) else None
 

@@ -29,7 +29,7 @@ START_WITHIN_S = 180.0
 ANSWER_WITHIN_S = 10.0
 # Of each of three ways to end, from the one that lets it end in order to the one that nothing survives.
 END_WITHIN_S = {signal.SIGINT: 30.0, signal.SIGTERM: 10.0, signal.SIGKILL: 10.0}
-# What is left of a server that has ended ends within this, or not by itself.
+# Processes that an ended server leaves end within this, or not by themselves.
 LEFT_WITHIN_S = 2.0
 CHECKED, CHECKED_AT_ONCE = 64, 8
 # Clipper answers a default rather than late, also where a busy machine is all that is wrong, and services of BentoML
@@ -37,9 +37,9 @@ CHECKED, CHECKED_AT_ONCE = 64, 8
 # answers as failed, and here only a wrong one matters.
 ASKED_AT_MOST = 50
 DEFAULT = b'"default":true'
-# What ``ask`` raises.
+# ``ask`` raises these.
 NO_ANSWER = (OSError, http.client.HTTPException, LookupError, TypeError, ValueError)
-# What a process of a peer finds of this one's variables.
+# A peer's process gets these of this one's variables.
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "JAVA_HOME", "CLIPPER_CACHE", "XDG_CACHE_HOME")
 # A BLAS of several threads would take processors from the other processes, whoever serves.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -8,7 +8,7 @@ import msgspec
 from benchmarks.harness.pages import fields
 from benchmarks.regret.families import Result
 
-# What their answers lose is not to be compared with what those lose that see one model's loss a query.
+# Their loss is not to be compared with that of policies that see one model's loss a query.
 ASK_ALL = ("exp4", "ensemble", "stacking")
 # Those that see a query's features are played on streams of their own, and beside them some that do not see them.
 BY_FEATURES = ("linucb", "linear_thompson")

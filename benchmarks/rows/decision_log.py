@@ -7,7 +7,7 @@ from benchmarks.harness.workbench import FOUR, WARM_UP_S, Workbench, median_rati
 from benchmarks.rows.languages import cpu_s
 
 CONNECTIONS = 32
-# What it adds may be told from what rounds differ by.
+# With so many rounds, its cost may be told from their spread.
 ROUNDS = 9
 SECONDS = 3
 

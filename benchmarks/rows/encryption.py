@@ -14,7 +14,7 @@ from benchmarks.harness.workbench import FOUR, HERE, SLO_MS, TURN_S, TURNS, WARM
 
 CONNECTIONS = 32
 HANDSHAKES = 300
-# What most servers have today, and what some still have.
+# Most servers have the first today, and some still have the second.
 KEYS = {
     "ecdsa_p256": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
     "rsa_2048": ["-newkey", "rsa:2048"],

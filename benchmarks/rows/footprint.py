@@ -24,7 +24,7 @@ GROWTH_WITHIN_MB = 2.0
 REPEATS = 5
 QUERIES = 1_000_000
 # The heap grows until the cache has been filled and replaced once: new entries do not fit where old ones were.
-# What a query leaves behind shows only after.
+# Only after that one sees the memory that a query leaves behind.
 WARM_UP_TURNOVERS = 2
 WARM_UP_AT_MOST_QUERIES = 3_000_000
 BURST_S = 5

@@ -24,9 +24,9 @@ SIZES = (10, 100, 1000)
 REPLICAS_OF_MODEL = 5
 WORKERS = 64
 QUERY_ROUNDS = 12
-# What monitoring and dashboards ask for again and again.
+# Monitoring and dashboards ask for these again and again.
 READS = ("/metrics", "/models", "/replicas", "/status", "/series", "/applications", "/applications/app-0/report")
-# What has to hold at the largest size.
+# Bounds that hold at the largest size.
 REACHED_WITHIN_S, MOST_CORES, MOST_BYTES, MOST_QUERY_RATIO = 2.0, 1.0, 1e9, 1.05
 # A scrape by Prometheus, unless it is told otherwise.
 READ_WITHIN_S = 10.0

@@ -91,7 +91,7 @@ async def _soak(
     by_grpc = RpcSender(f"{host}:{grpc_port}", "steady", rate, duration_s)
     sampler = Sampler(server, folder, grpc_port, began_s, duration_s)
     every_s = min(ACTS_EVERY_S, max(LEAST_EVERY_S, duration_s / 120))
-    # What waits for the server's commands and for files does not hold up what is sent.
+    # Waits for the server's commands and for files do not hold up the load.
     threads = [asyncio.to_thread(sampler.run, stop), asyncio.to_thread(actor.run, stop, began_s, duration_s, every_s)]
     visits = [asyncio.create_task(visit(host, port)) for visit in (come_and_go, never_read)]
     visits.append(asyncio.create_task(_watch(sampler)))

@@ -26,8 +26,8 @@ OPTIONS = (
     # Answers of 600 KB wait for feedback as well: 20 MB of all are there after seconds, whatever the rate.
     *("--feedback-queries", "20000"),
 )
-# What waits for feedback goes after a minute: of all applications, since one query that is kept for longer keeps those
-# behind it.
+# Queries that wait for feedback go after a minute: of all applications, since one query that is kept for longer keeps
+# those behind it.
 FEEDBACK_TTL_S = 60.0
 # A worker that was killed is back long before.
 BACK_WITHIN_S = 30.0

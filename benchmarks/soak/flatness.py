@@ -16,7 +16,7 @@ MAX_RATE_PER_S = 5_000.0
 WARM_UP_SHARE = 1 / 3
 # A process that is judged is seen for so much of the run after its warm-up: of less a trend tells nothing.
 LEAST_JUDGED_SHARE = 1 / 4
-# What was judged is cut into minutes, or into ten parts if it is shorter. A worker's resident memory moves up and down
+# A judged stretch is cut into minutes, or into ten parts if it is shorter. A worker's resident memory moves up and down
 # by 2.3 MB (standard deviation) as large inputs come and go: in two runs of an hour, samples of 10 s apart were
 # correlated by .2 to .5, and those of a minute apart by .1 at most. So a minute tells nothing of how the next scatters.
 PART_S, LEAST_PARTS = 60.0, 10

@@ -16,12 +16,12 @@ from benchmarks.harness.training import digits
 from examples.demo.screen import Scene, Screen
 from examples.demo.traffic import Digits, Traffic
 
-# What a machine of two cores can keep that runs the client and both models as well, and something else besides.
+# A machine of two cores can keep it that runs the client and both models as well, and something else besides.
 SLO_MS = 50
 CONNECTIONS = 32
 # Long enough to see each stretch's numbers settle; with training and stopping all of it takes less than a minute.
 FOREST_S, SVM_S, KILLED_S = 8, 5, 6
-# What a whole run may take before it has failed; commands are bounded by themselves.
+# A whole run that takes longer has failed; commands are bounded by themselves.
 RUN_WITHIN_S = 120
 POLL_EVERY_S = 0.5
 DRAW_EVERY_S = 0.25

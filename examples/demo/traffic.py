@@ -14,7 +14,7 @@ from benchmarks.harness.load import Answer, post
 # Each image is queried many times; a first pixel that no model looks at makes most queries new ones, as they would
 # be in earnest. The rest repeats an image as it is, so that the cache has something to do.
 REPEATED_SHARE = 0.2
-# What the screen calls "now".
+# The screen calls this "now".
 RECENT_S = 2.0
 
 

@@ -1,8 +1,11 @@
-"""The English of pages and docstrings: kinds of sentences that readers had to read twice."""
+"""The English of pages, docstrings and comments: kinds of sentences that readers had to read twice."""
 
 import ast
 import re
-from collections.abc import Iterator
+import tokenize
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from tests.docs.pages import ROOT
 
 # Of the folders of the source: those beside it hold environments and builds, too.
 _FOLDERS = (".github", "benchmarks", "docs", "proto", "scripts", "sdk", "src")
+_CODE_FOLDERS = ("benchmarks", "examples", "scripts", "sdk", "src")
 PAGES = [*ROOT.glob("*.md"), *(page for folder in _FOLDERS for page in (ROOT / folder).rglob("*.md"))]
 # Code, links' targets and the heads of tables are no sentences.
 _NO_PROSE = re.compile(r"^( *)```[\s\S]*?^\1```$|`[^`\n]+`|\]\([^)]*\)|^#.*$|^\|[-| ]+\|$", re.MULTILINE)
@@ -29,14 +33,34 @@ def sentences(page: Path) -> str:
     return _NO_PROSE.sub("…", page.read_text())
 
 
-def docstrings() -> Iterator[tuple[str, str]]:
+@cache
+def docstrings() -> list[tuple[str, str]]:
     """The docstrings of the source, each with its place."""
-    described = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    for file in sorted((ROOT / "src").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, described) and (text := ast.get_docstring(node)):
-                place = f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
-                yield place, re.sub(r"``[^`]*``", "…", text)
+    return [
+        (f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}", re.sub(r"``[^`]*``", "…", text))
+        for file in sorted((ROOT / "src").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and (text := ast.get_docstring(node))
+    ]
+
+
+@cache
+def comments() -> list[tuple[str, str]]:
+    """The comments of all code but tests, each with its place. Lines that follow each other are one comment."""
+    found = []
+    for file in sorted(file for folder in _CODE_FOLDERS for file in (ROOT / folder).rglob("*.py")):
+        with file.open() as lines:
+            tokens = [token for token in tokenize.generate_tokens(lines.readline) if token.type == tokenize.COMMENT]
+        texts: list[str] = []
+        for token, after in pairwise([*tokens, None]):
+            assert token is not None
+            texts.append(token.string.lstrip("#: "))
+            if after is None or after.start != (token.start[0] + 1, token.start[1]):
+                text = re.sub(r"``[^`]*``", "…", " ".join(texts))
+                found.append((f"{file.relative_to(ROOT)}:{token.start[0]}", text if text.endswith(":") else f"{text}."))
+                texts.clear()
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,6 +75,9 @@ def test_no_page_has_a_sentence_of_this_kind(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_docstring_has_a_sentence_of_this_kind(kind: str) -> None:
+@pytest.mark.parametrize("texts", [docstrings, comments])
+def test_no_docstring_or_comment_has_a_sentence_of_this_kind(
+    texts: Callable[[], list[tuple[str, str]]], kind: str
+) -> None:
     kinds = re.compile(KINDS[kind], re.MULTILINE)
-    assert [f"{place}: {match[0].strip()}" for place, text in docstrings() for match in kinds.finditer(text)] == []
+    assert [f"{place}: {match[0].strip()}" for place, text in texts() for match in kinds.finditer(text)] == []

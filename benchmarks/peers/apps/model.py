@@ -82,7 +82,7 @@ def main(folder):
     fours = np.round(np.random.default_rng(3).random((ROWS, 4)), 4)
     sums = {"rows": fours.tolist(), "answers": Sum().predict(fours).tolist()}
     asked_of = {"svm": {"rows": asked.tolist(), "answers": svm.predict(asked).tolist()}, "sum": sums, "slept": sums}
-    # What pipelines of the functions above answer.
+    # The answers of pipelines of the functions above.
     piped = {"chain": total(raised(doubled(fours))), "fanout": ranked(doubled(fours), raised(fours))}
     asked_of |= {task: {"rows": fours.tolist(), "answers": answers.tolist()} for task, answers in piped.items()}
     (folder / "rows.json").write_text(json.dumps(asked_of))

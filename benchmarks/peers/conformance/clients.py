@@ -20,11 +20,11 @@ DIFFERENCES = Path(__file__).with_name("differences.json")
 FAILURES = Path(__file__).with_name("failures.json")
 # How the text of a check begins that got no answer.
 FAILED = ("raises", "refused", "failed", "error")
-# What a program without a server beside Clipper says of a check that is as it has to be.
+# A program without a server beside Clipper says this of a check that is as it has to be.
 RIGHT = "right"
 PROGRAM_WITHIN_S = 600
 
-# What a program has found, by check.
+# A program's findings, by check.
 Found = Mapping[str, str]
 
 

@@ -137,7 +137,7 @@ class _Parser:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            # What comes after a complete answer was not asked for. It costs the connection, not the answer.
+            # Nobody asked for bytes after a complete answer. They cost the connection, not the answer.
             if not self._is_complete:
                 raise BadAnswer(f"the answer is not HTTP: {error}") from error
             self._has_more = True

@@ -10,7 +10,7 @@ from clipper.errors import InvalidArgument
 
 # Rows of a file that are looked at, and kept with the version. More than one show which values may be missing.
 MAX_SAMPLE_ROWS = 100
-# What pandas reads as a missing value.
+# pandas reads these as a missing value.
 _MISSING = frozenset(
     ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
      "NULL", "NaN", "None", "n/a", "nan", "null")

@@ -18,8 +18,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # The variables by which Clipper starts, bounds and finds a container.
 _OWN = re.compile(r"CLIPPER_.*|PYTHONPATH|PYTHONHOME|HOME|TMPDIR|CUDA_VISIBLE_DEVICES")
-# The form in which a server shows a value, by which a change is seen. Whoever can guess a value can find it by that:
-# what must stay hidden is a secret, of which a server shows nothing.
+# The form in which a server shows a value, by which a change is seen. It confirms a guess:
+# a value that must stay hidden is a secret, of which a server shows nothing.
 _FINGERPRINT = re.compile(r"sha256:[0-9a-f]{8}")
 
 

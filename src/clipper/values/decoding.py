@@ -6,7 +6,7 @@ import msgspec
 
 from clipper.errors import MalformedRequest
 
-# What decoding raises: the text is no JSON, not of the expected type, not UTF-8, or nested too deeply.
+# Decoding raises one of these: the text is no JSON, not of the expected type, not UTF-8, or nested too deeply.
 NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 _decode = msgspec.json.Decoder().decode

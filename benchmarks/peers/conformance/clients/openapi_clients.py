@@ -41,7 +41,7 @@ def by_openapi_python_client(url, description, folder):
     config = folder / "config.json"
     config.write_text(json.dumps({"post_hooks": []}))  # its formatter need not be there
     command = ["openapi-python-client", "generate", "--path", description, "--output-path", folder / "made"]
-    # What is left out of a client is an error.
+    # A part that is left out of a client is an error.
     run(*command, "--meta", "none", "--config", config, "--fail-on-warning")
     models = importlib.import_module("made.models")
     client = importlib.import_module("made.client").Client(base_url=url)

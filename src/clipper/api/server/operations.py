@@ -37,7 +37,7 @@ from clipper.values.types import CLIPPER, Caller
 # The caller whose call the present task carries out. Only operations read it, and pass it on: later work that a call
 # has set in motion may run in its task, but is not its caller's.
 CALLER: ContextVar[Caller] = ContextVar("caller", default=CLIPPER)
-# What the answer to the present call waits for: the disk of a registry that the call has changed.
+# Waits of the present call's answer: for the disk of a registry that the call has changed.
 UNSYNCED: ContextVar[set[Callable[[], Awaitable[None]]] | None] = ContextVar("unsynced", default=None)
 # Calls of the query port.
 Call = Literal["predict", "observe"]

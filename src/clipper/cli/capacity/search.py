@@ -17,7 +17,7 @@ from clipper.errors import InvalidArgument
 PLANNED_SHARE, KEPT_SHARE = 0.995, 0.99
 # Squared variation of the gaps between queries: bursts, as of the traces that InferLine was planned for.
 VARIATION = 4.0
-# What is simulated: enough queries for one in two hundred to mean something, and enough time for queues to grow.
+# A simulation has enough queries for one in two hundred to mean something, and enough time for queues to grow.
 LEAST_QUERIES, LEAST_SLOS = 6_000, 15.0
 # A run has at most so many rows, which takes a second or two: many queries in a long SLO, or long lists, get a shorter
 # one. Less than this of it would tell nothing.

@@ -179,7 +179,7 @@ class Values:
         """Return the value of a variable; empty, and a fault, if there is none. No message contains a value."""
         value = self._environment.get(name, "")
         if not value:
-            # What is not like a variable's name may be the secret itself.
+            # A name that is not like a variable's may be the secret itself.
             shown = f" {name:.100}" if name.isupper() else " of this name"
             self.fault(place, path, f"the environment has no variable{shown}: set it")
         return value

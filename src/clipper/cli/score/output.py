@@ -15,7 +15,7 @@ from clipper.errors import InvalidArgument
 from clipper.learning.decisions.export import arrow_type
 from clipper.values.records import RecordType, ValueType
 
-# What is added to each row: the outputs' columns, and these.
+# Each row gets the outputs' columns, and these.
 ABOUT = ("model", "version", "error")
 
 

@@ -130,7 +130,7 @@ def _value(text: str | None) -> Any:
     return msgspec.Raw(raw)
 
 
-# What the name of a feature's own column begins with.
+# The name of a feature's own column begins with it.
 _FEATURE = "feature:"
 # Rows in memory at once: a row group of Parquet, of some MB.
 ROWS_PER_GROUP = 20_000
@@ -249,7 +249,7 @@ def _write_parquet(rows: Iterable[Row], path: Path, input_types: Sequence[ValueT
     return count
 
 
-# What the names of columns for the values of outputs begin with.
+# The names of columns for the values of outputs begin with it.
 _OUTPUT = "output."
 # More columns than that are no record of outputs, but objects with names of their own, such as of labels.
 MAX_NAMES = 100

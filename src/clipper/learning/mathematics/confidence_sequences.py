@@ -1,7 +1,8 @@
 """Confidence sequences: intervals for mean losses in [0, 1] that stay valid however often one looks.
 
-A usual confidence interval holds at one moment that was chosen in advance. Whoever looks at it each day, and stops when
-it suits, is wrong far more often. A **confidence sequence** holds at all times at once with its stated probability.
+A usual confidence interval holds at one moment that was chosen in advance. An observer who looks at it each day, and
+stops when it suits, is wrong far more often. A **confidence sequence** holds at all times at once with its stated
+probability.
 
 For each value m of the mean there is a **capital** K(m), of a bet against m that is fair or worse if m is the true
 mean. So it starts at 1, is a supermartingale, and ever exceeds 1 / error with at most the probability ``error``

@@ -28,7 +28,7 @@ def main() -> int:
     # The user's code is in a read-only artifact, but Python as root would write bytecode there.
     sys.dont_write_bytecode = True
     with os.fdopen(os.dup(1), "w", errors="backslashreplace") as verdict:
-        # What the user's code prints is not part of the verdict.
+        # Lines that the user's code prints are not part of the verdict.
         os.dup2(2, 1)
         selection = msgspec.json.decode(sys.stdin.buffer.read(), type=Selection)
         try:

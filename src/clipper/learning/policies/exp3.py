@@ -11,8 +11,8 @@ from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, To
 # The excess of each model's losses over the usual loss: the sum in the exponential weights.
 EXCESS_LOSS = "excess_loss"
 
-# What is added to the probability by which a loss is divided: implicit exploration. Least regret over the streams of
-# docs/regret.md: less than half of what it is without.
+# A loss is divided by its probability plus this: implicit exploration. It has the least regret over the streams of
+# docs/regret.md: less than half of the regret without it.
 CAUTION = 0.05
 # The least share of all models but the best together, in the prior of a context.
 LEAST_PRIOR = 0.03

@@ -53,7 +53,7 @@ LEAST_FURTHER = 0.1
 # down to a chance of about a third; and the most that the last of many is. With equal steps the time of a shared device
 # goes to a middle link if each takes half as long as the one before, and not in halves to the first and the last.
 LATER_LOSS, MOST_LOSS = 0.1, 0.5
-# What this order counts for beside feedback, in labels of each model. The deviation of the loss of a model without any
+# This order weighs as much as so many labels of each model. The deviation of the loss of a model without any
 # is then about two steps, so that a better model behind worse ones is still tried.
 ORDER_LABELS = 5.0
 

@@ -204,7 +204,7 @@ class Prices:
                 prices = [paid + unit * used for paid, used in zip(prices, uses)]
         totals = [loss + price for loss, price in zip(expected, prices)]
         if is_by_device:
-            # What would be asked if all had time is the demand for a device, and what is asked fits by itself.
+            # The demand for a device is what queries would ask if all had time: those that do ask fit by themselves.
             wishes = [loss + price - error for loss, price, error in zip(losses, prices, errors)]
             self._wanted = min(zip(wishes, models))[1]
             enough = min(SURE_ON_DEVICE, max(chances))

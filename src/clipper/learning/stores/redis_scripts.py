@@ -29,7 +29,7 @@ if known_id ~= '' and known_id ~= id then return redis.error_reply('{ANOTHER}') 
 # A sum that somebody else has replaced by something else begins anew; a state that is no hash, or a sum that would
 # become infinite, stays as it is: a script that fails midway is not undone.
 # Doubles are packed and unpacked 200 at a time, since Lua's stack has room for some thousand.
-# A batch is sent again if the answer to it was lost. What was answered is kept for 30 s, and answered again; WRITTEN
+# A batch is sent again if the answer to it was lost. The answer is kept for 30 s, and given again; WRITTEN
 # looks for it, too. The answer has whether each observation was new, the revision or -1, and the store's id.
 COMMIT = (
     _ONLY_THE_KNOWN
@@ -181,7 +181,7 @@ return answer
 )
 
 # ARGV: prefix, cursor, revisions that need not be told, as MessagePack, how many states and how many revisions are told
-# at once. What is left is told the next time: all of a revision, or nothing of it. If a revision has no key any more,
+# at once. The rest is told the next time: all of a revision, or nothing of it. If a revision has no key any more,
 # or an earlier Clipper has made it, contexts are found by their last revisions, and each application's own state is
 # told as well. The answer ends with the store's id.
 CHANGES = (
@@ -223,7 +223,7 @@ return {last, table.concat(told, '\\255'), 0, id}
 """
 )
 
-# What EVICT and FORGET_CONTEXT begin with. ARGV: prefix, wall clock, application, how long others are told.
+# The beginning of EVICT and FORGET_CONTEXT. ARGV: prefix, wall clock, application, how long others are told.
 _FORGET = """
 local prefix, now_s, application, told_for_s = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local contexts_key = prefix .. 'contexts:' .. application

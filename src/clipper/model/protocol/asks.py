@@ -19,7 +19,7 @@ MAX_ASK_ROWS = 16_384
 # The asks of a batch that are not answered: several threads of a model may ask at a time.
 MAX_OPEN_ASKS = 8
 
-# What a model is told whose caller speaks an earlier version, as the supervisor does, which warms it up.
+# A model is told this if its caller speaks an earlier version, as the supervisor does, which warms it up.
 CANNOT_ASK = "its caller cannot be asked"
 # The beginning of a failure's message if the model did not catch that an ask had no answer for want of time or room; a
 # code follows. It says nothing of the input.

@@ -39,7 +39,7 @@ _PONG = struct.Struct("<Q")  # microseconds that the current batch has been runn
 MAX_ROWS = 65_536
 # Writing a row as its own buffer costs as much as copying this many bytes.
 LARGE_ROW_BYTES = 1024
-# What a container says of its libraries and its device: a line for people. A warning may have the type of a wide table.
+# A container describes its libraries and its device in a line for people. A warning may have the type of a wide table.
 MAX_DESCRIPTION_CHARACTERS = 512
 MAX_WARNING_CHARACTERS = 4096
 # Enough for the last lines of a traceback. The container's log has the rest.

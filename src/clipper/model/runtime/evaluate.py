@@ -46,7 +46,7 @@ NOT_ISOLATED = (
 )
 # Enough to recognise an error. The whole traceback is in the container's log.
 MAX_MESSAGE_CHARACTERS = 1000
-# What no client may read in an error.
+# No client may read these in an error.
 _HIDDEN = secrets_of(os.environ)
 _RUNTIME = Path(__file__).parent
 

@@ -22,7 +22,7 @@ class KeptMemory:
         self._lent: Callable[[], object] = _nothing
 
     def lend(self, size_bytes: int) -> memoryview:
-        """Return so much memory with any content. Whoever has it, or a part of it, may keep it."""
+        """Return so much memory with any content. A caller may keep it, or a part of it."""
         memory = self._memory
         if memory is None or len(memory) < size_bytes or self._lent() is not None:
             memory = np.empty(size_bytes, np.uint8)

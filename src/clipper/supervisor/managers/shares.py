@@ -158,7 +158,7 @@ class Shares:
             held = [each for each in self._held.values() if each.has(gpu.id)]
             free = 1.0 - sum(each.part for each in held)
             free_bytes = gpu.memory_bytes - sum(each.memory_bytes for each in held)
-            # Whoever names the memory alone shares the time with all who have room beside it.
+            # A replica that names memory alone shares the time with all that have room beside it.
             has_time = part is None or free + _ROUNDING >= part
             if has_time and (not memory_bytes or free_bytes >= memory_bytes):
                 rooms.append((free if part is not None else 0.0, free_bytes, gpu.id))

@@ -60,7 +60,7 @@ return {'leads', redis.call('GET', prefix .. 'standby') or ''}
 """
 )
 
-# What follows it makes a change, of the name in ARGV[4]. The name is kept for long enough for SYNCED to find it.
+# The rest of the script makes a change, of the name in ARGV[4]. The name is kept for long enough for SYNCED to find it.
 _CHANGE = (
     _FENCE
     + """

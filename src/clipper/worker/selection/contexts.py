@@ -76,8 +76,8 @@ class Contexts:
         self._to_take: Keyed = {}
         self._everyone = _State(Ledger(half_life))
         self._states: OrderedDict[str, _State] = OrderedDict()
-        # Contexts' own totals, and the same mixed with these of the application. What was mixed with its earlier ones
-        # is never asked for again, and would keep those in memory: a context would take twice as much.
+        # Contexts' own totals, and the same mixed with these of the application. A mix with its earlier totals is never
+        # asked for again, and would keep those in memory: a context would take twice as much.
         self._mixed: dict[str, tuple[Totals, Totals]] = {}
         self._mixed_with = Totals()
         self._numbers = 0

@@ -124,7 +124,7 @@ class Terms:
         self.threshold = selection.confidence_threshold or 0.0
         named = selection.label_field
         is_log = isinstance(selector.loss, Log)
-        # What reads how sure an output is needs that beside the label.
+        # A policy or loss that reads how sure an output is needs that beside the label.
         kept_with = () if named else (*OF_LABEL, OF_ALL) if selector.goes_on else OF_LABEL if is_log else ()
         self.judged = partial(
             judged_text, names=judged_names(named, is_log=is_log), is_named=named is not None, kept_with=kept_with

@@ -1,4 +1,4 @@
-// What every part is written with: Preact's elements as htm's templates, and Preact's hooks.
+// All parts are written with these: Preact's elements as htm's templates, and Preact's hooks.
 // A template's values become text and properties, never HTML.
 
 import { h } from "./vendor/preact.js";

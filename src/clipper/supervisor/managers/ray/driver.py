@@ -128,7 +128,7 @@ class _NoActor(Exception):
 
 def main() -> None:
     address, namespace = sys.argv[1:]
-    # What Ray and its libraries print must not get among the replies.
+    # Lines that Ray and its libraries print must not get among the replies.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     replying = threading.Lock()

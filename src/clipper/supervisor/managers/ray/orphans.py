@@ -43,7 +43,7 @@ def owners(named: Iterable[tuple[str, str]]) -> list[Owner]:
 
 def main() -> None:
     address, *ended = sys.argv[1:]
-    # What Ray prints must not get into the answer.
+    # Lines that Ray prints must not get into the answer.
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:

@@ -44,7 +44,7 @@ class Block:
     def __init__(self, rows: int, size_bytes: int) -> None:
         self.rows, self.size_bytes = rows, size_bytes
         self.done = False
-        # What is still to be sent: the rows from each start to each stop.
+        # The rows from each start to each stop are still to be sent.
         self.unsent: deque[tuple[int, int]] = deque([(0, rows)])
 
 

@@ -147,7 +147,7 @@ class Device:
                 due_s = min([lane.works[0].due_s for lane in lanes])
                 last_due_s = max([lane.works[-1].due_s for lane in lanes])
                 head_due_s = min(head_due_s, due_s)
-                # What goes first is as uncertain as the row itself: it was promised an answer by what was ahead of it.
+                # The rows before it are as uncertain as the row itself: its promise was made by what was ahead of it.
                 sure = each.replica.times.sure_times(1)
                 first_s = (due_s - now_s) / sure - each.replica.times.mean_s(1)
                 last_s = (last_due_s - now_s) / sure - self.queued_s(queue, now_s, last_due_s)

@@ -51,7 +51,7 @@ class OtherPaths:
             terms.features_size,
             self.clients.needs_key(application),
             terms.ignores_unknown_fields,
-            # What a policy makes of several outputs, such as a mean of whole numbers, need not be of their type.
+            # A policy's answer from several outputs, such as a mean of whole numbers, need not be of their type.
             declared.type if declared is not None and terms.selector.believes_one else None,
             terms.default,
             terms.nan_as_text,

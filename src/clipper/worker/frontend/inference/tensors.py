@@ -26,7 +26,7 @@ _LENGTH, _ZEROS = struct.Struct("<I"), b"\0\0\0"
 _MAX_SIZE = 2**63 - 1
 
 Rows = Generator[None, None, list[bytes]]
-# What is read of a tensor: rows, or values of a record's field.
+# A tensor is read as rows, or as values of a record's field.
 Values = Generator[None, None, Sequence[Any]]
 
 

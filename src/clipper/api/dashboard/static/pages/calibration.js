@@ -7,7 +7,7 @@ import { counted, number, percent } from "../format.js";
 import { Waiting } from "../parts/notices.js";
 import { Table } from "../parts/table.js";
 
-// What was learned is read from the store.
+// The learned bins are read from the store.
 const EVERY_MS = 10_000;
 // Bins with fewer answers, which fading or inheriting left, say nothing. As clipper app calibration has it.
 const LEAST_ANSWERS = 0.5;

@@ -1,4 +1,4 @@
-// What an application's policy learned for one user, session or other context.
+// The learned state of an application's policy for one user, session or other context.
 
 import { html, useRef, useState } from "../html.js";
 import { path } from "../api.js";

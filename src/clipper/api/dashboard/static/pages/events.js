@@ -1,4 +1,4 @@
-// What happened on the server and what it decided: deployments, rollbacks, restarts, scaling, guardrails.
+// The server's events and decisions: deployments, rollbacks, restarts, scaling, guardrails.
 
 import { html, useMemo, useState } from "../html.js";
 import { Events as Log } from "../events.js";

@@ -1,4 +1,4 @@
-// What an admin can do to a model.
+// An admin's actions on a model.
 
 import { html, useState } from "../html.js";
 import { path } from "../api.js";
