@@ -9,6 +9,7 @@ container or this module wrote them. So this module changes the notation of such
 
 from collections.abc import Iterable, Iterator
 from math import isfinite, prod
+from struct import Struct
 from typing import Any, TypeAlias
 
 import msgspec
@@ -43,6 +44,7 @@ _MOST_ELEMENT_BYTES = {
 # The elements that become text in half a millisecond.
 PIECE_ELEMENTS = 2048
 _encode = msgspec.json.encode
+_read_number = Struct("<d").unpack
 
 _Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -56,6 +58,9 @@ def most_text_bytes(form: OutputForm) -> int:
 
 def json_text(form: OutputForm, data: bytes) -> bytes:
     """Return the JSON text of an output: nested lists of its shape."""
+    # A single number needs no array, which would take most of the time.
+    if not form.shape and form.dtype is form.written_as is DType.FLOAT64 and isfinite(number := _read_number(data)[0]):
+        return repr(number).encode()
     return _text(_array(form, data), form)
 
 
@@ -148,10 +153,7 @@ def _float32_text(values: "np.ndarray[Any, np.dtype[np.float32]]", shape: tuple[
 def _shortest(
     values: "np.ndarray[Any, np.dtype[np.float32]]", magnitudes: "np.ndarray[Any, np.dtype[np.float64]]"
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Return for each float32 the number, as float64, with the fewest decimal digits that rounds to it.
-
-    numpy finds the same digits, and takes three times as long.
-    """
+    """Return for each float32 the float64 of the fewest decimal digits that rounds to it, faster than numpy does."""
     found = values.astype(np.float64)
     exponents = np.floor(np.log10(magnitudes)).astype(np.int64)
     left = np.arange(values.size)

@@ -64,11 +64,10 @@ class TypedOutput(msgspec.Struct, gc=False, eq=False):
     text: bytes | None = None
 
     def __bytes__(self) -> bytes:
-        if self.is_long:
-            return json_text(self.form, self.data)
-        if self.text is None:
-            self.text = json_text(self.form, self.data)
-        return self.text
+        text = self.text or json_text(self.form, self.data)
+        if not self.is_long:
+            self.text = text
+        return text
 
     def __len__(self) -> int:
         return self.most_bytes
