@@ -73,7 +73,7 @@ def test_every_page_with_so_many_models(screen: Screen, api: Api, count: int) ->
     populate(api.operations, count)
     api.operations.causes = ["no query worker is ready"] if count == 1 else []
     screen.log_in(TOKEN)
-    wheres = ["", "events", "nowhere"]
+    wheres = ["", "events", "logs", "nowhere"]
     wheres += [APP, f"{APP}/try", MODEL, f"{MODEL}/logs"] if count else [APP]
     for where in wheres:
         screen.go(where)
@@ -123,7 +123,7 @@ def test_dark_and_on_a_phone(browser: Browser, api: Api, width: int, theme: str)
     populate(api.operations, 2)
     screen = Screen(browser, api.url, width, theme)
     screen.log_in(TOKEN)
-    for where in ("", "events", APP, "applications/app-0001/try", MODEL, f"{MODEL}/logs"):
+    for where in ("", "events", "logs", APP, "applications/app-0001/try", MODEL, f"{MODEL}/logs"):
         screen.go(where)
         assert screen.violations() == [], where
         assert not screen.is_too_wide, where

@@ -4,13 +4,15 @@ import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 from clipper.errors import ClipperError, ContainerFailed
 from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.caller import SampleSource
 from clipper.supervisor.managers.launcher import ContainerNote, NodeLost
-from clipper.supervisor.managers.manager import Manager
+from clipper.supervisor.managers.manager import Manager, SlotStatus
 from clipper.supervisor.managers.reconcile.plan import Slot
+from clipper.supervisor.managers.replica import Replica
 from clipper.supervisor.reconciler.reconciler import slot_facts
 from tests.event_loops import run_clean
 from tests.waiting import until_async
@@ -48,6 +50,22 @@ class Elsewhere:
         )  # fmt: skip
 
     async def clean_up(self, note: ContainerNote) -> None: ...
+
+
+def test_a_log_that_its_node_does_not_give_is_told(tmp_path: Path) -> None:
+    async def unreachable() -> str:
+        return "Ray: no answer within 10 s"
+
+    async def scenario() -> None:
+        manager = Manager({}, tmp_path, lambda: 1, lambda _: 30.0, cast(SampleSource, None), lambda: None)
+        for index, save in ((1, unreachable), (2, AsyncMock(return_value=None))):
+            slot = Slot("m", "1", index)
+            note = ContainerNote(*("m", "1", index, index, "tcp:node:0"), SPEC)
+            replica = Replica(note, cast(Any, None), tmp_path / "log", cast(Any, SimpleNamespace(save_log=save)))
+            manager._add(SlotStatus(slot, SPEC, replica))
+        assert await manager.save_logs(SLOT.model_id) == {"m:1#1": "Ray: no answer within 10 s"}
+
+    run_clean(scenario())
 
 
 def test_a_start_that_ends_with_its_node_has_not_failed(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from clipper.api.schemas import ReplicaState, ShownState
+from clipper.api.schemas import Logs, ReplicaState, ShownState
+from clipper.supervisor.operations.models import tell_outdated
 from clipper.supervisor.operations.views import condition_of
 from tests.supervisor.live_server import Own, Server, answering, processes_of, with_application
 from tests.waiting import until
@@ -26,6 +27,16 @@ def test_a_version_that_fails_leaves_the_current_one_and_says_why(own: Own) -> N
     # Containers get the type in the notation of the protocol, however the deployment spelled it.
     assert again["input_type"] == "float64[2]"
     assert own.output() == "two"
+
+
+def test_a_log_on_a_node_that_does_not_answer_says_so_once() -> None:
+    for after, told in (
+        ({}, ("b", "the rest of this log cannot be read now: Ray: no answer")),
+        ({"m:1#2": "9"}, ("b",)),
+    ):
+        found = Logs({"m:1#1": ("a",), "m:1#2": ("b",)})
+        tell_outdated(found, {"m:1#2": "Ray: no answer", "m:1#3": "Ray: no answer"}, after)
+        assert found.lines == {"m:1#1": ("a",), "m:1#2": told}
 
 
 def test_a_version_of_another_input_type_than_its_applications_fails(own: Own) -> None:

@@ -123,8 +123,8 @@ class Container(Running, Protocol):
     node: str | None
     is_lost: bool
 
-    async def save_log(self) -> None:
-        """Bring the container's log file up to date."""
+    async def save_log(self) -> str | None:
+        """Bring the container's log file up to date. Return why that cannot be done; None if it is."""
 
     def note_ready(self) -> None:
         """Set ``ready`` in its note. A failure to write the note is only logged."""

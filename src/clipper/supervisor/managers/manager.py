@@ -205,10 +205,11 @@ class Manager:
             await container.stop(grace_s=0)
         await launcher.clean_up(note)
 
-    async def save_logs(self, model_id: ModelId) -> None:
-        """Bring the logs of a version's replicas up to date."""
+    async def save_logs(self, model_id: ModelId) -> dict[str, str]:
+        """Bring the logs of a version's replicas up to date. Return why some cannot be, by the replica's name."""
         replicas = [status.replica for status in self.slots(model_id) if status.replica]
-        await asyncio.gather(*(replica.save_log() for replica in replicas))
+        causes = await asyncio.gather(*(replica.save_log() for replica in replicas))
+        return {str(replica.note.slot): cause for replica, cause in zip(replicas, causes) if cause is not None}
 
     async def prune(self, artifacts: Collection[str]) -> None:
         """Remove what is kept for versions whose artifacts are not among these digests."""

@@ -355,10 +355,9 @@ class Replica:
         if self._container is not None and self._stopping is None:
             self._stopping = asyncio.get_running_loop().create_task(self._container.stop(STOP_GRACE_S))
 
-    async def save_log(self) -> None:
-        """Bring the container's log up to date."""
-        if self._container is not None:
-            await self._container.save_log()
+    async def save_log(self) -> str | None:
+        """Bring the container's log up to date. Return why that cannot be done; None if it is."""
+        return None if self._container is None else await self._container.save_log()
 
     async def _launched(self) -> Container:
         def on_progress(text: str) -> None:

@@ -1,5 +1,6 @@
 """The operations on models and their versions."""
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -205,8 +206,9 @@ class ModelOperations(OfParts):
         if version is not None:
             self._catalog.version(model, version)
         records = [record for record in self._catalog.versions_of(model) if version in (None, record.version)]
-        for record in records:
-            await self._manager.save_logs(record.id)
+        outdated: dict[str, str] = {}
+        for causes in await asyncio.gather(*(self._manager.save_logs(record.id) for record in records)):
+            outdated |= causes
         paths = {name: path for record in records for name, path in self._manager.log_paths(record.id).items()}
         if replica is not None:
             # A replica's id is its name and the number of its start; all starts share a log.
@@ -214,6 +216,7 @@ class ModelOperations(OfParts):
             if not paths:
                 raise NotFound(f"model {model!r} has no log of replica {replica!r}: expected e.g. {model}:1#1")
         found = logs_of(paths, after, lines)
+        tell_outdated(found, outdated, after)
         return found if not any(each.spec.secrets for each in records) else self._without_secrets(found, records)
 
     def _without_secrets(self, found: Logs, records: Sequence[VersionRecord]) -> Logs:
@@ -385,6 +388,12 @@ def logs_of(
     """Return the answer of ``Operations.logs`` for these logs. ``others``: logs that were read elsewhere."""
     found = {**logs.logs_after(paths, after, lines), **others}
     return Logs({name: each for name, (each, _) in found.items()}, {name: place for name, (_, place) in found.items()})
+
+
+def tell_outdated(found: Logs, causes: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """Add to each log that is not up to date why it is not; to one that is followed only at first."""
+    for name in (found.lines.keys() & causes.keys()) - after.keys():
+        found.lines[name] += (f"the rest of this log cannot be read now: {causes[name]}",)
 
 
 def _check_texts(deployment: Deployment) -> None:

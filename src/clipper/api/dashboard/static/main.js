@@ -69,6 +69,7 @@ function Inside({ session, leave }) {
         <a class="brand" href=${link()}>Clipper</a>
         <a href=${link()} aria-current=${route.parts.length === 0 ? "page" : undefined}>Overview</a>
         <a href=${link("events")} aria-current=${route.parts[0] === "events" ? "page" : undefined}>Events</a>
+        <a href=${link("logs")} aria-current=${route.parts[0] === "logs" ? "page" : undefined}>Logs</a>
       </nav>
       <span class="quiet">${status.value ? `version ${status.value.version}` : ""}</span>
       <span class="quiet">role ${session.mayAct ? "admin" : "read"}</span>
@@ -97,6 +98,7 @@ function Main({ title, children }) {
 function pageOf({ parts: [noun, name, part] }) {
   if (noun === undefined) return [Overview, "Overview"];
   if (noun === "events") return [Events, "Events"];
+  if (noun === "logs") return [Logs, "Logs of the server"];
   if (noun === "applications" && name !== undefined) {
     if (part === undefined) return [Application, `Application ${name}`];
     if (part === "try") return [Try, `Try ${name}`];

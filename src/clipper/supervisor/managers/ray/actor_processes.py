@@ -128,24 +128,25 @@ class RayContainer(ActorProcess):
         self._log_offset: int | None = 0 if is_new else None
         self._saving = asyncio.Lock()
 
-    async def save_log(self) -> None:
+    async def save_log(self) -> str | None:
         if self._is_unreachable:
-            return
+            return "its actor could not be reached"
         async with self._saving:
             try:
                 while True:
                     found = await self._call("read_log", self._log_offset, within_s=CALL_TIMEOUT_S)
                     if not (part := msgspec.convert(found, LogPart)).text:
-                        return
+                        return None
                     await asyncio.to_thread(self._append, part.text.encode("latin-1"))
                     self._log_offset = part.next_offset
             except ActorGone:
-                return  # its log is gone with it
+                return None  # its log is gone with it
             except (Unavailable, OSError) as error:
                 log.warning(
                     "the output of container %(replica)s cannot be saved: %(error)s",
                     {"replica": self.actor, "error": error},
                 )
+                return str(error)
 
     def note_ready(self) -> None:
         self._keep(self._note_ready())

@@ -1,4 +1,4 @@
-// The logs of a model's containers, followed.
+// The logs of a model's containers, or those of the server and its query workers on all nodes; followed.
 
 import { html, useEffect, useRef, useState } from "../html.js";
 import { path } from "../api.js";
@@ -11,28 +11,29 @@ const AT_THE_END_PX = 40;
 
 /** @param {import("../main.js").Seen} seen */
 export function Logs({ api, route }) {
-  const name = route.parts[1];
+  const model = route.parts[1];
+  const [noun, of] = model ? ["replica", path("models", model, "logs")] : ["name", "logs"];
   const [lines, setLines] = useState(LINES[0]);
   const [isFollowed, setIsFollowed] = useState(true);
-  const [replica, setReplica] = useState("");
+  const [chosen, setChosen] = useState("");
   const [wanted, setWanted] = useState("");
-  const load = () => api.get(path("models", name, "logs"), { lines, ...(replica && { replica }) });
-  const logs = usePoll(load, [api, name, lines, replica], isFollowed ? EVERY_MS : null);
+  const load = () => api.get(of, { lines, ...(chosen && { [noun]: chosen }) });
+  const logs = usePoll(load, [api, of, lines, chosen], isFollowed ? EVERY_MS : null);
   const known = useRef(new Set());
   for (const one of Object.keys(logs.value?.lines ?? {})) known.current.add(one);
   const found = Object.entries(logs.value?.lines ?? {}).map(([one, texts]) => [one, texts.filter((text) => text.includes(wanted))]);
   return html`
     <p class="choice">
-      <label>Replica <select onChange=${(event) => setReplica(event.target.value)}>
+      <label>${model ? "Replica" : "Log"} <select onChange=${(event) => setChosen(event.target.value)}>
         <option value="">all</option>
-        ${[...known.current].sort().map((one) => html`<option value=${one} selected=${one === replica}>${one}</option>`)}
+        ${[...known.current].sort().map((one) => html`<option value=${one} selected=${one === chosen}>${one}</option>`)}
       </select></label>
       <label>Lines <select onChange=${(event) => setLines(Number(event.target.value))}>
         ${LINES.map((count) => html`<option value=${count} selected=${count === lines}>${count}</option>`)}
       </select></label>
       <label>Only lines with <input type="search" value=${wanted} onInput=${(event) => setWanted(event.target.value)} /></label>
       <label><input type="checkbox" checked=${isFollowed} onChange=${(event) => setIsFollowed(event.target.checked)} /> Follow</label>
-      <a href=${link("models", name)}>Model ${name}</a>
+      ${model && html`<a href=${link("models", model)}>Model ${model}</a>`}
     </p>
     ${logs.error && html`<p role="alert" class="notice bad">${logs.error.message}</p>`}
     ${!logs.value && !logs.error && html`<${Waiting} />`}
@@ -41,7 +42,7 @@ export function Logs({ api, route }) {
   `;
 }
 
-/** One replica's lines. It stays at the end while lines come, unless who reads has scrolled up. */
+/** The lines of one log. It stays at the end while lines come, unless who reads has scrolled up. */
 function Log({ name, texts, isFollowed }) {
   const place = useRef(null), isAtEnd = useRef(true);
   useEffect(() => {
