@@ -231,7 +231,7 @@ def test_all_faults_are_told_with_their_places_and_nothing_is_done(
     text = "models:\n  a: {model: nowhere.pkl}\n  b: {model: 'model:Absent', folder: code}\n"
     failed = apply(clipper, folder, text)
     assert failed.returncode == 1
-    assert "other.yaml:2:3: models.a: cannot read the model file" in failed.stderr
+    assert "other.yaml:2:3: models.a: the model file" in failed.stderr
     assert "other.yaml:3:3: models.b: " in failed.stderr and "does not define 'Absent'" in failed.stderr
     failed = clipper("apply", str(folder / "clipper.yaml"), WEB_KEY="")
     assert "clipper.yaml:10:19: keys.web.from_env: the environment has no variable WEB_KEY" in failed.stderr

@@ -173,7 +173,7 @@ def test_what_a_container_or_code_of_a_user_writes_steers_no_terminal(
 def test_a_model_that_is_not_there(run: Run) -> None:
     result = run("deploy", "digits", "absent.joblib")
     assert (result.status, result.out) == (1, "")
-    assert "cannot read the model file 'absent.joblib'" in result.err
+    assert "the model file 'absent.joblib' cannot be read" in result.err
 
 
 def test_an_argument_that_is_no_utf8_is_told(run: Run, model: str) -> None:

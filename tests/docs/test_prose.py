@@ -28,6 +28,15 @@ KINDS = {
     "a clause as the predicate: name the thing": r"\b(?:is|are|was|were) what (?:the|a|an|it|they|was|is|half|users)\b",
 }
 
+# Of two wordings of one message, the one that no message has; ``…`` is a value.
+SECOND_WORDINGS = {
+    "X … does not exist": r"there is no (?:such )?(?:application|key|model|replica|secret|token)\b(?! yet)"
+    r"|(?:application|model|replica|token) … is not known|(?:application|model|version) (?:was )?not found",
+    "X … exists already": r"\balready exists|\balready runs",
+    "… cannot be read": r"\bcannot (?:read|open|write) (?:the [a-z ]*)?…",
+    "expected at most …": r"expected … (?:[a-z]+ )?at most",
+}
+
 
 def sentences(page: Path) -> str:
     return _NO_PROSE.sub("…", page.read_text())
@@ -63,6 +72,22 @@ def comments() -> list[tuple[str, str]]:
     return found
 
 
+@cache
+def messages() -> list[tuple[str, str]]:
+    """The texts of the source that are no docstrings, each with its place; values in a text are ``…``."""
+    found = []
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        left_out = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        left_out |= {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if isinstance(node, ast.JoinedStr | ast.Constant) and id(node) not in left_out:
+                parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
+                found.append((f"{file.relative_to(ROOT)}:{node.lineno}", text))
+    return found
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_page_has_a_sentence_of_this_kind(kind: str) -> None:
     kinds = re.compile(KINDS[kind], re.MULTILINE)
@@ -81,3 +106,9 @@ def test_no_docstring_or_comment_has_a_sentence_of_this_kind(
 ) -> None:
     kinds = re.compile(KINDS[kind], re.MULTILINE)
     assert [f"{place}: {match[0].strip()}" for place, text in texts() for match in kinds.finditer(text)] == []
+
+
+@pytest.mark.parametrize("wording", SECOND_WORDINGS)
+def test_messages_say_the_same_in_one_wording(wording: str) -> None:
+    second = re.compile(SECOND_WORDINGS[wording])
+    assert [f"{place}: {text}" for place, text in messages() if second.search(text)] == []

@@ -106,12 +106,12 @@ def test_circle_is_refused_with_its_models(server: Server) -> None:
 
 
 def test_ask_without_an_answer_says_why(server: Server) -> None:
-    assert server.predict("relay", "nobody a")["output"].startswith("not_found: nobody: there is no such application")
+    assert server.predict("relay", "nobody a")["output"].startswith("not_found: nobody: the application does not exist")
     assert server.predict("relay", "number")["output"].startswith("wrong_input: upper: its input ")
     died = server.predict("relay", "weak die")["output"]
     assert died.partition(": weak: ")[0] in ("model_error", "no_replica", "timeout"), died
     failed = server.predict("relay", "raise nobody")
-    assert (failed["error"], "nobody: there is no such application" in failed["cause"]) == ("model_error", True)
+    assert (failed["error"], "nobody: the application does not exist" in failed["cause"]) == ("model_error", True)
 
 
 def test_asked_model_that_changes_goes_and_comes_back(server: Server) -> None:

@@ -132,7 +132,7 @@ def test_each_element_of_a_list_is_a_row(server: Server) -> None:
     assert server.predict("detector", "0")["output"] == []
     refused = server.predict("detector", "6")
     assert refused["error"] == "model_error"
-    assert "step name: boxes has 6 elements: expected 5 at most" in refused["cause"]
+    assert "step name: boxes has 6 elements: expected at most 5" in refused["cause"]
     many = {"boxes": {}, "add": {"for_each": "boxes", "input": "item", "at_most": 1000}}
     pipeline(server, "many", many, output={"sums": "add"})
     assert server.predict("many", "1000")["output"]["sums"] == [place + 1.0 for place in range(1000)]
@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_refused_with_its_place(server: Server) -> None:
         400,
         '{"error":"invalid_argument","cause":"steps.add.input: it is string: expected float64[2]"}',
     )
-    assert "there is no application 'nobody'" in refusal(server, "bad", {"nobody": {}})[1]
+    assert "application 'nobody' does not exist" in refusal(server, "bad", {"nobody": {}})[1]
     assert (
         "steps need each other in a circle"
         in refusal(server, "bad", {"upper": {"input": "gate"}, "gate": {"input": "upper"}})[1]
@@ -278,7 +278,7 @@ def nonsense(server: Server) -> Server:
         ("deep", "step add: "),
         ("object", "step add: nonsense is no list"),
         ("set", "step nonsense: "),
-        ("ten thousand", "step add: nonsense has 10000 elements: expected 100 at most"),
+        ("ten thousand", "step add: nonsense has 10000 elements: expected at most 100"),
         ("short", "step add: "),
         ("texts", "step add: "),
     ],

@@ -135,7 +135,7 @@ def test_a_new_version_of_an_artifact_has_other_variables(server: Server) -> Non
 def test_a_secret_that_is_missing_is_named_before_anything_starts(server: Server) -> None:
     body = {"artifact": server.upload(LOOKS), "loader": "import", "target": "my_model:predict"}
     refused = server.call("POST", "/models/m/versions", {**body, "secrets": ["NOWHERE"]}, status=400)
-    assert "there is no secret 'NOWHERE'" in refused["cause"]
+    assert "secret 'NOWHERE' does not exist" in refused["cause"]
     for wrong in ({"env": {"PYTHONPATH": "/tmp"}}, {"env": {"A": "\0"}}, {"env": {"A": "sha256:00000000"}}):
         refused = server.call("POST", "/models/m/versions", {**body, **wrong}, status=400)
         assert refused["error"] == "invalid_argument", refused
@@ -156,6 +156,8 @@ def test_it_starts_again_only_while_its_secret_is_there(server: Server, tmp_path
     secrets.delete("passing")
     (pid,) = server.ready_pids("passing")
     os.kill(pid, 9)
-    until(lambda: "no secret 'passing'" in str(server.call("GET", "/models/passing/versions/1")["replicas"]))
+    until(
+        lambda: "secret 'passing' does not exist" in str(server.call("GET", "/models/passing/versions/1")["replicas"])
+    )
     secrets.set("passing", "back again")
     until(lambda: server.ready_pids("passing"))

@@ -132,7 +132,7 @@ def test_a_peers_feedback_is_learned_by_application_and_told_in_order(tmp_path: 
         first = on_query(asked[0], b"1"), on_query(first_id(HERE) + 10**6, b"1")
         outcomes = (await router.take(Observe("known", first, others))).outcomes
         assert [each.error for each in outcomes] == [None, "not_found", "not_found", None]
-        assert "'other' is not known" in outcomes[2].cause
+        assert "'other' does not exist" in outcomes[2].cause
 
     run(tmp_path, ONE, scenario, cache=True)
 

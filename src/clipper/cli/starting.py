@@ -87,7 +87,7 @@ def read_kept(home: Path) -> StartOptions | None:
             f"and no others, add {RESET}"
         ) from error
     except OSError as error:
-        raise Unavailable(f"cannot read {path}: {error}; run this as the server's user") from error
+        raise Unavailable(f"{path} cannot be read: {error}; run this as the server's user") from error
 
 
 def find_start(

@@ -145,7 +145,7 @@ def read_token(home: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise Unavailable(
-            f"cannot read {home / TOKEN_NAME}: {error}; run this as the server's user, or give CLIPPER_TOKEN"
+            f"{home / TOKEN_NAME} cannot be read: {error}; run this as the server's user, or give CLIPPER_TOKEN"
         ) from error
 
 
@@ -157,7 +157,7 @@ def read_place(home: Path) -> Place:
     except FileNotFoundError:
         raise Unavailable(f"no Clipper runs in {home}: start it with clipper start, or give --home or --url") from None
     except (OSError, msgspec.MsgspecError) as error:
-        raise Unavailable(f"cannot read {path}: {error}") from error
+        raise Unavailable(f"{path} cannot be read: {error}") from error
 
 
 def lock_path(root: Path) -> Path:
@@ -175,7 +175,7 @@ def lock_home(root: Path) -> int:
     if not take_lock(descriptor, _LOOKED_AT_S):
         os.close(descriptor)
         raise Conflict(
-            f"a Clipper server (pid {lock_holder(root) or 'unknown'}) already runs in {root}: stop it with "
+            f"a Clipper server (pid {lock_holder(root) or 'unknown'}) runs already in {root}: stop it with "
             "clipper stop, or choose another home with --home"
         )
     os.ftruncate(descriptor, 0)

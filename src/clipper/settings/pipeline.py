@@ -179,7 +179,7 @@ def _values(at: str, wiring: Wiring, names: frozenset[str]) -> Values:
 
 def _value(at: str, text: str, names: frozenset[str]) -> Value:
     if len(text) > MAX_REFERENCE_CHARACTERS:
-        raise InvalidArgument(f"{at}: it has {len(text)} characters: expected {MAX_REFERENCE_CHARACTERS} at most")
+        raise InvalidArgument(f"{at}: it has {len(text)} characters: expected at most {MAX_REFERENCE_CHARACTERS}")
     return tuple(_reference(at, part.strip(), names) for part in _OR.split(text))
 
 

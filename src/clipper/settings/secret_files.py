@@ -52,7 +52,9 @@ class SecretFiles:
         try:
             (self._own / check_secret_name(name)).unlink()
         except FileNotFoundError:
-            raise NotFound(f"there is no secret {name!r} in {self._own}") from None
+            raise NotFound(
+                f"secret {name!r} does not exist in {self._own}: clipper secret list shows those that do"
+            ) from None
         except OSError as error:
             raise Unavailable(f"the secret {name} cannot be removed: {error}") from error
 
@@ -89,7 +91,7 @@ class SecretFiles:
             except UnicodeDecodeError:
                 raise InvalidArgument(f"the secret {name} is not text in UTF-8, which a variable has to be") from None
         raise NotFound(
-            f"there is no secret {name!r} on the server's machine: run clipper secret set {name} there, as the "
+            f"secret {name!r} does not exist on the server's machine: run clipper secret set {name} there, as the "
             "server's user, or mount it"
         )
 

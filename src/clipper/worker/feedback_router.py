@@ -174,7 +174,7 @@ class FeedbackRouter:
 
         async def learn(name: str) -> Sequence[Outcome]:
             if (application := self._applications.get(name)) is None:
-                unknown = Outcome(error="not_found", cause=f"application {name!r} is not known")
+                unknown = Outcome(error="not_found", cause=f"application {name!r} does not exist")
                 return [unknown] * len(feedback[name])
             return await (observe or self.observe_here)(application, feedback[name])
 

@@ -51,7 +51,7 @@ def test_what_is_no_program_is_refused(tmp_path: Path, name: str, content: bytes
 
 
 def test_one_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgument, match=r"cannot read the program .*No such file"):
+    with pytest.raises(InvalidArgument, match=r"the program .* cannot be read: No such file"):
         package(tmp_path / "sum", language="binary")
 
 

@@ -162,7 +162,7 @@ def test_what_cannot_be_read_is_named_and_costs_no_other_file(tmp_path: Path) ->
 
 def test_a_log_whose_folder_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "decisions").write_text("a file, where a folder should be")
-    with pytest.raises(Unavailable, match="cannot read the decision log"):
+    with pytest.raises(Unavailable, match="the decision log cannot be read"):
         list(joined(LogReader(tmp_path / "decisions")))
 
 

@@ -16,7 +16,8 @@ def test_applications_change_while_they_are_served(server: Server) -> None:
     server.call("PATCH", "/applications/app", {"slo_ms": 500, "default_output": None})
     application = server.call("GET", "/applications/app")
     assert application["slo_ms"] == 500 and application["default_output"] is None
-    server.call("DELETE", "/applications/app/links/m")
+    server.call("DELETE", "/applications/app/links/m:2", status=404)
+    server.call("DELETE", "/applications/app/links/m:1")  # as lists show the link to the current version
     answer = server.predict("app", [1, 2])
     assert answer["default"] is True and answer["output"] is None
     other = {"name": "other", "slo_ms": 100, "links": [{"model": "m"}]}

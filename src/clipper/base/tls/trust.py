@@ -93,6 +93,6 @@ def _pin(context: ssl.SSLContext, path: Path) -> None:
         context.load_verify_locations(cafile=path)
     except (OSError, ssl.SSLError) as error:
         raise Unavailable(
-            f"cannot read {path}, the certificate of the server of this home: {error}; run this as the server's user, "
+            f"{path}, the certificate of this home's server, cannot be read: {error}; run this as the server's user, "
             "or give --url and CLIPPER_CA"
         ) from error

@@ -13,7 +13,14 @@ from clipper.api.learned import Newcomer, Watched
 from clipper.api.recent import LastMinute
 from clipper.api.schemas import Application
 from clipper.cli.commands import calibration
-from clipper.cli.commands.report_summary import explanations, name_of, of_last_minute, of_test, shown_context
+from clipper.cli.commands.report_summary import (
+    explanations,
+    name_of,
+    of_last_minute,
+    of_test,
+    read_context,
+    shown_context,
+)
 from clipper.cli.names import ApplicationName, OfVersion, complete_models
 from clipper.cli.options import (
     LossParameters,
@@ -176,12 +183,13 @@ def policy(
     ] = None,
 ) -> None:
     """Show what an application's policy has learned, and the share of each model now."""
+    context = context and read_context(context)
     found = server.clipper.policy(name, context)
     out = server.out
     rare = [one for one in _RARE_COLUMNS if any(getattr(model, one[1]) is not None for model in found.models)]
     columns = ["model", "chosen now", "", "mean loss", "pulls", "scored", *(title for title, _, _ in rare)]
     out.table(found, columns, [_learned_row(model, rare) for model in found.models], "no models")
-    where = "over all contexts" if context is None else f"in context {context}"
+    where = "over all contexts" if context is None else f"in context {shown_context(context)}"
     chosen = _configured(Configured(found.policy, found.parameters))
     out.note(
         f"policy {chosen}, loss {found.loss}, {where}, from {found.observations:.0f} observations that still count"
@@ -423,7 +431,7 @@ def delete_context(
     context: Annotated[str, typer.Argument(help="The context, such as a user's id.")],
 ) -> None:
     """Forget what an application has learned in one context. Knowledge shared by all contexts stays."""
-    server.clipper.delete_context(name, context)
+    server.clipper.delete_context(name, read_context(context))
     server.out.done(
         {"deleted": context}, f"{name} has forgotten context {context}", f"next: clipper app contexts list {name}"
     )

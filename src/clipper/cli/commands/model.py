@@ -7,7 +7,7 @@ import typer
 
 from clipper.api.schemas import Model, Replica, Version
 from clipper.cli.commands.deploy import report_deployed
-from clipper.cli.names import ModelName, NameAndVersion, OfVersion, ReplicaId, model_and_version
+from clipper.cli.names import NameAndVersion, OfVersion, ReplicaId, model_and_version
 from clipper.cli.options import EnvFiles, confirm, parse_scale, read_env_files
 from clipper.cli.output import Output, shown_type
 from clipper.cli.server import Commands, Server
@@ -75,7 +75,7 @@ def _secret_text(text: str) -> str:
 @with_settings(settings=options_of(Deployment, to_change=True))
 def redeploy(
     server: Server,
-    name: ModelName,
+    name: NameAndVersion,
     *,
     settings: Given,
     env_file: EnvFiles = None,
@@ -85,6 +85,9 @@ def redeploy(
     ] = None,
 ) -> None:
     """Deploy the current version again as a new one, with the given settings changed, and today's secrets."""
+    name, version = model_and_version(name, None)
+    if version is not None and version != (current := server.clipper.model(name).current):
+        raise typer.BadParameter(f"version {version} is not current, {current} is: clipper model rollback {name} first")
     settings["env"] = read_env_files(env_file) | settings.get("env", {})
     with server.out.progress("deploying") as progress:
         made = server.clipper.redeploy(name, without=unset or (), progress=progress, **settings)

@@ -44,6 +44,7 @@ def report(
     if context is not None and by_context:
         raise typer.BadParameter("give either --context or --by-context")
     out = server.out
+    context = context and summary.read_context(context)
     with out.progress("comparing"):
         found = server.clipper.report(
             name, confidence=confidence, tolerance=tolerance, context=context, by_context=by_context

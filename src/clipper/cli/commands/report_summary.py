@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 from clipper.api.recent import LastMinute
 from clipper.api.reports import Bounds, Frontier, Report, ReportedModel, ReportGroup
@@ -184,6 +185,14 @@ def title(group: ReportGroup) -> str:
 def shown_context(context: str) -> str:
     """Quote a context, which may be any text of a client, if it could control a terminal."""
     return context if context.isprintable() else json.dumps(context)
+
+
+def read_context(text: str) -> str:
+    """Return the context that ``shown_context`` shows as this text."""
+    with suppress(ValueError):
+        if isinstance(value := json.loads(text), str) and shown_context(value) == text:
+            return value
+    return text
 
 
 def shown(model: ReportedModel) -> str:

@@ -88,7 +88,7 @@ def begin_of(path: Path, what: str = "model file") -> bytes:
             return file.read(_BEGIN_BYTES)
     except OSError as error:
         expected = "; expected the path of a file or folder, or module:attribute" if what == "model file" else ""
-        raise InvalidArgument(f"cannot read the {what} {str(path)!r}: {error.strerror}{expected}") from error
+        raise InvalidArgument(f"the {what} {str(path)!r} cannot be read: {error.strerror}{expected}") from error
 
 
 def _is_prototxt(path: Path) -> bool:

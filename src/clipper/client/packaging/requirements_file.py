@@ -56,7 +56,7 @@ def _lines_of(path: Path, includes_left: int) -> Iterator[str]:
             f"{str(path)!r} is not a requirements file: expected a requirement in each line"
         ) from None
     except OSError as error:
-        raise InvalidArgument(f"cannot read the requirements file {str(path)!r}: {error.strerror}") from error
+        raise InvalidArgument(f"the requirements file {str(path)!r} cannot be read: {error.strerror}") from error
     # A line that ends with a backslash is continued in the next line.
     yield from _taken(text.replace("\\\n", " ").splitlines(), path.parent, str(path), includes_left)
 

@@ -85,7 +85,7 @@ class LogReader:
         try:
             return segments(self.folder)
         except OSError as error:
-            raise Unavailable(f"cannot read the decision log, which only the server's user may: {error}") from error
+            raise Unavailable(f"the decision log cannot be read: {error}; run this as the server's user") from error
 
     def _blocks(self, segment: Segment) -> Iterator[list[Read]]:
         """Yield the blocks of a segment, if it was last written at a wanted time."""

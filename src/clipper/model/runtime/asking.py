@@ -203,7 +203,7 @@ def ask(name: str, rows: Any, deadline: float | None = None) -> Array | list[Any
         raise WrongInput(f"{name} was asked with a {type(rows).__name__}: expected a list of inputs, or an array")
     number = len(values)
     if number > MAX_ASK_ROWS:
-        raise WrongInput(f"{name} was asked with {number} rows: expected {MAX_ASK_ROWS} at most, so ask in parts")
+        raise WrongInput(f"{name} was asked with {number} rows: expected at most {MAX_ASK_ROWS}; ask in parts")
     if not number:
         return []
     answer = ASKER.ask(name, _encoded(name, rows, number), deadline)
@@ -224,5 +224,5 @@ def _encoded(name: str, rows: Any, number: int) -> bytes:
         raise WrongInput(f"{name} was asked with rows that cannot be sent: row {row}: {message}")
     frame = encoded.frame(0, number)
     if len(frame) > MAX_ASK_BYTES:
-        raise WrongInput(f"{name} was asked with {len(frame)} bytes: expected {MAX_ASK_BYTES} at most; ask in parts")
+        raise WrongInput(f"{name} was asked with {len(frame)} bytes: expected at most {MAX_ASK_BYTES}; ask in parts")
     return frame

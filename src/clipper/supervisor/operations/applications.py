@@ -160,8 +160,12 @@ class ApplicationOperations(OfParts):
         return await self._store(linked)
 
     async def unlink(self, application: str, model: str) -> Application:
+        """Remove a link. ``MODEL:VERSION`` is one to the current version, too, as lists show it."""
         record = self._catalog.application(application)
+        name, _, version = model.partition(":")
         removed = _linked(record, model)
+        if removed is None and version and version == self._catalog.current(name):
+            removed = next((link for link in record.links if (link.model, link.version) == (name, None)), None)
         if removed is None:
             raise NotFound(f"application {application!r} does not link model {model!r}")
         return await self._store(
@@ -196,7 +200,7 @@ class ApplicationOperations(OfParts):
         if len(set(targets)) != len(targets) or len(targets) > MAX_LINKS:
             shown = [f"{model}:{version}" if version else model for model, version in targets]
             raise InvalidArgument(
-                f"links {shown!r:.200} are not valid: expected {MAX_LINKS} at most, each of another model or version"
+                f"links {shown!r:.200} are not valid: expected at most {MAX_LINKS}, each of another model or version"
             )
         for link in record.links:
             if isinstance(link.cost, float | int):

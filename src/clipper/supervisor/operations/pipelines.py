@@ -32,7 +32,7 @@ def check_pipeline(record: ApplicationRecord, catalog: Catalog, *, may_lack: boo
             if may_lack:
                 continue
             raise NotFound(
-                f"steps.{node.name}.application: there is no application {node.application!r}: create it first, or "
+                f"steps.{node.name}.application: application {node.application!r} does not exist: create it first, or "
                 "name another"
             )
         if node.application == record.name or (step is not None and step.steps):

@@ -143,8 +143,8 @@ class RedisRegistry:
         reply = self._change("WRITE", [part for change in changes for part in _operation(change)])
         if reply[0] == b"no model":
             raise RegistryUnavailable(
-                f"registry {self.shown_address}: nothing was changed: there is no model {_text(reply[1])!r} for a "
-                "version of it"
+                f"registry {self.shown_address}: nothing was changed: model {_text(reply[1])!r} of a version does "
+                "not exist"
             )
 
     async def sync(self) -> None:

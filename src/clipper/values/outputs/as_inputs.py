@@ -118,7 +118,7 @@ def field_of(output: Output, name: str) -> Part | None:
     if isinstance(output, TypedOutput) or output[:1] != b"{":
         return None
     if not is_readable(output):
-        raise OutputTooLarge(f"a text of {len(output)} bytes has no fields: expected {MAX_READ_BYTES} at most")
+        raise OutputTooLarge(f"a text of {len(output)} bytes has no fields: expected at most {MAX_READ_BYTES}")
     found = _decoded(_decode_object, output).get(name)
     return None if found is None else bytes(found)
 
@@ -149,7 +149,7 @@ def items_of(output: Output) -> Elements | Sequence[bytes] | None:
         return None
     if not is_readable(output):
         raise OutputTooLarge(
-            f"a list of {len(output)} bytes as JSON: expected {MAX_READ_BYTES} at most; have the model answer an array"
+            f"a list of {len(output)} bytes as JSON: expected at most {MAX_READ_BYTES}; have the model answer an array"
         )
     return [bytes(item) for item in _decoded(_decode_list, output)]
 
@@ -173,7 +173,7 @@ def list_of(outputs: Sequence[Output]) -> Generator[None, None, Output]:
     of_one = arrays[0].form if arrays else None
     if of_one is not None and len(arrays) == len(outputs) and all(each.form == of_one for each in arrays):
         if (size := of_one.row_bytes * len(outputs)) > MAX_LIST_BYTES:
-            raise OutputTooLarge(f"the answers have {size} bytes together: expected {MAX_LIST_BYTES} at most")
+            raise OutputTooLarge(f"the answers have {size} bytes together: expected at most {MAX_LIST_BYTES}")
         form = OutputForm(of_one.dtype, (len(outputs), *of_one.shape), of_one.written_as)
         joined = io.BytesIO()
         for each in arrays:
@@ -184,7 +184,7 @@ def list_of(outputs: Sequence[Output]) -> Generator[None, None, Output]:
                     yield
         return make_array(form, joined.getvalue())  # this makes no further copy
     if (size := sum(map(len, outputs))) > MAX_READ_BYTES or not all(map(is_readable, outputs)):
-        raise OutputTooLarge(f"the answers have {size} bytes together: expected {MAX_READ_BYTES} at most as JSON")
+        raise OutputTooLarge(f"the answers have {size} bytes together: expected at most {MAX_READ_BYTES} as JSON")
     return b"[" + b",".join(map(bytes, outputs)) + b"]"
 
 

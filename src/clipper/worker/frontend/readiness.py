@@ -37,7 +37,9 @@ class Readiness:
         """
         asked = {one.name: one for one in self._applications} if names else {}
         if unknown := [name for name in names if name not in asked]:
-            raise NotFound(f"there is no application {unknown[0]!r:.100}: GET /v2/repository/index lists them")
+            raise NotFound(
+                f"application {unknown[0]!r:.100} does not exist: GET /v2/repository/index lists those that do"
+            )
         if self.is_stopping:
             return "not ready: the server is stopping; send queries to another"
         if waiting := [name for name in names if not asked[name].is_ready]:

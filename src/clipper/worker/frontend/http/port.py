@@ -308,7 +308,9 @@ class Port:
         shown = path[:200].decode("latin-1")
         name, _, action = path.strip(b"/").partition(b"/")
         if action in _ACTIONS and f"/{name.decode('latin-1')}/predict".encode() not in self._endpoints:
-            return f"application {name[:100].decode('latin-1')!r} is not known: `clipper app list` shows the known ones"
+            return (
+                f"application {name[:100].decode('latin-1')!r} does not exist: `clipper app list` shows those that do"
+            )
         return f"nothing at {shown!r}: expected /APPLICATION/predict or /APPLICATION/observe"
 
     def learn_head(self, request: bytes, endpoint: Endpoint | None, head: Head) -> None:

@@ -75,7 +75,7 @@ class Serving:
         if model in self.applications:
             return f"model {model!r} has no running version {(version or '')[:100]!r}"
         return (
-            f"model {model[:100]!r} is not known: a model's name is an application's, and `clipper app list` shows "
+            f"model {model[:100]!r} does not exist: a model's name is an application's, and `clipper app list` shows "
             "these"
         )
 

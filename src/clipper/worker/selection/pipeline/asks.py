@@ -82,9 +82,9 @@ class Asks:
             raise Unavailable("the batch that it was asked for is over")
         application = self._applications.get(name)
         if application is None:
-            raise NotFound(f"there is no such application: clipper app create {name[:100]} --model MODEL makes one")
+            raise NotFound(f"the application does not exist: clipper app create {name[:100]} --model MODEL makes one")
         if ask.rows.rows > MAX_ASK_ROWS:
-            raise WrongInput(f"it was asked with {ask.rows.rows} rows: expected {MAX_ASK_ROWS} at most")
+            raise WrongInput(f"it was asked with {ask.rows.rows} rows: expected at most {MAX_ASK_ROWS}")
         if application.terms.features_size is not None:
             raise WrongInput("its queries bring features for its policy, which an ask cannot have")
         models = self._models_of(application)

@@ -54,7 +54,7 @@ class OpenAsks:
     def check_room(self, size_bytes: int) -> None:
         """Raise Overloaded if there is no room to hold so much more."""
         if self.held_bytes + size_bytes > MAX_HELD_BYTES:
-            raise Overloaded(f"the worker holds {self.held_bytes} bytes for asks: expected {MAX_HELD_BYTES} at most")
+            raise Overloaded(f"the worker holds {self.held_bytes} bytes for asks: expected at most {MAX_HELD_BYTES}")
 
     def begin(self, replica: object, asker: str, asked: Collection[str], size_bytes: int) -> None:
         self._count(replica, asker, asked, 1)

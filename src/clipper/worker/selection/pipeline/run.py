@@ -228,7 +228,7 @@ class Run:
             raise ModelFailed(f"{_named(value)} is no list: for_each needs an array, or a list as JSON")
         count = len(items) if count is None else count
         if count > node.at_most:
-            raise ModelFailed(f"{_named(value)} has {count} elements: expected {node.at_most} at most (at_most)")
+            raise ModelFailed(f"{_named(value)} has {count} elements: expected at most {node.at_most} (at_most)")
         if not items:
             self._settle(place, _Answer(b"[]", 1.0))
             return None
