@@ -36,7 +36,7 @@ help:
 	@echo "make flood   send a running server the most feedback that it takes at once, and look at its memory and at others' waits"
 	@echo "make rollout  throw EXAMPLES=5000 times everything at what decides what runs, in any order"
 	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=supervisor/rollout SEED=7"
-	@echo "make release build and check all that a release uploads, in dist/: wheels, source, site, bill of materials, notes; AUDIT=later leaves the audit for later, ARM=1 adds wheels for aarch64"
+	@echo "make release build and check all that a release uploads, in dist/: wheels, source, image, site, bill of materials, notes; AUDIT=later leaves the audit for later, ARM=1 adds wheels for aarch64, BASE=debian needs no registry for the image"
 	@echo "make audit   ask pip-audit's service whether the packages that Clipper needs have known weaknesses"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
 	@echo "make scale   what changes take beside 10 to 1,000 models with 64 workers, and what the supervisor takes; SIZES=\"10 100\", SAVE=1 writes docs/scale.md"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the Docker image `clipper` (IMAGE names another) from deploy/docker/Dockerfile, which compiles the query path of its wheel.
-# PYTHON=python3.11 picks the image's Python, 3.12 if it is left out; this machine needs none.
+# PYTHON=python3.11 picks the image's Python, 3.12 if it is left out; this machine needs none. BUILD_OPTIONS has further options.
 set -eu
 cd "$(dirname "$0")/.."
 version=${PYTHON:-python3.12}
@@ -13,4 +13,5 @@ case $version in
     ;;
 esac
 commit=$(git describe --always --exclude='*' --abbrev=8 --dirty 2>/dev/null) || commit=
-docker build -f deploy/docker/Dockerfile --build-arg PYTHON="$version" --build-arg COMMIT="$commit" -t "${IMAGE:-clipper}" .
+# shellcheck disable=SC2086 # these are words
+docker build ${BUILD_OPTIONS:-} -f deploy/docker/Dockerfile --build-arg PYTHON="$version" --build-arg COMMIT="$commit" -t "${IMAGE:-clipper}" .

@@ -24,8 +24,9 @@ _AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 class DockerDaemon:
     """A dockerd with all its files in a folder of its own. It has the host's network, and those that tests make."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_data: str = MAX_DATA) -> None:
         self._folder = folder
+        self._max_data = max_data
         self.host = f"unix://{folder}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -39,7 +40,7 @@ class DockerDaemon:
         # In memory: a disk that others keep busy would make a second of every layer that is written.
         if not (self._folder / "data").exists():  # else it was killed
             (self._folder / "data").mkdir()
-            mount = ["mount", "-t", "tmpfs", "-o", f"size={MAX_DATA}", "tmpfs", str(self._folder / "data")]
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={self._max_data}", "tmpfs", str(self._folder / "data")]
             subprocess.run([*_AS_ROOT, *mount], check=True)
         (self._folder / "daemon.json").write_text("{}")
         options = {
@@ -94,13 +95,20 @@ class DockerDaemon:
 @contextmanager
 def running_daemon() -> Iterator[DockerDaemon]:
     """A dockerd that has the base image, and nothing else."""
-    folder = Path(tempfile.mkdtemp(prefix="clipper-docker-"))
-    daemon = DockerDaemon(folder)
-    try:
-        daemon.start()
+    with empty_daemon() as daemon:
         with closing(daemon.client()) as client:
             repository, _, tag = BASE_IMAGE.partition(":")
             client.api.import_image_from_file(str(base_tar()), repository, tag)
+        yield daemon
+
+
+@contextmanager
+def empty_daemon(max_data: str = MAX_DATA) -> Iterator[DockerDaemon]:
+    """A dockerd that has no image. ``max_data``: how much of the machine's memory its files take at most."""
+    folder = Path(tempfile.mkdtemp(prefix="clipper-docker-"))
+    daemon = DockerDaemon(folder, max_data)
+    try:
+        daemon.start()
         yield daemon
     finally:
         daemon.stop()

@@ -49,10 +49,12 @@ class Block:
         return f"{self.page}:{self.line}"
 
 
-def blocks(page: Path) -> Iterator[Block]:
-    """The blocks of a page, in order."""
+def blocks(page: Path, section: str = "") -> Iterator[Block]:
+    """The blocks of a page, or of one of its sections, in order."""
     whole = page.read_text()
-    for found in _FENCE.finditer(whole):
+    begin = whole.index(f"\n## {section}\n") + 1 if section else 0
+    end = f"{whole}\n## ".index("\n## ", begin) if section else len(whole)
+    for found in _FENCE.finditer(whole, begin, end):
         line = whole.count("\n", 0, found.start()) + 2
         text = re.sub(f"(?m)^{found[1]}", "", found[3])
         yield Block(page.relative_to(ROOT).as_posix(), line, found[2], text)
@@ -99,6 +101,11 @@ class Reader:
     folder: Path
     # What a reader's machine has otherwise, such as an objective that a loaded machine keeps: text by text.
     changes: dict[str, str] = field(default_factory=dict)
+    # How a server is started beside others.
+    ports: str = FREE_PORTS
+
+    def shell(self, command: str) -> list[str]:
+        return ["sh", "-c", command]
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CLIPPER_")}
@@ -116,9 +123,9 @@ class Reader:
         for old, new in self.changes.items():
             command = command.replace(old, new)
         if command.startswith("clipper start"):
-            command += FREE_PORTS
+            command += self.ports
         done = subprocess.run(
-            ["sh", "-c", command],
+            self.shell(command),
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,
@@ -144,8 +151,8 @@ class Reader:
         self.changes |= {"localhost:1337": queries, "localhost:1338": management}
 
 
-def follow(page: Path, reader: Reader, skip: tuple[str, ...] = (), again: int = 3) -> list[str]:
-    """Do what a page says from its first line to its last, and hold each output that it shows against what comes.
+def follow(page: Path, reader: Reader, skip: tuple[str, ...] = (), again: int = 3, section: str = "") -> list[str]:
+    """Do what a page, or one of its sections, says, in order, and hold each output that it shows against what comes.
 
     Args:
         skip: commands that begin so are not run, such as those that install.
@@ -158,7 +165,7 @@ def follow(page: Path, reader: Reader, skip: tuple[str, ...] = (), again: int = 
     ran: list[str] = []
     latest: list[str] = []
     printed = ""
-    for block in blocks(page):
+    for block in blocks(page, section):
         if block.language == "sh":
             latest = [command for command in commands(block.text) if not command.startswith(skip)]
             printed = "".join(map(reader.run, latest))
@@ -176,5 +183,7 @@ def follow(page: Path, reader: Reader, skip: tuple[str, ...] = (), again: int = 
 
 
 def normal(printed: str) -> str:
-    """An output with what its program writes otherwise than pages show it: JSON without blanks gets them."""
-    return re.sub(r'(?<=[":,\]}\w])([:,])(?=["\[{\w])', r"\1 ", printed) if printed.startswith("{") else printed
+    """An output with what its program writes otherwise than pages show it: lines of JSON without blanks get them."""
+    lines = printed.splitlines(keepends=True)
+    blanks = re.compile(r'(?<=[":,\]}\w])([:,])(?=["\[{\w])')
+    return "".join(blanks.sub(r"\1 ", line) if line.startswith("{") else line for line in lines)

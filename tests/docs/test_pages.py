@@ -75,6 +75,20 @@ def test_a_page_whose_output_is_another_fails(page: Path, tmp_path: Path) -> Non
         follow(page, Reader(tmp_path), again=1)
 
 
+def test_one_section_is_followed_alone(page: Path, tmp_path: Path) -> None:
+    body = """```sh
+echo 'up' && echo '{"a":[1]}'
+```
+```json
+{"a": [2]}
+```
+"""
+    page.write_text(f"## A\n```sh\nfalse\n```\n## B\n{body}## C\n```sh\nfalse\n```\n")
+    assert follow(page, Reader(tmp_path), section="B") == ["""echo 'up' && echo '{"a":[1]}'"""]
+    page.write_text(f"## A\n```sh\nfalse\n```\n## B\n{body}")
+    assert len(follow(page, Reader(tmp_path), section="B")) == 1
+
+
 def test_a_page_whose_command_fails_fails(page: Path, tmp_path: Path) -> None:
     page.write_text("```sh\nfalse\n```\n")
     with pytest.raises(AssertionError, match="false"):

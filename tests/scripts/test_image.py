@@ -35,6 +35,8 @@ def test_the_image_gets_the_python_that_was_asked_for_and_the_commit(tree: Path)
     assert run(tree, PYTHON="/usr/bin/python3.11", IMAGE="mine:1").stdout == (
         f"docker build -f deploy/docker/Dockerfile --build-arg PYTHON=3.11 --build-arg COMMIT={commit} -t mine:1 .\n"
     )
+    options = run(tree, BUILD_OPTIONS="--network=host --build-arg BASE=ours").stdout
+    assert options.startswith("docker build --network=host --build-arg BASE=ours -f deploy/docker/Dockerfile ")
     assert " --build-arg PYTHON=3.12 " in (done := run(tree).stdout) and done.endswith(" -t clipper .\n")
 
 
