@@ -13,7 +13,7 @@ if [ ! -f "$tar" ]; then
     echo "Making a root file system of Debian's packages; this is done once a week." >&2
     mkdir -p "$folder"
     # Debian keeps pip out of its own Python, which an image has for nothing else.
-    $as_root mmdebstrap --quiet --variant=minbase --include="$1" --customize-hook='rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED' \
+    $as_root mmdebstrap --quiet --format=tar --variant=minbase --include="$1" --customize-hook='rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED' \
         "$VERSION_CODENAME" "$tar.new" /etc/apt/sources.list.d/debian.sources >&2
     mv "$tar.new" "$tar"
 fi
