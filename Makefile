@@ -45,7 +45,7 @@ help:
 	@echo "make dashboard-pictures  make the pictures of docs/dashboard.md anew, of a server under load"
 	@echo "make notebooks  run the notebooks of docs/notebooks; SAVE=1 stores their outputs in them"
 	@echo "make check   lint, types, spelling, the rules for prose and links only"
-	@echo "make format  let ruff format and fix"
+	@echo "make format  let ruff format and fix, and break long lines of pages"
 	@echo "make clean   remove .venv and caches"
 
 setup:
@@ -61,6 +61,7 @@ check: setup
 format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+	$(PY) scripts/wrap_pages.py $$(git ls-files '*.md')
 
 # To collect all other files, too, takes as long as ten of their tests.
 ALONE := $(shell grep -rl --include=test_*.py 'mark\.alone' tests)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from wrap_pages import wrapped
 
 from tests.docs.pages import ROOT
 
@@ -112,3 +113,32 @@ def test_no_docstring_or_comment_has_a_sentence_of_this_kind(
 def test_messages_say_the_same_in_one_wording(wording: str) -> None:
     second = re.compile(SECOND_WORDINGS[wording])
     assert [f"{place}: {text}" for place, text in messages() if second.search(text)] == []
+
+
+def test_lines_of_pages_are_broken_at_the_ends_of_sentences() -> None:
+    assert [str(page.relative_to(ROOT)) for page in PAGES if wrapped(page.read_text()) != page.read_text()] == [], (
+        "make format breaks them"
+    )
+
+
+LONG = "A word of a sentence, " * 9
+
+
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        ("Short. Sentences stay.", ["Short. Sentences stay."]),
+        (f"- {LONG}ends. `Next` ends.", [f"  {LONG}".strip().join(["- ", ""]), "  ends.", "  `Next` ends."]),
+        (f"{LONG}e.g. A list.", [LONG.strip(), "e.g. A list."]),
+        (
+            f"{LONG}[a link](of.md) and `code of words` - 1. end",
+            [LONG.strip(), "[a link](of.md) and `code of words` - 1. end"],
+        ),
+        (f"| {LONG}. A cell |", [f"| {LONG}. A cell |"]),
+        (f"![{LONG}. A picture](a.svg)", [f"![{LONG}. A picture](a.svg)"]),
+        (f"```\n{LONG}. Code\n```", ["```", f"{LONG}. Code", "```"]),
+    ],
+)
+def test_a_line_that_is_too_long_is_broken_where_markdown_stays_the_same(line: str, lines: list[str]) -> None:
+    assert wrapped(line).split("\n") == lines
+    assert wrapped(wrapped(line)) == wrapped(line)
