@@ -26,8 +26,7 @@ from clipper.errors import ProtocolViolation
 from clipper.values.types import ModelId
 
 # A supervisor and workers of adjacent versions understand each other, since an upgraded server replaces its workers one
-# by one. Within a version fields and messages are only added, with defaults. Workers of version 1 take only whole
-# snapshots; workers of version 2 also take differences.
+# by one. Within a version fields and messages are only added, with defaults.
 CHANNEL_VERSION = 2
 # A snapshot of ten thousand applications is about 3 MB. A message over this bound is a bug.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024

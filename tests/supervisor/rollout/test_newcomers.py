@@ -7,12 +7,7 @@ from msgspec.structs import replace
 
 from clipper.control.descriptions import EndedRamp
 from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    ModelSnapshot,
     Newcomer,
-    ReplicaAddress,
-    Snapshot,
-    VersionSnapshot,
 )
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching, VersionSpec
@@ -27,7 +22,6 @@ from clipper.supervisor.rollout.newcomers import (
     stopped,
     through,
     unwatched,
-    without_ramps,
 )
 from clipper.values.types import ModelId
 
@@ -248,34 +242,6 @@ def test_what_is_ramped_or_was_stopped_is_not_rolled_back_to() -> None:
     assert proven([third], ModelRecord("a", current="3", previous="2")) == "1"
     beside = promote(record(Link("b"), Link("a")), "2", None)
     assert proven([beside], ModelRecord("a", current="2", previous="1")) == "1"
-
-
-@pytest.mark.parametrize(
-    ("links", "newcomers", "running", "asked"),
-    [
-        ([Link("a")], [Newcomer(1, "a", "2", "1", promoted=True)], "1 2", [Link("a", "1")]),
-        ([Link("a", "2")], [Newcomer(1, "a", "2", "1")], "1 2", [Link("a", "1")]),
-        ([Link("a", cost=2.0)], [Newcomer(1, "a", "2", "1", stopped="why")], "1 2", [Link("a", "1", cost=2.0)]),
-        ([Link("a")], [Newcomer(1, "a", "2", "1")], "2", [Link("a")]),  # nothing else answers
-        ([Link("a", "1"), Link("a")], [Newcomer(1, "a", "2")], "1 2", [Link("a", "1")]),
-        ([Link("a", "1"), Link("a")], [Newcomer(1, "a", "2")], "2", [Link("a", "1"), Link("a")]),
-        ([Link("b"), Link("a", shadow=True)], [Newcomer(1, "a", "2")], "1 2", [Link("b"), Link("a", shadow=True)]),
-        ([Link("a")], [], "1 2", [Link("a")]),
-        ([Link("none")], [Newcomer(1, "a", "2", "1")], "1 2", [Link("none")]),
-    ],
-)  # fmt: skip
-def test_a_worker_without_newcomers_asks_what_they_are_compared_with(
-    links: list[Link], newcomers: list[Newcomer], running: str, asked: list[Link]
-) -> None:
-    versions = tuple(
-        VersionSnapshot(one, "doubles", replicas=(ReplicaAddress(one, "unix:x"),)) for one in running.split()
-    )
-    application = ApplicationSnapshot("app", "doubles", 20.0, links=tuple(links), newcomers=tuple(newcomers))
-    told = without_ramps(
-        Snapshot(7, (application,), (ModelSnapshot("a", "2", versions), ModelSnapshot("none", None, ())))
-    )
-    assert told.generation == 7 and told.models[0].versions == versions
-    assert told.applications == (replace(application, links=tuple(asked), newcomers=()),)
 
 
 @pytest.mark.parametrize("promoted", [False, True])

@@ -259,7 +259,7 @@ def test_a_server_that_stops_leaves_what_the_next_leader_goes_on_with(on_cluster
 def left(cluster: Cluster, settings: WorkerSettings = SETTINGS, build: str = "b1") -> ProcessRecord:
     """The record of the worker that runs on A."""
     worker = cluster.on(A)
-    note = WorkerNote(0, worker.start.instance, str(worker.path), settings, build, 2, knows_ramps=True, node=A)
+    note = WorkerNote(0, worker.start.instance, str(worker.path), settings, build, node=A)
     return ProcessRecord("worker-0", worker.pid, 1, (), {**worker.start.note, **_fields(note)})
 
 

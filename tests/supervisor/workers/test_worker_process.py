@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from clipper.base.processes.folder import ProcessFolder
 from clipper.base.processes.proc import start_time
@@ -22,15 +21,12 @@ from clipper.control.messages import (
     Applied,
     Apply,
     ApplyDifference,
-    DescribePolicy,
     GetStatistics,
 )
 from clipper.control.server import ControlServer
 from clipper.control.snapshot import (
     ApplicationSnapshot,
     ModelSnapshot,
-    Newcomer,
-    ReplicaAddress,
     Snapshot,
     VersionSnapshot,
 )
@@ -40,7 +36,7 @@ from clipper.supervisor.folders import open_home
 from clipper.supervisor.managers.worker_host import LocalWorkerHost
 from clipper.supervisor.workers import worker_process
 from clipper.supervisor.workers.ports import hold, port_of
-from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings, worker_note
+from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from tests.waiting import until_async
 
@@ -177,45 +173,6 @@ def test_one_that_cannot_listen_says_where_to_look(processes: ProcessFolder, tmp
         with_worker(tmp_path, processes, test, port=taken.getsockname()[1])
 
 
-@pytest.mark.parametrize(("knows_ramps", "asked"), [(False, ["1"]), (True, ["1", "2"])])
-def test_a_worker_older_than_ramps_asks_what_newcomers_are_compared_with(
-    processes: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_ramps: bool, asked: list[str]
-) -> None:
-    monkeypatch.setattr(worker_process, "SETTLE_TIMEOUT_S", 0.1)
-    away = (ReplicaAddress("m#1", f"unix:{tmp_path / 'away'}"),)
-    model = ModelSnapshot("m", "2", tuple(VersionSnapshot(one, "float64[1]", replicas=away) for one in "12"))
-    newcomers = (Newcomer(1, "m", "2", "1", promoted=True),)
-    selection = Selection("thompson")
-    app = ApplicationSnapshot("app", "float64[1]", 20.0, None, selection, (Link("m"),), newcomers=newcomers)
-
-    async def test(worker: WorkerProcess) -> None:
-        await until_async(lambda: worker.phase == "ready")
-        (record,) = processes.recorded()
-        note = worker_note(record)
-        assert note is not None and note.knows_ramps
-        adopter = WorkerProcess(
-            0,
-            note.settings,
-            LocalWorkerHost(processes, tmp_path, tmp_path),
-            "",
-            lambda: 9,
-            lambda: None,
-            is_spare=True,
-        )
-        assert await adopter.adopt(record, replace(note, knows_ramps=knows_ramps))
-        keeping = asyncio.create_task(adopter.run())
-        adopter.tell(Snapshot(1, (app,), (model,)))
-        await until_async(lambda: has_applied(adopter, 1))
-        description = await worker.ask(DescribePolicy("app"), 10)
-        assert [each.version for each in description.models] == asked
-        keeping.cancel()
-        await asyncio.wait([keeping])
-        assert isinstance(adopter.process, ManagedProcess)
-        adopter.process.release()
-
-    with_worker(tmp_path, processes, test)
-
-
 class ScriptedWorker:
     """The control socket of a worker: answers snapshots and differences, and keeps what it was told."""
 
@@ -275,37 +232,11 @@ def test_one_of_before_records_is_told_of_no_record_and_no_pipeline(processes: P
         worker = keeper_of(tmp_path, processes, tmp_path / "w.sock")
         process = ProcessRecord("worker-0", os.getpid(), start_time(os.getpid()) or 0, (), {})
         settings = WorkerSettings("127.0.0.1", 1, 1, store_digest="d")
-        note = WorkerNote(0, 1, str(tmp_path / "w.sock"), settings, channel=2, knows_ramps=True)
+        note = WorkerNote(0, 1, str(tmp_path / "w.sock"), settings)
         assert await worker.adopt(process, note)
         worker.tell(given)
         await until_async(lambda: has_applied(worker, 2))
         assert scripted.told == [Apply(Snapshot(2, applications[:1], (ModelSnapshot("m", "2", (numbers,)),)))]
-        listener.close()
-        assert isinstance(worker.process, ManagedProcess)
-        worker.process.release()
-
-    asyncio.run(run())
-
-
-def test_one_of_before_differences_gets_whole_snapshots(processes: ProcessFolder, tmp_path: Path) -> None:
-    async def run() -> None:
-        scripted = ScriptedWorker()
-        listener = await asyncio.start_unix_server(ControlServer(scripted.answer)._serve_own, tmp_path / "w.sock")
-        worker = keeper_of(tmp_path, processes, tmp_path / "w.sock")
-        process = ProcessRecord("worker-0", os.getpid(), start_time(os.getpid()) or 0, (), {})
-        note = WorkerNote(
-            0,
-            1,
-            str(tmp_path / "w.sock"),
-            WorkerSettings("127.0.0.1", 1, 1, store_digest="d"),
-            channel=1,
-            knows_ramps=True,
-        )
-        assert await worker.adopt(process, note)
-        for generation in (1, 2):
-            worker.tell(Snapshot(generation))
-            await until_async(lambda: has_applied(worker, generation))  # noqa: B023
-        assert scripted.told == [Apply(Snapshot(1)), Apply(Snapshot(2))]
         listener.close()
         assert isinstance(worker.process, ManagedProcess)
         worker.process.release()

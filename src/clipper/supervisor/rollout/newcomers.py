@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec.structs import replace
 
 from clipper.control.descriptions import EndedRamp
-from clipper.control.snapshot import NO_OUTCOME, ApplicationSnapshot, Newcomer, RampOutcome, Snapshot
+from clipper.control.snapshot import NO_OUTCOME, Newcomer, RampOutcome
 from clipper.learning.policies.by_name import POLICIES
 from clipper.settings.application import Link, Selection
 from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, VersionRecord
@@ -160,34 +160,6 @@ def proven(records: Iterable[ApplicationRecord], model: ModelRecord) -> str | No
         if newcomer is not None and newcomer.promoted:
             return newcomer.before or model.previous
     return model.current
-
-
-def without_ramps(snapshot: Snapshot) -> Snapshot:
-    """Return the links for a worker that does not know newcomers, and would send them all queries of their links.
-
-    Each link asks the version that its newcomer is compared with, as long as that has a replica.
-    """
-    current = {model.name: model.current or "" for model in snapshot.models}
-    runs = {
-        (model.name, version.version) for model in snapshot.models for version in model.versions if version.replicas
-    }
-
-    def changed(application: ApplicationSnapshot) -> ApplicationSnapshot:
-        new = {(one.model, one.version): one for one in application.newcomers}
-        asked = [(link, (link.model, link.version or current.get(link.model, ""))) for link in application.links]
-        others_run = any(at in runs and at not in new for link, at in asked if not link.shadow)
-        links = []
-        for link, at in asked:
-            newcomer = None if link.shadow else new.get(at)
-            if newcomer is None:
-                links.append(link)
-            elif newcomer.before is not None and (link.model, newcomer.before) in runs:
-                links.append(replace(link, version=newcomer.before))
-            elif newcomer.before is not None or not others_run:
-                links.append(link)
-        return replace(application, links=tuple(links), newcomers=())
-
-    return replace(snapshot, applications=tuple(map(changed, snapshot.applications)))
 
 
 def _beginning(

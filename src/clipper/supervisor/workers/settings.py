@@ -56,7 +56,6 @@ class WorkerNote(Struct, frozen=True):
         control: where its control channel listens, as ``ControlAddress.wire``.
         build: the build of the Clipper that started it; empty if that Clipper did not note it yet.
         channel: its version of the control channel.
-        knows_ramps: False if it was started before there were ramps.
         knows_records: False if it was started before inputs could be records, and applications pipelines.
     """
 
@@ -65,8 +64,7 @@ class WorkerNote(Struct, frozen=True):
     control: str
     settings: WorkerSettings
     build: str = ""
-    channel: int = 1
-    knows_ramps: bool = False
+    channel: int = CHANNEL_VERSION
     node: str = ""
     knows_records: bool = False
 

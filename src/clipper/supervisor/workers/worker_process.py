@@ -21,7 +21,6 @@ from clipper.settings.fields import shared
 from clipper.supervisor.managers.reconcile.plan import NO_DEATHS
 from clipper.supervisor.managers.worker_host import RunningWorker, WorkerHost, WorkerStart
 from clipper.supervisor.rollout.facts import WorkerPhase
-from clipper.supervisor.rollout.newcomers import without_ramps
 from clipper.supervisor.workers.apply_messages import ApplyMessage, ApplyMessages, without_records
 from clipper.supervisor.workers.settings import INSTANCES, Credentials, WorkerNote, WorkerSettings, worker_note
 from clipper.values.types import STORE_VARIABLE
@@ -46,8 +45,6 @@ DRAIN_TIMEOUT_S = 10.0
 DRAIN_MARGIN_S = 1.0
 # Snapshots that may be sent before the first is answered, whose answer may wait for a replica that hangs.
 MAX_APPLYING = 4
-# Workers of this version of the control channel, and of later ones, take differences.
-DIFFERENCES_SINCE = 2
 # Asks for its generation, without a megabyte of statistics: the worker answers in a turn of its loop, even with
 # thousands of models.
 BASICS = commands.GetStatistics((), ())
@@ -121,8 +118,7 @@ class WorkerProcess:
         self._first_epoch = epoch
         self._credentials = credentials
         self._connections = Connections()
-        self._knows_ramps = self._knows_records = True
-        self._channel = commands.CHANNEL_VERSION
+        self._knows_records = True
         self._draining: asyncio.Task[None] | None = None
 
     @property
@@ -138,8 +134,7 @@ class WorkerProcess:
         """Take over a process that an earlier supervisor started, before ``run``; False if it is gone."""
         self.process, self.is_adopted = await self._host.adopt(record), True
         self.instance, self.control = note.instance, note.address
-        self._knows_ramps, self._knows_records = note.knows_ramps, note.knows_records
-        self._channel = note.channel
+        self._knows_records = note.knows_records
         self.is_outdated = note.is_outdated(self._settings, self._build)
         if self.process is not None:
             log.info("took over %(worker)s, pid %(pid)d", {"worker": self.name, "pid": record.pid})
@@ -260,14 +255,14 @@ class WorkerProcess:
     async def _launch(self) -> RunningWorker:
         self.instance = self._next_instance() % INSTANCES
         self.is_adopted = self.is_outdated = False
-        self._knows_ramps = self._knows_records = True
-        self._channel = commands.CHANNEL_VERSION
+        self._knows_records = True
         # The store's address is passed in the environment; ``knows_keys`` is only for the next supervisor.
         settings = msgspec.to_builtins(shared(self._settings, SharedSettings))
         own = {"index": self.index, "instance": self.instance}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
-        of_code = (self._build, commands.CHANNEL_VERSION)
-        note = WorkerNote(self.index, self.instance, "", self._settings, *of_code, True, self.node, knows_records=True)
+        note = WorkerNote(
+            self.index, self.instance, "", self._settings, self._build, node=self.node, knows_records=True
+        )
         started = await self._host.start(
             WorkerStart(
                 name=self.name,
@@ -411,11 +406,9 @@ class WorkerProcess:
             self._on_change()
 
     def _message(self, snapshot: Snapshot, tls: TlsMaterial | None, is_stopping: bool) -> ApplyMessage:
-        if not (self._knows_ramps and self._knows_records):
-            known = snapshot if self._knows_ramps else without_ramps(snapshot)
-            command = commands.Apply(without_records(known), tls, is_stopping)
+        if not self._knows_records:
+            command = commands.Apply(without_records(snapshot), tls, is_stopping)
             return ApplyMessage(command, commands.encode(command))
         applied = self.applied
-        is_base = applied is not None and not applied.needs_whole and self._channel >= DIFFERENCES_SINCE
-        base = applied.generation if applied is not None and is_base else None
+        base = None if applied is None or applied.needs_whole else applied.generation
         return self._messages.make(snapshot, base, tls, is_stopping)
