@@ -9,7 +9,7 @@ import redis
 
 from clipper.learning import stores
 from clipper.learning.stores.gathered_reads import State
-from clipper.learning.stores.redis import PREFIX, UPGRADED_AFTER_S, RedisStore
+from clipper.learning.stores.redis import PREFIX, RedisStore
 from clipper.learning.stores.sqlite import SqliteStore
 from clipper.learning.stores.store import EVERYONE, TOLD_FOR_S
 from tests.learning.stores.kept_states import MakeStore, load, observation, opened, run
@@ -163,78 +163,25 @@ def test_very_many_changes_are_told_in_pieces(make_store: MakeStore, monkeypatch
     assert contexts == {f"{number}{one}" for number in range(6) for one in "ab"}
 
 
-class EarlierClipper:
-    """Commits, forgets and follows as workers did in Redis that followed states by their last revisions."""
-
-    def __init__(self, port: int) -> None:
-        self._client = redis.Redis(port=port, decode_responses=True)
-
-    def commit(self, *contexts: str) -> None:
-        revision = self._client.incr(PREFIX + "revision")
-        self._client.sadd(PREFIX + "applications", "app-1")
-        for context in contexts:
-            self._client.zadd(PREFIX + "changes", {f"app-1/{context}": revision})
-            if context:
-                self._client.zadd(PREFIX + "contexts:app-1", {context: revision})
-
-    def forget(self, context: str) -> None:
-        self._client.zrem(PREFIX + "contexts:app-1", context)
-        self._client.zadd(PREFIX + "forgotten", {f"app-1/{context}": self._client.incr(PREFIX + "revision")})
-
-    def changed_since(self, cursor: int) -> set[str]:
-        keys = (PREFIX + "changes", PREFIX + "forgotten")
-        return {state.split("/")[1] for key in keys for state in self._client.zrangebyscore(key, f"({cursor}", "inf")}
-
-
-def test_workers_of_an_earlier_clipper_are_heard_and_hear(redis_server: RedisServer) -> None:
-    """They share the store while a server is upgraded."""
-    earlier = EarlierClipper(redis_server.port)
-
-    def make_store() -> RedisStore:
-        return RedisStore(redis_server.url)
+def test_a_worker_held_up_for_long_hears_of_all_contexts_in_redis(redis_server: RedisServer) -> None:
+    """Redis has removed the keys of changes by then."""
+    client = redis.Redis(port=redis_server.port)
 
     async def scenario() -> None:
-        async with opened(make_store) as here, opened(make_store) as there:
-            await there.commit([observation("1", "old", x=1.0)])
-            earlier.commit("", "old")
+        async with (
+            opened(lambda: RedisStore(redis_server.url)) as here,
+            opened(lambda: RedisStore(redis_server.url)) as there,
+        ):
+            await there.commit([observation("0", "before", x=1.0)])
             cursor, _ = await here.changes(-1)
-            await there.commit([observation("2", "new", x=1.0)])
-            earlier.commit("", "theirs")
-            earlier.forget("old")
-            await here.commit([observation("3", "mine", x=1.0)])
-            await there.forget_context("app-1", "new")
-            told: set[str] = set()
-            last = cursor
-            for _ in range(4):
-                last, changed = await here.changes(last)
-                told |= {context for application, context in changed if application == "app-1"}
-            assert {"", "new", "theirs", "old"} <= told
-            assert last == cursor + 5 and (await here.changes(last)) == (last, [])
-            assert {"", "new", "theirs", "mine"} <= earlier.changed_since(cursor)
+            await there.commit([observation("1", "a", x=1.0), observation("2", "b", application="app-2", x=1.0)])
+            await there.commit([observation("3", "c", x=1.0)])
+            client.delete(*(f"{PREFIX}change:{cursor + after}" for after in (1, 2)))
+            last, changed = await here.changes(cursor)
+            told = {("app-1", ""), ("app-1", "a"), ("app-1", "c"), ("app-2", ""), ("app-2", "b")}
+            assert (last, set(changed)) == (cursor + 2, told)
+            assert await here.changes(last) == (last, [])
 
-    subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
-    asyncio.run(scenario())
-
-
-def test_earlier_clippers_marks_go_some_time_after_the_last_of_them(redis_server: RedisServer) -> None:
-    clock = [1000.0]
-    earlier = EarlierClipper(redis_server.port)
-
-    async def scenario() -> list[set[str]]:
-        found = []
-        async with opened(lambda: RedisStore(redis_server.url, lambda: clock[0])) as store:
-            cursor, _ = await store.changes(-1)
-            for later_s in (0.0, UPGRADED_AFTER_S - 1, UPGRADED_AFTER_S - 1, 2.0):
-                clock[0] += later_s
-                await store.expire()
-                await store.commit([observation(f"{clock[0]}", "mine", x=1.0)])
-                found.append(earlier.changed_since(cursor))
-                if len(found) == 2:
-                    earlier.commit("theirs")
-                for _ in range(2):  # up to that revision, and past it
-                    cursor, _ = await store.changes(cursor)
-        return found
-
-    subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
-    earlier.commit("theirs")
-    assert asyncio.run(scenario()) == [{"", "mine"}, {"", "mine"}, {"", "mine"}, set()]
+    with client:
+        client.flushall()
+        asyncio.run(scenario())

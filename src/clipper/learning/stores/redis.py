@@ -36,10 +36,6 @@ STORE_ID_NAME = "store.id"
 # Keys in one step of a scan, so that Redis serves others in between.
 SCAN_CHUNK = 1000
 
-# How long all revisions must have been this Clipper's, before it forgets the keys by which earlier Clippers follow
-# changes. While a server is upgraded, workers of both share the store.
-UPGRADED_AFTER_S = 600.0
-
 # The types of the amounts of an observation without arrays; arrays are sent separately.
 _NUMBERS_ALONE = frozenset({float})
 
@@ -61,8 +57,6 @@ class RedisStore:
         self._wall_clock_s = wall_clock_s
         self._own = OwnChanges()
         self._was_looked_at = False
-        # When a revision was last seen that may be an earlier Clipper's.
-        self._earlier_s = wall_clock_s()
         self._client: Any = open_async_client(url)
         self._reads = GatheredReads(lambda states: self._attempt(self._read(states)))
         # The names of commits that may not be on disk yet.
@@ -164,12 +158,11 @@ class RedisStore:
         ]
 
     async def forget_context(self, application: str, context: str) -> bool:
-        arguments: list[str | int | float] = [PREFIX, self._wall_clock_s(), application, int(TOLD_FOR_S), context]
+        arguments = [PREFIX, application, int(TOLD_FOR_S), context]
         return bool(await self._attempt(self._scripts["forget"](args=arguments)))
 
     async def evict(self, application: str, keep: int) -> int:
-        bounds = [int(TOLD_FOR_S), keep, EVICT_CHUNK]
-        arguments: list[str | int | float] = [PREFIX, self._wall_clock_s(), application, *bounds]
+        arguments = [PREFIX, application, int(TOLD_FOR_S), keep, EVICT_CHUNK]
         return int(await self._attempt(self._scripts["evict"](args=arguments)))
 
     async def drop(self, application: str) -> None:
@@ -238,16 +231,12 @@ class RedisStore:
     async def _changes(self, cursor: int) -> tuple[int, list[State]]:
         bounds = [TOLD_AT_ONCE, redis_scripts.REVISIONS_AT_ONCE]
         arguments = [PREFIX, cursor, msgpack.encode(list(self._own.known(cursor))), *bounds]
-        last, changed, is_of_this, id_ = await self._run("changes", arguments)
+        last, changed, id_ = await self._run("changes", arguments)
         self._known.write(self._address, id_.decode(errors="replace"))
-        if not is_of_this:
-            self._earlier_s = self._wall_clock_s()
         self._own.follow(last)
         return last, _states(changed)
 
     async def _expire(self, now_s: float) -> None:
-        if now_s - self._earlier_s > UPGRADED_AFTER_S:
-            await self._client.unlink(*(PREFIX + name for name in ("changes", "forgotten", "forgotten_at")))
         for application in await self._client.smembers(PREFIX + "applications"):
             seen = f"{PREFIX}seen:{application.decode(errors='replace')}"
             # By name and not by rank: several workers do this at once.

@@ -2,9 +2,6 @@
 
 Each change has a revision, and a key with the names of the states that it changed, divided by a byte that no text has.
 Redis removes that key after a while. So nothing that reports changes grows with the number of contexts.
-
-``changes``, ``forgotten`` and ``forgotten_at`` belong to earlier Clippers, which follow states by their last revisions.
-They are written while there is a key ``changes``, which an earlier Clipper makes when it commits.
 """
 
 # Number of arguments of a commit before the first array.
@@ -127,9 +124,6 @@ for application, contexts in pairs(sums) do
 end
 if revision then
   redis.call('SET', prefix .. 'change:' .. revision, table.concat(changed, '\\255'), 'EX', told_for_s)
-  if redis.call('EXISTS', prefix .. 'changes') == 1 then
-    for _, state in ipairs(changed) do redis.call('ZADD', prefix .. 'changes', revision, state) end
-  end
 end
 for key, arrays in pairs(totals) do
   for name, numbers in pairs(arrays) do
@@ -182,14 +176,14 @@ return answer
 
 # ARGV: prefix, cursor, revisions that need not be told, as MessagePack, how many states and how many revisions are told
 # at once. The rest is told the next time: all of a revision, or nothing of it. If a revision has no key any more,
-# or an earlier Clipper has made it, contexts are found by their last revisions, and each application's own state is
-# told as well. The answer ends with the store's id.
+# contexts are found by their last revisions, and each application's own state is told as well. The answer ends with
+# the store's id.
 CHANGES = (
     _ONLY_THE_KNOWN
     + """
 local cursor, most, own, told, count = tonumber(ARGV[2]), tonumber(ARGV[4]), {}, {}, 0
 local newest = tonumber(redis.call('GET', prefix .. 'revision') or 0)
-if cursor == -1 or cursor >= newest then return {newest, '', 1, id} end
+if cursor == -1 or cursor >= newest then return {newest, '', id} end
 for _, each in ipairs(cmsgpack.unpack(ARGV[3])) do own[each] = true end
 local last, end_ = cursor, math.min(newest, cursor + tonumber(ARGV[5]))
 while last < end_ and count < most do
@@ -201,45 +195,36 @@ while last < end_ and count < most do
   end
   last = last + 1
 end
-if last > cursor then return {last, table.concat(told, '\\255'), 1, id} end
+if last > cursor then return {last, table.concat(told, '\\255'), id} end
 last = newest
-local found, before = {}, {}
-local function find(key, prefix_of_state)
-  local states = redis.call('ZRANGE', prefix .. key, '(' .. cursor, last, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
-  if #states == 2 * most then last = tonumber(states[2 * most]) - 1 end
-  found[#found + 1], before[#before + 1] = states, prefix_of_state
-end
+local found = {}
 for _, application in ipairs(redis.call('SMEMBERS', prefix .. 'applications')) do
-  find('contexts:' .. application, application .. '/')
+  local key = prefix .. 'contexts:' .. application
+  local contexts = redis.call('ZRANGE', key, '(' .. cursor, last, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  if #contexts == 2 * most then last = tonumber(contexts[2 * most]) - 1 end
+  found[application] = contexts
   told[#told + 1] = application .. '/'
 end
-find('forgotten', '')
-for place, states in ipairs(found) do
-  for at = 1, #states, 2 do
-    if tonumber(states[at + 1]) <= last then told[#told + 1] = before[place] .. states[at] end
+for application, contexts in pairs(found) do
+  for at = 1, #contexts, 2 do
+    if tonumber(contexts[at + 1]) <= last then told[#told + 1] = application .. '/' .. contexts[at] end
   end
 end
-return {last, table.concat(told, '\\255'), 0, id}
+return {last, table.concat(told, '\\255'), id}
 """
 )
 
-# The beginning of EVICT and FORGET_CONTEXT. ARGV: prefix, wall clock, application, how long others are told.
+# The beginning of EVICT and FORGET_CONTEXT. ARGV: prefix, application, how long others are told.
 _FORGET = """
-local prefix, now_s, application, told_for_s = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local prefix, application, told_for_s = ARGV[1], ARGV[2], ARGV[3]
 local contexts_key = prefix .. 'contexts:' .. application
 local function forget(contexts)
   local revision, changed, count = redis.call('INCR', prefix .. 'revision'), {}, 0
-  local is_followed_by_state = redis.call('EXISTS', prefix .. 'changes') == 1
   for _, context in ipairs(contexts) do
     local state = application .. '/' .. context
     changed[#changed + 1] = state
     redis.call('DEL', prefix .. 'sums:' .. state, prefix .. 'arrays:' .. state)
     count = count + redis.call('ZREM', contexts_key, context)
-    if is_followed_by_state then
-      redis.call('ZREM', prefix .. 'changes', state)
-      redis.call('ZADD', prefix .. 'forgotten', revision, state)
-      redis.call('ZADD', prefix .. 'forgotten_at', now_s, state)
-    end
   end
   redis.call('SET', prefix .. 'change:' .. revision, table.concat(changed, '\\255'), 'EX', told_for_s)
   return count
@@ -248,12 +233,12 @@ end
 
 # ARGV, further: contexts to keep, bound of this call.
 EVICT = f"""{_FORGET}
-local over = math.min(redis.call('ZCARD', contexts_key) - tonumber(ARGV[5]), tonumber(ARGV[6]))
+local over = math.min(redis.call('ZCARD', contexts_key) - tonumber(ARGV[4]), tonumber(ARGV[5]))
 if over <= 0 then return 0 end
 return forget(redis.call('ZRANGE', contexts_key, 0, over - 1))
 """
 
 # ARGV, further: context.
 FORGET_CONTEXT = f"""{_FORGET}
-return forget({{ARGV[5]}})
+return forget({{ARGV[4]}})
 """

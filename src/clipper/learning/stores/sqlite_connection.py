@@ -109,8 +109,7 @@ def _open(path: Path) -> sqlite3.Connection:
                 "Clipper that wrote it, or a newer one; or restore a backup of it"
             )
         if found < MOVING_VERSION:
-            (tables,) = database.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'changes'").fetchone()
-            database.executescript(schema(is_new=not tables))
+            database.executescript(schema(is_new=not found))
     except (sqlite3.Error, StoreUnavailable):
         database.close()
         raise

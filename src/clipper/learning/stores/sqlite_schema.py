@@ -1,7 +1,7 @@
 """The tables of ``SqliteStore``, for commands that inspect such a file without a store."""
 
-# The version of the tables, in ``PRAGMA user_version``; 0 is from before there were versions. During an upgrade,
-# workers of two Clippers may share the file, so a version may only add to what the previous version uses.
+# The version of the tables, in ``PRAGMA user_version``; 0 is a new file. During an upgrade, workers of two Clippers
+# may share the file, so a version may only add to what the previous version uses. No file has a version below 4.
 SCHEMA_VERSION = 6
 # The version of a file whose long contexts are not all moved to digests yet: see ``sqlite_upkeep``.
 MOVING_VERSION = 5
@@ -12,8 +12,7 @@ MOVING_VERSION = 5
 # ``long_contexts`` has a separate index, since long rows are packed better in a table with row ids.
 #
 # ``counted`` has the numbers of contexts and of ids, since counting ten million rows takes a second. Triggers update
-# it, so that it is right even if a worker of the version before writes. All is one transaction, so that rows which
-# another worker adds meanwhile are counted once.
+# it, so that it is right even if a worker of the version before writes.
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS sums (
@@ -28,7 +27,6 @@ CREATE TABLE IF NOT EXISTS changes (
     application TEXT, context TEXT, revision INTEGER NOT NULL,
     PRIMARY KEY (application, context)
 ) WITHOUT ROWID;
-DROP INDEX IF EXISTS changes_by_revision;
 CREATE INDEX IF NOT EXISTS changes_of_application ON changes (application, revision);
 CREATE TABLE IF NOT EXISTS long_contexts (
     application TEXT, key BLOB, context TEXT NOT NULL,
@@ -37,7 +35,6 @@ CREATE TABLE IF NOT EXISTS long_contexts (
 CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 0);
 CREATE TABLE IF NOT EXISTS told (revision INTEGER PRIMARY KEY, at_s REAL NOT NULL, states BLOB NOT NULL);
-DROP TABLE IF EXISTS seen;
 CREATE TABLE IF NOT EXISTS seen_until (
     application TEXT, id TEXT, until_s REAL NOT NULL,
     PRIMARY KEY (application, id)
@@ -63,9 +60,6 @@ END;
 CREATE TRIGGER IF NOT EXISTS id_deleted AFTER DELETE ON seen_until BEGIN
     UPDATE counted SET count = count - 1 WHERE application = old.application AND kind = 'ids';
 END;
-DELETE FROM counted;
-INSERT INTO counted SELECT application, 'contexts', count(*) FROM changes WHERE context != '' GROUP BY application;
-INSERT INTO counted SELECT application, 'ids', count(*) FROM seen_until GROUP BY application;
 PRAGMA user_version = {version};
 COMMIT;
 """
