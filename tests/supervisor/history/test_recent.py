@@ -1,13 +1,18 @@
 """What came of the queries of the last minute."""
 
+from typing import TypeVar
+
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from clipper.api.recent import LastMinute
 from clipper.control.statistics import ModelSelectionStatistics
-from clipper.supervisor.history.recent import RECENT_S, Recent, Rows, answers_of, sum_of_answers, sum_of_rows
+from clipper.supervisor.history.recent import RECENT_S, Recent, Rows, Window, answers_of
 from clipper.values.types import ModelId
 from tests.supervisor.history.readings import reading, version_reading
+
+S = TypeVar("S", bound=Struct)
 
 
 def test_a_step_has_the_explanations_of_what_was_counted_in_it() -> None:
@@ -40,9 +45,16 @@ models = st.dictionaries(st.sampled_from(["m", "n:1"]), small)
 answers = st.builds(LastMinute, small, small, reasons, reasons, st.just({}), models)
 
 
+def sum_of(nothing: S, *steps: S) -> S:
+    window = Window[str, S](nothing)
+    for step in steps:
+        window.add(1.0, {"it": step})
+    return window.since("it", 0.0)
+
+
 @given(st.lists(answers))
 def test_a_sum_has_each_count_once(steps: list[LastMinute]) -> None:
-    total = sum_of_answers(steps)
+    total = sum_of(LastMinute(), *steps)
     assert (total.queries, total.late) == (sum(one.queries for one in steps), sum(one.late for one in steps))
     assert sum(total.defaults.values()) == sum(sum(one.defaults.values()) for one in steps)
     assert sum(total.errors.values()) == sum(sum(one.errors.values()) for one in steps)
@@ -51,8 +63,8 @@ def test_a_sum_has_each_count_once(steps: list[LastMinute]) -> None:
 
 def test_the_latest_explanations_are_told() -> None:
     first, last = LastMinute(explanations={"a": "1", "b": "1"}), LastMinute(explanations={"a": "2"})
-    assert sum_of_answers([first, last]).explanations == {"a": "2", "b": "1"}
-    assert sum_of_rows([Rows(1, 1, "old"), Rows(0, 2, "new"), Rows(3)]) == Rows(4, 3, "new")
+    assert sum_of(LastMinute(), first, last).explanations == {"a": "2", "b": "1"}
+    assert sum_of(Rows(), Rows(1, 1, "old"), Rows(0, 2, "new"), Rows(3)) == Rows(4, 3, "new")
 
 
 def test_steps_leave_after_a_minute_and_what_has_none_is_forgotten() -> None:

@@ -1,22 +1,24 @@
 """The outcomes of the last minute's queries, and the applications and versions that are in trouble by them."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from msgspec import Struct
+
 from clipper.api.recent import ASKED_FOR, LastMinute
 from clipper.control.statistics import ApplicationStatistics, VersionStatistics
+from clipper.supervisor.metrics.totals import total
 from clipper.values.types import ModelId
 
 RECENT_S = 60.0
 
 K = TypeVar("K", bound=Hashable)
-S = TypeVar("S")
+S = TypeVar("S", bound=Struct)
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(Struct, frozen=True):
     """The outcomes of the rows that a version was asked for.
 
     ``last_error`` is the message of the latest failure. ``given_up`` counts rows that were not sent although a replica
@@ -38,43 +40,17 @@ def answers_of(counted: ApplicationStatistics) -> LastMinute:
     return LastMinute(counted.queries, counted.slo_misses, defaults, errors, explanations, answered)
 
 
-def sum_of_answers(all_: Iterable[LastMinute]) -> LastMinute:
-    """Return the sum; explanations are those of the last part that has any."""
-    queries = late = 0
-    defaults: Counter[str] = Counter()
-    errors: Counter[str] = Counter()
-    explanations: dict[str, str] = {}
-    answered: Counter[str] = Counter()
-    for one in all_:
-        queries, late = queries + one.queries, late + one.late
-        defaults.update(one.defaults)
-        errors.update(one.errors)
-        explanations.update(one.explanations)
-        answered.update(one.answered)
-    return LastMinute(queries, late, dict(defaults), dict(errors), explanations, dict(answered))
-
-
 def rows_of(counted: VersionStatistics) -> Rows:
     last_error = counted.last_error if counted.model_errors else ""
     given_up = counted.expired if counted.batch_limits else 0
     return Rows(counted.outputs, counted.model_errors, last_error, round(counted.batch_size.sum), given_up)
 
 
-def sum_of_rows(all_: Iterable[Rows]) -> Rows:
-    """Return the sum; the error is that of the last part that has one."""
-    outputs = failed = sent = given_up = 0
-    last_error = ""
-    for one in all_:
-        outputs, failed, last_error = outputs + one.outputs, failed + one.failed, one.last_error or last_error
-        sent, given_up = sent + one.sent, given_up + one.given_up
-    return Rows(outputs, failed, last_error, sent, given_up)
-
-
 class Window(Generic[K, S]):
-    """The counts of the steps of the last minute, by application and version."""
+    """The counts of the steps of the last minute, by application and version. ``nothing``: those without a step."""
 
-    def __init__(self, total: Callable[[Iterable[S]], S]) -> None:
-        self._total = total
+    def __init__(self, nothing: S) -> None:
+        self._nothing = nothing
         # There is at most a step every two seconds.
         self._steps: dict[K, deque[tuple[float, S]]] = {}
 
@@ -91,8 +67,9 @@ class Window(Generic[K, S]):
         return iter(self._steps)
 
     def since(self, key: K, start_s: float) -> S:
-        """Return the sum of the steps after ``start_s`` that are still kept."""
-        return self._total(one for at_s, one in self._steps.get(key, ()) if at_s > start_s)
+        """Return the sum of the steps after ``start_s`` that are still kept; each text is the latest."""
+        steps = [one for at_s, one in self._steps.get(key, ()) if at_s > start_s]
+        return total([*reversed(steps), self._nothing])
 
     def forget(self, key: K) -> None:
         self._steps.pop(key, None)
@@ -103,8 +80,8 @@ class Recent:
 
     def __init__(self, now_s: float) -> None:
         self.taken_s = now_s
-        self.applications: Window[str, LastMinute] = Window(sum_of_answers)
-        self.versions: Window[ModelId, Rows] = Window(sum_of_rows)
+        self.applications: Window[str, LastMinute] = Window(LastMinute())
+        self.versions: Window[ModelId, Rows] = Window(Rows())
 
     def add(
         self,
