@@ -25,7 +25,7 @@ from uv import find_uv_bin
 
 from clipper.base.processes.proc import pids, program_of
 from clipper.base.run_as import RunAs, credentials
-from clipper.base.trees import is_sealed, remove_tree, seal_tree
+from clipper.base.trees import remove_tree, seal_tree
 from clipper.errors import ContainerFailed
 from clipper.supervisor.managers.environments.plan import Kept, Recipe, to_remove
 from clipper.supervisor.managers.environments.uv_settings import (
@@ -85,9 +85,6 @@ def build_environment(
                     os.close(os.open(building / _USED, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444))
                     seal_tree(building, None if run_as is None else run_as.uid)
                     building.rename(path)
-            elif not is_sealed(path):  # an older Clipper made it
-                (path / _USED).touch()
-                seal_tree(path)
             os.utime(path / _USED, follow_symlinks=False)
         remove_unneeded(root)
     except OSError as error:
