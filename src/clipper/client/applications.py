@@ -128,11 +128,7 @@ class Applications(Calls):
         return self._ask(Contexts, "GET", f"/applications/{part(application)}/contexts{query_string({'limit': limit})}")
 
     def delete_context(self, application: str, context: str) -> None:
-        """Forget what was learned in a context. The knowledge that all contexts share stays.
-
-        Raises:
-            NotFound: nothing was learned in the context.
-        """
+        """Forget what was learned in a context, not what all contexts share. Raises NotFound if there is nothing."""
         path = f"/applications/{part(application)}/contexts{query_string({'context': context})}"
         self._management.call("DELETE", path)
 

@@ -149,11 +149,7 @@ class Queries:
         return self._run(self._calls.input_type(application))
 
     def _check(self) -> None:
-        """Check that the query port answers.
-
-        Raises:
-            Unavailable: nothing answers there, or what answers is not Clipper.
-        """
+        """Check that the query port answers. Raises Unavailable if nothing answers there, or not Clipper."""
         self._run(self._calls.check())
 
     def _run(self, steps: Steps[T]) -> T:

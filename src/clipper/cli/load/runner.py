@@ -1,4 +1,4 @@
-"""Carries out a load: one run, or the runs of a sweep. It imports the histogram's library, numpy and uvloop."""
+"""Carries out a load: one run, or the runs of a sweep. It imports numpy and uvloop."""
 
 import asyncio
 import gc

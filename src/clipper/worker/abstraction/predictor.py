@@ -70,14 +70,9 @@ class Predictor:
     def apply(self, told: Snapshot | Difference) -> Difference:
         """Make queues, replicas and current versions match a snapshot, or that to which a difference leads.
 
-        A version that is missing from it gets no more queries, and is closed once its queries in flight are answered.
-        A difference costs what it contains; a whole snapshot is compared with the snapshot in force.
-
-        Args:
-            told: a snapshot, or a difference that can be applied to the snapshot in force (``Holding.takes``).
-
-        Returns:
-            The changes.
+        Return the changes. A version that is missing gets no more queries, and is closed once its queries in flight are
+        answered. A difference, which the snapshot in force has to fit (``Holding.takes``), costs what it contains; a
+        whole snapshot is compared with that in force.
         """
         held = self.held
         difference = held.difference_to(told) if isinstance(told, Snapshot) else told

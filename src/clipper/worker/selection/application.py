@@ -315,11 +315,7 @@ class Application:
     # -- selection ---------------------------------------------------------------------------------------
 
     def select(self, totals: Totals, query: QueryView, random: Random | None = None) -> Choice:
-        """Let the policy select.
-
-        Raises:
-            PolicyFailed: see ``Selector.select``.
-        """
+        """Let the policy select. Raises PolicyFailed: see ``Selector.select``."""
         terms = self.terms
         models = terms.models
         if self.prices.has_budget and len(models) > 1:

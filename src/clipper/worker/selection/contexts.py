@@ -31,10 +31,8 @@ MAX_NUMBERS = 120_000
 
 
 class _State:
-    """A context's ledger, and its totals by the links' names, which are cached while it does not change.
-
-    Attributes:
-        counted: how many numbers of the ledger count towards ``MAX_NUMBERS``.
+    """A context's ledger, and its totals by the links' names, which are cached while it does not change. ``counted``:
+    how many numbers of the ledger count towards ``MAX_NUMBERS``.
     """
 
     __slots__ = ("_arms", "_seen", "_view", "counted", "ledger")
@@ -145,19 +143,14 @@ class Contexts:
     # -- reading the store -------------------------------------------------------------------------------
 
     async def load(self, context: str | None) -> None:
-        """Read a state that is not in memory.
-
-        Raises:
-            StoreUnavailable: memory has not changed; try again later.
-        """
+        """Read a state that is not in memory. Raises StoreUnavailable; then memory has not changed."""
         with self._reading([_name(context)]):
             self._take_in(context, self._ledger_of(await self._store.load(self._application, _name(context))))
 
     async def load_many(self, contexts: Sequence[str]) -> None:
         """Read the contexts that are not in memory. A context that cannot be read is left out.
 
-        Raises:
-            StoreUnavailable: the others were not read; try again later.
+        Raises StoreUnavailable; then the others were not read.
         """
         for start in range(0, len(contexts), READ_AT_ONCE):
             missing = self.missing(contexts[start : start + READ_AT_ONCE])

@@ -35,11 +35,7 @@ PARTS = 8
 
 
 class Block:
-    """Rows that came together.
-
-    Attributes:
-        done: whether nobody waits for it any more.
-    """
+    """Rows that came together. ``done``: whether nobody waits for them any more."""
 
     def __init__(self, rows: int, size_bytes: int) -> None:
         self.rows, self.size_bytes = rows, size_bytes
