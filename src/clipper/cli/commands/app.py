@@ -195,7 +195,7 @@ def policy(
         f"policy {chosen}, loss {found.loss}, {where}, from {found.observations:.0f} observations that still count"
     )
     if found.mean_cost is not None:
-        out.note(f"a query has cost {found.mean_cost:.4g} on average since the server's workers started")
+        out.note(f"at today's costs a query has cost {found.mean_cost:.4g} on average since the workers started")
     out.note(*found.prices)
     for stage, share in enumerate(found.stages, 2):
         out.note(f"{share:.1%} of queries have gone on to stage {stage}")
