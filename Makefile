@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make test    set up .venv, then lint, type-check and test what takes minutes in all; PYTEST=\"tests/worker/frontend -x\" picks tests"
 	@echo "make test-all  make test, then all other tests, as CI does: what takes long, what runs alone, and the compiled form"
-	@echo "make test-scale  run the tests that take too long for CI: on a real Ray cluster, with two supervisors, with docker compose, under systemd"
+	@echo "make test-scale  run the tests that take too long for CI: on a real Ray cluster, with two supervisors, on machines that lose their power, with docker compose, under systemd"
 	@echo "make wheel   build wheels with the query path compiled, for each Python of 3.11 to 3.14 that is there"
 	@echo "make lowest  serve a model with the lowest versions of dependencies that pyproject.toml allows"
 	@echo "make image   build a Docker image with a compiled wheel; PYTHON=python3.11 picks its Python"
@@ -87,6 +87,7 @@ test-all: test
 
 # What takes too long for CI: a whole cluster of Ray, and servers that wait for a lease to end.
 test-scale: setup
+	@command -v haproxy >/dev/null || sh scripts/apt-install.sh haproxy
 	$(PY) -m pytest -m scale
 
 # The compiled form is tested by the tests of what is compiled, without the longest simulations, and by tests of whole servers.

@@ -28,9 +28,9 @@ def own_network() -> Iterator[None]:
     with Path("/proc/thread-self/ns/net").open() as before:
         _call("unshare", _CLONE_NEWNET)
         try:
-            _run("ip", "link", "set", "lo", "up")
-            _run("ip", "address", "add", f"{ADDRESS}/24", "dev", "lo")
-            _run("ip", "route", "add", "default", "dev", "lo", "src", ADDRESS)
+            run("ip", "link", "set", "lo", "up")
+            run("ip", "address", "add", f"{ADDRESS}/24", "dev", "lo")
+            run("ip", "route", "add", "default", "dev", "lo", "src", ADDRESS)
             yield
         finally:
             _call("setns", before.fileno(), _CLONE_NEWNET)
@@ -40,12 +40,12 @@ def cut(*ports: int) -> None:
     """From now on, drop every packet to and from these ports of this thread's network."""
     for port in ports:
         for end in ("--dport", "--sport"):
-            _run("iptables", "--append", "INPUT", "--protocol", "tcp", end, str(port), "--jump", "DROP")
+            run("iptables", "--append", "INPUT", "--protocol", "tcp", end, str(port), "--jump", "DROP")
 
 
 def heal() -> None:
     """Let all packets through again."""
-    _run("iptables", "--flush", "INPUT")
+    run("iptables", "--flush", "INPUT")
 
 
 def _call(name: str, *arguments: int) -> None:
@@ -54,5 +54,5 @@ def _call(name: str, *arguments: int) -> None:
         raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
     subprocess.run(command, check=True)

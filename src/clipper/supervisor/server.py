@@ -198,13 +198,15 @@ class Supervisor:
                 leadership=leadership,
             )
         )
+        await takeover.take_over_workers(records, parts.workers, settings, instances)
+        if cluster is not None:
+            # Before containers, since a cluster may come back in between: workers that are taken over without the
+            # replicas there would forget these.
+            on_nodes = settings if self._config.workers_per_node else None
+            await take_over_on_nodes(cluster, parts.workers, on_nodes, instances)
         replicas = await takeover.take_over_containers(catalog, parts.manager, starts)
         asleep = (catalog.versions[id_] for id_, target in catalog.running().items() if target == 0)
         parts.manager.expect({version.id: version.spec for version in asleep})
-        await takeover.take_over_workers(records, parts.workers, settings, instances)
-        if cluster is not None:
-            on_nodes = settings if self._config.workers_per_node else None
-            await take_over_on_nodes(cluster, parts.workers, on_nodes, instances)
         takeover.end_the_rest(processes, home, replicas, parts.workers)
         parts.artifacts.remove_unfinished()
         # Until then workers keep their snapshot: our first snapshot must have every replica that theirs has.
