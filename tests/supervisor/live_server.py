@@ -72,7 +72,7 @@ class Server:
     def __init__(self, home: Path, *options: str) -> None:
         self.home = home
         self.options = options
-        # What starts it, with its command line behind; nothing is started directly.
+        # The words before the server's command line, of a program that starts it; without any it starts directly.
         self.through: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -132,7 +132,7 @@ DEPLOYED = (
 )
 DEPLOYMENT = dict.fromkeys(DEPLOYED.split(), VALUES)
 
-# One server for all examples is what is wanted: what one of them stores the others have to bear.
+# All examples share one server, so that later ones have to bear the records of earlier ones.
 many = settings(
     max_examples=share_of(150), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -232,7 +232,7 @@ def test_what_an_older_clipper_stored_and_nobody_can_serve_is_left_out(server: S
     assert "half_life" in problem and "delete it" in problem
     until(lambda: len(server.call("GET", "/status")["problems"]) == 1)
     assert server.predict("app", [1, 2])["output"] == "one"
-    # Everything else can be changed as ever, a worker that dies comes back, and the bad one can be mended.
+    # Everything else can still be changed, and the bad application can be mended.
     server.deploy("m", answering("two"), input_type="float64[2]")
     assert server.predict("app", [1, 2])["output"] == "two"
     server.call("PATCH", "/applications/bad", {"half_life": 5})

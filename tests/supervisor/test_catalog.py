@@ -156,7 +156,7 @@ def test_what_cannot_be_read_is_told_and_kept_until_it_is_made_anew(
         "version 'm:7'",
         "version 'n:7'",
     ]
-    # What may still be needed, should a newer Clipper come back, is not removed, nor is its name given away.
+    # Records that a newer Clipper may need, should it come back, are not removed, nor are their names given away.
     assert [catalog.uses_artifact(digest) for digest in digests] == [True, True, False]
     assert catalog.taken_versions("m") == {"7"}
     seven = replace(VERSION, version="7")

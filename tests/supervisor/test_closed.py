@@ -153,6 +153,6 @@ def test_the_management_port_opens_no_application_that_requires_a_key(shared: Se
         shared.call("DELETE", "/keys/mine")
     finally:
         shared.call("PATCH", "/applications/app", {"require_key": False})
-    # What the query port refuses comes back as it is.
+    # An error of the query port comes back unchanged.
     assert ask(shared, "POST", path, token | json_type, b'{"input":[1]}') == (400, "wrong_input")
     assert ask(shared, "POST", "/applications/none/predict", token | json_type, body) == (404, "not_found")

@@ -56,7 +56,7 @@ def test_costs_are_measured_where_nobody_says_them(server: Server) -> None:
     with_models(server)
     server.deploy("slow", sleeping(2), input_type="float64[2]")
     links = [{"model": "slow", "cost": "auto"}, {"model": "two", "cost": "auto"}]
-    # Both are right, so all that tells them apart is what they cost: a loss of 0.01 for each millisecond.
+    # Both models are right, so only their costs tell them apart: a loss of 0.01 for each millisecond.
     app = {**APP, "links": links, "policy": {"name": "thompson"}, "cost_weight": 0.01, "half_life": None, "ramp": None}
     made = server.call("POST", "/applications", app)
     assert [link["cost"] for link in made["links"]] == ["auto", "auto"]

@@ -40,9 +40,9 @@ def test_more_busy_connections_than_descriptors_do_not_cost_the_worker(server: S
         for _ in range(300):
             clients.append(Client(port))
             clients[-1].send(post("/slow/predict", {"input": [1, 2]}))
-        # All that a worker has room for, and those who are being told that it has not.
+        # The worker has all the connections that it has room for, and 50 more that it is refusing.
         until(lambda: len(list(Path(f"/proc/{worker}/fd").iterdir())) > most_connections(DESCRIPTORS) + 50)
-        # What the supervisor asks of it needs descriptors, too.
+        # The supervisor's question to the worker needs descriptors, too.
         assert "clipper_connections{" in server.metrics
         for client in clients[most_connections(DESCRIPTORS) :]:
             answer = client.read()

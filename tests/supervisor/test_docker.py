@@ -149,7 +149,7 @@ def test_dockerd_is_killed_while_its_containers_answer(tmp_path: Path, monkeypat
                 clipper.create_application("sums", model="sum", slo_ms=20_000)
                 before = server.ready_pids("sum")
                 daemon.kill()
-                # Its containers need no dockerd to answer. What needs one is refused, and says why.
+                # Its containers answer without dockerd. A deployment that needs it is refused, and the error says why.
                 for number in range(20):
                     assert server.predict("sums", [number, 1])["output"] == number + 1
                 with pytest.raises(ClipperError, match="dockerd cannot be reached"):

@@ -12,7 +12,7 @@ from tests.supervisor.test_decisions import exported
 from tests.supervisor.three_models import ROW, until_learned, with_application
 from tests.waiting import until
 
-# What is right at each corner; the models answer 1, 2 and 3 whatever they are asked.
+# The right label at each corner; the models answer 1, 2 and 3 whatever they are asked.
 RIGHT = {(1.0, 0.0): 1, (0.0, 1.0): 2, (-1.0, -1.0): 3}
 
 
@@ -73,7 +73,7 @@ def test_an_input_may_be_its_own_features(server: Server) -> None:
             assert server.observe("app", query_id=answer["query_id"], label=label).is_success
         return [answer["output"] for answer in answers.values()]
 
-    # Who does not see them may answer all three rightly by luck, and not time and again.
+    # A policy that does not see them may answer all three rightly by luck, but not time and again.
     until(lambda: all(told() == [1, 2, 3] for _ in range(5)))
     assert server.predict("app", ROW, features=[1, 2])["error"] == "wrong_input"
     assert server.stop() == 0

@@ -63,7 +63,7 @@ if os.geteuid() == 0:
             assert told.endswith(f": once it is full, {CHANGES}, and {FEEDBACK}")
             fill(small_disk, 0)
             until(lambda: problems_of(server, f"the disk of {server.home} is full"))
-            # What cannot be stored is refused, and status says so with the store's error.
+            # Feedback and changes that cannot be stored are refused, and status gives the store's error.
             until(lambda: feed(server).status_code == 503)
             assert "refuses feedback, since it cannot be stored" in until(lambda: problems_of(server, "worker 0"))[0]
             assert server.ask("DELETE", "/applications/app").status_code == 503

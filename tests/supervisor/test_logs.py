@@ -79,7 +79,7 @@ def test_containers_log_as_the_server_does_and_models_as_they_like(shared: Serve
     failed = shared.deploy("broken", code + "raise ValueError('né')", input_type="float64[2]")
     why = "module my_model cannot be loaded: ValueError: né"
     assert failed["state"] == "failed" and failed["last_error"].endswith(f"before it was ready: {why}")
-    # Who reads the failure finds the lines that a log in text has.
+    # The failure shows the lines that a log in text has.
     assert failed["log_tail"][-2:] == ["ValueError: né", f"clipper: {why}"] and len(failed["log_tail"]) == 20
     printed, odd, last = (shared.home / "logs" / "broken@1-1.log").read_text().splitlines()
     assert (printed, odd) == ("from the model", '{"time": 1}')

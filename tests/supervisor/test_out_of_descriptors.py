@@ -103,7 +103,7 @@ def test_idle_connections_and_endless_heads_keep_nobody_out(shared: Server) -> N
         except ConnectionError:
             continue
     assert shared.call("GET", "/health/live") == {"status": "live"}
-    # 256 MB were sent; what is left of it is what an allocator keeps.
+    # Of the 256 MB that were sent, the server still has only memory that its allocator keeps.
     assert memory_kb() - before_kb < 40_000
     for connection in (*idle, *endless):
         connection.close()

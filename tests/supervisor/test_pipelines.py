@@ -121,7 +121,7 @@ def test_step_is_asked_only_when_its_comparison_holds(server: Server) -> None:
     answer = server.predict("cascade", "abcdef")
     assert answer["output"] == "a"
     assert (answer["model"], answer["version"]) == ("gate", "1")
-    # No step has an output: that is what the query gets.
+    # If no step has an output, the query gets none.
     pipeline(server, "nothing", {"gate": {}, "upper": {"when": 'gate.label == "x"'}}, output="upper")
     assert server.predict("nothing", "abc")["output"] is None
 
@@ -243,7 +243,7 @@ def test_equal_queries_of_a_step_are_computed_once(server: Server) -> None:
     assert batches(server, "encode") - before == 1
 
 
-# What a step's model may answer to a text, and what the query is then told.
+# By text: a step's answer, which the next step cannot take unless the text is another.
 NONSENSE = """
 import numpy as np
 def predict(inputs):
@@ -304,7 +304,7 @@ def test_step_whose_model_is_scaled_to_0_is_named_at_once(server: Server) -> Non
     numbers = itertools.count()
     answer = until(lambda: (found := server.predict("idled", f"b{next(numbers)}")).get("error") and found)
     assert (answer["error"], answer["cause"].startswith("step idle: ")) == ("no_replica", True)
-    # What it answered before is not in the cache any more either.
+    # The cache has lost the model's earlier outputs, too.
     assert server.predict("idled", "a")["error"] == "no_replica"
     server.call("POST", "/models/idle/scale", {"replicas": 1})
     until(lambda: server.predict("idled", "c").get("output") == "C")

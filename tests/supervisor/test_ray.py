@@ -219,7 +219,7 @@ def test_the_network_to_a_replica_is_cut(tmp_path: Path, monkeypatch: pytest.Mon
             load.stop()
         after = {replica["pid"]: replica["id"] for replica in server.call("GET", "/replicas")}
         assert len(after) == 2 and before[pid] not in after.values()
-        # What was in flight there was asked again elsewhere, well before its deadline.
+        # Queries in flight there were asked again elsewhere, well before their deadlines.
         assert [(expected, answer) for expected, answer in load.answers if answer.get("output") != expected] == []
 
 

@@ -115,11 +115,11 @@ def test_a_test_ends_survives_a_restart_and_reopens_for_a_newcomer(taught: Serve
             return is_over(clipper)
 
         until(ended_again)
-        # Who lost before takes no part in it.
+        # The model that lost before takes no part in it.
         assert set(answered) == {1, 3}
         (group,) = clipper.report("app").groups
         assert group.test is not None and group.test.winner == group.best == "one"
-        # Who asks for more than the test was for is told of the evidence alone.
+        # A report with stricter limits than the test's rests on the evidence alone.
         stricter = clipper.report("app", confidence=SURE, tolerance=0.0).groups[0]
         assert (stricter.verdict, stricter.best) in (("open", "one"), ("best", "one"))
         (own,) = clipper.report("app", context="u").groups

@@ -34,7 +34,7 @@ pytestmark = [
 
 NOBODY = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
-# What a model finds that looks around: it answers each input, which is a text, as the code that it is.
+# A model that looks around: it runs each input, which is a text, as code and answers the result.
 LOOKS = """
 import json, os, socket, sys
 from pathlib import Path

@@ -49,7 +49,7 @@ def test_while_it_waits_to_drain_it_is_not_ready_anywhere_and_answers(server: Se
     assert (status["ready"], status["stopping"]) == (False, True)
     assert "the server is stopping" in status["problems"][0]
     assert server.predict("app", [1, 2])["output"] == "one"
-    # What changes meanwhile reaches the workers, which stay as they are.
+    # A change meanwhile reaches the workers, which stay unready.
     server.call("POST", "/applications", APP | {"name": "later"})
     until(lambda: server.predict("later", [1, 2]).get("output") == "one")
     assert get(server, "/health/ready").status_code == 503

@@ -24,7 +24,7 @@ from tests.tcp_proxy import TcpProxy
 from tests.waiting import TIMEOUT_S, until
 
 ROW = [1.0, 2.0]
-# What operators are promised.
+# The docs promise operators a new leader within this time.
 TAKEOVER_S = 10.0
 
 

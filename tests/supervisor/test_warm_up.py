@@ -110,7 +110,7 @@ def test_a_model_file_is_warmed_up_with_zeros_of_the_type_that_it_states(shared:
     until(lambda: shared.ready_pids("picky") not in ([], [pid]))
     assert shared.call("GET", "/models/picky/versions/1")["warning"] is None
     assert deploy("dies", "        import os; os._exit(9)")["state"] == "ready"
-    # What does not say what it takes is asked nothing.
+    # A model without a declared input type is asked nothing.
     assert deploy("unsaid", tells, None)["state"] == "ready"
     assert asked(shared, "unsaid") == []
 
@@ -180,7 +180,7 @@ def test_a_sample_that_is_no_input_of_the_model(shared: Server) -> None:
     body: dict[str, Any] = {"artifact": digest, "loader": "import", "target": "my_model:predict", "sample": [1, 2, 3]}
     refused = shared.call("POST", "/models/odd/versions", {**body, "input_type": TYPE}, status=400)
     assert refused["error"] == "wrong_input" and "[3]" in refused["cause"]
-    # What it takes only the container says: a list of numbers.
+    # Only the container declares the input type: a list of numbers.
     failed = shared.deploy("odd", TELLS, sample="text")
     assert failed["state"] == "failed"
     assert 'the sample for odd:1 is not valid: input is "text": expected float64[*]' in failed["last_error"]
@@ -254,6 +254,6 @@ def test_a_given_sample_that_a_running_version_bears_no_more(shared: Server, tmp
     (before,) = shared.ready_pids("ages")
     os.kill(before, signal.SIGKILL)
     until(lambda: shared.ready_pids("ages") not in ([], [before]))
-    # A version that is new with it fails, as ever: it is what the sample is given for.
+    # A new version still fails over that sample: the sample is given to find such failures.
     failed = shared.deploy("ages", code, input_type=TYPE, sample=[3, 4])
     assert failed["state"] == "failed" and "exited with code 9 over the warm-up sample" in failed["last_error"]

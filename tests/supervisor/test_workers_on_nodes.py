@@ -168,7 +168,7 @@ def test_each_node_answers_and_one_that_is_lost_costs_no_answer(
                 assert any(f"answers on {host}:{QUERY_PORT}" in line for line in logs.lines[f"worker-{index}"]), logs
             assert client.server_logs("worker-1").lines.keys() == {"worker-1"}
             assert client.server_logs("worker-1", after=logs).lines == {"worker-1": ()}
-        # What runs on the server's machine cannot be reached from nodes.
+        # Nodes cannot reach a replica that runs on the server's machine.
         local = {"artifact": server.upload(SUM), "loader": "import", "target": "my_model:predict", "manager": "local"}
         refused = server.ask("POST", "/models/other/versions", msgspec.json.encode(local))
         assert refused.status_code == 400 and "--workers-per-node" in refused.text, refused.text
@@ -311,7 +311,7 @@ def test_what_dies_while_nobody_leads_is_started_again_and_gone_on_with(
         }
         (again,) = server.call("GET", "/replicas")
         assert (again["id"], again["state"]) == (replica["id"], "ready") and again["pid"] != replica["pid"]
-        # They are told what is new, and are started again as ever.
+        # The workers learn of a new application, and are still started again if they die.
         with Clipper.connect(home=server.home) as client:
             client.create_application("more", model="sum", slo_ms=20_000)
         for host in nodes.hosts:

@@ -11,7 +11,7 @@ APP: dict[str, Any] = {
     "slo_ms": 20_000,
     "links": [{"model": "one"}, {"model": "two"}, {"model": "three"}],
 }
-# What each of them answers, whatever it is asked.
+# The answer of each model to any input.
 MODELS = {"one": 1, "two": 2, "three": 3}
 NEVER_FORGETS = {"half_life": None}
 

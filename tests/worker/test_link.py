@@ -125,7 +125,7 @@ def test_a_large_batch_leaves_the_loop_to_others_again_and_again(run: Callable[[
         assert written == [b"small", b"head"]
         await turn_over()
         assert len(written) > 2 and max(map(len, written)) <= WRITE_AT_ONCE_BYTES
-        # What the kernel does not take waits here.
+        # Frames that the kernel does not take wait here.
         connection.pause_writing()
         await turn_over()
         before = len(written)

@@ -68,7 +68,7 @@ def test_a_standby_gets_what_records_name_and_nothing_else(registry: RedisRegist
         assert content == (tmp_path / "here" / digest / "code" / "m.py").read_bytes()
     here.remove(unused)
     assert sorted(registry.artifact_sizes()) == sorted([model, code])
-    # What the registry lost is no reason to fail.
+    # The fetch does not fail if the registry has lost an artifact.
     registry.remove_artifact(model)
     there.remove(model)
     asyncio.run(fetch_missing(registry, there))

@@ -87,7 +87,7 @@ def test_files_folders_and_links(yard: Yard, form: int) -> None:
         ("code/m.py", "same", "data/alias", "later"), b"code"
     )
     assert found[deep] == bytes(1_500_000) and (yard.into / "empty").is_dir()
-    # What is in it is not to be changed, and has no rights that others do not have.
+    # Unpacked files are read-only, and their owner has no more rights than others.
     modes = {name: stat.S_IMODE((yard.into / name).stat().st_mode) for name in ("program", "code/m.py", "code")}
     assert modes == {"program": 0o555, "code/m.py": 0o444, "code": 0o555}
 
@@ -175,7 +175,7 @@ def put(place: int, text: bytes) -> Callable[[bytearray], None]:
         pytest.param(rewritten(put(124, b"\x80" + b"\xff" * 11)), id="huge-size"),
         pytest.param(rewritten(put(124, b"-0000000777\0")), id="signed-size"),
         pytest.param(rewritten(put(156, b"L"))[:612], id="name-of-nothing"),
-        # What Python's reader takes into memory, whatever its size.
+        # Python's reader takes these into memory, whatever their size.
         pytest.param(rewritten(put(124, b"00001000000\0"), put(156, b"L")) + bytes(1 << 19), id="huge-name"),
         pytest.param(rewritten(put(124, b"00001000000\0"), put(156, b"x")) + bytes(1 << 19), id="huge-attributes"),
         pytest.param(rewritten(put(156, b"S")), id="sparse"),

@@ -146,7 +146,7 @@ def test_of_what_a_worker_did_not_have_when_it_was_asked_all_is_counted() -> Non
     failed = version_reading(0, 6, "boom", version="2")
     run(sampler, {7: NOTHING, 8: NOTHING}, {7: answer([], [failed]), 8: NOTHING})
     assert sampler.recent.rows(ModelId("m", "2")).failed == 6
-    # What nobody was asked for may have been counted at any time.
+    # Failures in a worker's first reading do not count: they may have happened at any time.
     sampler = Sampler(0.0)
     run(sampler, {7: answer([], [failed])}, {7: NOTHING})
     assert sampler.recent.rows(ModelId("m", "2")).failed == 0
@@ -240,7 +240,7 @@ def test_without_a_worker_that_stays_away_the_others_go_on() -> None:
     assert values(sampler, "rate") == [None, *[None] * MAX_MISSED, 5.0, 5.0]
     run(sampler, {7: said(10 * count), 8: said(10**6)}, first=count, of=both)
     assert values(sampler, "rate")[-1] == 5.0
-    # What it counted meanwhile is no rate of this step, but may have failed.
+    # The queries of its absence are no rate of this step, but count, since they may have failed.
     assert sampler.recent.answers("app").queries == 10 * count + 10**6
 
 

@@ -141,7 +141,7 @@ def test_feedback_on_late_answers_is_no_harm_while_a_version_warms_up(live: Serv
 
     def ask(_: int) -> bool:
         answer = live.predict("app", ROW)
-        # What the newcomer answers is right, and the default is wrong.
+        # The newcomer's answers are right, and the default is wrong.
         live.observe("app", query_id=answer["query_id"], label=1 if answer["default"] else answer["output"])
         return bool(answer["default"])
 

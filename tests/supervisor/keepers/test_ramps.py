@@ -131,7 +131,7 @@ def test_a_rollback_during_a_ramp_has_nothing_to_undo(live: Server) -> None:
     assert newcomers(live) == [] and answers(live, 5) == {1: 5}
     refused = live.call("POST", "/models/m/rollback", {}, status=409)["cause"]
     assert "no version to return to" in refused and "version 2 is " in refused and "name one" in refused
-    # Who names it may have it, and what was before it is the one to return to then.
+    # A rollback that names version 2 may have it, and returns to the version before it later.
     model = live.call("POST", "/models/m/rollback", {"version": "2"})
     assert (model["current"], model["previous"]) == ("2", "1")
 
@@ -164,7 +164,7 @@ def test_a_good_deployment_takes_over(live: Server) -> None:
     assert (ended["model"], ended["version"]) == ("m", "2") and ended["feedback"] > 0 == ended["mean_loss"]
     assert live.call("GET", "/models/m")["versions"][-1]["created_at"] < ended["ended_at"] < time.time()
     assert "clipper_newcomer_share{" not in live.metrics
-    # What was kept of the ramp is gone.
+    # The store drops the evidence of the ramp.
     until(lambda: not evidence_in_the_store(live))
     deploy(live, "m", THREES)
     teach(live, 2, 4)

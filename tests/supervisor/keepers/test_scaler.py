@@ -82,7 +82,7 @@ def test_hundreds_wake_in_one_step(registry: CountingRegistry) -> None:
         catalog.commit(Delete(ModelRecord, "gone"))
         await scaler.wake()
         assert len(woken) == 1
-        # What is awake is not woken again, though workers still say that it is asked.
+        # A model that is awake is not woken again, though workers still say that it is asked.
         await scaler.wake()
         assert workers.asked == 2
 

@@ -29,8 +29,8 @@ TYPE = InputType.parse("float64[1]")
 ROW = struct.pack("<d", 1.0)
 MIB = 1024**2
 
-# What a model does when it is asked, and what is said of it then. Whatever it starts ends by itself, should it not be
-# ended: a test that fails must not hurt the machine.
+# Bodies of models that misbehave when they are asked. Their processes end by themselves, should nothing end them: a
+# test that fails must not hurt the machine.
 FORKS = "for _ in range(40):\n        if os.fork() == 0:\n            time.sleep(60); os._exit(0)\n    time.sleep(60)"
 LEAVES = FORKS.replace("time.sleep(60); ", "os.setsid(); time.sleep(60); ")
 BOMB = "while born.value < 300:\n        born.value += 1; os.fork()\n    time.sleep(60); os._exit(0)"

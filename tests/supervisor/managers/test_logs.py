@@ -197,7 +197,7 @@ def test_a_process_that_prints_without_end_is_kept_within_bounds(tmp_path: Path)
     finally:
         process.kill()
         process.wait()
-    # What it gains between two looks is not a matter of size but of time.
+    # Between two looks the log grows with time, whatever its size, so its size is looked at once the process has ended.
     asyncio.run(keep_until(keeper, lambda: path.stat().st_size <= 1_000_000))
     assert len(tail(path, 3)) == 3
 

@@ -112,7 +112,7 @@ def test_a_model_that_cannot_be_loaded_is_a_start_failure_with_the_log(bench: Be
         assert "no such weights" in bench.failure
         assert len(bench.failure.splitlines()) <= LOG_TAIL_LINES + 1
         bench.leaves_nothing()
-        # What an earlier start said is no part of what the next one fails with.
+        # The next failure shows nothing of the log of an earlier start.
         bench.manager.start(SLOT, bench.model("raise RuntimeError('other')"))
         assert bench.status.restarts == 1
         await bench.until_dead()

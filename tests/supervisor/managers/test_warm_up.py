@@ -129,7 +129,7 @@ def test_a_container_that_refuses_is_asked_for_the_oldest_version(tmp_path: Path
 
 def test_no_row_is_made_where_nothing_says_what_an_input_is() -> None:
     assert made_row(InputType.parse("string")) == b"text"
-    # A list of any length is what a model takes that does not say what it takes.
+    # A model that declares no input type takes lists of any length.
     assert made_row(InputType.parse("float64")) is None
     assert made_row(InputType.parse("bytes")) is None
     assert len(made_row(InputType.parse(f"uint8[{MAX_MADE_BYTES}]")) or b"") == MAX_MADE_BYTES

@@ -132,7 +132,7 @@ class Story(RuleBasedStateMachine):
         self.next = 3
         self.applications = {"a": 1}
         self.versions = {"m:1": 1}
-        # What each worker told last, and what others told that have ended, or that began anew, by key.
+        # By key: each worker's last reading, and the readings of workers that have ended and of counts that began anew.
         self.told: dict[tuple[int, str], Told] = {}
         self.former: list[tuple[str, Told]] = []
         # Those in ``told`` that the worker has no more: only the counts stay.
@@ -230,7 +230,7 @@ class Story(RuleBasedStateMachine):
             dict.fromkeys(LIMITS[1:], 1),
         )
 
-    # What should be known, in the simplest way: all that was ever told.
+    # The expected state, kept in the simplest way: all that was ever told.
 
     def forget(self, there: Existing) -> None:
         current = {f"{key}/{identity}" for key, identity in (self.applications | self.versions).items()} | {"k"}

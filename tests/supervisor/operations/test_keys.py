@@ -83,7 +83,7 @@ def test_only_who_shows_a_key_is_answered(closed: Server) -> None:
     assert codes(closed, *twice) == codes(closed, *reversed(twice)) == (400, "malformed_request")
     for path in ("/app/observe", "/app/update", "/app/predict/", "http://host/app/predict?a=b"):
         assert codes(closed, path=path) == (401, "unauthorized"), path
-    # What offers another protocol is read twice.
+    # The server parses a request that offers another protocol twice.
     offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
     assert codes(closed, *offer) == (401, "unauthorized")
     assert codes(closed, *offer, f"Authorization: Bearer {key}") == (200, "")
@@ -213,10 +213,10 @@ def test_a_key_may_be_given_and_replaced_at_once(closed: Server) -> None:
         closed.call("POST", "/keys", {"name": "given", "key": second}, status=409)
         assert make_key(closed, "given", key=second, replace=True) == second
         assert ask(client, first).status == 401
-    # Who shows no valid key loses the connection.
+    # A client that shows no valid key loses the connection.
     with connect(closed) as client:
         assert ask(client, second).status == 200
-        # What is not said again is not so any more.
+        # A restriction that the replacement does not repeat is gone.
         assert ask(client, second, "/other/predict").status == 200
     (listed,) = [one for one in closed.call("GET", "/keys") if one["name"] == "given"]
     assert listed["fingerprint"] == hashlib.sha256(second.encode()).hexdigest()[:8]
@@ -337,7 +337,7 @@ def test_no_more_queries_in_flight_than_the_limit(shared: Server, tmp_path: Path
         until(lambda: in_flight() == "5.0")
         shared.call("PATCH", "/applications/held", {"max_in_flight": 3})
         assert ask_once(shared, query).status == 429
-        # Who goes away is in flight no more.
+        # The queries of a client that goes away are in flight no more.
         gone.reset()
         until(lambda: in_flight() == "4.0")
         other.reset()

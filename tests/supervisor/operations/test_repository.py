@@ -67,7 +67,7 @@ def test_an_unloaded_version_is_loaded_by_a_number_of_replicas(own: Own) -> None
     own.call("POST", "/scale", {"replicas": 3})
     own.call("POST", "/scale", {"replicas": 0})
     until(lambda: not own.server.ready_pids(own.name))
-    # What would make it again has the replicas that it had.
+    # The deployment that would make the version again has the replicas from before.
     assert own.call("GET", "/deployments")["1"]["replicas"] == 3
     own.call("POST", "/scale", {"replicas": 1})
     until(lambda: len(own.server.ready_pids(own.name)) == 1)

@@ -164,12 +164,12 @@ def test_the_file_is_replaced_or_removed_while_the_server_runs(tmp_path: Path, r
     path.unlink()
     assert role_of(tokens, None) is None
     second = path.read_text().strip()
-    # Who asked made the server look: the old one counts no more.
+    # That call made the server read the file again, so the old token counts no more.
     assert (role_of(tokens, first), role_of(tokens, second)) == (None, "admin")
     path.write_text("y" * 50)
     assert role_of(tokens, "y" * 50) == "admin"
     assert role_of(tokens, second) is None
-    # What is no token locks nobody out.
+    # A text that is no token locks nobody out.
     path.write_text("no")
     assert (role_of(tokens, "no"), role_of(tokens, "y" * 50)) == (None, "admin")
     registry.close()

@@ -141,7 +141,7 @@ def test_which_registry_was_known_is_kept_for_the_next_start(
 
 
 PIECE = f"artifact:{DIGEST}:0"
-# Who asks for the lease, and what the leader alone may do.
+# Calls that ask for the lease, and calls that the leader alone may make.
 SEEK = {"acquire", "look", "acquire again"}
 LEAD = {"renew", "write", "reserve", "secret", "complete", "remove"}
 # By key, its type in Redis and the calls that use what it holds: those that cannot where it has another type.
@@ -162,8 +162,8 @@ USED_BY: dict[str, tuple[str, set[str]]] = {
     "artifacts": ("hash", {"sizes", "admit", "complete", "remove"}),
     PIECE: ("string", {"get"}),
 }
-# What is of the right type, or gone, and of no use either: a schema that is none or newer, an id that is no text and so
-# never the one that was known, a lease that is nobody's or another's, a piece that is missing.
+# Values that are of the right type, or gone, and of no use either: a schema that is no number or newer, an id that is
+# no text and so never the known one, a lease that is nobody's or another's, a piece that is missing.
 USELESS: dict[tuple[str, str], set[str]] = {
     ("schema", "text"): SEEK,
     ("schema", "number"): SEEK,
@@ -174,7 +174,7 @@ USELESS: dict[tuple[str, str], set[str]] = {
     ("held", "nothing"): LEAD,
     (PIECE, "nothing"): {"get"},
 }
-# What somebody else may put in place of a key: its type, and how.
+# Something else may put these in place of a key: the type of the value, and how it gets there.
 SPOILERS: dict[str, tuple[str, Callable[[Redis, str], object]]] = {
     "text": ("string", lambda client, key: client.set(key, b"\xff garbage")),
     "number": ("string", lambda client, key: client.set(key, "999999999999999999999999")),

@@ -14,7 +14,7 @@ CRASH_AFTER_S = 3.0
 BATCH_S = 1.0
 # A worker that drains goes on with what it has, longer than another takes for a batch.
 DRAIN_S = 3.0
-# What a container does, by its version's target.
+# A version's target names the behaviour of its containers.
 GOOD = ("good", "slow", "undialable")
 BAD = ("broken", "hangs", "crashes", "deaf")
 WORKERS = 2

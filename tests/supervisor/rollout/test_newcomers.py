@@ -237,7 +237,7 @@ def test_what_is_ramped_or_was_stopped_is_not_rolled_back_to() -> None:
     assert proven([ramped], ModelRecord("b", current="2")) == "2", "that of another model says nothing"
     assert proven([link(plain, Link("a", "2"), Link("a"))], model) == "2", "nor does a link: others have it already"
     assert proven([], ModelRecord("a")) is None
-    # What it is compared with may be older than the previous version; a promoted one beside others has nothing before.
+    # A newcomer may be compared with an older version than the previous one, or, beside other models, with none.
     third = promote(ramped, "3", "2")
     assert proven([third], ModelRecord("a", current="3", previous="2")) == "1"
     beside = promote(record(Link("b"), Link("a")), "2", None)

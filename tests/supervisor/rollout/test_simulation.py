@@ -25,7 +25,7 @@ SETTLES_WITHIN_S = 400.0
 CALM_S = 20.0
 
 models = st.sampled_from(["m", "m", "n"])
-# What happens to few happens to the same ones again, which is where it gets difficult.
+# Few ids, so that much happens to the same version: there it gets difficult.
 ids = st.sampled_from([ModelId("m", "1"), ModelId("m", "1"), ModelId("m", "2"), ModelId("m", "3"), ModelId("n", "1")])
 workers = st.integers(0, WORKERS)
 nodes = st.integers(0, len(NODES) - 1)

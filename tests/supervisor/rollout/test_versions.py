@@ -143,7 +143,7 @@ def test_what_its_containers_report_is_recorded_with_a_start() -> None:
         (None, (None, False), ("float64[]", False), ("float64[]", False)),
         (None, (None, False), ("float64[]", True), ("float64[]", True)),
         (None, (None, False), (None, False), (None, False)),
-        # What was learned first stays, unless the container declares a type by now.
+        # The first learned type stays, unless the container declares a type by now.
         (None, ("float64[]", False), ("int64[]", False), ("float64[]", False)),
         (None, ("float64[]", False), ("int64[]", True), ("int64[]", True)),
         # The deployment has the last word.
@@ -165,7 +165,7 @@ def test_the_type_of_outputs_is_declared_or_learned_once(
     ("at_deployment", "known", "told", "recorded"),
     [
         (None, (None, False), (None, True), (None, True)),
-        # What was learned first stays, unless a type is declared.
+        # The first finding stays, unless a type is declared.
         (None, (None, True), ("float64[]", False), (None, True)),
         (None, ("float64[]", False), (None, True), ("float64[]", False)),
         ("float32[]", (None, True), (None, True), ("float32[]", False)),

@@ -74,7 +74,7 @@ class World:
     def records(self) -> Records:
         return self.operators.records
 
-    # What the supervisor knows
+    # The supervisor's facts
 
     def facts(self) -> Facts:
         told, now = self._records_told, self.records
@@ -127,7 +127,7 @@ class World:
             node=one.node,
         )
 
-    # What the supervisor does
+    # The supervisor's actions
 
     def look(self) -> None:
         """A pass, as the shell makes one."""
@@ -269,7 +269,7 @@ class World:
             index, self.build, self.instances, self.settings, newest=newest, back_at_s=self.now_s + 0.3, node=node
         )
 
-    # What clients do
+    # The clients' actions
 
     def ask_sleeper(self, id_: ModelId) -> None:
         """A query comes to a worker. If it serves the version as one that is asleep, the scaler hears of it."""
@@ -287,7 +287,7 @@ class World:
         if any(one.wakes and not one.replicas for one in told):
             self.records.versions[id_] = replace(record, replicas_wanted=1)
 
-    # What happens by itself
+    # The processes' own events
 
     def advance(self, to_s: float) -> None:
         """Let time pass; slots and workers do what is due."""

@@ -103,7 +103,7 @@ def test_each_node_has_its_workers_as_nodes_come_and_go(on_cluster: OnCluster) -
         await follower.look()
         assert sorted(worker.index for worker in cluster.workers) == [1, 3, 4, 5]
         await until_async(lambda: not any(node == A for node, _ in host.running))
-        # What comes in its place goes by the same names.
+        # The workers of a node that comes in its place get the same names.
         host.up = [B, C, "10.0.0.4"]
         await follower.look()
         await until_async(lambda: cluster.generations() == [1] * 6)
@@ -331,7 +331,7 @@ def test_one_that_its_host_restarted_is_adopted_and_told_the_newest(on_cluster: 
         await until_async(lambda: again.told == [(5, True)])
         await until_async(lambda: cluster.generations() == [5])
         (worker,) = cluster.workers
-        # What it had is ours, so no epoch is taken for it.
+        # The generation that it had kept is ours, so no epoch is taken for it.
         assert (worker.instance, worker.found_generation, host.regained) == (before.start.instance, 0, {})
 
     on_cluster(test, A)
@@ -364,7 +364,7 @@ def test_logs_come_from_each_node_and_one_that_cannot_be_asked_says_so(on_cluste
         cluster.host.cluster_is_away = True
         told = await logs(None, {"worker-1": "5."}, 3)
         assert told["worker-0"] == ((f"its log on {A} cannot be read now: Ray: no answer within 5 s",), "0.")
-        # Who follows is told once, and goes on later from where it was.
+        # A client that follows this log gets no such line, and goes on later from its place.
         assert told["worker-1"] == ((), "5.")
 
     on_cluster(test, A, B)

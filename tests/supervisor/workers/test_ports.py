@@ -22,7 +22,7 @@ def test_a_port_that_is_held_is_the_workers_and_nobody_elses() -> None:
         with pytest.raises(Conflict, match=f"port {port}.*--other"):
             listen("127.0.0.1", port, "--other").close()
         with shared(port) as worker, socket.create_connection(("127.0.0.1", port)) as client:
-            accepted, address = worker.accept()  # the one who holds it gets no connection
+            accepted, address = worker.accept()  # the holder of the port gets no connection
             assert address == client.getsockname()
             accepted.close()
             with pytest.raises(Conflict):

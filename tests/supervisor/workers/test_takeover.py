@@ -24,7 +24,7 @@ def test_a_killed_supervisor_leaves_all_serving_and_the_next_takes_over(server: 
     server.until_ready()
     assert processes_of(server.home) == before
     assert server.ready_pids("m") == sorted(pid for pid, name in before.items() if name.startswith("m@"))
-    # What was taken over is looked after like the rest.
+    # Adopted processes are looked after like the rest.
     os.kill(server.ready_pids("m")[0], signal.SIGKILL)
     until(lambda: len(server.ready_pids("m")) == 2 and processes_of(server.home) != before)
     server.kill_workers()

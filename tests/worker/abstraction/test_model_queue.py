@@ -138,7 +138,7 @@ def test_counts_of_the_cache_stay_where_it_is_empty(run: Callable[..., None]) ->
         asked = bench.ask(b"a" * 8)
         await until_async(lambda: container.batches)
         assert bench.queue.statistics().cache_misses == 1
-        # What failed is not kept, so no entry is left.
+        # A failed output is not kept, so no entry is left.
         container.take().fail("it raised")
         await until_async(lambda: asked.done)
         assert bench.queue.statistics().cache_misses == 1

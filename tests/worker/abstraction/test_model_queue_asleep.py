@@ -44,7 +44,7 @@ def test_it_is_asleep_while_its_last_replica_still_has_a_batch(run: Callable[...
         bench.ask(b"s" * 8, is_background=True)
         queue.set_replicas([])
         assert queue.is_asleep and [replica.is_draining for replica in queue.replicas()] == [True]
-        # Who asks for what a shadow has asked for waits for the next replica, too.
+        # A query for the input of a shadow's work waits for the next replica, too.
         bench.turns.unserved.clear()
         late = bench.ask(b"s" * 8)
         assert DIGITS in bench.turns.unserved

@@ -23,7 +23,7 @@ def test_an_equal_input_does_not_join_one_on_a_replica_that_hangs(run: Callable[
         other.take().answer([b"2"])
         await until_async(lambda: fresh.done)
         assert outputs(fresh) == ["2"] and not hung.done
-        # What comes of the first after all neither replaces the newer entry nor is counted in the cache.
+        # The late output of the first batch neither replaces the newer entry nor is counted in the cache.
         hanging.take().answer([b"1"])
         await until_async(lambda: hung.done)
         assert outputs(bench.ask(b"a" * 8)) == ["2"]

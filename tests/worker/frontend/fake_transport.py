@@ -19,7 +19,7 @@ class FakeTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
-        # What a client would not have taken yet.
+        # Bytes that a client would not have taken yet.
         self.unsent_bytes = 0
         self.is_paused = self.has_ended = self.is_closed = self.is_aborted = False
 

@@ -37,7 +37,7 @@ TYPES += [
 ]
 LEAVES: list[Any] = [0, 1, -1, 1.0, 0.5, 255, 256, 2**31, 2**63, 2**64, 1e39, 1e308, True, False, None, "", "a", "AAAA"]
 LEAVES += ["\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), '\\"', {}, [], "é" * 9, 10**19, 1e-320]
-# What a feature may be; and how many each query brings where it brings any.
+# Values of features, and how many of them an application expects.
 NUMBERS: list[Any] = [0, 1, -1, 0.5, 1e308, 5e-324]
 FEATURES = 3
 FRAGMENTS = [
@@ -315,7 +315,7 @@ def _compare(body: bytes, at_once: Any, in_pieces: Any) -> None:
         )
         assert may_differ, (body, at_once, in_pieces)
     elif isinstance(at_once, RequestError) and not isinstance(in_pieces, RequestError):
-        # What stands under an unknown key, or under a known one that comes again, is not looked at.
+        # The reader of pieces does not look at values of unknown keys, or of known keys that come again.
         assert _has_other_keys(body), (body, at_once, in_pieces)
     elif not isinstance(at_once, RequestError):
         assert at_once == in_pieces, body

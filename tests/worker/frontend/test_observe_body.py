@@ -62,7 +62,7 @@ def test_no_senders_name_is_that_of_a_query_or_of_other_feedback() -> None:
     # A sender may well name the feedback on a query as Clipper does.
     assert names[0] == of_query == "query-7" and names[1:] == on_inputs[1:]
     assert len({of_query, *on_inputs}) == len(given) + 1
-    # What was stored under other names is known as before.
+    # Feedback that was stored under other names keeps its name.
     assert on_inputs[5:] == given[5:]
 
 

@@ -30,7 +30,7 @@ def test_who_asks_a_sleeping_one_may_wait_longer_also_once_it_is_awake(tmp_path:
         assert application.terms.is_waking and application.terms.slo_s == WAKING_SLO_S
         late, _ = desk.ask(application, bytes(8))
         patient, _ = desk.ask(application, b"p" * 8)
-        # It wakes, and does not answer yet. Who asks now gets the default as soon as ever.
+        # It wakes, and does not answer yet. A query that comes now gets the default by the usual SLO.
         desk.models.held.add("a")
         tell(desk, 3, is_awake=True)
         application.follow(application.snapshot)
@@ -64,14 +64,14 @@ def test_without_a_waking_slo_or_beside_one_that_is_awake_it_is_as_ever(tmp_path
         desk.predictor.apply(Snapshot(3, (), (replace(asleep, versions=(version,)), awake)))
         both = await desk.application(Selection("ensemble"), slo_ms=SLO_S * 1000, waking_slo_ms=WAKING_SLO_S * 1000)
         assert not both.terms.is_waking and both.terms.slo_s == SLO_S
-        # Who waits when the worker ends is answered, and who comes after that waits as ever.
+        # When the worker ends, queries that wait are answered, and later queries still wait.
         waking = await desk.application(Selection(), linked="a", slo_ms=50.0, waking_slo_ms=WAKING_SLO_S * 1000)
         waiting, _ = desk.ask(waking)
         waking.end_waits()
         later, _ = desk.ask(waking, b"l" * 8)
         await until_async(lambda: waiting.answer)
         assert waiting.answer[0] == "default" and not later.answer and waking.in_flight == 1
-        # Who waits when the application goes is answered.
+        # When the application goes, queries that wait are answered.
         waking = await desk.application(Selection(), linked="a", slo_ms=50.0, waking_slo_ms=WAKING_SLO_S * 1000)
         waiting, _ = desk.ask(waking)
         waking.close()

@@ -212,7 +212,7 @@ def test_batches_are_applied_while_the_disk_is_awaited_and_told_together(tmp_pat
         for name in ("one", "two", "one", "three"):
             futures.append(submit(committer, observation(name), applied.append))
             await until_async(lambda: len(applied) == len(futures))
-        # What is applied can be read; nothing of it is acknowledged.
+        # Applied observations can be read; none of them is acknowledged.
         assert applied == [True, True, False, True]
         assert (await store.load("app", EVERYONE))["observations"] == 3.0
         assert not any(future.done() for future in futures)
@@ -288,7 +288,7 @@ def test_waits_for_the_disk_begin_while_others_last_and_are_bounded(tmp_path: Pa
             await until_async(lambda: store.syncs == min(len(taken), MAX_SYNCS))
         store.sync_held.set()
         assert await asyncio.gather(*taken) == [True] * (MAX_SYNCS + 2)
-        # What came later than the last of them was waited for once more.
+        # Observations that came after the last of these waits began shared one more.
         assert store.syncs == MAX_SYNCS + 1
         await store.close()
 

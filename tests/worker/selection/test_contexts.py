@@ -258,7 +258,7 @@ def test_store_that_does_not_answer_costs_a_part_of_the_slo_once(tmp_path: Path)
         await turn_over(20)
         desk.loop.advance(SLO_S / 3)
         await desk.serve_until(lambda: asking.answer)
-        # What comes while the store is still silent goes by the application's state at once.
+        # A query that comes while the store is still silent uses the application's state at once.
         assert (await desk.answer(application, context="ada")).answer[0] == "prediction"
         assert store.loaded == ["ada"]
         store.held.set()

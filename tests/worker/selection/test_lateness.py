@@ -189,7 +189,7 @@ def test_an_input_is_kept_for_feedback_only_where_it_may_be_asked_again(
         before = desk.surroundings.joins.size_bytes
         desk.models.held.clear()
         await desk.serve_until(lambda: not query.missing)
-        # What is not known yet came in the end, so that nothing will be asked again.
+        # The outputs that were missing came in the end, so that nothing will be asked again.
         assert query.row is None
         grown = sum(map(len, query.outputs.values()))
         if is_kept:

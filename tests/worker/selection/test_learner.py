@@ -288,7 +288,7 @@ def test_a_large_batch_counts_as_if_it_had_come_one_by_one(tmp_path: Path) -> No
         assert all(await asyncio.gather(*begun))
         totals = application.contexts.totals(None)
         assert totals is not None
-        # What a state knows of an endless past: 1 / (1 - 2 ** (-1 / 10)).
+        # A state remembers this much of an endless past: 1 / (1 - 2 ** (-1 / 10)).
         assert totals.number("a", "scored") == pytest.approx(13.9, abs=1.5)
 
     run(tmp_path, FOUR, scenario, cache=True)

@@ -195,7 +195,7 @@ def test_a_late_answer_is_no_evidence_while_a_newcomer_warms_up(tmp_path: Path, 
         Learner(application).make_up()
         known = await evidence(desk, application)
         assert known.newcomer.count == 0.0 and known.rest.count == 60 - len(late)
-        # What it answers, or fails on, counts from the first one on.
+        # The newcomer's answers and failures count from the first one on.
         failed = 0
         while not failed:
             desk.models.held.add("b")

@@ -107,7 +107,7 @@ def test_a_dear_model_that_drops_queries_or_never_answers_is_asked_less(tmp_path
         await desk.serve_until(lambda: "b" in desk.models.containers and desk.models.containers["b"].batches)
         desk.loop.advance(SLO_S)
         await until_async(lambda: asking.answer)
-        # What came of the first is known once the next one asks. Without that it would hold up each query.
+        # The next query learns that b did not answer the first one; otherwise b would hold up each query.
         second, query = desk.ask(application, row(1))
         await desk.serve_until(lambda: query.stage == 2)
         assert application.stages.latencies.expected_s("b:1") > SLO_S
@@ -294,7 +294,7 @@ def test_many_queries_leave_no_task_and_one_timer(tmp_path: Path) -> None:
         assert len(asyncio.all_tasks()) == before
         await desk.serve_until(lambda: all(asking.answer for asking in asked))
         assert {asking.answer[1] for asking in asked} == {DEAR}
-        # What was to be moved on, had it been late, goes when its time comes.
+        # Entries for moving late queries on go when their time comes.
         desk.loop.advance(SLO_S)
         await turn_over(20)
 

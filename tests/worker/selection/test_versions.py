@@ -85,7 +85,7 @@ def test_feedback_decides_between_versions_of_one_model(tmp_path: Path, policy: 
             await desk.observe(application, on_query(asking.query_id, b"1"))
         right, wrong = scored(application, "m:1"), scored(application, "m")
         assert right[0] > 20 and right[1] == 0.0
-        # What it errs is its own; what it has of the first version's is no loss.
+        # The second version's losses are its own: the evidence that it takes over from the first version has no loss.
         assert wrong[1] == pytest.approx(wrong[0] - 0.02 * right[0])
         await desk.observe(application, on_input(ROW, b"1"))
 

@@ -87,7 +87,7 @@ def test_a_container_with_its_name_does_not_prevent_a_start(bench: Bench, client
     run(test())
 
 
-# What a container shares with us is the folder of its socket, on this machine's disk.
+# A container shares the folder of its socket with us, on this machine's disk.
 FILLS = """
 import os
 import sys

@@ -71,7 +71,7 @@ def test_libraries_that_cannot_be_forked_with_are_not(bench: Bench, caplog: pyte
             caplog.clear()
             assert await direct.fork(direct.warmth(module)) is None
             assert why in caplog.text
-        # What is known is not tried again, and told once.
+        # A module that is known not to fit is not tried again, and told once.
         caplog.clear()
         assert await direct.fork(direct.warmth("fails")) is None
         assert caplog.text == "" and direct.servers.pids() == []

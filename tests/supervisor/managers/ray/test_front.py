@@ -163,7 +163,7 @@ def test_strangers_give_way_and_keep_nobody_out(
         for _ in range(3):
             (await Caller.dial(address)).close()
             strangers += [await strange(address, sends) for _ in range(20)]
-        # Who was answered before goes on.
+        # The link that was up before the strangers came goes on.
         assert link.is_linked and "lost" not in hearing.kinds()
         # The container knows of none that sends it nothing, and of the others as few as there may be.
         assert len(container.callers) <= (8 if sends else 1)

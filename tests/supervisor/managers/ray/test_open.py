@@ -66,7 +66,7 @@ def test_without_its_extra_there_is_no_ray(tmp_path: Path, caplog: pytest.LogCap
     assert open_ray(without_python(facilities)) is None
     assert "ray" not in open_launchers(without_python(facilities))
     assert "earlier server" not in caplog.text
-    # What may be left there cannot be found, so it is told.
+    # Without Ray, leftovers there cannot be found, so the log tells of them.
     (facilities.home / "ray-in-use").touch()
     assert open_ray(without_python(facilities)) is None
     assert "an earlier server of this home may have left" in caplog.text

@@ -21,7 +21,7 @@ def test_each_gets_a_port_of_the_range_that_nobody_has() -> None:
         each.close()
     with closing(bind_in_range(HOST, (ports[0], ports[0]))) as again:
         assert again.getsockname()[1] == ports[0]
-        # One that nobody reaches yet is taken as well, also for those who would share it.
+        # A port that nobody listens on yet is taken as well, also for a socket that would share it.
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with pytest.raises(OSError, match="in use"):

@@ -203,7 +203,7 @@ def test_one_that_does_not_wake_is_given_up_in_the_end() -> None:
 def test_one_that_slept_before_its_supervisor_sleeps_on() -> None:
     assert Autoscaler(0, 4, 0, 0.0, IDLE_S).is_asleep
     assert looked(Autoscaler(0, 4, 0, 0.0, IDLE_S), 10).replicas == 0
-    # What counted arrivals while it slept wakes it, too.
+    # Arrivals that were counted while it slept wake it, too.
     assert looked(Autoscaler(0, 4, 0, 0.0, IDLE_S), 1, 3).replicas == 1
     # A fixed least is no reason to sleep.
     assert looked(Autoscaler(1, 4, 0, 0.0, IDLE_S), 100).replicas == 1

@@ -22,7 +22,7 @@ from tests.works import make_work
 
 SLO_S = 0.020
 MAX_BATCH = 1024
-# What a worker takes to read one query and write its answer, and a query's way there and back.
+# A worker's time to read one query and write its answer, and a query's way there and back.
 FRONT_S = 15e-6
 ROUND_TRIP_S = 200e-6
 # Arrivals that the worker reads in one turn of its loop.

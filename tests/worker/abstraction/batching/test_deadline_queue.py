@@ -85,7 +85,7 @@ class QueueMachine(RuleBasedStateMachine):
         expired = self.queue.expire(self.now_s)
         assert all(work.deadline_s <= self.now_s or not work.is_wanted for work in expired)
         self.leave(expired)
-        # What is due later is not looked at, nor is, in the background, what is behind it.
+        # Expired work may stay only in the background, behind work that is due later.
         assert all(work.deadline_s > self.now_s for work in self.inside)
 
     @rule()
@@ -101,7 +101,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.leave([*taken.batch, *taken.dropped])
         assert all(work.is_wanted and work.due_s >= from_s for work in taken.batch) and len(taken.batch) <= limit
         assert all(work.due_s < from_s or not work.is_wanted for work in taken.dropped)
-        # What a more patient query has joined may wait again instead of being dropped.
+        # Work that a more patient query has joined may wait again instead of being dropped.
         assert len(taken.batch) == limit or all(len(work.waiters) > 1 for work in self.inside)
         due_s = [work.due_s for work in taken.batch]
         if not any(len(work.waiters) > 1 for work in before):

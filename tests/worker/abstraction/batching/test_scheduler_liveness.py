@@ -21,9 +21,9 @@ from tests.worker.abstraction.batching.scheduling import Speed, make_scheduler, 
 from tests.works import Waiting, make_work
 
 POLICIES: tuple[BatchingPolicy, ...] = get_args(BatchingPolicy)
-# What a batch takes, in SLOs: most lie about where the learned time leaves no query the time that its answer needs.
+# The time of a batch, in SLOs: most are close to the one that leaves no query the time that its answer needs.
 SERVICE_SLOS = (0.01, 0.3, 0.6, 0.8, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 1.0, 1.02, 2.0, 50.0)
-# What of its SLO a query has left once the scheduler sees it: the answer's way and a turn of the loop take the rest.
+# The part of its SLO that a query has left at the scheduler: the answer's way and a turn of the loop take the rest.
 LEFT = (1.0, 0.98, 0.95, 0.8)
 
 

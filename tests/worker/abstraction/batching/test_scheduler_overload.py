@@ -160,7 +160,7 @@ def test_a_waiting_clients_query_leaves_long_before_its_deadline() -> None:
 
 FAST = Speed(0.002, 0.0001, 1000)
 FAST_SLO_S = 0.1
-# What a replica answers a second in batches that take half of that.
+# A replica answers this many rows a second in batches that take half of the SLO.
 FAST_PER_S = 9600
 
 
@@ -211,7 +211,7 @@ def test_batches_come_back_so_early_that_their_answers_leave_in_time(rate: int) 
         offer(make_scheduler(speed), speed, slo_s, [(rate, 0.6)], 0.2, answer_s=answer_s, is_told=is_told)
         for is_told in (True, False)
     )
-    # What it could answer if each query's SLO were as much shorter.
+    # The most that could be answered: no answer takes time, and each query's SLO is as much shorter.
     most = offer(make_scheduler(speed), speed, slo_s - answer_s, [(rate, 0.6)], 0.2)
     assert told >= 0.94 * most > untold
 

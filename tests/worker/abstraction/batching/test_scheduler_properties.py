@@ -62,7 +62,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert all(work.is_wanted for work in asked)
             self.leave(asked)
             if replica.id in were_known and not is_hopeless:
-                # What others have joined is sent for their sake; and a few of a large batch may be late.
+                # Work that other queries have joined is sent for their sake; and a few of a large batch may be late.
                 late = [work for work in asked if work.deadline_s <= now_s and len(work.waiters) == 1]
                 late = [work for work in late if id(work) not in is_background]
                 assert len(late) <= (1 - IN_TIME) * len(asked)

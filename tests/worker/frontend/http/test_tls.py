@@ -230,7 +230,7 @@ def test_a_slow_handshake_is_given_up(authority: Authority, pair: Pair, monkeypa
             with contextlib.suppress(ConnectionError):
                 assert not (await reader.read()).startswith(b"HTTP")
         dripping.cancel()
-        # What has shaken hands is nobody to be given up.
+        # A connection that has shaken hands is not given up.
         kept[1].write(ECHO)
         assert (await kept[0].readline()).startswith(b"HTTP/1.1 200 ")
         assert len(port.server.port.members) == 1

@@ -21,7 +21,7 @@ from tests.worker.frontend.rpc.rpc_messages import message_class, raw_request
 CANCEL = 8
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 StreamResponse = message_class("inference.ModelStreamInferResponse")
-# What a request holds while it runs: its message in its call, and the rest.
+# A running request holds its message, and a fixed number of bytes for the rest.
 RUNNING_BYTES = len(ASKED) + limits.HELD_BYTES_PER_REQUEST
 
 
@@ -166,7 +166,7 @@ def test_order_of_answers(request_ids: list[str], random: Any) -> None:
     for asked in random.sample(requests, len(requests)):
         asked.answer = b"", ()
         sent += order.due(asked)
-        # What is answered waits for nothing but an earlier request of its id.
+        # An answer waits only for the answers to earlier requests with its id.
         for index, each in enumerate(requests):
             before = [earlier for earlier in requests[:index] if earlier.id == each.id]
             assert (each in sent) == all(earlier.answer is not None for earlier in (*before, each))

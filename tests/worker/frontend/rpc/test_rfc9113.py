@@ -225,7 +225,7 @@ def test_section(engine: str, sent: Callable[[FakeClient], Sent], allowed: set[t
         if found[0] == GOAWAY:
             assert client.transport.has_ended
         elif GoAwayFrame not in map(type, sent(FakeClient())):
-            # Other calls on the connection are answered as ever.
+            # Other calls on the connection are still answered.
             client.call(101)
             assert (await client.answers())[101]["grpc-status"] == "0"
         client.leave()
@@ -312,7 +312,7 @@ def test_6_9_windows_bound_what_is_sent() -> None:
         client.call(1)
         answer = (await client.answers())[1]
         assert answer[":status"] == "200" and "data" not in answer and "grpc-status" not in answer
-        # What is not sent counts as held, until the client goes or takes it.
+        # Unsent bytes count as held, until the client goes or takes them.
         assert client.port.budget.held_bytes > 0
         client.send(WindowUpdateFrame(1, 3))
         assert len((await client.answers())[1]["data"]) == 3

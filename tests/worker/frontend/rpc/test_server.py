@@ -149,7 +149,7 @@ def test_a_deadline_of_the_client_is_the_querys(system: RpcSystem) -> None:
         error = refusal(opened, raw_request(ROW, [1, 4], model="slow"), timeout=0.3)
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         until(lambda: system.serving.worker.statistics().grpc_calls_in_flight == 0)
-        # The next one is asked as ever.
+        # The next query is answered.
         assert output(infer(opened, raw_request(ROW, [1, 4]))) == [10.0]
 
 

@@ -120,7 +120,7 @@ def test_a_message_that_is_too_long_is_refused_before_it_is_there() -> None:
         client = served.client
         client.send(client.headers(1), data(struct.pack(">BI", 0, 1 << 30)))
         answer = (await client.answers())[1]
-        # What comes of it meanwhile is thrown away.
+        # Bytes of the refused message that still come are thrown away.
         assert answer["grpc-status"] == "8" and answer["reset"] == 0
         client.send(data(bytes(10_000)))
         assert "goaway" not in (await client.answers())[0]

@@ -339,7 +339,7 @@ def test_drain() -> None:
         served.client.server.drain()
         answers = await client.answers()
         assert answers[0]["goaway"] == [0] and answers[3]["clipper-error"] == "unavailable"
-        # What was sent before the client could know is answered.
+        # Calls that were sent before the client could know are answered.
         client.call(5)
         client.send(client.headers(7, headers_of(STREAM_INFER)))
         assert (await client.answers())[7]["clipper-error"] == "unavailable"

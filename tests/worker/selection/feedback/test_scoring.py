@@ -38,7 +38,7 @@ def test_label_scores_every_output_and_reward_the_selected() -> None:
 def test_a_reward_is_for_the_models_whose_output_was_the_answer() -> None:
     choice, outputs = Choice(("a", "b", "c", "d"), (0.25,) * 4), {"a": b"3", "b": b"3.0", "c": b"2", "shadow": b"3"}
     rewarded = Feedback("i", reward=0.75)
-    # What c would have earned is not known; d gave nothing.
+    # The reward that c would have earned is not known; d gave nothing.
     assert score(rewarded, ZeroOne(), choice, outputs, answer=b"3") == {"a": 0.25, "b": 0.25, "d": 1.0}
     # A mean that no model gave is those models' that agree with it.
     assert score(rewarded, ZeroOne(), choice, outputs, answer=b"2.95") == {"a": 0.25, "b": 0.25, "d": 1.0}

@@ -67,7 +67,7 @@ def test_chain_asks_one_step_after_the_other_and_teaches_each(tmp_path: Path) ->
         asking = await desk.answer(applications["app"])
         assert asking.answer == ("prediction", b"7", 1.0)
         assert asking.source.text == "a:1,b:1"
-        # What a answered as text is b's row of doubles.
+        # Step b gets the text that a answered as a row of doubles.
         assert desk.models.asked == {"a": [ROW], "b": [b"\0\0\0\0\0\0\xf8?\0\0\0\0\0\0\x04@"]}
         assert await desk.observe(applications["app"], on_query(asking.query_id, b"7"))
         assert [applications[name].counts.feedback["joined"] for name in ("app", "a", "b")] == [1, 1, 1]
