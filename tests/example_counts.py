@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-# What the profile of all examples has where a test gives no number.
+# The profile of all examples tries this many where a test gives no number.
 ALL = 100
 # The first ones that hypothesis draws are the simplest.
 LEAST = 10

@@ -5,7 +5,7 @@ _CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 _LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
-# What follows the first two lines of a request.
+# By name: everything that follows the first two lines of a request.
 DOUBTFUL = {
     "length and chunks": _LENGTH + _CHUNKED + b"\r\n" + _CHUNKS,
     "chunks and length": _CHUNKED + b"Content-Length: 4\r\n\r\n" + _CHUNKS,

@@ -16,7 +16,7 @@ LATE_S = 5.0
 # Of a worker that has got all of what containers can say; what it keeps of them would be more with each try.
 MAX_GROWTH_BYTES = 48 * 1024**2
 NEWER = "send(WELCOME, 0, welcome.replace(b'\"protocol\": 1', b'\"protocol\": 2'))"
-# What containers send, instead of what a batch asks for. The number is the last of its inputs.
+# A container runs this instead of answering a batch. The batch's last input is the seed of the lie.
 LIE = r"""
 import random, time
 number = int(struct.unpack('<d', body[-8:])[0])

@@ -11,7 +11,7 @@ from tests.supervisor.live_server import NO_TLS, Server
 from tests.waiting import TIMEOUT_S
 from tests.worker.frontend.mutations import mutated, random_edits
 
-# What is there, for calls that change nothing, and what is not, or was made by a try before.
+# ``THERE`` names things that exist, for calls that change nothing; ``NAMES`` are unknown, or from an earlier try.
 THERE = ["app", "m", "1", "worker-0", "m:1#1"]
 NAMES = ["x", "y", "z", "2", "x" * 64, "..", ".", "a/b", "\0", "é", "\U0001f600", " ", "%2e%2e", "a:b", "-", "m:1"]
 TEXTS = [*NAMES, "", "ab" * 32, "float64[2]", "float64[", "string", "single", "exp3", "zero_one", "os:system", "\ud800"]

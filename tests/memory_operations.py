@@ -94,7 +94,7 @@ class MemoryOperations:
         self.keys: dict[str, Key] = {}
         self.events_log = EventLog()
         self.observed: list[dict[str, object]] = []
-        # What a report's comparison rests on.
+        # How a report compares models, in words.
         self.basis = ""
         # The series of an application, where a test wants others than a few queries.
         self.recorded: dict[str, Named] = {}

@@ -90,7 +90,7 @@ class Trials:
     def outcome(self, folder: str, path: Path, before: str, code: str) -> str:
         """``killed``, ``survived``, ``timed out``, or ``equal`` if it compiles to the same."""
         changed = self._copy / path
-        # What is compiled of the code as it is may look as new as the mutant.
+        # The compiled original may look as new as the mutant.
         Path(importlib.util.cache_from_source(str(changed))).unlink(missing_ok=True)
         try:
             changed.write_text(code)
@@ -136,7 +136,7 @@ class Collected:
         self._cpu_s: Seconds = {}
         self._items: dict[str, pytest.Item] = {}
         self._functions: dict[tuple[str, CodeType], list[FunctionType]] = {}
-        # What they keep hides calls.
+        # Results that they keep hide calls.
         self._caches: list[functools._lru_cache_wrapper[Any]] = []
         trace(self._on_import)
 
@@ -322,7 +322,7 @@ def watched(pid: int) -> str:
         elif now_s - idle_since_s > IDLE_S:
             os.kill(pid, signal.SIGKILL)
         looked_s = now_s
-    # What it started is of its group.
+    # Processes that it started are of its group.
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(found[1])

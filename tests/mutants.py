@@ -38,7 +38,7 @@ SOURCE = Path("src/clipper")
 KNOWN = ROOT / "tests" / "mutants.toml"
 SURVIVORS = ROOT / "build" / "mutants.diff"
 
-# What decides. A file stands for itself, a folder for all that is in it; its tests are in the same place below tests/.
+# The code that decides. A file stands for itself, a folder for all in it; their tests are in the same place in tests/.
 FOLDERS = (
     "supervisor/rollout",
     "worker/abstraction/batching",

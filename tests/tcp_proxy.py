@@ -6,7 +6,7 @@ import socket
 import threading
 from types import TracebackType
 
-# What is read at once; more waits in the kernel.
+# One read takes this much; more waits in the kernel.
 _READ_BYTES = 65536
 
 

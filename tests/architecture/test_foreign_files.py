@@ -46,7 +46,7 @@ READS = {
     ("worker/abstraction/model_queue.py", "set_replicas"): "a method that opens a link",
     ("supervisor/folders.py", "make_id"): "the server's own, in its home, where nobody else may write",
 }
-# What recurses with the depth of a tree, or builds paths; and what a function that calls itself recurses with.
+# Walkers recurse with the depth of a tree, or build paths; so does a function that calls itself and a lister.
 LISTERS = {"listdir", "scandir", "iterdir", "glob"}
 WALKERS = {"walk", "fwalk", "rmtree", "rglob", "copytree"}
 WALKS = {
@@ -63,7 +63,7 @@ WALKS = {
     ("base/trees.py", "_seal"): "bounded by MAX_DEPTH",
     ("supervisor/artifacts/unpacking.py", "_seal"): "just unpacked, from members whose depth is bounded",
 }
-# What looks a process up by its number, or sends a signal to one.
+# Functions that look a process up by its number, or send a signal to one, each with the reason why it may.
 PIDS = {
     ("base/oom.py", "end_first"): "of itself, or of a child that has not been reaped",
     ("base/processes/proc.py", "pids"): "lists numbers",

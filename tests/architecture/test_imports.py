@@ -184,13 +184,13 @@ PURE = (
     "clipper.api.reports",
 )
 IMPURE = {"asyncio", "socket", "time", "random", "logging", "selectors", "threading", "subprocess", "uvloop"}
-# The type of an argument that brings randomness in, which is what the rule is for.
+# An argument of this type brings randomness in; the rule is there so that it comes in as an argument.
 PURE_NAMES = {("random", "Random")}
 
-# What a model's own environment has to hold, besides what the model needs.
+# A model's own environment has to hold these, beside the model's own requirements.
 RUNTIME = ("clipper.model.runtime", "clipper.values.types", "clipper.errors", "clipper.model.protocol")
 RUNTIME_THIRD_PARTY = {"numpy"}
-# What reads a framework's models imports that framework, and is itself imported only where there is such a model.
+# A reader of a framework's models imports that framework, and is itself imported only where there is such a model.
 FRAMEWORKS = "clipper.model.frameworks"
 # Imports no framework: what they all share, and what stands in for a part of one that a pickle brings.
 OF_NONE = tuple(

@@ -9,7 +9,7 @@ from tests.architecture.source_tree import files
 
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 PLACEHOLDER = re.compile(r"%(?:\((\w+)\))?[^%]")
-# What ``log_fields`` of anything has.
+# The fields that anything's ``log_fields`` has.
 OF_A_SUBJECT = {"model", "version", "replica"}
 
 

@@ -29,7 +29,7 @@ CONTEXTS = 65_000
 CONNECTIONS = 16
 ALONE_S = 5.0
 WITHIN_S = 900.0
-# What one worker may hold of requests, and what its allocator keeps beside it.
+# One worker may grow by the requests that it holds, and by the memory that its allocator keeps beside them.
 MAX_GROWTH_BYTES = 400e6
 MAX_CONTEXTS = 10_000
 # Ids of feedback are kept for ten minutes, a million at most of 140 bytes; SQLite's log is kept as large as it was.

@@ -42,8 +42,8 @@ INPUTS_A_WRITE = 24
 WRITES_A_ROUND = 8
 # Only a hang meets it.
 ANSWER_WITHIN_S = 60.0
-# What the worker's loop may compute while one who asks for next to nothing waits. It is processor time: what others do
-# on the machine does not count.
+# The longest that the worker's loop may compute while a client with a tiny request waits. It is processor time: other
+# work of the machine does not count.
 MAX_STALL_S = 0.05
 PROBE_EVERY_S = 0.05
 PROBE = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -55,7 +55,7 @@ JUDGED_FROM_INPUTS = 3_000_000
 FEEDBACK_TTL_S = 10.0
 START_WITHIN_S = 300.0
 ALLOWED = {502, 503, 504}
-# Of these types there is a second application, whose policy goes by features that each query brings.
+# For each of these types there is a second application, whose policy uses the features that queries bring.
 FEATURED = range(4)
 
 _HEAD = re.compile(rb"HTTP/1\.1 (\d\d\d) [^\r]*\r\n(?:[^\r]+\r\n)*?\r\n")

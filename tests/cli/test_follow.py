@@ -138,7 +138,7 @@ def test_a_store_that_lies_is_fetched_from_ever_less_often(lie: str) -> None:
     while len(store.looks) > 20:
         follower.step()
     assert 10 <= attempts <= 180 / MOST_LOOKS + 5
-    # What is new in truth is deployed after that many looks at most.
+    # New content of a store that lies no more is deployed within the 20 looks that are left.
     content, lie = "b", ""
     while store.looks and (follower.last is None or follower.last.source != "b"):
         store.looks[0] = f"true {len(store.looks)}"

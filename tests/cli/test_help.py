@@ -16,7 +16,7 @@ from clipper.settings.server import ServerSettings
 from scripts.option_tables import commands
 
 COMMANDS = {name.removeprefix("clipper "): command for name, command in commands()}
-# What typer writes if it is not told how people call it.
+# Typer writes these words if it is not told how people call a value.
 OF_PROGRAMMERS = ("<str>", "<bool>", "<path>", "<list", "<int>")
 
 

@@ -124,7 +124,7 @@ def test_an_slo_that_is_broken(home: Path, tmp_path: Path) -> None:
 def test_an_application_without_a_default_answers_with_errors(home: Path) -> None:
     (run,) = measured(home, "none", "--rate", "50", "--duration", "500ms", "--arrivals", "burst")["runs"]
     assert run["defaults"] == {} and run["by_model"] == 0
-    # What is not even asked is told apart from what comes too late.
+    # The report tells queries that no model was asked from queries whose output came too late.
     assert set(run["errors"]) <= {"504 timeout", "503 overloaded"} and sum(run["errors"].values()) == run["offered"]
 
 
@@ -245,7 +245,7 @@ def test_a_server_that_dies_meanwhile(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         status, out, err = end(process)
         assert status == 0, err
-        # What is left of its duration, and the bound on what stays out.
+        # The rest of the run's duration, the SLO, the wait for late answers, and half a minute for a busy machine.
         assert time.monotonic() - began_s < 10 + 0.5 + 5 + 30
         (run,) = json.loads(out)["runs"]
         assert run["by_model"] >= 40

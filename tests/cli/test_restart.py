@@ -99,7 +99,7 @@ def test_where_options_come_from(clipper: Command, folder: Path) -> None:
     assert already.returncode == 1 and "not with --workers 3" in already.stderr and "clipper restart" in already.stderr
     assert "is running already" in succeed(clipper("start", "--workers", "2"))
 
-    # What a file said before does not outlive the file's next version; the rest does.
+    # An option that the file no longer gives returns to its default; options from elsewhere are kept.
     (folder / "clipper.yaml").write_text("server: {workers: 1}")
     restarted = clipper("restart", "--config", "clipper.yaml")
     assert "not as in the last start: --workers 1 (was 2), no --access-log 0.5" in restarted.stderr

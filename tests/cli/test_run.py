@@ -71,7 +71,7 @@ def test_of_a_hundred_models_one_fails_and_the_rest_is_done(clipper: Clipper, fo
     assert "broken:1 cannot start: its process exited with 1" in outcomes[0].text
     assert outcomes[-1].text == "stays as it is, because model broken failed"
     assert any(text.startswith("model m98: starting m98:1") for text in told)
-    # What is done is left alone, and what failed is tried again.
+    # The second run leaves finished parts alone, and tries failed parts again.
     assert summary(apply(clipper, folder, text)) == [("model broken", "failed"), ("application bad", "skipped")]
 
 

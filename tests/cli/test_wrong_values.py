@@ -81,7 +81,7 @@ FREE = frozenset(
     "--inputs --name --json "
     "--install-completion --show-completion --file --unset --credentials --pipeline --step".split()
 )
-# Options that a command wants besides, so that a value is what is wrong.
+# Other options that a command needs, so that the tried value alone is wrong.
 WITH = {
     "clipper load": ("--rate", "1"),
     "clipper plan": ("--rate", "1"),
@@ -142,7 +142,7 @@ def refusal(words: list[str]) -> str:
     return told.getvalue().removeprefix("error: ").strip()
 
 
-# What a message says beside what came.
+# Beside the value that came, a message has one of these.
 SAYS = ("expected", "needs", "there is no", "cannot", "use 1 to 63")
 
 

@@ -217,7 +217,7 @@ def test_a_client_outlives_a_new_type_and_a_new_server(kind: str) -> None:
             system.apply(ints, models)
             assert client.predict("app", np.arange(3)).output == [0, 1, 2]
             system.apply(floats, models)
-            # What the client knows is that whole numbers are taken, so these would go as JSON.
+            # The client still knows a type of whole numbers, for which it sends these as JSON.
             assert client.predict("app", np.array([0.5, 1])).output == [0.5, 1]
             with pytest.raises(WrongInput):
                 client.predict("app", np.arange(3))

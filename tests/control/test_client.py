@@ -58,7 +58,7 @@ def test_one_connection_carries_one_command_after_another(tmp_path: Path) -> Non
             for _ in range(20):
                 assert await worker.ask(GetRecentInput("m"), SUPERVISOR, by=kept) == RecentInput()
                 assert worker.server._connections == 1
-            # Who is somebody else has a connection of its own, and a refusal ends none.
+            # A client with another identity has a connection of its own, and a refusal ends no connection.
             for _ in range(2):
                 with pytest.raises(CommandRefused, match="worker/8 may not send Drain"):
                     await worker.ask(Drain(3), WORKER, by=kept)

@@ -31,7 +31,7 @@ SYSTEM_LIBRARIES = (
     "libgcc_s.so.1",
     "libz.so.1",
 )
-# What README's first steps install and an image does not.
+# Packages that README's first steps install and an image does not.
 NOT_IN_IMAGES = ("scikit_learn", "scipy", "joblib", "threadpoolctl", "narwhals")
 FREE_PORTS = (
     "--host=127.0.0.1",

@@ -122,7 +122,7 @@ def test_the_three_come_up_and_know_each_other(compose: Compose, tmp_path: Path)
     assert answer["output"] == 3.5
     told = post("observe", {"query_id": answer["query_id"], "label": 3.5})
     assert "observed" in told, told
-    # What was learned is in Redis.
+    # Redis holds the state that feedback has taught.
     assert "sum" in compose("exec", "-T", "redis", "redis-cli", "--scan")
     # Prometheus finds Clipper by its service's name, and has read the rules.
     monitor = compose.url("prometheus", 9090)

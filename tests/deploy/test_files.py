@@ -12,7 +12,7 @@ from scripts.real_models import environment
 from tests.wheels import ROOT
 
 DEPLOY = ROOT / "deploy"
-# What a stop takes beyond the drain delay: 11 s for queries in flight, and what models take to end.
+# The time that a stop takes beyond the drain delay: 11 s for queries in flight, and the rest for models to end.
 DRAIN_S = 30
 
 

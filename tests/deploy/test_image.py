@@ -57,7 +57,7 @@ def test_as_the_compose_file_has_it(client: docker.DockerClient, tmp_path: Path,
     models.mkdir()
     (models / "sums.py").write_text(MODEL)
     models.chmod(0o755)
-    # Who runs the tests may have less to give.
+    # The user of the tests may have lower hard limits.
     limits = {name: min(most, resource.getrlimit(LIMITS[name])[1]) for name, most in COMPOSE["ulimits"].items()}
     options = {
         "read_only": COMPOSE["read_only"],
@@ -78,7 +78,7 @@ def test_as_the_compose_file_has_it(client: docker.DockerClient, tmp_path: Path,
         clipper.run("clipper", "app", "create", "sum", "--model", "sum", "--slo-ms", "20000", "--policy", "exp3")
         answer = httpx.post(f"{status['query_url']}/sum/predict", json={"input": [1, 2.5]}, timeout=TIMEOUT_S).json()
         assert answer["output"] == 3.5
-        # What feedback teaches is in Redis, and so not in the container.
+        # Redis holds the state that feedback teaches, so the container does not.
         feedback = {"query_id": answer["query_id"], "label": 3.5}
         observed = httpx.post(f"{status['query_url']}/sum/observe", json=feedback, timeout=TIMEOUT_S)
         assert observed.json() == {"observed": True, "duplicate": False}

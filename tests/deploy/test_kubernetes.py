@@ -16,7 +16,7 @@ from tests.wheels import ROOT
 
 pytestmark = pytest.mark.long
 
-# What may be added to the base, and the values of the chart that add the same.
+# Components that may be added to the base, and the values of the chart that add the same.
 ADDED: dict[str, tuple[str, ...]] = {
     "": (),
     "redis": ("redis.enabled=true",),

@@ -15,7 +15,7 @@ from tests.wheels import ROOT
 pytestmark = pytest.mark.long
 
 PAGE = ROOT / "docs" / "kubernetes.md"
-# What stands for a command, by how it begins.
+# By the beginning of a command: the command that renders the same objects without a cluster.
 RENDERS = {
     "kubectl apply -k": "kubectl kustomize",
     "helm install": "helm template",

@@ -23,7 +23,7 @@ RULES = [rule for group in yaml.safe_load((FILES / "alerts.yml").read_text())["g
 TESTS = yaml.safe_load((FILES / "alerts.test.yml").read_text())["tests"]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/clipper.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-# What Grafana puts in place of a dashboard's variables, if everything is chosen.
+# Grafana puts these in place of a dashboard's variables if everything is chosen.
 VARIABLES = {"$__rate_interval": "1m", "$application": ".*", "$model": ".*", "$instance": ".*"}
 PAGE = (ROOT / "docs/monitoring.md").read_text()
 
@@ -124,7 +124,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         server.clean_up()
 
 
-# What has no series as long as nothing of the kind has happened. Their help is exported all the same.
+# Metrics without a series as long as nothing of the kind has happened. Their help is exported all the same.
 MAY_BE_ABSENT = {
     "clipper_decisions_dropped_total",
     # Only of servers that share a registry.

@@ -99,7 +99,7 @@ class Reader:
     """Follows a page in a folder, with a home of its own there: saves its files and runs its commands."""
 
     folder: Path
-    # What a reader's machine has otherwise, such as an objective that a loaded machine keeps: text by text.
+    # By text of a command: its replacement on this machine, such as an objective that a loaded machine keeps.
     changes: dict[str, str] = field(default_factory=dict)
     # How a server is started beside others.
     ports: str = FREE_PORTS

@@ -150,7 +150,7 @@ def simple_commands(command: str) -> list[list[str]]:
         elif found[-1] or not re.match(r"[A-Z_]+=", token):
             # A program by its path is the program.
             found[-1].append(token if found[-1] or token[0] != "/" else Path(token).name)
-    # What stands after > is a file, and what is in $( … ) has been found as words of its own.
+    # A list after > is a file's name, and commands in $( … ) have been found as words of their own.
     return [words for words in found if words and words != ["$"]]
 
 

@@ -78,7 +78,7 @@ class Follower:
         command = _IDS.sub(lambda found: earlier if is_pair and found[0].endswith("2") else latest, command)
         if command.startswith("clipper"):
             words = shlex.split(command.replace("\\\n", " "), comments=True)[1:]
-            # What stands after > is the file that the shell would make.
+            # The word after > is the file that the shell would make.
             self._run_here(words[: words.index(">")] if ">" in words else words)
             return
         told = self.reader.run(command.replace("curl ", "curl -sS --fail-with-body "))
@@ -90,7 +90,7 @@ class Follower:
                 if words[2] in {each.name for each in clipper.applications()}:
                     clipper.delete_application(words[2])
         if words[:2] == ["app", "whatif"]:
-            # What was asked is in the log a moment later.
+            # A query comes into the log a moment after its answer.
             until(lambda: self._invoke(words).exit_code == 0)
             return
         done = self._invoke(words)

@@ -38,7 +38,7 @@ def test_the_class_that_a_service_becomes_answers_as_the_model_does(tmp_path: Pa
     assert found(str(tmp_path / "svm.joblib")).predict_batch(rows).tolist() == model.predict(rows).tolist()
 
 
-# What follows the class, in the environment that has PyTorch: a net that answers its input, saved as the page says.
+# This follows the class, in the environment that has PyTorch: a net that answers its input, saved as the page says.
 ASK = """
 import sys
 import numpy as np

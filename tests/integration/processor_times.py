@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from pathlib import Path
 from types import TracebackType
 
-# What is counted to the wrong time is at most so much.
+# At each end of a measured time, at most about this much counts wrongly.
 SAMPLE_EVERY_S = 0.004
 
 

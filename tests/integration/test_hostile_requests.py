@@ -15,8 +15,8 @@ from tests.worker.frontend.costly_bodies import COSTLY, Costly
 
 pytestmark = pytest.mark.alone
 
-# What others may wait: their objective. A busy machine makes them wait as well, so the best of some tries counts,
-# beside what they wait where nothing large is asked.
+# The longest that other clients may wait: their objective. A busy machine makes them wait as well, so the best of some
+# tries counts, and may exceed their wait without large requests by the objective.
 OBJECTIVE_S = 0.05
 TRIES = 8
 LARGE_BYTES = 10_000_000

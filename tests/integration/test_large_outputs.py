@@ -143,7 +143,7 @@ def test_long_lists_of_texts_as_a_tensor(system: Serving, is_binary: bool) -> No
         assert output["data"] == [number for row in expected(LISTS, 20_000) for number in row]  # type: ignore[attr-defined]
     (output,) = infer(system, OBJECTS, 15_000, is_binary=False, application="objects").json["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [1, 1])
-    # What has no type is its JSON.
+    # An output without a type is sent as its JSON.
     assert json.loads(output["data"][0]) == expected(OBJECTS, 15_000)
     (output,) = infer(system, TEXT, 50_000, is_binary=False, application="texts").json["outputs"]
     assert output["data"] == [expected(TEXT, 50_000)]
@@ -198,7 +198,7 @@ def test_by_default_an_output_of_64_mb_is_too_large() -> None:
         assert "67108864 bytes: expected at most 33554432" in answer.json["cause"]
 
 
-# What a container says that is no JSON, as it would write it in Python.
+# Outputs of a container that are no JSON, as its Python code writes them.
 LONG_LIES = (
     "b'[' + b'1,' * 300_000 + b'x]'",
     "b'[' + b'1,' * 300_000 + b'1'",

@@ -11,7 +11,7 @@ from tests.waiting import until
 
 HONEST = "send(RESULTS, batch, struct.pack('<IIQ', rows, 0, 5) + b'\\n'.join([b'1'] * rows))"
 
-# What each does instead of answering a batch of ``rows`` with the id ``batch``, and what the client may be told.
+# The code that runs instead of an answer to a batch ``batch`` of ``rows`` rows, and the statuses that a client may get.
 LIES = {
     "another id": ("send(RESULTS, batch + 7, struct.pack('<IIQ', rows, 0, 5) + b'\\n'.join([b'1'] * rows))", {504}),
     "the same answer twice": (f"{HONEST}; {HONEST}", {200}),
@@ -78,7 +78,7 @@ if len(waiting) % 2:
 else:
     {typed("(1,)", "bytes(rows)", dtype="5", written_as="5")}
 """
-# What each says in TYPED_RESULTS, and which outputs the client may get: none for an error.
+# The code that sends TYPED_RESULTS, and the outputs that the client may get: None for an error.
 TYPED_LIES = {
     "nothing wrong": (typed(), [[0.0, 0.0], [0.0, 0.0]]),
     "a number": (typed("()", "bytes(4 * rows)"), [0.0, 0.0]),

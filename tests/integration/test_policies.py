@@ -29,7 +29,7 @@ OBSERVATIONS = 5000
 # Pieces of feedback that are judged at once are judged by the same weights. exp4 then moves further than it means to,
 # since it reacts to a hundred or so: of 250 at once the best one is left with a share of 0.6, of 50 with 0.9.
 TAUGHT_AT_ONCE = 50
-# The best of them has not erred in so many of the last: exp4 goes by a hundred or so.
+# The best model has not erred in this many of the latest outputs: exp4 remembers a hundred or so.
 LATELY = 250
 IN_CONTEXTS = ["exp3", "exp4", "thompson", "ucb1"]
 
@@ -127,7 +127,7 @@ def test_a_new_context_follows_the_application_until_its_own_feedback(system: Se
             assert client.ask(f"/{name}/observe", told).status == 200
     own = shares(system, name, "new")
     assert own["a"] < 0.25, own
-    # What one user tells is learned for all, too, at the weight of one among many.
+    # Feedback of one user also teaches the state of all users, at the weight of one among many.
     assert shares(system, name, "another") == pytest.approx(shares(system, name), abs=0.06)
 
 
@@ -181,7 +181,7 @@ def test_stacking_corrects_numbers_that_are_too_large(system: Serving) -> None:
         rows.append([right, right + 20 + chance.randint(-2, 2), *(right + chance.randint(-40, 40) for _ in range(3))])
     with system.worker.connect() as client:
         for start in range(0, 300, AT_ONCE):
-            # The first is what is to be known; it is asked as all others are, and is never right but by its bias.
+            # The first model's output is the label minus 30: the model is right as soon as its bias is corrected.
             told = [{"input": [row[0] - 30, *row[1:]], "label": row[0]} for row in rows[start : start + AT_ONCE]]
             assert client.ask("/stacking-sum/observe", {"observations": told}).status == 200
         answer = client.ask("/stacking-sum/predict", {"input": [-30 + 7, 20 + 7, 0, 0, 0]}).json

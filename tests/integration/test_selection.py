@@ -98,7 +98,7 @@ def test_every_policy_serves_and_those_that_learn_find_the_right_model(system: S
         shares = {each.model: each.share for each in description().models}
         if not learns:
             return shares["w"] > 0.3
-        # What explores is all for the wrong one now and then, until it has asked that again.
+        # A policy that explores now and then prefers the wrong model until it has asked the right one again.
         if shares["r"] <= 0.6:
             teach(0)
         return shares["r"] > 0.6
@@ -132,7 +132,7 @@ def test_the_one_that_hangs_is_not_waited_for_once_that_is_known(system: Serving
                 if not is_of_the_four(client.ask("/hanging/predict", {"input": [next(numbers)]}).json):
                     return False
                 waited += time.monotonic() - began_s > 1.45
-        # Who waits for it waits for the SLO of 1.5 s; two misses are enough, since the others have decided.
+        # To wait for it takes the SLO of 1.5 s. Two misses are enough for not waiting, since the others have decided.
         return waited <= 4
 
     until(few_wait)

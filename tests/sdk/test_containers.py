@@ -34,7 +34,7 @@ pytestmark = pytest.mark.long
 
 ROWS = [[20.0, 2.0], [30.0, 4.0], [50.0, 6.0]]
 
-# What an input of acting's begins with.
+# The first number of an input tells ``acting`` to do this.
 THROW, NAN, INFINITY, TEXT, WAIT, NUMBERS, LARGE, NOTHING, FAIL, JSON, THROW_OTHER = range(1, 12)
 FLOATS, RAGGED, BOOLS, SHORTS, TEXTS, EMPTY, LONGS, SAY_TRACE = range(12, 20)
 NAMED, NAMED_TOO, NAMED_OTHER, NAMED_NUMBERS, BYTES = range(60, 65)
@@ -227,7 +227,7 @@ def test_records_come_by_field(programs: Programs) -> None:
             told = [json.loads(output) for output in caller.predict_columns(RECORD, *records).outputs]
             # In Java a text has a length.
             assert [re.sub(r"(job|note|kind)\[\d+\]", r"\1", each) for each in told] == said
-        # What is not the type of WELCOME is refused, and the connection stays.
+        # Rows of another type than WELCOME's are refused, and the connection stays.
         for other, record in (("age: float32", (1.0,)), ("age: float64, job: string?", (1.0, None))):
             with pytest.raises(Refused):
                 caller.predict_columns(other, record)

@@ -64,7 +64,7 @@ def test_what_is_kept_comes_back_as_it_was(names: set[str]) -> None:
     again = with_kept(options(), kept, has_file=False)
     assert again.values() == values
     assert {again.source(name) for name in VALUES} <= {"kept", "default"}
-    # What is kept once more comes from where it first came.
+    # An option that is kept once more still names its first source.
     assert {one.given for one in decode(encode(again)).options.values()} <= {"command line"}
 
 

@@ -27,7 +27,7 @@ from tests.stable.facts import DEMAND, Schemas, of_class, of_openapi
 from tests.stable.outputs import JSON_OUTPUTS
 
 ROOT = Path(__file__).parents[2]
-# What the last release has promised, a file for each interface.
+# Facts that the last release has promised, in a file for each interface.
 KEPT = Path(__file__).parent / "kept"
 # Facts of what the pages and the help call experimental: any release may change it.
 EXPERIMENTAL = re.compile(

@@ -9,7 +9,7 @@ from clipper.settings.application import Configured, Link
 from clipper.settings.version import Batching
 from tests.memory_operations import LOG_TAIL, MemoryOperations
 
-# What a model's author could write anywhere, to run in the browser of who looks.
+# A model's author can write this text anywhere; it must not run in a reader's browser.
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 
 

@@ -16,7 +16,7 @@ VENDOR = STATIC / "vendor"
 # Ours: what a stranger's libraries do is theirs, and the browser's policy holds for both.
 SCRIPTS = sorted(path for path in STATIC.rglob("*.js") if VENDOR not in path.parents)
 OURS = [*SCRIPTS, *STATIC.glob("*.css"), *STATIC.glob("*.html")]
-# What a supervisor holds in memory, and a browser loads once.
+# The most that a supervisor holds in memory, and a browser loads once.
 MAX_BYTES = 400 * 1024
 MAX_LINES = 400
 DANGEROUS = (

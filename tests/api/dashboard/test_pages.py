@@ -88,7 +88,7 @@ def test_every_page_with_so_many_models(screen: Screen, api: Api, count: int) ->
         assert "clipper deploy NAME MODEL" in screen.text
     else:
         expect(rows).to_have_count(min(count, 100))
-        # What is wrong comes first.
+        # Problems come first.
         expect(rows.first).to_contain_text("version 2 failed")
     if count == 1000:
         screen.page.get_by_role("searchbox", name="Search models").fill("model-0999")
@@ -269,7 +269,7 @@ def test_a_comparison_says_what_it_rests_on(screen: Screen, api: Api) -> None:
     screen.log_in(TOKEN, APP)
     expect(screen.page.get_by_text(f"Models are {api.operations.basis}.")).to_be_visible()
     models = screen.page.get_by_role("region", name="Models").locator("tbody tr")
-    # What the policy would do now, beside what was counted: 8 of 10 queries had its output.
+    # The policy's present choice (50 %) is beside a count: 8 of 10 queries had the model's output.
     expect(models).to_have_text("model-0000150 %0.20.1 and 0.3100980 %11 %–")
 
 

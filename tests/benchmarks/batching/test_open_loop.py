@@ -70,8 +70,8 @@ def test_one_slow_first_batch_silences_no_replica(name: str, first_slos: float) 
     assert scheduled.longest_silence_s <= longest_silence_s(cold)
 
 
-# What falls short, and of what: see docs/batching-measured.md. Each has a floor of its own, so that it gets no worse.
-# With rows whose time cannot be seen in them, one seed differs from the next by a tenth.
+# Shortfalls, which docs/batching-measured.md explains. Each has a floor of its own, so that it gets no worse. With rows
+# whose time cannot be seen in them, one seed differs from the next by a tenth.
 SHORT: dict[tuple[str, float], float] = {
     ("slow rows", 1.5): 0.87,
     ("slow rows, 20 ms", 0.9): 0.89,

@@ -38,8 +38,8 @@ def test_weights_are_those_of_the_servers_policy(make: panels.PanelMaker, policy
     ledger, chance = Ledger(int(setting.get("half_life", 100))), np.random.default_rng(3)
     for step in range(400):
         choice = policy.select(MODELS, ledger.totals(), QueryView(), Random(0))
-        # The ledger is one observation ahead in its clock, by which the last digits differ, and early on a little more.
-        # What fits weights does so once in a block.
+        # The ledger's clock is one observation ahead, so the last digits differ, and early on a little more. Stacking
+        # fits its weights only once in a block.
         if make is not panels.Stacking or step % BLOCK_ROUNDS == 0:
             assert choice.shares == pytest.approx(panel.weights()[0], abs=0.02 if step > 20 else 0.05)
         given = answers(MEANS, chance)

@@ -20,10 +20,10 @@ from tests.worker.frontend.rpc.rpc_messages import INFER, raw_request
 
 pytestmark = pytest.mark.long
 
-# What is kept by count is full after the first requests.
+# Stores with a bounded count are full after the first requests.
 WARM_UP_REQUESTS, REQUESTS = 600, 1000
-# What a leak takes for a request: an object, or some pieces of malloc's. What is in use goes up and down by 200 blocks
-# and 120 KB.
+# A leak takes more than this for each request: an object, or some pieces of malloc's. Usage goes up and down by 200
+# blocks and 120 KB.
 BLOCKS, MALLOC_BYTES = 0.5, 250
 WIDTH = 784
 ECHO = "def predict(inputs):\n    return [row.tolist() for row in inputs]\n"

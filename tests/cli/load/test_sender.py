@@ -203,7 +203,7 @@ def test_who_finds_no_connection_in_time_is_not_sent() -> None:
 def test_no_more_wait_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(senders, "MAX_WAITING", 10)
     _, log = load(answer_none, [0.0] * 40, connections=5, within_s=0.3)
-    # The rest of them is told at once, and those who wait are told later.
+    # Queries over the bound count at once, and the ten that wait count later.
     assert log.counts["not sent"] >= 25 and sum(log.counts.values()) == 40
 
 

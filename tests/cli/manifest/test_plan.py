@@ -297,7 +297,7 @@ APPLICATIONS = st.fixed_dictionaries(
 )
 FILES = st.fixed_dictionaries(
     {
-        # Named versions always are what they are, since one that changes is an obstacle.
+        # The contents of a named version never change here, since a version that changes is an obstacle.
         "models": st.fixed_dictionaries(
             {
                 "m": st.sampled_from(["1", "2"]).map(

@@ -23,7 +23,7 @@ def test_a_priced_loss_is_in_range_and_ordered_as_loss_and_cost(by_model, weight
     plain = [loss + weight * costs.of(model) for model, loss in zip("ab", losses)]
     if abs(plain[0] - plain[1]) > 1e-9 * max(plain):
         assert (plain[0] < plain[1]) == (priced[0] < priced[1]) or priced[0] == pytest.approx(priced[1])
-    # What is left without its price is the loss, on the scale of all.
+    # Without a loss, the price alone is left.
     assert costs.priced("a", 0.0) == pytest.approx(costs.price("a"))
 
 

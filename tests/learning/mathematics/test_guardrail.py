@@ -108,7 +108,7 @@ def test_enough_feedback_lets_through_what_is_not_worse_than_allowed() -> None:
     assert after(ENOUGH_FEEDBACK, 0.2) == "through" and after(ENOUGH_FEEDBACK, 0.25) == "through"
     assert after(ENOUGH_FEEDBACK, 0.26) is None, "worse, but not for certain: it waits"
     assert after(ENOUGH_FEEDBACK, 0.26, None) == "through"
-    # What is better for certain need not wait.
+    # A newcomer that is surely better need not wait for enough feedback.
     assert after(15, 0.0) is None and after(30, 0.0) == "through" and after(30, 0.0, None) is None
     assert after(30, 1.0) == "stopped" and after(30, 1.0, None) is None and after(30, 1.0, 0.9) is None
     # With nothing to be compared to, it is not worse.
@@ -179,7 +179,7 @@ def test_where_nothing_is_chosen_by_context_all_answers_are_compared() -> None:
     assert judge(by_context((0, 0.0), (1000, 0.4), (12, 1.0)), 0.05, by_context=True) is None
 
 
-# What the newcomer may lose more.
+# The most that the newcomer may lose beyond the others.
 ALLOWED = 0.05
 
 

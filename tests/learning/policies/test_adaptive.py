@@ -111,7 +111,7 @@ def test_it_leaves_the_best_model_when_it_fails_and_returns_to_it() -> None:
     returned = game.steps_until(8000, lambda share: share > 0.8)
     assert returned is not None
     assert returned <= 1500
-    # What it costs where nothing changes: two queries in a hundred at most that do not go to the best model.
+    # The cost where nothing changes: at most two queries in a hundred do not go to the best model.
     assert game.leaders[2000:4000].count("a") > 0.98 * 2000
 
 

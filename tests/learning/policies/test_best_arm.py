@@ -110,7 +110,7 @@ def test_a_newcomer_opens_it_again_against_the_winner_alone() -> None:
     game.until_over()
     game.ask()
     assert game.winner == "new"
-    # Who lost is not asked again, and neither is the winner of before.
+    # Neither the losers nor the earlier winner is asked again.
     assert {game.ask().models[0] for _ in range(20)} == {"new"}
 
 

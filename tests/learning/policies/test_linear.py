@@ -87,7 +87,7 @@ def test_beliefs_are_those_of_ridge_regression_from_every_query(
     # Up to 5 % of fading is put off, and so may the ridge be by which half of a power of two a scale is rounded.
     assert found.means == pytest.approx(means, abs=1e-7 if half_life is None else 0.1)
     assert found.errors == pytest.approx(errors, rel=1e-7 if half_life is None else 0.15)
-    # What nobody has asked yet is believed to be like the mean of all.
+    # A model that nobody has asked yet is believed to be like the mean of all.
     assert found.means[2] == pytest.approx(usual, abs=0.01)
 
 

@@ -144,7 +144,7 @@ def test_each_policy_holds_it_through_changes_of_price_and_mix(policy: str) -> N
     operator = Operator(policy, max_cost=0.2)
     changed = World((0.8, 0.1, 0.1), LOSSES, (2.0, 0.5, 0.05))
     spells = [operator.live(world, 2000) for world in (USUAL, changed, USUAL)]
-    # What one part of an hour has saved, the next one spends, and the reverse.
+    # Money that one spell has saved is spent by the next, and the reverse.
     assert sum(spell.cost for spell in spells) / 3 == pytest.approx(0.2, rel=0.02)
     for spell in spells:
         assert spell.cost == pytest.approx(0.2, rel=0.1)

@@ -104,6 +104,6 @@ def test_a_good_one_gets_through_and_takes_over(policy: str) -> None:
     game = play(policy, {"m:1": 0.2, NEW: 0.02, "o:1": 0.3}, 1300, 1, share=0.25)
     assert game.verdict == "through" and game.verdict_at is not None and game.verdict_at < 1000
     assert game.asked(NEW, end=game.verdict_at) == pytest.approx(0.25, abs=0.06)
-    # From then on it is what the link's own name means.
+    # From then on the link's own name means the newcomer.
     assert game.asked("m", game.verdict_at) > 0.85
     assert sum(game.losses[game.verdict_at :]) < 0.1 * (1300 - game.verdict_at)

@@ -175,7 +175,7 @@ def test_a_large_bias_is_corrected_whole() -> None:
     labels = random.normal(0, 3, 600)
     outputs = np.stack([labels - 500 + random.normal(0, 1, 600), labels + random.normal(0, 10, 600)], axis=1)
     error, _ = numbers(Stacking("mean"), outputs, labels)
-    # What is left of the bias is 500 over how many observations there were.
+    # The bias that is left is 500 divided by the number of observations, here at least 300.
     assert error < 1 + 2 * (500 / 300) ** 2
 
 

@@ -148,7 +148,7 @@ def test_a_newcomer_may_be_late_while_it_warms_up() -> None:
     assert found.count > 0 and found.mean == 1.0
     evidence = evidence_of(trials.readings())
     assert fails_more(evidence.newcomer, evidence.rest, ALLOWED)
-    # What it raises counts at once.
+    # An error that the newcomer raises counts at once.
     cold = Trial()
     cold.asks_newcomer(0, random)
     cold.ended(0, 1.0, "it raised", ALLOWED, 0.0, is_late=False, is_watched=False)

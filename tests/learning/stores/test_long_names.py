@@ -140,7 +140,7 @@ def test_a_file_that_much_was_removed_from_becomes_shorter(
             return before, size_bytes(path)
 
     before, after = asyncio.run(scenario())
-    # What was told a moment ago is in it still.
+    # The file still holds the changes that workers were told of a moment ago.
     assert after < before / 2
 
 
@@ -171,7 +171,7 @@ def test_workers_of_an_earlier_clipper_and_this_one_share_a_file(path: Path, ear
             assert {"", LONG[2]} <= earlier.told_since(cursor)
             _, listed = await store.contexts("app-1", 100)
             assert len(listed) == 26 and set(LONG) <= set(listed)
-            # What was taught last is not taken for old by what it was taught before.
+            # The context that was taught last is not evicted as old because of earlier feedback on it.
             evicted = await store.evict("app-1", 3)
             assert evicted and (await store.load("app-1", LONG[2]))["x"] == 111.0
             assert await store.forget_context("app-1", LONG[2]) and await store.load("app-1", LONG[2]) == {}

@@ -30,7 +30,7 @@ def test_queries_are_found_with_what_they_share_until_they_are_evicted(redis_ser
         assert await store._client.ttl(key) > 500
         await writer.keep({last + 1: (b"a", b"x")}, {b"a": b"A"}, 60.0, last - 1)
         assert await reader.find([first, last]) == {last: (b"\x00", b"A")}
-        # What they share is gone, as in a Redis that was restored from an older file.
+        # The part that queries share is gone, as in a Redis that was restored from an older file.
         await store._client.hdel(f"{PREFIX}queries:{last // BLOCK_IDS}", "a")
         assert await reader.find([last]) == {}
         await store.close()

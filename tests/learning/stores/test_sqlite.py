@@ -167,7 +167,7 @@ def test_a_disk_that_hangs_leaves_nobody_without_an_answer(tmp_path: Path, monke
             disk.go_on()
             await until_async(lambda: store._writing._overdue is not None and store._writing._overdue.done())
             assert await store.commit([observation("late", x=1.0), observation("after", x=100.0)]) == [False, True]
-            # What was written late is told to the worker that did not see it, and what was refused was not written.
+            # The worker is told of the late write, whose success it did not see; the refused write was never made.
             assert await store.changes(cursor) == (2, [("app-1", EVERYONE)])
             assert await store.load("app-1", EVERYONE) == {"x": 101.0}
 

@@ -54,7 +54,7 @@ cases["declared as float32"]["expected"] = (
 case("regressor's labels", "regression.txt", rows, [], output="labels")
 case("another length", "regression.txt", rows, [], input_type="float64[11]")
 
-# What pickles hold: a booster, and an estimator with labels of its own.
+# Pickled models: a booster, and an estimator with labels of its own.
 joblib.dump(lightgbm.Booster(model_file=folder / "multiclass.txt"), folder / "booster.joblib")
 cases["pickled booster"] = {**cases["multiclass"], "target": "booster.joblib", "framework": "joblib"}
 rows, targets = load_breast_cancer(return_X_y=True)

@@ -107,7 +107,7 @@ graph("whole.onnx", [("ReduceSum", ["x"], ["y"])], {"x": (FLOAT, [3])}, {"y": (F
 sums = [run("whole.onnx", x=row)[0].tolist() for row in numbers]
 case("no dimension for rows", "whole.onnx", numbers.tolist(), sums)
 
-# What is not finite, and a shape that the graph states and does not keep.
+# Outputs that are not finite, and a shape that the graph states and does not keep.
 graph("log.onnx", [("Log", ["x"], ["y"])], {"x": (FLOAT, ["n", 2])}, {"y": (FLOAT, ["n", 2])})
 case("not finite", "log.onnx", [[0.0, 1.0], [-1.0, 1.0]], [[None, 0.0], [None, 0.0]])
 FORGETTING = [
@@ -131,7 +131,7 @@ case("two inputs as texts", "pair.onnx", [json.dumps(each) for each in objects],
 texts = ['{"a": [1, 2]}', json.dumps(objects[0])]
 case("an input is absent", "pair.onnx", texts, [None, both[0]], input_type="string")
 
-# What cannot be served.
+# Graphs that cannot be served.
 graph("sum.onnx", [("ReduceSum", ["x"], ["y"])], {"x": (FLOAT, ["n", 3])}, {"y": (FLOAT, None)})
 (alone,) = run("sum.onnx", x=numbers[:1])
 case("one value for all rows", "sum.onnx", numbers.tolist(), [*alone.tolist(), None, None])

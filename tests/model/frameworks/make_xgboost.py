@@ -79,7 +79,7 @@ model.save_model(folder / "stopped.json")
 expected = model.predict_proba(rows[::40]).tolist()
 case("stopped early", "stopped.json", rows[::40], expected, output="probabilities")
 
-# What pickles hold: a booster, which takes no arrays by itself, and an estimator.
+# Pickled models: a booster, which takes no arrays by itself, and an estimator.
 booster, rows = train(load_breast_cancer, "binary:logistic")
 (folder / "booster.pkl").write_bytes(pickle.dumps(booster))
 expected = (booster.predict(xgboost.DMatrix(rows)) > 0.5).astype(int).tolist()

@@ -215,7 +215,7 @@ def test_names_with_any_character_are_shown_in_a_line(tmp_path: Path) -> None:
     columns = make_column_transformer(("passthrough", names))
     model = saved(tmp_path, make_pipeline(columns, LinearRegression()).fit(frame, SURVIVED[:3]))
     assert model.warning.startswith('the model does not say the types of its columns it\'s, "a\\nb", q"x, which')
-    # What a shell makes of the line is what was guessed.
+    # A shell reads the guessed type from the line.
     line = shlex.split(model.warning[model.warning.index("--input-type") :])
     assert line == ["--input-type", str(model.input_type)]
 

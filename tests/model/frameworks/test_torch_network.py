@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 PHOTOS = [sample("sklearn", f"datasets/images/{name}.jpg") for name in ("china", "flower")]
 PALACE, DAISY = 698, 985
 
-# What the weights are loaded into, and networks whose outputs are not one tensor.
+# The network that the weights are loaded into, and networks whose outputs are not one tensor.
 NETWORKS = """
 import torch
 from efficientnet_lite_pytorch import EfficientNet

@@ -38,7 +38,7 @@ DECODERS: dict[str, Callable[[memoryview], object]] = {
     "ASK": decode_ask,
     "ANSWER": decode_answer,
 }
-# What is wrong with such outputs fails their batch alone.
+# An error in such outputs fails their batch alone.
 FAILS_ITS_BATCH = {"TYPED_RESULTS", "COLUMN_RESULTS"}
 
 

@@ -198,7 +198,7 @@ def test_failed_ask_fails_the_batch_without_halves(container: Container) -> None
         found = messages.decode_results(body)
         assert kind == Kind.RESULTS and len(found.failures) == 3
         assert found.failures[2] == f"{ASK_FAILED}overloaded: gone: the queue is full"
-        # What the model that was asked has against an input is tried in halves, as whatever a model raises.
+        # If the asked model refuses an input, the batch is tried in halves, as after any error that a model raises.
         caller.send(2, DType.FLOAT64, [np.array([7.0]).tobytes()] * 2)
         for _ in range(3):
             refuse(caller, asked(caller)[0], "model_error: gone: no")

@@ -160,7 +160,7 @@ def test_arrays_that_differ_are_sent_as_arrays() -> None:
     several = encode_outputs([np.ones((1, 2), np.float32), np.ones(3), 7], 3)
     assert [str(each.type) for each in several.columns] == ["float32[*,*]", "float64[*]", "int64[]"]
     assert str(learn_type(several)) == "float32[*,*]", "the first decides"
-    # What is absent takes no place.
+    # An absent value takes no place.
     assert [len(each.payload) for each in several.columns] == [2 * 4 + 8, 24, 24]
 
 

@@ -101,7 +101,7 @@ class Colour(enum.StrEnum):
             "uint8[*,2]",
             b"\1\0\0\0\2\0\0\0\1\1\0\0\0\0\2\0\0\0",
         ),
-        # No column: each value is what the model said, and an int does not become a float since its neighbour is one.
+        # No column: each value stays as the model gave it; an int does not become a float since its neighbour is one.
         ([1, 0.5], None, None),
         ([[1, 0.5], [1, 2]], None, None),
         ([[1], [1, 2]], None, None),

@@ -40,8 +40,8 @@ def assert_like_reference(input_type: InputType, text: bytes, piece_bytes: int) 
     try:
         assert read(input_type, text, piece_bytes) == expected, text
     except (MalformedRequest, WrongInput) as error:
-        # What no long input needs: a number, or whitespace, as long as a piece; lists of no number; base64 with more
-        # padding than it takes.
+        # Only the reader of pieces refuses forms that no long input needs: a number, or whitespace, as long as a piece;
+        # lists of no number; base64 with more padding than it takes.
         is_padded = "base64" in str(error) and base64.b64encode(expected) != text.strip(b'"')
         assert "without a comma" in str(error) or b"[]" in b"".join(text.split()) or is_padded, (error, text)
 

@@ -42,5 +42,5 @@ def test_a_share_goes_as_it_is_and_beliefs_that_do_not_fit_tell_nothing() -> Non
     assert propensity("b", ("a", "b"), 1.0, ((1.0, 1.0), (3.0, 1.0))) == pytest.approx(0.75, rel=1e-4)
     assert propensity("c", ("a", "b"), 1.0, ((1.0, 1.0), (3.0, 1.0))) == 0.0
     assert propensity("a", ("a", "b"), 1.0, ((1.0, 1.0),)) == 0.0
-    # What has no bounded density is not integrated.
+    # A belief whose density is not bounded is not integrated.
     assert propensity("a", ("a", "b"), 1.0, ((0.4, 1.0), (1.0, 1.0))) == 0.0
