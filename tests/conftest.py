@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays; each pass of the collector through it would take a third of a second."""
+    """Modules that are imported by now stay; each pass of the collector through it would take a third of a second."""
     gc.collect()
     gc.freeze()
 

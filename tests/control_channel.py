@@ -45,7 +45,7 @@ def authority(number: int) -> Authority:
 
 @cache
 def contexts(name: PeerName, of: int = 0, age: timedelta = timedelta(0)) -> Contexts:
-    """What a peer of that name has. ``of``: the authority that signed for it; ``age``: of its certificate."""
+    """TLS contexts of a peer of that name. ``of``: the authority that signed for it; ``age``: of its certificate."""
     return make_contexts(authority(of).issue(name, NOW - age))
 
 

@@ -1,4 +1,4 @@
-"""What happens where there are no file descriptors left."""
+"""A process that has no file descriptors left."""
 
 import resource
 from collections.abc import Iterator

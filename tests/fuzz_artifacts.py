@@ -1,4 +1,4 @@
-"""What ``make fuzz`` uploads and deploys: tars and model files that are nearly right, each made of a number alone."""
+"""Uploads and deployments of ``make fuzz``: tars and model files that are nearly right, each made of a number alone."""
 
 import hashlib
 import io

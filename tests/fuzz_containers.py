@@ -1,4 +1,4 @@
-"""What ``make fuzz`` does as a container: it answers batches wrongly, in a way that is made of a number alone."""
+"""The container of ``make fuzz``: it answers batches wrongly, in a way that is made of a number alone."""
 
 import os
 import time

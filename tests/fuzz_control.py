@@ -1,4 +1,4 @@
-"""What ``make fuzz`` does to the control channel over TCP: peers that lie, made of a number alone."""
+"""Attacks of ``make fuzz`` on the control channel over TCP: peers that lie, made of a number alone."""
 
 import asyncio
 import contextlib

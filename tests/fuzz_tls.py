@@ -1,4 +1,4 @@
-"""What ``make fuzz`` does under TLS: records, handshakes and requests that are nearly right, made of a number alone."""
+"""Tries of ``make fuzz`` under TLS: records, handshakes and requests that are nearly right, made of a number alone."""
 
 import asyncio
 import contextlib

@@ -142,7 +142,7 @@ class Bench:
         return "\n".join((self.status.start_failure.reason, *self.status.start_failure.log_tail))
 
     async def until_dead(self) -> str:
-        """What it died of."""
+        """The reason of its death."""
         await until_async(lambda: self.status.phase == "dead")
         assert self.status.last_error is not None
         return self.status.last_error

@@ -475,13 +475,13 @@ class MemoryOperations:
         return 200, msgspec.json.encode(answer)
 
     def predict(self, application: str) -> object:
-        """What the query API would answer; only its errors and its form matter here."""
+        """An answer in place of the query API's; only its errors and its form matter here."""
         if application not in self.applications:
             raise NotFound(f"no application {application!r}")
         return {"query_id": 1, "output": 7, "default": False, "confidence": 1.0}
 
     def observe(self, application: str, body: dict[str, object]) -> object:
-        """What the query API would answer: a query id of 404 is unknown, and of 2 has had its feedback."""
+        """An answer in place of the query API's: a query id of 404 is unknown, and of 2 has had its feedback."""
         self.predict(application)
         self.observed.append(body)
         if body.get("query_id") == 404:

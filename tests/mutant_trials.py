@@ -4,7 +4,7 @@ A mutant of a function needs no new import: the fork gives the function the muta
 called it on the code as it is, the fastest first, until one fails. So most mutants cost some hundredths of a second. A
 mutant of what runs on import, such as a constant, is tried in a fork that has imported nothing of Clipper.
 
-What a test may take is counted in its own processor time, so a busy machine changes no outcome.
+A test's limit is its own processor time, so a busy machine changes no outcome.
 """
 
 import functools
@@ -166,7 +166,7 @@ class Collected:
         return True
 
     def _measure(self, session: pytest.Session) -> bool:
-        """What each test takes and calls, in forks, so that this process stays as it is. Whether all pass."""
+        """Measure each test in forks, so that this process stays as it is. Return whether all pass."""
         tests, done = list(self._items), 0
         of_functions = {id(code) for _, code in self._functions}
         while done < len(tests):
@@ -280,7 +280,7 @@ def functions_of(code: CodeType) -> Iterator[CodeType]:
 
 
 def shape(code: CodeType) -> tuple[Any, ...]:
-    """What a code does, without its lines and what is compiled in it."""
+    """The instructions of a code, without its lines and the code compiled in it."""
     consts = [(type(each), repr(each)) for each in code.co_consts if not isinstance(each, CodeType)]
     names = (code.co_name, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
     return (code.co_code, consts, names, code.co_flags, code.co_exceptiontable)

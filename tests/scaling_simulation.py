@@ -19,7 +19,7 @@ LOOK_EVERY_S = 0.5
 class Version:
     """Replicas that answer ``capacity_per_s`` each, and are ready ``start_s`` after they are wished for.
 
-    ``told`` is what the planner is told of the capacity, as a factor: it may be wrong.
+    ``told`` is the planner's belief about the capacity, as a factor: it may be wrong.
     """
 
     capacity_per_s: float = 100.0
@@ -30,7 +30,7 @@ class Version:
 
 @dataclass(slots=True)
 class Run:
-    """What happened: the wishes with when they came, and when queries were found to be late."""
+    """The course of a run: the wishes with when they came, and when queries were found to be late."""
 
     wishes: list[tuple[float, int]]
     arrivals: int = 0

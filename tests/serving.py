@@ -1,4 +1,4 @@
-"""What serves a query, as the real processes: model containers, query workers, and clients on plain sockets."""
+"""The real processes that serve a query: model containers, query workers, and clients on plain sockets."""
 
 import json
 import os
@@ -250,7 +250,7 @@ class Client:
         self.socket.shutdown(socket.SHUT_WR)
 
     def read_to_end(self) -> bytes:
-        """What comes until the other side closes."""
+        """The bytes that come until the other side closes."""
         return self._stream.read()
 
     def reset(self) -> None:

@@ -1,4 +1,4 @@
-"""What ``make mutants`` changes is there, and what it counts apart is quoted from the source as it is."""
+"""The files that ``make mutants`` changes exist, and each mutant that it counts apart quotes the source."""
 
 import ast
 import tomllib

@@ -1,4 +1,4 @@
-"""What a test is told when what it waits for does not come."""
+"""The error of a test that waits for something that does not come."""
 
 import asyncio
 import time

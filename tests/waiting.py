@@ -71,7 +71,7 @@ class _Wait(Generic[T]):
         return min(max(least_s, PAUSE_SHARE * (time.monotonic() - self._began_s)), MAX_PAUSE_S)
 
     def look(self) -> T | None:
-        """What the condition gives now.
+        """The present result of the condition.
 
         Raises:
             AssertionError: there is nothing left to wait for.
@@ -126,7 +126,7 @@ def _body(condition: Callable[[], object]) -> ast.expr | None:
 
 
 def _parts(body: ast.expr) -> Iterator[ast.expr]:
-    """What a comparison compares, what ``and``, ``or`` and ``not`` join, and what is counted; no constants."""
+    """The operands of a comparison, of ``and``, ``or`` and ``not``, and the argument of ``len``; no constants."""
     match body:
         case ast.BoolOp(values=joined):
             operands = joined
@@ -147,7 +147,7 @@ def _parts(body: ast.expr) -> Iterator[ast.expr]:
 
 
 def _locals(condition: Callable[[], object]) -> dict[str, Any]:
-    """What a function closes over, and its arguments' defaults."""
+    """The variables that a function closes over, and its arguments' defaults."""
     names = dict(inspect.getclosurevars(condition).nonlocals)
     for name, parameter in inspect.signature(condition).parameters.items():
         names[name] = parameter.default

@@ -1,4 +1,4 @@
-"""What a release has, built from this checkout, and the wheels that it needs, which are fetched once."""
+"""A release's files, built from this checkout, and the wheels that it needs, which are fetched once."""
 
 import hashlib
 import os

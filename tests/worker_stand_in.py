@@ -17,7 +17,7 @@ _SETTINGS = WorkerSettings("127.0.0.1", 1, 1000, store_digest="digest")
 
 
 class StandIn:
-    """``process`` is what the supervisor knows of it: that it is up, and where it listens."""
+    """``process`` is the supervisor's knowledge of it: that it is up, and where it listens."""
 
     def __init__(self, folder: Path, index: int) -> None:
         unused = cast(WorkerHost, None)
@@ -32,7 +32,7 @@ class StandIn:
 
 @asynccontextmanager
 async def listening(workers: Sequence[StandIn]) -> AsyncIterator[None]:
-    """They answer meanwhile. What they do not answer at the end is given up."""
+    """They answer meanwhile. Commands without an answer at the end are given up."""
     with ExitStack() as stack:
         for one in workers:
             server = ControlServer(one.answer)

@@ -1,4 +1,4 @@
-"""What the documents promise of the tree: every part is on the map, every code explained, no file too long."""
+"""The documents keep their promises on the tree: every part is on the map, every code explained, no file too long."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What others can write is read as bytes, or with its errors said; two more rules of that kind.
+"""Text that others can write is read as bytes, or with its errors said; two more rules of that kind.
 
 A name, a file or a folder that another user or a model has made may hold anything. So text is read from it only where
 it is said what happens to bytes that are no text. A tree of it is not walked by what recurses, or by paths, which the

@@ -1,4 +1,4 @@
-"""What the server, its workers and containers log: each value has a name, and each name is in the documented list."""
+"""Log messages of server, workers and containers: each value has a name, and each name is in the documented list."""
 
 import ast
 import re

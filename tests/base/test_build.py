@@ -1,4 +1,4 @@
-"""What a process says of the code that it runs, and what whole servers run."""
+"""The code that a process says it runs, and the code that whole servers run."""
 
 import os
 import re

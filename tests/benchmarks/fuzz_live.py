@@ -65,12 +65,12 @@ Kind = Literal["predict", "observe", "http"]
 
 
 class Found(Exception):
-    """What must not be; the message says of which input."""
+    """Something that must not be; the message names the input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What leaves in one write, of the numbers from ``first`` on."""
+    """The inputs that leave in one write, of the numbers from ``first`` on."""
 
     first: int
     kind: Kind
@@ -265,7 +265,7 @@ class Fuzz:
 
 
 def loop_cpu_s(pid: int) -> float:
-    """What the process's first thread has computed, which runs its loop."""
+    """The processor time of the process's first thread, which runs its loop."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 

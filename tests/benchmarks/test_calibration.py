@@ -1,4 +1,4 @@
-"""What docs/confidence.md says of confidences on real pictures: the results as kept, and a small part of them again."""
+"""docs/confidence.md on confidences of real pictures: the results as kept, and a small part of them again."""
 
 from pathlib import Path
 from random import Random

@@ -1,4 +1,4 @@
-"""What the fuzzing of a running server would find, tried on servers that misbehave."""
+"""The fuzzing of a running server finds faults: it is tried on servers that misbehave."""
 
 import asyncio
 import os

@@ -21,7 +21,7 @@ Run = Callable[..., Result]
 
 
 def usage_error(run: Run, arguments: str) -> str:
-    """What a command says that is used wrongly, without its frame."""
+    """The error of a command that is used wrongly, without its frame."""
     wrong = run(*arguments.split())
     assert wrong.status == 2
     return " ".join(wrong.err.replace("│", " ").split())

@@ -15,7 +15,7 @@ _READ_BYTES = 65536
 
 
 class Shell:
-    """What it has shown so far is ``shown``, without the terminal's escapes."""
+    """Its output so far is ``shown``, without the terminal's escapes."""
 
     def __init__(self, terminal: int) -> None:
         self._terminal = terminal

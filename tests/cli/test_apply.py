@@ -101,7 +101,7 @@ def key_names(client: Clipper) -> list[str]:
 
 
 def own_output(client: Clipper) -> object:
-    """What own answers; None while a busy machine imports its policy, for which a change waits for some seconds."""
+    """The answer of own; None while a busy machine imports its policy, for which a change waits for some seconds."""
     with suppress(ClipperError):
         return client.predict("own", [1, 2, 3, 4]).output
     return None

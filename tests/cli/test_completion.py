@@ -1,4 +1,4 @@
-"""What shells offer at TAB: real shells, with the scripts that the command gives them."""
+"""Completions that shells offer at TAB: real shells, with the scripts that the command gives them."""
 
 import os
 import subprocess

@@ -20,7 +20,7 @@ def version(number: int, source: str) -> Version:
 
 
 class Store:
-    """What a follower is given: the revisions or errors of its looks, and those of its deployments."""
+    """A store and a server for a follower: revisions or errors of its looks, and failures of its deployments."""
 
     def __init__(self, looks: list[str | Exception], failures: list[Exception | None] | None = None) -> None:
         self.looks, self.failures = looks, failures or []

@@ -1,4 +1,4 @@
-"""What commands print with --json, of a real server, against the types that are promised."""
+"""The output of commands with --json, of a real server, against the types that are promised."""
 
 import shlex
 from collections.abc import Iterator

@@ -80,7 +80,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """What is said of a load that does not come about, in this process."""
+    """The error of a load that does not come about, in this process."""
 
     def run(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["clipper", "load", *arguments, "--home", str(home)])

@@ -1,4 +1,4 @@
-"""What commands show of replicas on the nodes of a cluster, and of who leads."""
+"""Commands show replicas on the nodes of a cluster, and the leader."""
 
 import pytest
 

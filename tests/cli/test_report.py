@@ -1,4 +1,4 @@
-"""What a report says, in words and on its page."""
+"""The words of a report, and its page."""
 
 import re
 from typing import Any

@@ -28,7 +28,7 @@ class Things(Struct, frozen=True):
 
 
 def run(*arguments: str, **how: Any) -> tuple[Given | None, str]:
-    """What a command was given of its things, and what it told."""
+    """A command's arguments, and its output."""
     seen: list[Given] = []
     app = typer.Typer()
 

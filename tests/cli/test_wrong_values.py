@@ -129,7 +129,7 @@ def test_every_option_is_tried_or_takes_any_text() -> None:
 
 
 def refusal(words: list[str]) -> str:
-    """What a command says that refuses its arguments. Nothing may have been started."""
+    """The error of a command that refuses its arguments. Nothing may have been started."""
     with redirect_stderr(StringIO()) as told:
         try:
             status = ROOT.main(words, "clipper", standalone_mode=False)

@@ -1,4 +1,4 @@
-"""Who may send what, by the name in its certificate and by the epoch for which it speaks."""
+"""A peer may send messages by the name in its certificate and by the epoch for which it speaks."""
 
 import pytest
 from hypothesis import given

@@ -45,7 +45,7 @@ def key(name: str, digest: str = "d") -> KeySnapshot:
 
 
 def parts(snapshot: Snapshot) -> Mapping[str, Any]:
-    """What a snapshot says, whatever order its parts are in."""
+    """The contents of a snapshot, whatever order its parts are in."""
     return {
         "generation": snapshot.generation,
         "applications": {one.name: one for one in snapshot.applications},

@@ -1,7 +1,7 @@
 """A supervisor talks to workers of the version of the control channel before its own, and the other way round.
 
 ``tests/control/channel/N.json`` says what messages of version N are made of: each struct's fields, their types, and
-which may be left out. What is added since has to be optional, and what was there has to stay.
+which may be left out. A later field has to be optional, and an earlier one has to stay.
 """
 
 import json
@@ -65,7 +65,7 @@ def _understood(before: Any, now: Any) -> bool:
 
 
 def _types(shape: Any) -> Any:
-    """A field's type. What it is when it is left out is for who leaves it out to say."""
+    """A field's type, without its default: each side may have its own."""
     return {key: value for key, value in shape.items() if key != "default"} if isinstance(shape, dict) else shape
 
 

@@ -64,7 +64,7 @@ def build(client: docker.DockerClient) -> Any:
 
 
 def _base() -> io.BytesIO:
-    """What ``python:X.Y-slim`` is here: a context to build it from."""
+    """A stand-in for ``python:X.Y-slim``: a context to build it from."""
     programs = Path(sys.executable).resolve().parent
     files = {
         "Dockerfile": f"FROM {BASE_IMAGE}\nENV PATH={programs}:/usr/bin\nCOPY pip.conf /etc/\nCOPY root wheels /\n",
@@ -106,7 +106,7 @@ class Running:
         return str(self.container.logs().decode())
 
     def run(self, *words: str, workdir: str | None = None) -> str:
-        """What a command prints inside of the container."""
+        """The output of a command inside of the container."""
         code, told = self.container.exec_run(list(words), workdir=workdir)
         assert code == 0, f"{words}: {told.decode()}{self.log}"
         return str(told.decode())

@@ -35,7 +35,7 @@ def succeed(name: str, *words: str, cwd: Path | None = None) -> str:
 
 
 def objects(text: str) -> Objects:
-    """What a rendered text has, by kind and name."""
+    """The objects in a rendered text, by kind and name."""
     found = [each for each in yaml.safe_load_all(text) if each is not None]
     by_name = {(each["kind"], each["metadata"]["name"]): each for each in found}
     assert len(by_name) == len(found)

@@ -48,7 +48,7 @@ class Prometheus:
         self._url = url
 
     def get(self, path: str, **parameters: str) -> Any:
-        """What its API answers, which has to be whole and without a warning."""
+        """The answer of its API, which has to be whole and without a warning."""
         answer = httpx.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=TIMEOUT_S).json()
         assert answer["status"] == "success" and not answer.get("warnings"), (parameters, answer)
         return answer["data"]

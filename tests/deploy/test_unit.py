@@ -73,7 +73,7 @@ ExecStart=/opt/clipper/bin/clipper start --foreground --drain-delay 15 --workers
 
 
 class Machine:
-    """What systemd has booted."""
+    """A machine of namespaces, which systemd has booted."""
 
     def __init__(self, folder: Path, environment: Path) -> None:
         prefix = Path(sys.executable).resolve().parent.parent
@@ -97,7 +97,7 @@ class Machine:
         return pid
 
     def run(self, command: str) -> str:
-        """What a command of a shell in there prints."""
+        """The output of a shell's command in there."""
         done = subprocess.run(
             [*_AS_ROOT, "nsenter", "-t", self.init(), "-a", "sh", "-c", command],
             capture_output=True,

@@ -80,7 +80,7 @@ def commands(text: str) -> list[str]:
 
 
 def pattern(shown: str) -> re.Pattern[str]:
-    """What an output that a page shows stands for: any numbers, blanks of any width, and anything for ``…``."""
+    """The pattern of an output that a page shows: any numbers, blanks of any width, and anything for ``…``."""
     parts = re.split(r"(…|[\d█][\d.,█%]*|\s+)", shown.strip())
     anything = {"…": r".*?"}
 

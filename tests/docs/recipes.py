@@ -2,7 +2,7 @@
 page's commands deploy and ask what was saved. ``make docs-test`` follows all of them, and
 ``python -m tests.docs.recipes pytorch mlflow`` some.
 
-What each has saved is recognised as the framework that it is of; the tests of the frameworks ask such files.
+Each saved file is recognised as its framework's; the tests of the frameworks ask such files.
 """
 
 import os

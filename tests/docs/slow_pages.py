@@ -50,7 +50,7 @@ def server(reader: Reader) -> Iterator[Clipper]:
 
 
 def open_inference(reader: Reader) -> list[str]:
-    """What the page's clients print."""
+    """The output of the page's clients."""
     http, kserve, further, operator, grpc = [
         block for block in blocks(ROOT / "docs" / "open-inference.md") if block.language == "python"
     ]
@@ -77,7 +77,7 @@ def open_inference(reader: Reader) -> list[str]:
 
 
 def _printed(texts: list[tuple[str, str]], addresses: dict[str, str]) -> list[str]:
-    """What texts of Python print, with these addresses in place of the page's."""
+    """The output of texts of Python, with these addresses in place of the page's."""
     for old, new in addresses.items():
         texts = [(place, text.replace(old, new)) for place, text in texts]
     done = subprocess.run(

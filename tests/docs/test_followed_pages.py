@@ -1,6 +1,6 @@
 """The commands of pages that are read out of order, run one after another against a server that has what they name.
 
-What differs from the page is in ``CHANGES``, and what is left out in ``LEFT_OUT``, each with its reason.
+Differences from the page are in ``CHANGES``, and omissions in ``LEFT_OUT``, each with its reason.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What the tests of pages go by: where blocks and commands begin and end, and what a shown output stands for."""
+"""The rules that tests of pages use: where blocks and commands begin and end, and what a shown output stands for."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is done to replicas, and when: drawn from a seed, then carried out on real processes."""
+"""Faults of replicas and their times: drawn from a seed, then carried out on real processes."""
 
 import os
 import random

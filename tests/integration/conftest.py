@@ -1,4 +1,4 @@
-"""What the tests of the query port share: one system a file."""
+"""Shared by the tests of the query port: one system a file."""
 
 from collections.abc import Iterator
 

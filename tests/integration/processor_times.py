@@ -1,4 +1,4 @@
-"""What the machine adds to any deadline: how long a process that could run waited for a processor, or had it.
+"""The time that the machine adds to any deadline: how long a process that could run waited for a processor, or had it.
 
 Linux counts both for each thread, in nanoseconds (``/proc/PID/schedstat``: running, waiting). So an answer that is late
 because others had the processors can be told from one that is late because its process did not answer.

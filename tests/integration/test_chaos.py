@@ -176,9 +176,9 @@ def files_left(folder: Path) -> list[str]:
 
 
 def test_every_query_is_answered_by_its_deadline(story: Story) -> None:
-    """5 ms after it at the latest, and as much later as the machine held up those who talk.
+    """5 ms after it at the latest, and as much later as the machine held up the processes that talk.
 
-    What it does in nobody's account, such as interrupts and the host's own work, may hold up ``LATE_SHARE``: for a few
+    Work in no process's account, such as interrupts and the host's own, may hold up ``LATE_SHARE``: for a few
     milliseconds the client sleeps although its answers are there. A deadline's timer that is 10 ms late holds up half
     as many again, unless others want several times the processors that there are.
     """

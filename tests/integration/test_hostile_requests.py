@@ -1,4 +1,4 @@
-"""What strangers send to the query port, on real sockets: others are answered meanwhile, and memory stays bounded."""
+"""Strangers' requests to the query port, on real sockets: others are answered meanwhile, and memory stays bounded."""
 
 import json
 import threading

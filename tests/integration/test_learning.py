@@ -1,4 +1,4 @@
-"""What is learned is what users got, through real workers and containers: who is late, and which version answers."""
+"""Policies learn from users' answers, through real workers and containers: who is late, and which version answers."""
 
 import random
 from collections import Counter

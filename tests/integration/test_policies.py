@@ -1,4 +1,4 @@
-"""What policies learn, with their defaults, through a real worker, containers and a store: as in their simulations.
+"""Policies learn, with their defaults, through a real worker, containers and a store: as in their simulations.
 
 An input says what each model answers to it, 0 being right: so a test chooses who errs when.
 """
@@ -189,7 +189,7 @@ def test_stacking_corrects_numbers_that_are_too_large(system: Serving) -> None:
 
 
 def test_feedback_by_id_on_long_inputs_works_after_ten_thousand_queries(system: Serving) -> None:
-    """What is kept of a query is its output, and not its input."""
+    """A query's output is kept, and its input is not."""
     batch = b'{"input_batch":[%b]}' % b",".join([b"[%b]" % b",".join([b"0.5"] * 784)] * 500)
     with system.worker.connect() as client:
         first = client.ask("/single-long/predict", batch).json["batch_predictions"][0]

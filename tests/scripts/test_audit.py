@@ -44,7 +44,7 @@ def tool() -> str:
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """What is installed: one package, and Clipper."""
+    """The installed packages: one, and Clipper."""
     for name in ("some-package", "clipper-serving"):
         folder = tmp_path / "packages" / f"{name.replace('-', '_')}-1.0.dist-info"
         folder.mkdir(parents=True)

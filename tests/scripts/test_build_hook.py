@@ -1,4 +1,4 @@
-"""What is compiled, and what becomes of structs there."""
+"""The modules that are compiled, and structs in them."""
 
 import ast
 import inspect

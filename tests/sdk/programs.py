@@ -28,7 +28,7 @@ SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover
 
 @dataclass(frozen=True)
 class Programs:
-    """What an SDK was built to. ``acting`` does what its inputs say; see acting.cpp and Acting.java."""
+    """The programs that an SDK was built to. ``acting`` does what its inputs say; see acting.cpp and Acting.java."""
 
     sum: Path
     acting: Path

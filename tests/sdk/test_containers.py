@@ -1,4 +1,4 @@
-"""What every SDK's containers have in common, seen by a caller: real programs on real sockets."""
+"""The common behaviour of every SDK's containers, seen by a caller: real programs on real sockets."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What of a start is kept for the next one, and what each start makes of it."""
+"""A start's options are kept for the next one, and each start uses them."""
 
 import contextlib
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""What is stable: each interface against what the last release promised (docs/stability.md)."""
+"""Stability: each interface against the last release's promises (docs/stability.md)."""

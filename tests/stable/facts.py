@@ -1,4 +1,4 @@
-"""What callers may rely on, as facts: a line each, such as ``out Prediction.output is any``.
+"""The facts that callers may rely on: a line each, such as ``out Prediction.output is any``.
 
 ``in`` begins a fact of what callers send, ``out`` of what they get. A release keeps the facts of the release before. It
 may add others, but no new demand (``requires``) on a call that was there.

@@ -1,4 +1,4 @@
-"""What breaks a caller, and what does not."""
+"""Changes that break a caller, and changes that do not."""
 
 from abc import abstractmethod
 from typing import Any

@@ -28,7 +28,7 @@ APP: dict[str, Any] = {"name": "app", "slo_ms": 20_000, "input_type": "float64[2
 
 
 def processes_of(home: Path) -> dict[int, str]:
-    """What runs for a home, the supervisor aside: pid to name."""
+    """The processes of a home, the supervisor aside: pid to name."""
     found = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -118,7 +118,7 @@ class Server:
 
     @property
     def token(self) -> str:
-        """What the management API wants to be shown."""
+        """The token that the management API wants to be shown."""
         return (self.home / "token").read_text().strip()
 
     def ask(
@@ -286,7 +286,7 @@ class Own:
         return self.call("GET", f"/versions/{version}")
 
     def output(self, **fields: Any) -> Any:
-        """What the application answers to a query."""
+        """The application's answer to a query."""
         return self.server.predict(self.name, [1, 2], **fields)["output"]
 
     @property

@@ -39,7 +39,7 @@ def confidences(server: Server, row: list[float]) -> list[float]:
 
 
 def settled(server: Server, row: list[float]) -> float:
-    """What all workers answer, once each has read what the others have learned."""
+    """The answers of all workers, once each has read what the others have learned."""
 
     def found() -> float | None:
         answered = confidences(server, row)

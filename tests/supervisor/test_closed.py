@@ -1,4 +1,4 @@
-"""What a stranger, or a web page in an operator's browser, can do to the management port of a real server: nothing."""
+"""A stranger, or a web page in an operator's browser, can do nothing to the management port of a real server."""
 
 import json
 import stat

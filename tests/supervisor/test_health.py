@@ -1,4 +1,4 @@
-"""What a server says of itself while its applications' queries fail."""
+"""The health that a server reports while its applications' queries fail."""
 
 from pathlib import Path
 from typing import Any

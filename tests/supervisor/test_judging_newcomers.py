@@ -1,4 +1,4 @@
-"""What becomes of newcomers by what the store says of them: on a real registry and store, without a server."""
+"""The verdicts on newcomers by the store's evidence: on a real registry and store, without a server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator

@@ -228,7 +228,7 @@ def test_what_a_worker_hung_on_is_left_out_by_the_next(server: Server) -> None:
 )
 def test_changes_that_cannot_be(shared: Server, change: dict[str, Any], cause: str) -> None:
     def applications() -> list[dict[str, Any]]:
-        """What they are; what came of their queries changes by itself as a minute passes."""
+        """The applications themselves; the outcomes of their queries change by themselves as a minute passes."""
         return [application | {"last_minute": None} for application in shared.call("GET", "/applications")]
 
     before = applications()

@@ -58,7 +58,7 @@ def deploy(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, **fiel
 
 
 def folder_of(container: int) -> Path:
-    """What a container's actor works in."""
+    """The folder of a container's actor."""
     mark = variable(container, MARK)
     assert mark is not None
     return Path(mark).parents[1]

@@ -26,7 +26,7 @@ SURE = 0.999999
 
 
 class Losses:
-    """Losses of 0 and 1 in a fixed order, so that each share is what it says, at any time to a loss.
+    """Losses of 0 and 1 in a fixed order, so that each share is exact to one loss at any time.
 
     Which model answers is chance enough: by chance of the losses, too, a report would be another one now and then.
     """

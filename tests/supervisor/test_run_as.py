@@ -58,7 +58,7 @@ def bind(folder: Path, place: Path) -> str:
 
 
 def through(place: Path) -> list[str]:
-    """What starts a server whose Python and code all users can read.
+    """The words that start a server whose Python and code all users can read.
 
     Where these are in a closed folder, such as root's own, the server and its models see them in an open one of the
     same name, which nobody else does.

@@ -1,4 +1,4 @@
-"""Who asks a server to stop, and when it drains."""
+"""Requests to stop a server, and when it drains."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What of an earlier supervisor's is gone on with: decisions on notes, without its processes."""
+"""The processes of an earlier supervisor that are adopted: decisions on notes, without its processes."""
 
 import asyncio
 import contextlib
@@ -111,7 +111,7 @@ def test_a_worker_with_other_code_or_settings_is_replaced_after_take_over(
 
 
 class Containers:
-    """What a manager has found, and what became of each."""
+    """The processes that a manager has found, and the fate of each."""
 
     def __init__(self, *notes: ContainerNote) -> None:
         self.notes = list(notes)

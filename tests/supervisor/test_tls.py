@@ -33,7 +33,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def pair(authority: Authority) -> Pair:
-    """What the server of this file shows; each test leaves a pair of it that can be used."""
+    """The pair that the server of this file shows; each test leaves a pair there that can be used."""
     return authority.issue("server")
 
 

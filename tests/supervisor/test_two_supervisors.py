@@ -46,7 +46,7 @@ def servers(tmp_path: Path, redis: RedisServer) -> Iterator[tuple[Server, Server
 
 
 def lease_of(server: Server) -> Any:
-    """What a server says about the lease; None while it does not answer."""
+    """The lease that a server reports; None while it does not answer."""
     try:
         return server.call("GET", "/status")["lease"]
     except (httpx.HTTPError, Unavailable):  # it is just starting, or has ended

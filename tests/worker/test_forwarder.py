@@ -46,7 +46,7 @@ class Peer:
         return told
 
     async def commands(self, count: int) -> list[list[int | None]]:
-        """What each has brought, once there are so many, and the loop has had time for more."""
+        """The numbers that each command has brought, once there are so many, and the loop has had time for more."""
         async with asyncio.timeout(TIMEOUT_S):
             while len(self.asked) < count:
                 await asyncio.sleep(0.01)

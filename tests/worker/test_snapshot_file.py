@@ -46,7 +46,7 @@ class Answering:
 
 
 def keeping(tmp_path: Path, *commands: AnyCommand, answering: Answering | None = None) -> Apply | None:
-    """What is kept after these."""
+    """The snapshot that is kept after these."""
     path = tmp_path / "kept"
 
     async def main() -> None:

@@ -72,7 +72,7 @@ class Screen:
         return self.page.locator("main").inner_text()
 
     def violations(self) -> list[str]:
-        """What axe finds wrong for people who use a keyboard or a screen reader, or need contrast."""
+        """Problems that axe finds for people who use a keyboard or a screen reader, or need contrast."""
         self.page.evaluate(_AXE)
         # A table's rows are alike, and axe takes 50 ms for one.
         found = self.page.evaluate("axe.run({exclude: ['tbody tr:nth-child(n+5)']}).then(result => result.violations)")

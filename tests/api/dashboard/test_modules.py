@@ -1,4 +1,4 @@
-"""What the pages compute: their modules, called in the browser that runs them."""
+"""The modules of the pages compute rightly: they are called in the browser that runs them."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""What pages of other sites can do with the query port, in a real browser."""
+"""Pages of other sites ask the query port, in a real browser."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Who may call the management API, by a request's head."""
+"""A request's head decides whether it may call the management API."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a client may hold of the management port: connections, heads, bodies, answers that it does not read."""
+"""Bounds on a client's share of the management port: connections, heads, bodies, answers that it does not read."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What the kernel may refuse, a container does without."""
+"""A container does without limits that the kernel refuses."""
 
 import errno
 import os

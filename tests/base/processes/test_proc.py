@@ -1,4 +1,4 @@
-"""What /proc says."""
+"""Readings of /proc."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is refused where a certificate comes in, with what to do about it."""
+"""A certificate that cannot be used is refused where it comes in, and the error says what to do."""
 
 import os
 import ssl

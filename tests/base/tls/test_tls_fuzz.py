@@ -1,4 +1,4 @@
-"""A short part of ``make fuzz`` that goes by TLS, and what it has found."""
+"""A short part of ``make fuzz`` that uses TLS, and cases that it has found."""
 
 from tests.fuzz_tls import try_tls
 

@@ -78,7 +78,7 @@ class Pair:
             self.turn()
 
     def records(self, *texts: bytes) -> bytes:
-        """What the client sends of these, each in a record of its own."""
+        """The bytes that the client sends for these, each in a record of its own."""
         for text in texts:
             self.client.write(text)
         return self._outgoing.read()

@@ -1,4 +1,4 @@
-"""What it costs that a worker prefers the replicas on its own node, in simulation."""
+"""The cost of a worker's preference for the replicas on its own node, in simulation."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What users get of policies over models that can be full, in virtual time, beside what is possible."""
+"""Policies over models that can be full, in virtual time: their answers beside the best possible ones."""
 
 from collections.abc import Sequence
 

@@ -9,7 +9,7 @@ from benchmarks.paper.results import RESULTS
 
 
 def numbers(**of_eight: Any) -> dict[str, Any]:
-    """What grows as it must; the row of eight replicas has these values instead."""
+    """Measurements that grow as they must; the row of eight replicas has these values instead."""
     rows = [{"replicas": n, "outputs_per_s": 950.0 * n, "p99_ms": 90.0, "default_share": 0.0} for n in COUNTS]
     return {"clipper": [*rows[:-1], {**rows[-1], **of_eight}]}
 

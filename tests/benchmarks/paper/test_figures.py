@@ -1,4 +1,4 @@
-"""What the figures make of their numbers."""
+"""The figures draw their numbers."""
 
 from collections.abc import Mapping
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""The page on the paper's figures is what the checked-in results make of it."""
+"""The page on the paper's figures agrees with the checked-in results."""
 
 import pytest
 

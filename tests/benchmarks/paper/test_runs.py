@@ -46,7 +46,7 @@ def test_where_nobody_can_say_what_was_measured_all_is_measured_again(now: str) 
 
 @pytest.mark.usefixtures("three")
 def test_results_of_different_commits_and_broken_promises_are_problems() -> None:
-    """What the paper says and does not hold here is none."""
+    """A claim of the paper that does not hold here is no problem."""
     assert problems({"one": documented("abc"), "two": documented("abc")}) == []
     (mixed,) = problems({"one": documented("abc"), "two": documented("def")})
     assert "abc: one" in mixed and "def: two" in mixed

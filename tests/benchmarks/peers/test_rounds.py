@@ -1,4 +1,4 @@
-"""What rounds and open loads come to."""
+"""The results of rounds and open loads."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What `make regret` plays is what the server runs: after the same feedback both ask models alike."""
+"""`make regret` plays the policies that the server runs: after the same feedback both ask models alike."""
 
 from random import Random
 

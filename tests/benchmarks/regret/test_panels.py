@@ -1,4 +1,4 @@
-"""What `make regret` plays of policies that ask all models is what the server runs; answers are as described."""
+"""`make regret` plays the server's policies that ask all models; answers are as described."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""What docs/regret.md says: the results that are kept, of the defaults as they are, and a small part of them again."""
+"""The claims of docs/regret.md: the kept results, of the defaults as they are, and a small part of them again."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the rows on selection send."""
+"""The requests that the rows on selection send."""
 
 import itertools
 import json

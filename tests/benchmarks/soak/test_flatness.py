@@ -114,7 +114,7 @@ def test_a_heap_that_only_moves_up_and_down_does_not_grow(hours: float) -> None:
 
 
 def test_one_per_cent_alone_finds_growth_where_there_is_none() -> None:
-    """What the rule was before: it found growth in every fourth series of an hour that has none."""
+    """The rule of one per cent alone is not enough: it found growth in every fourth series of an hour that has none."""
     assert sum(not memory(seed, 1.0).is_flat() for seed in SEEDS) > 4
 
 

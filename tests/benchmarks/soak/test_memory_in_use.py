@@ -1,4 +1,4 @@
-"""What a worker has in use after requests of each kind: as much as before them, however many there were."""
+"""A worker's memory in use after requests of each kind: as much as before them, however many there were."""
 
 import math
 import signal

@@ -1,4 +1,4 @@
-"""What is read of a process."""
+"""Readings of a process."""
 
 import mmap
 import multiprocessing

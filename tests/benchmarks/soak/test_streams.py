@@ -1,4 +1,4 @@
-"""What a soak asks, and which queries it takes for lost."""
+"""The queries that a soak asks, and those that it takes for lost."""
 
 import json
 import re

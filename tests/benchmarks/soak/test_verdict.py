@@ -1,4 +1,4 @@
-"""What of a soak's facts is a finding."""
+"""The facts of a soak that are findings."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What is sent: read by the query port's own readers."""
+"""The bodies that are sent, read by the query port's own readers."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What a run has seen: every query once, whatever its end, and latencies as they were."""
+"""The record of a run: every query once, whatever its end, and latencies as they were."""
 
 import json
 

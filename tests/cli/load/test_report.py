@@ -1,4 +1,4 @@
-"""What follows from the numbers, and how it is told."""
+"""The report's conclusions from the numbers, and their words."""
 
 import re
 from typing import Any

@@ -28,7 +28,7 @@ FRESH_TYPE = "float64[4]"
 
 
 def linked(links: tuple[Link, ...], call: LinkCall) -> tuple[Link, ...]:
-    """What the server's link and unlink do: see ``supervisor/operations/applications.py``."""
+    """Does the same as the server's link and unlink: see ``supervisor/operations/applications.py``."""
     model, _, version = call.name.partition(":")
     own = [link for link in links if link.model == model]
     if version:

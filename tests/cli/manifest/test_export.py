@@ -23,7 +23,7 @@ def read_back(text: str) -> Manifest:
 
 
 def packed_by_server(wanted: Manifest) -> Packed:
-    """What packing makes of artifacts that are named by their digests."""
+    """The packed artifacts of a manifest that names them by their digests."""
     versions = {}
     for version in (one for model in wanted.models or () for one in model.versions):
         assert version.artifact is not None

@@ -1,4 +1,4 @@
-"""What the file says, and what is wrong in it, by the settings' own names, types and ranges."""
+"""The file is read, and errors in it are named, by the settings' own names, types and ranges."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is done so that a server has what a file says, and what is left alone."""
+"""The plan changes a server to match a file, and leaves the rest alone."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a model file or folder is told to be of."""
+"""A model file or folder is recognised as its framework's."""
 
 import zipfile
 from pathlib import Path

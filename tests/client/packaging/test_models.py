@@ -1,4 +1,4 @@
-"""What a model becomes when it is packed."""
+"""The artifact that a packed model becomes."""
 
 import hashlib
 import importlib

@@ -1,4 +1,4 @@
-"""What a model needs is read from its file, in every form that the libraries write."""
+"""A model's requirements are read from its file, in every form that the libraries write."""
 
 import json
 import pickle

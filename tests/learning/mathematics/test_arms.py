@@ -1,4 +1,4 @@
-"""What a policy reads of versions: each has its own numbers, and a little of those before it."""
+"""A policy's reading of versions: each has its own numbers, and a little of those before it."""
 
 import numpy as np
 import pytest

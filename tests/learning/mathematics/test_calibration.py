@@ -1,4 +1,4 @@
-"""What a confidence is worth: the curve from what feedback has summed up."""
+"""The true worth of a confidence: the curve from sums of feedback."""
 
 import math
 from collections.abc import Callable

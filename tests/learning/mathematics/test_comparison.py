@@ -1,4 +1,4 @@
-"""Who is better, how sure that is, and how much more feedback it takes."""
+"""Which model is better, how sure that is, and how much more feedback it takes."""
 
 import math
 from functools import cache

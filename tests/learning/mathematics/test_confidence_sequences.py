@@ -1,4 +1,4 @@
-"""What is known of mean losses at all times at once: the formulas, and that they hold as often as they say."""
+"""Intervals of mean losses that hold at all times at once: the formulas, and that they hold as often as they say."""
 
 import math
 from collections.abc import Callable

@@ -184,7 +184,7 @@ ALLOWED = 0.05
 
 
 def verdicts(own: float, rest: float, seeds: int, answers: int, *, drift: bool = False) -> Counter[str | None]:
-    """What first comes of so many ramps, looked at after each answer of the newcomer's; these are too few to do."""
+    """The first verdicts on so many ramps, looked at after each answer of the newcomer's; these are too few to do."""
     found: Counter[str | None] = Counter()
     for seed in range(seeds):
         chance, forecasts, verdict = Random(seed), Forecasts(), None

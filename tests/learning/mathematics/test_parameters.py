@@ -1,4 +1,4 @@
-"""What a user may set is checked against its range, and the message says it."""
+"""A parameter that a user may set is checked against its range, and the message says it."""
 
 import math
 

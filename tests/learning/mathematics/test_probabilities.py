@@ -1,4 +1,4 @@
-"""What an output says of how sure its model is."""
+"""The probability that an output states for its answer."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is counted for every policy."""
+"""The counts that every policy gets."""
 
 from clipper.learning.mathematics.totals import PLAIN_LOSS, PLAIN_SCORED, tally
 

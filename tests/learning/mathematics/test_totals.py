@@ -1,4 +1,4 @@
-"""What a policy reads: numbers by model, and the application's as a prior for its contexts."""
+"""The totals that a policy reads: numbers by model, and the application's as a prior for its contexts."""
 
 import numpy as np
 import pytest

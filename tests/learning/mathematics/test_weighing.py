@@ -89,7 +89,7 @@ def test_each_bet_is_no_better_than_fair(weight_of_error: float) -> None:
 
 
 def test_sums_of_squares_of_losses_of_one_query_are_bounded() -> None:
-    """What one query tells about both counts as the worst of what sums allow: never more than it is worth."""
+    """One query's evidence on both counts as the worst that sums allow: never more than it is worth."""
     random, sums = Random(1), Sums()
     total = squares = 0.0
     for _ in range(200):

@@ -17,7 +17,7 @@ Losses = Callable[[int], Sequence[float]]
 
 @dataclass
 class Game:
-    """What happened: the answers' losses, each model's, and at each step the model with the largest share."""
+    """The course of a game: the answers' losses, each model's, and at each step the model with the largest share."""
 
     losses: list[float] = field(default_factory=list)
     of_models: list[Sequence[float]] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Game:
 
     @property
     def static_losses(self) -> list[float]:
-        """What each model alone would have lost."""
+        """The losses that each model alone would have had."""
         return [sum(losses) for losses in zip(*self.of_models)]
 
     def steps_until(self, start: int, came: Callable[[float], bool], model: str = "a", window: int = 100) -> int | None:
@@ -88,7 +88,7 @@ def failing(means: Sequence[float], seed: int = 0, broken: range = range(5000, 1
 
 
 def pseudo_regret(means: Sequence[float], asked: Sequence[str]) -> float:
-    """What the mean losses of the models that were asked exceed the best model's by."""
+    """The sum by which the mean losses of the models that were asked exceed the best model's."""
     excess = {model: mean - min(means) for model, mean in zip(MODELS, means)}
     return sum(excess[model] for model in asked)
 

@@ -46,7 +46,7 @@ class World:
 
 @dataclass(frozen=True)
 class Spell:
-    """What came of queries in a world: means over the queries, of true losses."""
+    """The results of queries in a world: means over the queries, of true losses."""
 
     loss: float
     cost: float

@@ -20,7 +20,7 @@ BEFORE = 600
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the newcomer, and by which answers."""
+    """The newcomer's fate, and the answers that decided it."""
 
     verdict: Verdict | None
     evidence: RampLosses

@@ -1,4 +1,4 @@
-"""What becomes of newcomers under policies that choose by context."""
+"""The fate of newcomers under policies that choose by context."""
 
 import pytest
 

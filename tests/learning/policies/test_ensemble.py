@@ -55,7 +55,7 @@ def test_weights_help_where_models_are_unequal() -> None:
 
 
 def observed(policy: Ensemble, totals: Totals, outputs: dict[str, bytes]) -> dict[int, float]:
-    """What the answers by each sharpness lost more than their mean; b"1" is right."""
+    """The excess of each sharpness's loss over their mean; b"1" is right."""
     choice = policy.select(tuple(outputs), totals, QueryView(), Random(0))
     losses = {model: float(output != b"1") for model, output in outputs.items()}
     found = policy.observe(choice, losses, totals, JudgedQuery(outputs=outputs))

@@ -1,4 +1,4 @@
-"""What a new version of the best model costs, in simulation: one that is always wrong, and one that is as good."""
+"""The cost of a new version of the best model, in simulation: one that is always wrong, and one that is as good."""
 
 from random import Random
 

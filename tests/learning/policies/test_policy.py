@@ -1,4 +1,4 @@
-"""What every policy keeps to: shares, seeds, parameters, and a state that survives being stored."""
+"""Rules of every policy: shares, seeds, parameters, and a state that survives being stored."""
 
 import math
 from random import Random

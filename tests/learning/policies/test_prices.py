@@ -1,4 +1,4 @@
-"""What prices do: they hold a budget, keep a quality, and leave a scarce model to the queries that gain most by it."""
+"""Prices at work: they hold a budget, keep a quality, and leave a scarce model to the queries that gain most by it."""
 
 from random import Random
 

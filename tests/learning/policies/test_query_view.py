@@ -1,4 +1,4 @@
-"""What a policy sees of a query's input, by every type that an application may take."""
+"""A policy's view of a query's input, by every type that an application may take."""
 
 import struct
 

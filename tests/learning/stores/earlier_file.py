@@ -115,7 +115,7 @@ class EarlierWorker:
 
 
 def names_in_rows(path: Path) -> set[str | bytes]:
-    """What stands for contexts in the rows of the file."""
+    """The texts and keys that stand for contexts in the rows of the file."""
     with closing(sqlite3.connect(path)) as database:
         tables = ("sums", "arrays", "changes")
         return {name for table in tables for (name,) in database.execute(f"SELECT context FROM {table}")}

@@ -1,4 +1,4 @@
-"""What tests of both stores share: committing to a store and reading it."""
+"""Shared by the tests of both stores: committing to a store and reading it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

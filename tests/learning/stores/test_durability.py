@@ -1,4 +1,4 @@
-"""What was acknowledged survives, in both stores."""
+"""Acknowledged feedback survives, in both stores."""
 
 import os
 import subprocess

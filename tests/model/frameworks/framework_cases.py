@@ -39,7 +39,7 @@ def made_models(framework: str, wheels: Sequence[str] = ()) -> Path:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the runtime said of a case: what it takes, on what it runs, its outputs as JSON, or why it is refused.
+    """The runtime's report on a case: its input type, its device, its outputs as JSON, or why it is refused.
 
     ``gives`` is the type of its outputs that the file states, ``shown`` what each batch shows of it.
     """

@@ -53,7 +53,7 @@ def saved(folder: Path, model: Any, **source: Any) -> Any:
 
 
 def answered(model: Any, frame: pd.DataFrame) -> list[Any]:
-    """What the container answers to the rows of a frame, which come as columns."""
+    """The container's answers to the rows of a frame, which come as columns."""
     record = model.input_type
     assert isinstance(record, RecordType)
     rows = RecordRows(record)

@@ -39,7 +39,7 @@ def inputs(models: Path) -> np.ndarray:
 
 
 def answers(path: Path) -> tuple[list[float], list[list[float]]]:
-    """What ``transform`` made of the inputs: predictions, and probabilities of both classes."""
+    """The results of ``transform`` on the inputs: predictions, and probabilities of both classes."""
     predictions, probabilities = zip(*json.loads(path.read_text()))
     return list(predictions), list(probabilities)
 

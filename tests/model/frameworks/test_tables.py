@@ -50,7 +50,7 @@ def test_types_are_those_of_the_training(told: Told, case: str, fields: list[str
 
 
 def test_the_table_of_the_documentation_has_each(told: Told) -> None:
-    """What docs/frameworks.md says of them is what these tests try."""
+    """These tests try all that docs/frameworks.md says of them."""
     text = (Path(__file__).parents[3] / "docs" / "frameworks.md").read_text()
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
     for name, case in told.cases.items():

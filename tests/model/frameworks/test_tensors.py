@@ -1,4 +1,4 @@
-"""What networks of all frameworks share, without any of them."""
+"""The code that networks of all frameworks share, without any of them."""
 
 from pathlib import Path
 from typing import Any

@@ -174,7 +174,7 @@ def meaning(vector: Vector) -> object:
 
 
 def of_frame(frame: bytes) -> object:
-    """What a frame of results means, or of an error."""
+    """The meaning of a frame of results, or of an error."""
     [(kind, _, body)] = Splitter().feed(frame)
     return Refusal(*messages.decode_error(body).split(": ", 1)) if kind == Kind.ERROR else RESULTS_DECODERS[kind](body)
 

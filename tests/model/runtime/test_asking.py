@@ -108,7 +108,7 @@ def refuse(caller: Caller, ask_id: int, message: str) -> None:
 
 
 def results(caller: Caller, skip: int = 0) -> Any:
-    """What the batch answered; ``skip`` asks come before."""
+    """The batch's answer; ``skip`` asks come before."""
     for _ in range(skip):
         asked(caller)
     kind, _, body = caller.read()

@@ -52,7 +52,7 @@ def test_bad_inputs_fail_alone_however_many_there_are(rows: int, data: st.DataOb
 
 @given(st.integers(2, 200), st.integers(0, 60), st.data())
 def test_no_error_reaches_another_input_when_the_time_is_over(rows: int, calls: int, data: st.DataObject) -> None:
-    """So many extra calls fit into the time. What was not told apart fails without the words of an input."""
+    """So many extra calls fit into the time. An input that was not told apart fails without the words of an input."""
     bad = data.draw(st.sets(st.integers(0, rows - 1), min_size=1))
     model, ticks = Model(bad), itertools.count(-1)
     encoded = evaluate(model, reader(rows), lambda: MAX_EXTRA_S * next(ticks) / max(calls, 0.5))

@@ -48,7 +48,7 @@ class Odd:
 
 
 def received(encoded: Encoded, rows: int, version: int = MIXED_VERSION) -> Sequence[Output | None]:
-    """What a worker reads of these outputs; None for rows that have failed."""
+    """A worker's reading of these outputs; None for rows that have failed."""
     sent, found = as_sent(encoded, version), dict[int, str]()
     outputs: Sequence[Output | None]
     if sent.columns:

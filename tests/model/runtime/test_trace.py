@@ -1,4 +1,4 @@
-"""What a model knows of the trace that its batch belongs to."""
+"""A model knows the trace that its batch belongs to."""
 
 import json
 import struct

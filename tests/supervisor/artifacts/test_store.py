@@ -41,7 +41,7 @@ def test_an_artifact_is_unpacked_once(artifacts: Artifacts, tmp_path: Path) -> N
 
 
 class CopiesInMemory:
-    """What ``SharedArtifacts`` is to a store; ``full`` refuses."""
+    """Stands in for ``SharedArtifacts``; if ``full``, it refuses."""
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""What a tar may bring about: what is in it, in the folder that it is for, and nothing anywhere else."""
+"""A tar may make its members in the folder that it is for, and nothing anywhere else."""
 
 import io
 import os

@@ -72,5 +72,5 @@ def version_reading(
 def answer(
     applications: Sequence[ApplicationStatistics] = (), versions: Sequence[VersionStatistics] = ()
 ) -> WorkerStatistics:
-    """What a worker answers."""
+    """A worker's answer."""
     return WorkerStatistics(0, 1, 1, 0, {}, tuple(applications), tuple(versions), (), CacheStatistics(0, 0, 0, 0))

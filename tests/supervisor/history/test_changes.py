@@ -1,4 +1,4 @@
-"""What changes of the registry mean to who reads events."""
+"""The events of changes of the registry."""
 
 from dataclasses import dataclass, field
 from typing import Any

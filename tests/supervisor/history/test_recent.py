@@ -1,4 +1,4 @@
-"""What came of the queries of the last minute."""
+"""The outcomes of the queries of the last minute."""
 
 from typing import TypeVar
 

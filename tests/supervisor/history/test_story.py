@@ -1,4 +1,4 @@
-"""What becomes of processes and what is decided: steps of the history, and events."""
+"""The fate of processes, and decisions: steps of the history, and events."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What is told of tests that have ended; tests/supervisor/test_reports.py has it through the server."""
+"""The news of tests that have ended; tests/supervisor/test_reports.py has it through the server."""
 
 from collections.abc import Iterator
 from contextlib import closing

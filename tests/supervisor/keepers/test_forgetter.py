@@ -1,4 +1,4 @@
-"""What is left of applications that are gone, on a real registry and store."""
+"""The remains of applications that are gone, on a real registry and store."""
 
 import asyncio
 import sqlite3

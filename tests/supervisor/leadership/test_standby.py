@@ -64,7 +64,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def wait(registry: ScriptedRegistry, folder: Path, stop: Callable[[], bool] = lambda: False) -> tuple[Any, list[float]]:
-    """What a standby waits for, and when it ended what was left."""
+    """The lease that a standby gets, and the times at which it ended the leftovers."""
     stopping, ended = StopRequests(0.0), []
 
     async def end_left() -> None:

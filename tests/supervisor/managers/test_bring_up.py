@@ -1,4 +1,4 @@
-"""What a bring-up makes of a container on another machine, whose process ids say nothing here."""
+"""The bring-up of a container on another machine, whose process ids say nothing here."""
 
 import asyncio
 import os

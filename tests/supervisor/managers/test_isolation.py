@@ -79,7 +79,7 @@ class Neighbourhood:
             container.bounds = bounds
 
     async def ask(self, slot: Slot) -> str | None:
-        """What the model says if it fails."""
+        """The model's message if it fails."""
         (status,) = self.bench.manager.slots(slot.model_id)
         assert status.replica is not None
         assert status.replica.address is not None

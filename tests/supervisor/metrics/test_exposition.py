@@ -1,4 +1,4 @@
-"""What a scrape says, read back by the client library's own parser."""
+"""The text of a scrape, read back by the client library's own parser."""
 
 import math
 import re
@@ -121,7 +121,7 @@ NEWCOMERS = (
 
 
 def text_of(*workers: WorkerStatistics, status: Status | None = STATUS, by_worker: bool = True) -> str:
-    """What a server of these workers says, with two versions of a model, a replica, and an application that ramps."""
+    """The text of a server of these workers, with two versions of a model, a replica, and an application that ramps."""
     names = dict.fromkeys([one.name for worker in workers for one in worker.applications], 1)
     versions = {f"digits:{number}": (ModelId("digits", number), 1.0) for number in ("1", "2")}
     limits = {("key", "web"): 1}

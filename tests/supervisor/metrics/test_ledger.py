@@ -36,7 +36,7 @@ PART = 2
 
 @dataclass(slots=True)
 class Counts:
-    """What a worker has counted of a thing since it was made, its present value, and which thing it is of its name."""
+    """A worker's count of a thing since it was made, its present value, and which thing of its name it is."""
 
     identity: int
     number: int = 0

@@ -1,4 +1,4 @@
-"""What answers have lost more than the best policy of the same kind of knowledge."""
+"""The loss of answers beyond that of the best policy of the same kind of knowledge."""
 
 import pytest
 from msgspec.structs import replace

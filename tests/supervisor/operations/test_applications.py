@@ -1,4 +1,4 @@
-"""What an operator does with applications, on a real server."""
+"""An operator's work on applications, on a real server."""
 
 from typing import Any
 

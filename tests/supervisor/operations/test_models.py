@@ -1,4 +1,4 @@
-"""What an operator does with models: deployed, rolled back, scaled and deleted, on a real server."""
+"""An operator's work on models: deployed, rolled back, scaled and deleted, on a real server."""
 
 import threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the server says of versions and replicas that do not come up."""
+"""The problems that the server reports for versions and replicas that do not come up."""
 
 from types import SimpleNamespace
 from typing import Any

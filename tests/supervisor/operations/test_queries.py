@@ -1,4 +1,4 @@
-"""What an operator tries, passed on to a query port that may answer anything."""
+"""An operator's queries, passed on to a query port that may answer anything."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What workers can be told of: each record by itself, and all together."""
+"""The records that workers can be told of: each record by itself, and all together."""
 
 from typing import Any
 

@@ -72,7 +72,7 @@ class State:
 
 @dataclass
 class Storage:
-    """What the scripts of the registry do with the lease, on a clock of its own."""
+    """Does the same with the lease as the scripts of the registry, on a clock of its own."""
 
     rate: float
     state: State = State()

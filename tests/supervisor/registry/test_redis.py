@@ -1,4 +1,4 @@
-"""What only the registry in Redis has: the lease, the fence of changes, artifacts, and a Redis that is away."""
+"""Tests for the registry in Redis alone: the lease, the fence of changes, artifacts, and a Redis that is away."""
 
 import asyncio
 import os

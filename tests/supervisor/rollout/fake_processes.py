@@ -44,7 +44,7 @@ class FakeSlot:
 
 @dataclass
 class FakeWorker:
-    """``serves`` is what it really serves by; ``generation`` what the supervisor has heard of that."""
+    """``serves`` is the snapshot in use; ``generation`` the generation that the supervisor has heard of."""
 
     index: int
     build: int

@@ -1,4 +1,4 @@
-"""What should exist, in memory."""
+"""The records of what should exist, in memory."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

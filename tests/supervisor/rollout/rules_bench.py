@@ -1,4 +1,4 @@
-"""What tests of the rules share: facts to be changed between looks, and what is done about them."""
+"""Shared by tests of the rules: facts to be changed between looks, and the instructions that follow."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -131,7 +131,7 @@ class Operations(RuleBasedStateMachine):
 
     @rule(waits_s=st.sampled_from([0.1, 2.0]))
     def deploy_and_think_better_of_it(self, waits_s: float) -> None:
-        """What is current is rolled back to while its successor starts."""
+        """A rollback returns to the current version while its successor starts."""
         self.world.operators.deploy("m", "1", "good", "a", current=True, replicas=1)
         self.world.settle(3.0)
         self.world.operators.remove(ModelId("m", "9"))
@@ -208,7 +208,7 @@ class Operations(RuleBasedStateMachine):
 
     @rule(id_=ids)
     def scale_down_while_a_worker_drains(self, id_: ModelId) -> None:
-        """What drains still has batches of its own at the replicas, and reports nothing."""
+        """A worker that drains still has batches of its own at the replicas, and reports nothing."""
         self.world.operators.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)
         self.world.operators.scale(id_, 2)
         self.world.settle(5.0)
@@ -301,7 +301,7 @@ class Operations(RuleBasedStateMachine):
         self.check_last_wishes()
 
     def check_last_wishes(self) -> None:
-        """What was asked for last is current, if it is still there and can run."""
+        """The version that was asked for last is current, if it is still there and can run."""
         for (name, version), number in self.world.operators.last_asked():
             record = self.world.records.versions[ModelId(name, version)]
             model = self.world.records.models[name]
@@ -311,7 +311,7 @@ class Operations(RuleBasedStateMachine):
 
 
 def versions_of(worker: FakeWorker, id_: ModelId) -> list[VersionSnapshot]:
-    """What a worker serves a version by."""
+    """The entries of a version in the snapshot by which a worker serves."""
     models = worker.serves.models
     return [one for model in models if model.name == id_.name for one in model.versions if one.version == id_.version]
 

@@ -1,4 +1,4 @@
-"""What follows from the records: which versions run, how long a batch may, what fits."""
+"""Conclusions from the records: which versions run, how long a batch may, what fits."""
 
 import pytest
 from msgspec.structs import replace

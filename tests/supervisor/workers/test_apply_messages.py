@@ -1,4 +1,4 @@
-"""Which message a worker gets, and that it is made once for all who need the same."""
+"""Which message a worker gets, and that it is made once for all workers that need the same."""
 
 from msgspec.structs import replace
 

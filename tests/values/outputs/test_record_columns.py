@@ -1,4 +1,4 @@
-"""Outputs with names are what the columns of their batch say, row by row."""
+"""Outputs with names agree with the columns of their batch, row by row."""
 
 import base64
 import json

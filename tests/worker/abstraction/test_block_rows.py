@@ -109,7 +109,7 @@ def test_columns_are_read_one_in_a_step_and_their_texts_in_pieces() -> None:
 
 
 def test_the_first_column_of_another_type_ends_the_reading() -> None:
-    """What follows it is not decoded: it may have millions of lengths."""
+    """The rest is not decoded: it may have millions of lengths."""
     broken = columns(text_column("a", [b"x"] * 9), text_column("b", [b"x"] * 9))
     cut = header(Kind.PREDICT_COLUMNS, 92) + broken[16 : 16 + 92]  # it ends within the second column
     for input_type in ("a: float64, b: string", "b: string", "float64[2]"):

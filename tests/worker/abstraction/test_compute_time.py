@@ -1,4 +1,4 @@
-"""What a row takes: a mean over rows of the last batches, which no container can overstate."""
+"""The time that a row takes: a mean over rows of the last batches, which no container can overstate."""
 
 import pytest
 

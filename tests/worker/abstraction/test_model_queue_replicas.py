@@ -1,4 +1,4 @@
-"""What a version's queue does when its replicas hang, die, drain or come later."""
+"""A version's queue when its replicas hang, die, drain or come later."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def test_an_equal_input_does_not_join_one_on_a_replica_that_hangs(run: Callable[
 
 
 def test_a_replica_that_hangs_is_sent_no_more(run: Callable[..., None]) -> None:
-    """What it does not answer waits for another, which is linked later."""
+    """A query that it does not answer waits for another replica, which is linked later."""
 
     async def scenario(bench: Bench) -> None:
         hanging, other = await bench.start(), await bench.start()

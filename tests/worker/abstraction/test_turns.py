@@ -21,7 +21,7 @@ from tests.works import Waiting, make_work
 
 
 class StillLoop(ShiftedLoop):
-    """Its time is what the test says, and nothing else."""
+    """The test sets its time, and nothing else does."""
 
     def time(self) -> float:
         return self.shift_s

@@ -1,4 +1,4 @@
-"""What ``make fuzz`` does to the query port: each try is made of its number alone, so that a number is all to keep."""
+"""Tries of ``make fuzz`` on the query port: each try is made of its number alone, so that a number is all to keep."""
 
 import asyncio
 import base64
@@ -130,13 +130,13 @@ async def _send_garbled(parts: list[bytes]) -> None:
 
 
 def try_authorization(number: int) -> None:
-    """Who shows a key is let in by it, within its limits, and nobody else; and it harms nobody what they show."""
+    """A client with a key is let in, within its limits, and no other client; whatever clients show harms nobody."""
     random = Random(number)
     asyncio.run(_show(random, [authorization_for(random, KEY) for _ in range(random.randint(1, 6))]))
 
 
 def authorization_for(random: Random, key: str) -> bytes:
-    """What a client may show that has the key, or nearly: whole lines of a head."""
+    """The credentials of a client that has the key, or nearly: whole lines of a head."""
     good = b"Authorization: Bearer " + key.encode()
     if random.random() < 0.3:
         return good + b"\r\n"

@@ -1,4 +1,4 @@
-"""What clients that others wrote have to find, by REST and by gRPC. Each runs in a process of its own."""
+"""The findings that clients of other authors have to have, by REST and by gRPC. Each runs in a process of its own."""
 
 import json
 import subprocess
@@ -46,7 +46,7 @@ REFUSALS = {
 
 
 def told_by(program: Path, *arguments: str) -> dict[str, Any]:
-    """What a client's program found at an address, its first argument."""
+    """The findings of a client's program at an address, its first argument."""
     done = subprocess.run(
         [environment("open_inference"), program, *arguments],
         capture_output=True,

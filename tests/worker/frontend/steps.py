@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 def finish(steps: Generator[None, None, T]) -> T:
-    """What it returns."""
+    """Do all steps, and return their result."""
     while True:
         try:
             next(steps)

@@ -169,7 +169,7 @@ def test_one_is_let_in_as_a_count_of_one_is(
 
 @given(st.integers(1, 200), st.sets(st.integers(0, 80), min_size=1, max_size=64))
 def test_workers_that_came_and_went_never_let_in_more_than_the_limit(most: int, indexes: set[int]) -> None:
-    """Their indexes are different, and have gaps where nodes were lost. What does not divide may then be let in by
+    """Their indexes are different, and have gaps where nodes were lost. The remainder may then be let in by
     nobody."""
     workers = len(indexes)
     total = sum(share_in_flight(most, workers, index) or 0 for index in indexes)

@@ -1,4 +1,4 @@
-"""Who is let in on a connection without a socket, however its bytes come and whenever keys change."""
+"""Keys let clients in on a connection without a socket, however its bytes come and whenever keys change."""
 
 import hashlib
 from typing import Any

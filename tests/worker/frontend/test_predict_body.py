@@ -54,7 +54,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 
 def expected_rows(input_type: InputType, body: bytes) -> list[bytes]:
-    """What a body asks for, the last of equal keys counting, or ``Refused``."""
+    """The rows that a body asks for, the last of equal keys counting, or ``Refused``."""
     fields: dict[str, Any] = json.loads(body)
     pairs: tuple[tuple[str, Any], ...] = json.loads(body, object_pairs_hook=tuple)
     for key, value in pairs:

@@ -1,4 +1,4 @@
-"""What the worst bodies cost: how long a step of reading them takes, and how much memory."""
+"""The cost of the worst bodies: how long a step of reading them takes, and how much memory."""
 
 import time
 import tracemalloc

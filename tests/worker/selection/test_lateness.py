@@ -57,7 +57,7 @@ def test_a_late_model_loses_nothing_and_its_user_what_the_default_does(
 
 
 def first_of(folder: Path) -> Selection:
-    """A policy of a user's own, which goes by losses alone."""
+    """A policy of a user's own, which uses losses alone."""
     own = own_policy(folder, select="return Choice(models[:1], (1.0,))", combine="return Combined(b'1', 1.0)")
     return Selection(own.policy, code=own.code, half_life=None)
 

@@ -1,4 +1,4 @@
-"""What queries leave behind: nothing that the garbage collector would have to go through."""
+"""Queries leave nothing behind that the garbage collector would have to go through."""
 
 import gc
 import sys

@@ -35,7 +35,7 @@ def numbers(application: Application, context: str | None) -> dict[tuple[str, st
 
 @pytest.mark.parametrize("policy", ["ensemble", "exp4", "ucb1"])
 def test_two_workers_learn_what_one_would_have(tmp_path: Path, policy: str) -> None:
-    """Each gets half of the feedback; a third, that gets all of it after, is what they have to agree with."""
+    """Each gets half of the feedback; a third, that gets all of it after, has the state that they must reach."""
 
     async def scenario(desk: Desk) -> None:
         selection = Selection(policy, half_life=None)

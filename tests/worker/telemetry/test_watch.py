@@ -1,4 +1,4 @@
-"""What a worker notes and whom it tells, with the settings that operators give it."""
+"""A worker's notes and their receivers, with the settings that operators give it."""
 
 import asyncio
 import json

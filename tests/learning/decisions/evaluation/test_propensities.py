@@ -17,7 +17,7 @@ DRAWS = 20_000
 
 
 def learned(name: str, seed: int, queries: int, errors: tuple[float, ...]) -> Totals:
-    """What feedback on a policy's own choices has taught it, half of it in a context."""
+    """The state that feedback on a policy's own choices has taught, half of it in a context."""
     random, policy = Random(seed), make_policy(name)
     everyone, own = Ledger(policy.default_half_life), Ledger(policy.default_half_life)
     totals = everyone.totals()

@@ -1,4 +1,4 @@
-"""What only containers in Docker have; test_manager.py has what every kind has."""
+"""Tests for containers in Docker alone; test_manager.py has the tests for every kind."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What Docker says that a container wrote."""
+"""The lines that a container wrote, as Docker gives them."""
 
 from hypothesis import given
 from hypothesis import strategies as st

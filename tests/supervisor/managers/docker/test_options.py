@@ -1,4 +1,4 @@
-"""What a container is created with."""
+"""The options that a container is created with."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def created(one: ContainerNote) -> dict[str, Any]:
 
 
 def over_tcp(network: str, listen: str, loader: Loader = "file") -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is given to ``create_container`` and to ``create_host_config``."""
+    """The options that are given to ``create_container`` and to ``create_host_config``."""
     setting, one = Setting("/home/me/.clipper", network, "tcp"), replace(note(loader, "sum:3"), listen=listen)
     options = creation(one, "image:1", User(1000, 100), ARTIFACT, setting, token="s3cret")
     return options, limits(one, ARTIFACT, setting)

@@ -1,4 +1,4 @@
-"""What uv says, in a user's words."""
+"""The messages of uv, in a user's words."""
 
 import pytest
 

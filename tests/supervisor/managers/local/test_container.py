@@ -1,4 +1,4 @@
-"""What a container of this machine says of its end."""
+"""The reason that a container of this machine gives for its end."""
 
 import asyncio
 from pathlib import Path

@@ -249,7 +249,7 @@ KILLS_ITS_PARENT = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
 
 @pytest.mark.scale
 def test_a_model_that_kills_its_parent_ends_no_other_and_never_doubles(bench: Bench) -> None:
-    """Without --run-as it could as well kill the server. What it kills here is the process that it was forked from."""
+    """Without --run-as it could as well kill the server. Here it kills the process that it was forked from."""
 
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(SUM))

@@ -1,4 +1,4 @@
-"""What only processes on this machine have; test_manager.py has what every kind has."""
+"""Tests for processes on this machine alone; test_manager.py has the tests for every kind."""
 
 import asyncio
 import os

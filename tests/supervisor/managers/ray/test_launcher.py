@@ -1,4 +1,4 @@
-"""What only containers on Ray have, on a real cluster; test_manager.py has what every kind has."""
+"""Tests for containers on Ray alone, on a real cluster; test_manager.py has the tests for every kind."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What Clipper's programs in a Ray cluster import: a node has Ray and few packages more."""
+"""Imports of Clipper's programs in a Ray cluster: a node has Ray and few packages more."""
 
 import subprocess
 import sys

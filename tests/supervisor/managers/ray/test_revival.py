@@ -46,7 +46,7 @@ def test_what_is_ended_on_purpose_stays_away(when_it_ends: str) -> None:
 
 
 class Runner:
-    """What an actor runs: ``died`` is set when it dies. Its first starts fail."""
+    """Stands in for an actor: ``died`` is set when it dies. Its first starts fail."""
 
     def __init__(self, failing: int) -> None:
         self.died = asyncio.Event()

@@ -63,7 +63,7 @@ class Answered:
 
 @dataclass(slots=True)
 class Run:
-    """What happened: each batch that was answered, and (when, how many) queries that were not sent."""
+    """The course of a run: each batch that was answered, and (when, how many) queries that were not sent."""
 
     batches: list[Answered] = field(default_factory=list)
     dropped: list[tuple[float, int]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What holds for every controller, and the factory."""
+"""The rules of every controller, and the factory."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What follows from what is known of one replica."""
+"""Conclusions from the facts of one replica."""
 
 import pytest
 

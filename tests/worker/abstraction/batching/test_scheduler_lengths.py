@@ -1,4 +1,4 @@
-"""Rows of unequal length, whose time goes by their bytes."""
+"""Rows of unequal length, whose time depends on their bytes."""
 
 import random
 

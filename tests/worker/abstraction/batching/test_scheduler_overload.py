@@ -1,4 +1,4 @@
-"""What the scheduler drops and how long it waits, by deadlines and known times; one replica unless it says so."""
+"""The scheduler's drops and waits, by deadlines and known times; one replica unless it says so."""
 
 from collections import Counter
 

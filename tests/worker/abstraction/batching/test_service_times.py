@@ -1,4 +1,4 @@
-"""What is learned of a replica's times from its batches, noisy as they are."""
+"""A replica's times are learned from its batches, noisy as they are."""
 
 import random
 from collections.abc import Callable, Iterable

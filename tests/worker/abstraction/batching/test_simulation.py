@@ -1,6 +1,6 @@
 """Policies against made-up replicas under closed-loop load, in virtual time: throughput, latency, changes of speed.
 
-What comes out (SLO 20 ms, 5 % of noise, one batch in 250 takes five times as long): thousand queries a second that were
+The results (SLO 20 ms, 5 % of noise, one batch in 250 takes five times as long): thousand queries a second that were
 answered in time, and the p99 of a query in ms. The front takes at most 66,700 queries a second.
 
     model          clients  best fixed    goodput        aimd_damped    quantile_refit

@@ -254,7 +254,7 @@ def test_connections_over_the_bound_are_told_so(authority: Authority, pair: Pair
 
 
 def test_a_client_that_never_reads_is_bounded(authority: Authority, pair: Pair) -> None:
-    """What is encrypted of an answer is as much as the socket takes; the rest is counted as what it is."""
+    """As much of an answer is encrypted as the socket takes; the rest is counted as plain bytes."""
 
     async def test(port: Port) -> None:
         budget = port.server.port.budget

@@ -103,7 +103,7 @@ async def no_statistics(versions: object) -> Sequence[WorkerStatistics]:
 
 
 def serving(application: Any, port: Port, readiness: Readiness) -> Serving:
-    """What fronts that serve one application share."""
+    """The parts that fronts of one application share."""
     return Serving(
         applications={application.name: application},
         taker=Taker(),

@@ -1,4 +1,4 @@
-"""What infer requests leave behind when their clients leave, and what becomes of those that came too late."""
+"""Infer requests whose clients leave, and infer requests that come too late."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What an infer request says, and what is refused of it."""
+"""The contents of an infer request, and the parts that are refused."""
 
 import json
 from typing import Any

@@ -85,7 +85,7 @@ class FakeClient:
         self.send(self.headers(stream, fields), DataFrame(stream, message_frame(message), flags=["END_STREAM"]))
 
     def frames(self) -> list[Frame]:
-        """What has come since the last time."""
+        """The answers that have come since the last time."""
         data = memoryview(bytes(self.transport.written))[self._read_bytes :]
         found = []
         while data:

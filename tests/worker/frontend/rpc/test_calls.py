@@ -17,7 +17,7 @@ from clipper.worker.frontend.rpc.stream import Rest
 
 
 class Started:
-    """What a call has asked."""
+    """A request that a call has started."""
 
     def __init__(self) -> None:
         self.is_cancelled = False

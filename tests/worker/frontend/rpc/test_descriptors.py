@@ -1,4 +1,4 @@
-"""What reflection tells of our services, against protobuf's own compiler; and their numbers, against other clients'."""
+"""Our services by reflection, against protobuf's own compiler; and their numbers, against other clients'."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What gRPC writes into HTTP/2."""
+"""The frames that gRPC writes into HTTP/2."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Clients of gRPC that do what they should not: all others are served as ever, and nothing of them is left."""
+"""Clients of gRPC that do what they should not: all others are still served, and nothing of them is left."""
 
 import contextlib
 import threading

@@ -1,6 +1,6 @@
-"""What RFC 9113 says of clients that do not keep to it, section by section, as h2spec has it.
+"""The rules of RFC 9113 on clients that do not keep to it, section by section, as h2spec has it.
 
-Each case is what a client sends after its preface, and what may come of it.
+Each case has the frames that a client sends after its preface, and the outcomes that are allowed.
 """
 
 import struct

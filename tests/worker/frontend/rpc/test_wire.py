@@ -58,7 +58,7 @@ requests = st.fixed_dictionaries(
 
 
 def plain(value: Any) -> Any:
-    """What was read, with bytes in place of the parts of the message that they are."""
+    """The result of a reading, with bytes in place of views of the message."""
     if isinstance(value, memoryview):
         return bytes(value)
     if isinstance(value, list):

@@ -19,7 +19,7 @@ MAX_BYTES = 10 * QUERY_OVERHEAD_BYTES
 
 @dataclass
 class Owner:
-    """What a query asks its owner for."""
+    """The part of a query's owner that the query uses."""
 
     feedback_ttl_s: float
     budget_s: float = 1.0

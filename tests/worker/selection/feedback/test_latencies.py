@@ -1,4 +1,4 @@
-"""What tells whether there is time to ask a model: learned from its answers, and tried again after it was slow."""
+"""A model's answers teach whether there is time to ask it; a slow one is tried again."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What misses teach, with feedback on all queries, on few, and on none that was missed."""
+"""Misses teach, with feedback on all queries, on few, and on none that was missed."""
 
 from collections.abc import Callable
 from random import Random

@@ -1,4 +1,4 @@
-"""What earlier outcomes change in the chances that a queue gives."""
+"""Earlier outcomes change the chances that a queue gives."""
 
 import pytest
 

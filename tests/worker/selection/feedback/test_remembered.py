@@ -32,7 +32,7 @@ THREE = {"a": b"1", "b": b"2", "c": b'{"label": 1, "probabilities": [0.2, 0.8]}'
 
 
 def again(query: Query, application: Application) -> Query:
-    """What another server makes of it: its clock is 1,000 s behind, and later 7 s have passed."""
+    """Another server's reading of it: its clock is 1,000 s behind, and later 7 s have passed."""
     found = decode_query(encode_query(query, application.snapshot.id, 5000.0))
     assert (found.application, found.application_id, found.asked_s) == ("app", "app-id", 5000.0)
     arms = decode_arms(encode_arms(query.arms))

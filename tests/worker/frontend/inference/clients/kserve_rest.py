@@ -1,4 +1,4 @@
-"""What kserve's client of REST says of a server at ``argv[1]``, as a line of JSON."""
+"""The findings of kserve's client of REST on a server at ``argv[1]``, as a line of JSON."""
 
 import asyncio
 import json

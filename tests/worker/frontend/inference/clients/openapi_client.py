@@ -1,4 +1,4 @@
-"""What the clients open-inference-openapi and pydantic-open-inference say of a server at ``argv[1]``, as JSON."""
+"""Findings of the clients open-inference-openapi and pydantic-open-inference on a server at ``argv[1]``, as JSON."""
 
 import json
 import sys

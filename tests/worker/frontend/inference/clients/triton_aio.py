@@ -1,4 +1,4 @@
-"""What tritonclient.http.aio says of a server at ``argv[1]``, as a line of JSON."""
+"""The findings of tritonclient.http.aio on a server at ``argv[1]``, as a line of JSON."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What tritonclient.http says of a server at ``argv[1]``, as a line of JSON."""
+"""The findings of tritonclient.http on a server at ``argv[1]``, as a line of JSON."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What open-inference's generated client says of a server at ``argv[1]``, as a line of JSON."""
+"""The findings of open-inference's generated client on a server at ``argv[1]``, as a line of JSON."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What gRPC's own clients find out of a server at ``argv[1]`` by reflection and health, as a line of JSON."""
+"""The findings of gRPC's own clients on a server at ``argv[1]`` by reflection and health, as a line of JSON."""
 
 import json
 import sys

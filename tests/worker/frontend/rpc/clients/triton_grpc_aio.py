@@ -1,4 +1,4 @@
-"""What tritonclient.grpc.aio says of a server at ``argv[1]``, as a line of JSON."""
+"""The findings of tritonclient.grpc.aio on a server at ``argv[1]``, as a line of JSON."""
 
 import asyncio
 import json

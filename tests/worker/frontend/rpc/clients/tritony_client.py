@@ -1,4 +1,4 @@
-"""What tritony says of a server, by gRPC at ``argv[1]`` or, with ``argv[2]``, by HTTP, as a line of JSON."""
+"""The findings of tritony on a server, by gRPC at ``argv[1]`` or, with ``argv[2]``, by HTTP, as a line of JSON."""
 
 import json
 import sys
