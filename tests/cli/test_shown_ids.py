@@ -17,7 +17,7 @@ def two_versions(run: Run, model: str) -> Run:
 
 
 def column(listed: Result, title: str) -> list[str]:
-    """What a table has under this title, whose cells may have blanks in them."""
+    """The cells of a table under this title; they may have blanks in them."""
     head, *rows = listed.out.splitlines()
     begin = head.index(title)
     end = next((at for at in range(begin, len(head)) if head[at : at + 2] == "  "), len(head))

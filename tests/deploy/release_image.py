@@ -20,7 +20,7 @@ from tests.wheels import CONSTRAINTS, ROOT
 
 TO_RUN = "python3-venv,python3-pip,ca-certificates"
 TO_COMPILE = f"{TO_RUN},python3-dev,gcc,libc6-dev"
-# What the Dockerfile and scripts/wheel.sh install.
+# The Dockerfile and scripts/wheel.sh install these.
 NEEDED = (".[grpc,otel,redis]", "dumb-init>=1.2.5", "hatchling", "mypy", "setuptools")
 # The file systems, both images, and the wheels.
 MAX_DATA = "6g"

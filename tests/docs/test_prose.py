@@ -15,7 +15,7 @@ from tests.docs.pages import ROOT
 
 # Of the folders of the source: those beside it hold environments and builds, too.
 _FOLDERS = (".github", "benchmarks", "docs", "proto", "scripts", "sdk", "src")
-_CODE_FOLDERS = ("benchmarks", "examples", "scripts", "sdk", "src")
+_CODE_FOLDERS = ("benchmarks", "examples", "scripts", "sdk", "src", "tests")
 PAGES = [*ROOT.glob("*.md"), *(page for folder in _FOLDERS for page in (ROOT / folder).rglob("*.md"))]
 # Code, links' targets and the heads of tables are no sentences.
 _NO_PROSE = re.compile(r"^( *)```[\s\S]*?^\1```$|`[^`\n]+`|\]\([^)]*\)|^#.*$|^\|[-| ]+\|$", re.MULTILINE)
@@ -57,7 +57,7 @@ def docstrings() -> list[tuple[str, str]]:
 
 @cache
 def comments() -> list[tuple[str, str]]:
-    """The comments of all code but tests, each with its place. Lines that follow each other are one comment."""
+    """The comments of all code, each with its place. Lines that follow each other are one comment."""
     found = []
     for file in sorted(file for folder in _CODE_FOLDERS for file in (ROOT / folder).rglob("*.py")):
         with file.open() as lines:
