@@ -35,8 +35,8 @@ class Event(Struct, frozen=True):
         subject: ``application NAME``, ``model NAME``, ``worker INDEX``, ``key NAME``, ``token NAME`` or
             ``server``.
         version: the version of the model, if the event is about a version.
-        who: the caller whose change it was: the name of a token, ``operator`` for the server's own token, ``clipper``
-            if the server decided or saw it itself. Empty in events of earlier versions.
+        who: the caller who made the change: the name of a token, ``operator`` for the server's own token, ``clipper``
+            if the server itself decided or noticed it. Empty in events of earlier versions.
         address: the caller's address; None if there was no caller.
     """
 

@@ -16,13 +16,13 @@ from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, ManagerName, VersionState
 from clipper.values.types import Role
 
-# A log has at most a few MB on disk; this many of its lines still fit in a modest answer.
+# A log has at most a few MB on disk; an answer with this many of its lines is still of modest size.
 MAX_LOG_LINES = 10_000
-# The largest open models' weights in one file; a bound so that a stray upload cannot fill the disk for ever.
+# The weights of the largest open models fit into this; the bound keeps a stray upload from filling the disk.
 MAX_ARTIFACT_BYTES = 16 * 1024**3
 # Files, folders and links of an artifact. A whole Python with a framework in it has some 30,000 files.
 MAX_MEMBERS = 100_000
-# The hex digits of its digest by which a key is recognised: too few to find a weak key by.
+# An operator recognises a key by this many hex digits of its digest: too few to find a weak key with them.
 FINGERPRINT_LENGTH = 8
 
 # A version that is ready, but has no replica because nobody asks it, is shown as asleep.

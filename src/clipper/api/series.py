@@ -6,7 +6,7 @@ from msgspec import Struct
 
 MAX_SERIES_S = 3600
 
-# Covariant types: the ring that keeps series has NaN for null, which JSON does not know.
+# Covariant types: the ring that keeps series has NaN for null, which JSON lacks.
 Named = Mapping[str, Sequence[float | None]]
 
 

@@ -18,12 +18,13 @@ class Background(Generic[T]):
     Args:
         most: bound on the sum of the sizes of the waiting items.
         at_once: the largest number of items that ``do`` gets at once.
-        gather_s: how long the thread waits for so many.
+        gather_s: how long the thread waits until ``at_once`` items have come.
         close_s: how long ``close`` waits for the thread.
 
     Attributes:
-        task: see above.
-        done, failed, over: numbers of records that were done, that failed, and that found no room.
+        task: the thread's work, as the rest of "cannot …"; also the thread's name.
+        done, failed, over: numbers of records that were done, that failed, and that were dropped because the queue was
+            full.
         problem: why the latest items failed; None if they did not.
     """
 
@@ -34,7 +35,7 @@ class Background(Generic[T]):
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._is_closing = False
-        # Only one side writes each of these: the loop or the thread.
+        # Each counter has a single writer: the loop or the thread.
         self._given = self._taken = self.over = 0
         self.done = self.failed = 0
         self.problem: str | None = None
@@ -100,7 +101,7 @@ class Background(Generic[T]):
         records = sum(count for _, _, count in items)
         try:
             self.do([item for item, _, _ in items])
-        except Exception as error:  # noqa: BLE001  of a disk, a receiver or a library: records are lost, and no more
+        except Exception as error:  # noqa: BLE001  a disk, a receiver or a library failed: only these records are lost
             self.failed += records
             if self.problem is None:  # log it once, not each time
                 log.warning("cannot %(task)s, so its input is dropped: %(error)s", {"task": self.task, "error": error})

@@ -1,4 +1,4 @@
-"""Identifies the code that a process runs, which differs if an earlier supervisor of another version started it."""
+"""Identifies the code of a process: processes that an earlier version of Clipper started may run other code."""
 
 import hashlib
 import subprocess
@@ -10,7 +10,7 @@ from clipper import __version__
 
 PACKAGE = Path(__file__).parents[1]
 _DIGITS = 12
-# Git answers in milliseconds; a disk of another machine that is gone must not hold up a command.
+# Git answers in milliseconds. A clone on a network disk that does not answer must not delay a command.
 _GIT_WITHIN_S = 2.0
 _CODE = {".py", ".so"}
 
@@ -24,14 +24,14 @@ def form() -> str:
 def commit() -> str:
     """Return the commit that was built, such as ``commit 60f60525``; empty if it is not known.
 
-    ``-dirty`` behind it says that files were changed. ``scripts/build_hook.py`` writes it into wheels and source
-    archives. A clone that is used as it stands asks git.
+    ``-dirty`` at the end means that files were changed. ``scripts/build_hook.py`` writes the commit into wheels and
+    source archives. In a clone, this asks git.
     """
     try:
         found = (PACKAGE / "COMMIT").read_text()
     except OSError:
         clone = PACKAGE.parents[1]
-        if not (clone / ".git").exists():  # git would answer for a clone that has this folder in it
+        if not (clone / ".git").exists():  # git would answer for a clone around this folder
             return ""
         asked = ["git", "-C", str(clone), "describe", "--always", "--exclude=*", "--abbrev=8", "--dirty"]
         try:

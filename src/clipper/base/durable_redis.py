@@ -1,8 +1,8 @@
-"""Clients of a Redis that has to keep what it is told: the extra ``clipper-serving[redis]``.
+"""Clients of a Redis that must not lose confirmed writes: the extra ``clipper-serving[redis]``.
 
-Redis must keep an append-only file: something counts as stored once WAITAOF reports it on disk. With ``appendfsync
-everysec`` that takes up to a second; with ``always``, as long as the disk does. And it must not evict keys to make room
-for others.
+Redis must keep an append-only file: a write counts as stored once WAITAOF reports it on disk. With ``appendfsync
+everysec`` that takes up to a second; with ``always``, as long as one write to the disk. And Redis must not evict keys
+to make room for others.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,10 @@ DISK_TIMEOUT_S = 2.0
 
 
 def open_client(url: str) -> Any:
-    """Return a client that tries once: a second try within a call would make it last longer.
+    """Return a client that does not retry: a second try within a call would make the call last longer.
 
-    Any: redis-py declares its results for both kinds of waiting at once. Raises ValueError if the address is malformed.
+    Any: redis-py annotates each result for both its blocking and its asyncio client. Raises ValueError if the address
+    is malformed.
     """
     return redis.Redis.from_url(
         url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
@@ -41,12 +42,12 @@ def shown(url: str) -> str:
 
 
 def disk_wait() -> tuple[str, int, int, int]:
-    """Return the command that waits until the disk has what its own connection wrote; see ``check_on_disk``."""
+    """Return the command that waits until the writes of its own connection are on disk; see ``check_on_disk``."""
     return "WAITAOF", 1, 0, round(DISK_TIMEOUT_S * 1000)
 
 
 def check_on_disk(reply: tuple[int, int]) -> None:
-    """Check the answer to ``disk_wait``. Raises redis.TimeoutError if the disk has not everything."""
+    """Check the reply to ``disk_wait``. Raises redis.TimeoutError if some of the writes are not on disk."""
     if not reply[0]:
         raise redis.TimeoutError(f"Redis did not write to disk within {DISK_TIMEOUT_S:g} s")
 

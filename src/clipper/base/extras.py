@@ -11,8 +11,8 @@ def _is_installed(library: str) -> bool:
         return False
 
 
-# These tell whether an extra's library is installed, without importing it. Ray's extra also needs cryptography, to sign
-# certificates.
+# These return whether an extra's library is installed, without importing it. Ray's extra also needs cryptography, to
+# sign certificates.
 has_cryptography = partial(_is_installed, "cryptography")
 has_docker = partial(_is_installed, "docker")
 has_otel = partial(_is_installed, "opentelemetry.proto")

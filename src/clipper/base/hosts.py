@@ -1,4 +1,4 @@
-"""Hosts as people write them, in options and URLs: whether they are this machine alone, and whether two are one.
+"""Hosts in options and URLs: whether a host is loopback, or stands for all addresses of the machine.
 
 Standard library only. No name is looked up, because a check of access must not depend on what a name resolves to.
 """
@@ -17,7 +17,7 @@ def address_of(host: str) -> _Address | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host. A name other than ``localhost`` may be anyone's: False."""
+    """Whether only this machine can reach the host. False for any name other than ``localhost``."""
     address = address_of(host)
     return host.lower() == "localhost" if address is None else address.is_loopback
 

@@ -11,8 +11,8 @@ from clipper.errors import InvalidArgument
 MAX_HEAD_BYTES = 64 * 1024
 # The query port's longest answer has 224 MiB. A server that sends more than this never ends its answer.
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
-# Heads that came before are not parsed again: a server's heads differ only in the body's length. A server that varies
-# its heads fills this up. A longer head is not remembered.
+# Heads that were parsed before are cached: a server's heads differ only in the body's length. A server that varies
+# its heads fills the cache. A longer head is not cached.
 MAX_KNOWN_HEADS = 4096
 _MAX_KNOWN_BYTES = 1024
 # To connect: a server on this machine accepts in microseconds, and counts as absent after this time.
@@ -54,7 +54,7 @@ class Request(Struct, frozen=True):
 
     Attributes:
         path: the path after the address's own.
-        body: pieces of the body, which are sent one after another.
+        body: pieces of the body, sent one after another.
         headers: headers besides Host and Content-Length, as lines that end with CR LF.
         timeout_s: the time in which the whole answer has to come, from the call on.
         may_repeat: whether the request may be sent again after an idle connection turned out to be closed. The server
@@ -143,7 +143,7 @@ class _Parser:
             self._has_more = True
         if self._is_complete:
             return Answer(self._status, bytes(self._body), self._retry_after, self._closes or self._has_more)
-        # Each byte that came counts, so that chunks of one byte and headers without end are bounded, too.
+        # All received bytes count, which also bounds chunks of one byte and headers without end.
         most = MAX_ANSWER_BYTES if self._is_in_body else MAX_HEAD_BYTES
         if self._fed_bytes > most:
             raise BadAnswer(f"the answer is over {most} bytes")

@@ -7,8 +7,8 @@ from pathlib import Path
 class Known:
     """Remembers which registry, or store of learned state, a server has known at an address.
 
-    A registry that was emptied has lost all applications, and a server that led by it would end them. A store that was
-    emptied would take feedback that is gone once somebody gives it back what it had. ``path`` is a file of the home;
+    An empty registry has lost all applications, and a server that led with it would end them. An empty store would
+    take feedback that is lost when an operator restores the store's data. ``path`` is a file of the home;
     without it nothing is kept for the next start.
     """
 
@@ -17,7 +17,7 @@ class Known:
         self._kept: tuple[str, str] | None = None
 
     def read(self, address: str) -> str:
-        """Return the id of what is at this address; empty if it is not known."""
+        """Return the known id of the registry or store at this address; empty if none is known."""
         if self._kept is None:
             try:
                 text = "" if self._path is None else self._path.read_text()
@@ -32,7 +32,7 @@ class Known:
             return
         self._kept = address, id_
         if self._path is not None:
-            # Without the file, the next start knows nothing, like a first start.
+            # If this fails, the next start knows no id, like a first start.
             with suppress(OSError):
                 self._path.write_text(f"{address} {id_}\n")
 

@@ -1,4 +1,4 @@
-"""Sets malloc so that freed memory goes back to the system, or is used again."""
+"""Configures malloc so that freed memory returns to the system, or is reused."""
 
 import ctypes
 
@@ -6,9 +6,9 @@ import ctypes
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-# Pieces of at least this size are large bodies and the tables of large dicts.
+# Large bodies and the tables of large dicts have at least this size.
 LARGE_PIECE_BYTES = 1024 * 1024
-# glibc's own bound of what it takes from its heaps.
+# The largest mmap threshold that glibc accepts.
 _MOST_HEAP_PIECE_BYTES = 32 * 1024 * 1024
 
 _libc = ctypes.CDLL(None)
@@ -39,8 +39,8 @@ def share_one_arena() -> None:
 
 
 def keep_freed() -> None:
-    """Keep what was freed for the next pieces. For a job that makes and frees large pieces of one size, over and over:
-    otherwise the kernel clears each of their pages anew, which takes more than to fill them.
+    """Keep freed memory for further allocations. For a job that allocates and frees large pieces of one size, over and
+    over: otherwise the kernel clears each of their pages again, which takes longer than to fill them.
     """
     if _mallopt is not None:
         _mallopt(_M_MMAP_THRESHOLD, _MOST_HEAP_PIECE_BYTES)

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 
-# A shorter text could not be masked without masking half of what stands around it.
+# Masking a shorter text would also mask half of the text around it.
 LEAST_SECRET_CHARACTERS = 4
-# The variable that names the variables of a container whose values are secrets, with commas.
+# This variable lists, separated by commas, the variables of a container whose values are secrets.
 SECRETS_VARIABLE = "CLIPPER_SECRETS"
 
 
 def masked(text: str, hidden: Iterable[str]) -> str:
-    """Replace the values of secrets in a text by ``***``: each line of a value that has several."""
+    """Replace the values of secrets in a text by ``***``; of a value with several lines, replace each line."""
     parts = {line.strip() for value in hidden for line in value.splitlines()}
     for part in sorted((one for one in parts if len(one) >= LEAST_SECRET_CHARACTERS), key=len, reverse=True):
         text = text.replace(part, "***")

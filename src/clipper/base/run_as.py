@@ -89,7 +89,7 @@ def credentials(run_as: RunAs | None) -> Credentials:
 
 def check_able() -> None:
     """Raise Unavailable if root lacks capabilities that running as another user needs."""
-    # As bytes: the name of a process, which is in it, may be any.
+    # As bytes: this file also has the process's name, which may hold any bytes.
     status = Path("/proc/self/status").read_bytes()
     held = next(int(line.split()[1], 16) for line in status.split(b"\n") if line.startswith(b"CapEff:"))
     missing = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]

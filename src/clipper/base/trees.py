@@ -16,9 +16,9 @@ MAX_DEPTH = 100
 def seal_tree(root: Path, taken_from: int | None = None) -> None:
     """Make all files and folders read-only, and readable for everybody.
 
-    A program stays executable; nothing else of the modes is kept. Symlinks are not followed. The root is sealed last,
-    so that it shows whether everything is sealed. ``taken_from`` is the user who owns the files; this process's user
-    owns them afterwards. Files of other users are left alone: ``taken_from`` may mean harm, and have linked them there.
+    Programs stay executable; all other mode bits are dropped. Symlinks are not followed. The root is sealed last,
+    so that a sealed root means a sealed tree. ``taken_from`` is the user who owns the files; this process's user
+    owns them afterwards. Files of other users are left alone: a hostile ``taken_from`` may have hard-linked them there.
     Raises OSError if it cannot be done, or if the tree is nested too deeply.
     """
     folder = os.open(root, _FOLDER)
@@ -48,7 +48,7 @@ def remove_tree(root: Path) -> None:
 
 
 def _empty(root: int) -> None:
-    # No user's file has such a name.
+    # No file of a user has such a name.
     prefix = f".removing-{secrets.token_hex(8)}-"
     names = (f"{prefix}{number}" for number in itertools.count())
     left = os.listdir(root)
@@ -72,7 +72,7 @@ def _raised(folder: int, root: int, names: Iterator[str]) -> list[str]:
         if _is_removed(inner, folder):
             continue
         with suppress(OSError):
-            # To move a folder, one has to be able to write to it, too.
+            # Moving a folder also needs write permission on the folder itself.
             os.close(_writable(inner, folder))
             name = next(names)
             os.rename(inner, name, src_dir_fd=folder, dst_dir_fd=root)
@@ -98,7 +98,7 @@ def _writable(name: str, above: int | None) -> int:
     """Open a folder, and make it writable, which it may not have been even for its owner."""
     held = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
     try:
-        # Through the descriptor: a name may stand for something else by now.
+        # Through the descriptor: the name may meanwhile belong to another file.
         with suppress(OSError):
             os.chmod(f"/proc/self/fd/{held}", 0o700)  # noqa: PTH101
         return os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -111,7 +111,7 @@ def _seal(folder: int, taken_from: int | None, depth: int) -> None:
         raise OSError(f"its folders are nested more than {MAX_DEPTH} levels deep")
     if taken_from is not None:
         os.fchown(folder, os.geteuid(), os.getegid())
-    # From here on its former owner can replace nothing in it between our look and our change.
+    # From here on its former owner cannot replace files in it between our check and our change.
     os.fchmod(folder, 0o700)
     for name in os.listdir(folder):
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)

@@ -1,23 +1,23 @@
-"""Divides the time of each turn of an event loop among requests: for how long, whose, and in which order."""
+"""Divides the time of each event-loop turn among requests: how much time, for whose requests, in which order."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heapreplace
 from typing import Any, Generic, Protocol, TypeVar
 
-# A turn takes requests in for this share of the smallest SLO. The rest of the turn takes about as long, and a query
-# spends three turns here: it is read in one, taken in in another, and its batch comes back in a third.
+# A turn spends this share of the smallest SLO on taking in requests. The rest of the turn takes about as long, and a
+# query spends three turns here: one reads it, one takes it in, and one receives its batch's results.
 TURN_SHARE_OF_SLO = 0.1
 # Shorter turns would make batches small for no gain. In longer ones, applications with large SLOs would hold up others.
 LEAST_TURN_S, LONGEST_TURN_S = 0.000_5, 0.002
-# Shares of that time: for work that is no query while queries wait, and for refusing late queries while others can
+# Shares of that time: for work other than queries while queries wait, and for refusing late queries while others can
 # still be answered in time.
 OTHERS_SHARE, LATE_SHARE = 0.25, 0.5
-# Input is assumed to have waited unread for at most this many times that: the longest that a turn takes with everything
-# in it, beside busy models. If the loop was blocked for longer, some of the input is newer. This is less than the
+# Input is assumed to have waited unread for at most this many times that time: the longest full turn beside busy
+# models. If the loop was blocked for longer, some of the input is newer. This is less than the
 # patience below, so that no query is shed for time that it may not have waited.
 MOST_UNREAD_TURNS = 4.0
-# Long work is done for about this long at a time, before others have their turn.
+# Long work runs for about this long at a time, then other connections have their turn.
 VISIT_S = 0.000_5
 # A query that has waited for this share of its SLO is shed: it would take two more turns and a batch.
 PATIENCE_SHARE_OF_SLO = 0.5
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _ENDED = object()
 
-# Lines of work that is no query: requests that are not known to be queries, and the rest of what connections have sent.
+# Lines of work other than queries: requests that are not known to be queries, and the unread rest of connections.
 REQUESTS, RESTS = "requests", "rests"
 
 
@@ -63,8 +63,8 @@ class Line:
 
     Attributes:
         waiting: the work, in order of arrival; in a line of queries these are ``Visitor``.
-        used_s: the time that its visits took, plus the time that other lines had used when it began. The line with the
-            smallest is next.
+        used_s: the time that its visits took, plus the time that other lines had used when this line began. The line
+            with the smallest value is next.
         due: how many visits it may still have in this turn.
     """
 
@@ -100,7 +100,7 @@ class Lines:
         self._now_s = now_s
         self._are_of_queries = are_of_queries
         self.by_name: dict[object, Line] = {}
-        # The used time, before its last visit, of the line that was let in last.
+        # The used time of the line that was let in last, before its last visit.
         self._used_s = 0.0
 
     def add(self, work: Work, name: object) -> None:
@@ -110,12 +110,12 @@ class Lines:
         line.waiting.append(work)
 
     def begin_turn(self) -> None:
-        """Let in only the work that waits now: work that waits again goes behind input that is read next."""
+        """Let in only the work that waits now: work that queues again waits behind input that is read next."""
         for line in self.by_name.values():
             line.due = len(line.waiting)
 
     def tell_late(self, now_s: float, ends_s: float) -> float:
-        """Let in the queries that are late; return the time."""
+        """Let in the late queries, which are refused; return the time."""
         for line in list(self.by_name.values()):
             late = line.waiting
             while late and now_s < ends_s and now_s - late[0].arrived_s > late[0].patience_s:
@@ -153,12 +153,12 @@ class TurnBudget:
     would count them as arrived only then. If requests came faster than they can be taken in, turns would grow without
     bound, and every answer would be late. Here requests wait with their time of arrival.
 
-    All work except for answers draws on this one budget, so that a turn is as long as it says: requests, further input
+    All work except for answers draws on this one budget, which so bounds the whole turn: requests, further input
     of their connections, long bodies, feedback, TLS handshakes.
 
     Queries come first. Each application has a line of its own for its queries, so a flood to one application does not
     delay the others; so have an application's long bodies, and the input of gRPC connections, which may contain
-    queries. All other work has the rest of the time, but a quarter at least; its lines share that equally, too. After a
+    queries. All other work shares the remaining time, at least a quarter, equally among its lines. After a
     visit that took longer than its time, the next visits wait longer.
 
     Queries are taken in first come, first served while waits are short. When waits grow, the newest goes first: it can
@@ -168,11 +168,11 @@ class TurnBudget:
     A visit is short. The rest of a connection's input waits again, behind what others have just sent: a connection that
     sends thousands of requests at once competes with itself.
 
-    The number of connections is the bound of what waits: each waits at most once. The memory that they hold counts
-    against the memory budget.
+    The number of connections bounds the waiting work: each connection waits at most once. The memory that they hold
+    counts against the memory budget.
 
     Attributes:
-        closes_s: work that comes before this time is done at once; ``is_open`` decides on later work.
+        closes_s: work that comes before this time is done at once; for later work, ``is_open`` decides.
     """
 
     __slots__ = (
@@ -201,7 +201,7 @@ class TurnBudget:
         self._queries = Lines(now_s, True)
         self._others = Lines(now_s, False)
         self._turn_s = LONGEST_TURN_S
-        # The time that the last visits behind queries took beyond their share. The next visits have that much less.
+        # How much the last visits behind queries exceeded their share. The next visits get that much less time.
         self._over_s = 0.0
         self._has_begun = False
         self._began_s = self.closes_s = 0.0
@@ -228,7 +228,7 @@ class TurnBudget:
         return max(self._began_s, now_s - MOST_UNREAD_TURNS * self._turn_s)
 
     def wait(self, visitor: Visitor) -> None:
-        """Queue ``visitor``, which must not be queued already; a query waits in the line of what it asks."""
+        """Queue ``visitor``, which must not be queued already; a query waits in the line that its ``asks`` names."""
         if visitor.asks is None:
             self._others.add(visitor, REQUESTS)
         else:
@@ -294,15 +294,15 @@ class Backlog(Generic[T]):
             items: the first items; the deque is used, not copied.
             asks: see ``Visitor``; None if this waits behind queries.
             line: the line behind queries in which it waits; None for a line of its own.
-            in_turns: whether an unfinished item waits behind the others, or is gone on with.
-            may_go_on: whether work may be done now; ``go_on`` says that this has changed.
+            in_turns: if true, an unfinished item waits behind the others; otherwise it continues first.
+            may_go_on: whether work may be done now; its owner calls ``go_on`` when this changes.
         """
         self.items: deque[T] = deque() if items is None else items
         self.arrived_s = 0.0
         self.patience_s = float("inf")
         self.asks, self._line = asks, line
         self._turn, self._do, self._in_turns, self._may_go_on = turn, do, in_turns, may_go_on
-        # Whether it waits for a visit, or is being visited.
+        # Whether it is queued for a visit, or is in one.
         self._is_due = False
 
     def add(self, item: T) -> None:
@@ -349,5 +349,5 @@ class Backlog(Generic[T]):
 
 
 def take_step(steps: Iterator[None], end_s: float) -> bool:
-    """Take the next of some work's short steps, as what a ``Backlog`` does; return whether there was none left."""
+    """Take the next of some work's short steps, for the ``do`` of a ``Backlog``; return whether there was none left."""
     return next(steps, _ENDED) is _ENDED

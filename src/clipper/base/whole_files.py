@@ -1,4 +1,4 @@
-"""Small files of the server that are replaced as a whole, and how to see that a file was replaced."""
+"""Small files of the server that are replaced atomically, and how to notice that a file was replaced."""
 
 import os
 from collections.abc import Iterable

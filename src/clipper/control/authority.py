@@ -1,6 +1,6 @@
-"""The authority of a server's control channel: it signs for workers and supervisors, and for nobody else.
+"""The certificate authority of a server's control channel: it signs certificates of its workers and supervisors only.
 
-Whoever has its key can pose as a supervisor to all workers on nodes, so it stays where the registry is. It needs
+Anyone with its key can pose as a supervisor to all workers on nodes, so the key stays where the registry is. This needs
 ``cryptography``, which the extra ``ray`` brings.
 """
 
@@ -16,9 +16,9 @@ from clipper.base.tls.material import TlsMaterial
 from clipper.control.identity import PeerName
 from clipper.errors import InvalidArgument
 
-# An authority is replaced by removing its key, and not by time.
+# An operator replaces an authority by removing its key; its expiry plays no role.
 _AUTHORITY_VALID = datetime.timedelta(days=3650)
-# The longest use of a stolen key. A worker that cannot reach a supervisor for this long is started again.
+# How long a stolen key stays usable. A worker that no supervisor can reach for this long is started again.
 VALID = datetime.timedelta(days=30)
 # Clocks of machines differ.
 _EARLIER = datetime.timedelta(days=1)

@@ -12,12 +12,12 @@ from clipper.errors import ProtocolViolation
 R = TypeVar("R")
 
 _READ_BYTES = 64 * 1024
-# A unix socket, unlike TCP, refuses a connection at once when too many wait to be accepted: dial again after this.
+# Unlike TCP, a unix socket refuses a connection at once when its backlog is full: dial again after this time.
 _DIAL_AGAIN_S = 0.01
-# Connections that are kept for a worker over TCP: a supervisor has two commands under way at most times. 64 peers with
-# two each are half of what a worker takes.
+# Connections that are kept for each worker over TCP: a supervisor mostly has two commands under way. 64 peers with
+# two each are half of the connections that a worker accepts.
 MAX_FREE = 2
-# Shorter than the time for which a worker bears silence, so that no command is sent on a connection that ends.
+# Shorter than the time for which a worker tolerates silence, so that no command is sent on a connection that ends.
 FREE_S = 10.0
 # Certificates are checked when a connection is made. A worker ends a connection after twice this time.
 LIFE_S = 1800.0
@@ -147,13 +147,13 @@ async def _connect(address: ControlAddress, secured: Secured | None) -> Streams:
 
 async def _dial_on_this_machine(path: str) -> Streams:
     while True:
-        # Dialled by hand: asyncio takes a socket that cannot be connected yet for a connected one.
+        # A raw socket: asyncio takes a non-blocking socket that returned EAGAIN for a connected one.
         dialling = socket.socket(socket.AF_UNIX)
         dialling.setblocking(False)
         try:
             dialling.connect(path)
             return await asyncio.open_unix_connection(sock=dialling)
-        except BlockingIOError:  # more wait to be accepted than may; the worker is there
+        except BlockingIOError:  # its backlog is full, so the worker exists
             dialling.close()
         except BaseException:
             dialling.close()

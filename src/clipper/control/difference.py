@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, ModelSnapshot, Peer, Snapshot
 
-# The lowest bits of a generation, in which changes are counted. Its supervisor's epoch is in the bits above.
+# The lowest bits of a generation count changes. The bits above hold its supervisor's epoch.
 EPOCH_BITS = 32
 # The kinds of a snapshot's parts, each of which has a name.
 KINDS = ("applications", "models", "keys")
@@ -135,7 +135,7 @@ class Changes:
         self._changed: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._gone: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._peers_changed = 0
-        # The changes up to this generation are no longer known.
+        # Changes up to this generation have been forgotten.
         self._floor = 0
 
     def follow(self, snapshot: Snapshot) -> None:
@@ -197,7 +197,7 @@ class Changes:
 def _changes(held: Mapping[str, P], parts: Iterable[P]) -> tuple[tuple[P, ...], tuple[str, ...]]:
     """Return the parts that are new or have changed, and the names of the parts that are gone."""
     wanted = {part.name: part for part in parts}
-    # In the process that made the snapshot nearly all parts are the same objects, which cost nothing to compare.
+    # Within the process that made the snapshot, nearly all parts are identical objects, which cost nothing to compare.
     changed = tuple(part for name, part in wanted.items() if (known := held.get(name)) is not part and known != part)
     return changed, tuple(name for name in held if name not in wanted)
 

@@ -14,7 +14,7 @@ class Feedback(Struct, frozen=True):
         reward: in [0, 1], for the models that were selected.
         features: raw buffer of the float64 numbers that come with an input; a query has brought its own.
         step: the step of a pipeline that the feedback is on; None if it is on the whole answer. A worker from before
-            this field takes it for that.
+            this field was added takes such feedback for feedback on the whole answer.
     """
 
     id: str

@@ -1,7 +1,7 @@
 """The names and certificates of both ends of a control channel over TCP.
 
-Both ends show certificates of one authority, which signs for this channel alone. The name in a certificate says what
-its owner is: ``supervisor/EPOCH`` or ``worker/INSTANCE``.
+Both ends show certificates of one authority, which signs for this channel alone. The name in a certificate states the
+role of its owner: ``supervisor/EPOCH`` or ``worker/INSTANCE``.
 """
 
 import logging
@@ -26,7 +26,7 @@ _NAME = re.compile(r"(supervisor|worker)/(0|[1-9][0-9]{0,9})")
 _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\n?", re.DOTALL)
 # A key and two certificates are 2 KB.
 _MAX_FILE_BYTES = 64 * 1024
-# The characters of a name that go into a log: anybody may have made it up.
+# The characters of a certificate's name that go into a log: anybody may have made up the name.
 _SHOWN_CHARACTERS = 80
 
 

@@ -93,7 +93,7 @@ class Statistics(Struct, frozen=True, tag=True):
 
 
 class GetStatistics(Command[Statistics], frozen=True, tag=True):
-    """Asks for the worker's reading, which is a megabyte for a thousand applications.
+    """Asks for the worker's reading, which has about a megabyte for a thousand applications.
 
     Attributes:
         applications: only these; None means all.
@@ -115,7 +115,7 @@ class GetStatistics(Command[Statistics], frozen=True, tag=True):
 
 
 class UndecodedStatistics(Struct, frozen=True, tag="Statistics"):
-    """The same as ``Statistics``, for a caller that decodes it elsewhere: it may have megabytes."""
+    """A ``Statistics`` whose caller decodes it elsewhere: it may have megabytes."""
 
     worker: msgspec.Raw
 

@@ -36,23 +36,23 @@ from clipper.errors import ClipperError, Forbidden, InvalidArgument, ProtocolVio
 log = logging.getLogger(__name__)
 
 READ_BYTES = 256 * 1024
-# The bounds below are for TCP, which strangers reach. Each of 64 workers and a supervisor has a few commands under way.
-# A container takes as many connections.
+# The bounds below are for TCP, which untrusted clients can reach. Each of 64 workers and a supervisor has a few
+# commands under way. A container accepts as many connections.
 MAX_CONNECTIONS = 256
-# Strangers can hold no more handshakes than this; the one that has kept the server waiting longest is dropped for a new
-# one. ``tls.handshakes`` limits their time.
+# Untrusted clients can hold at most this many handshakes; a new one displaces the one that has kept the server waiting
+# longest. ``tls.handshakes`` limits their time.
 MAX_HANDSHAKES = 64
-# A caller sends its command at once and without a pause, and reads its answer. Between two commands it keeps its
-# connection for a shorter time than this.
+# A caller sends its command without a pause and reads the answer. Between two commands it keeps its connection for a
+# shorter time than this.
 SILENCE_S = 15.0
-# Certificates are checked when a connection is made, so connections are made anew now and then.
+# Certificates are checked when a connection is made, so connections are replaced now and then.
 LIFE_S = 3600.0
-# Bound on incomplete messages from other workers. A supervisor's are not counted, so that no worker can keep a
-# supervisor from being heard.
+# Bound on incomplete messages from other workers. A supervisor's do not count, so that no worker can block a
+# supervisor.
 MAX_PARTIAL_BYTES = 128 * 1024 * 1024
 _SWEEP_EVERY_S = 1.0
-# The commands of workers: feedback that came to the wrong worker, and counts, which the Open Inference Protocol shows
-# over all workers.
+# The commands that workers may send: feedback that came to the wrong worker, and a request for counts, which the Open
+# Inference Protocol reports over all workers.
 _OF_WORKERS = (Observe, GetStatistics)
 
 
@@ -87,7 +87,7 @@ class Access:
 
 
 def _epoch_of(command: AnyCommand) -> int | None:
-    """Return the epoch of the supervisor that sends a command; None if it changes nothing, or does not say."""
+    """Return the epoch of the supervisor that sends a command; None if it changes nothing, or states no epoch."""
     match command:
         case Apply(snapshot=told) | ApplyDifference(difference=told):
             return told.generation >> EPOCH_BITS
@@ -141,7 +141,7 @@ class ControlServer:
         Path(address.path).unlink(missing_ok=True)
         bound = socket.socket(socket.AF_UNIX)
         try:
-            # Nothing is awaited meanwhile: the mask is the whole process's.
+            # Nothing may be awaited here: the umask belongs to the whole process.
             before = os.umask(0o177)
             try:
                 bound.bind(address.path)
@@ -177,7 +177,7 @@ class ControlServer:
 
         self._listener = await loop.create_server(make_connection, address.host, address.port)
         for listening in self._listener.sockets:
-            # Otherwise a caller whose network was cut would keep its connection while a command is carried out.
+            # Otherwise a caller whose network was cut would keep its connection while its command runs.
             end_when_cut(listening)
         self._sweeping = loop.create_task(self._sweep(handshakes, identity))
 
@@ -203,7 +203,7 @@ class ControlServer:
     async def _serve_stranger(
         self, handshakes: Handshakes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Answer a caller over TCP, from when its connection is accepted: its handshake may never be done."""
+        """Answer a caller over TCP, from when its connection is accepted: its handshake may never complete."""
         self._connections += 1
         framer, caller = Framer(), None
         loop = asyncio.get_running_loop()
@@ -211,7 +211,7 @@ class ControlServer:
         who = "{}:{}".format(*writer.get_extra_info("peername") or ("?", "?"))
         try:
             if self._connections > MAX_CONNECTIONS:
-                # It counts as a failed handshake, since failed handshakes cannot fill the log.
+                # This counts as a failed handshake, whose log is rate-limited.
                 handshakes.fail(cast(TlsTransport, writer.transport), f"there are {MAX_CONNECTIONS} connections")
                 return
             while loop.time() < end_s:
@@ -231,7 +231,7 @@ class ControlServer:
                 )
         except (ClipperError, OSError) as error:
             if caller is None and isinstance(error, OSError):
-                # Everybody can do that, as often as they like: so it counts as a failed handshake.
+                # Anybody can cause this at any rate: so it counts as a failed handshake, whose log is rate-limited.
                 handshakes.fail(cast(TlsTransport, writer.transport), str(error))
             else:
                 log.warning("control channel: %(address)s was refused: %(error)s", {"address": who, "error": error})

@@ -16,13 +16,13 @@ from clipper.settings.server import (
 
 
 class SharedSettings(Struct, frozen=True):
-    """The settings that ``ServerSettings`` does not have, or that mean something else here.
+    """The settings that ``ServerSettings`` does not have, or that have another meaning here.
 
     Attributes:
         decisions: folder of the decision log, which all workers of a home share; if empty, there is no log.
         tls: whether clients use TLS. The certificate comes with each snapshot, since it may change.
-        run: the home's runtime folder. Users' own policies are tried there, and noted while they are imported. If
-            empty, they are tried in the system's temporary folder and not noted.
+        run: the home's runtime folder. Users' own policies are tried there, with a note while they are imported. If
+            empty, they are tried in the system's temporary folder, without a note.
         run_as: the user that trials of policies run as; None is the worker's own user.
         grpc_port: port of the gRPC API, which all workers share; 0 is none.
         logs: folder of its access log and its slow-query log.

@@ -13,7 +13,7 @@ from msgspec import Struct
 from clipper.control.descriptions import Standing
 from clipper.values.types import ModelId
 
-# Fine enough to tell p99 from the SLO around 20 ms, wide enough for an SLO of seconds.
+# Fine enough to separate p99 from an SLO around 20 ms, wide enough for an SLO of seconds.
 LATENCY_BOUNDS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02,
     0.025, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
@@ -21,7 +21,7 @@ LATENCY_BOUNDS_S = (
 # Models that an application no longer asks, whose counts are kept: more than any page shows.
 MAX_FORMER_MODELS = 100
 CONFIDENCE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-# The mark of a thing that has not been read yet.
+# The mark for an application or version that has not been read yet.
 NO_MARK = -1
 SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -119,10 +119,10 @@ class ApplicationStatistics(Struct, frozen=True, gc=False):
         defaults, errors: by reason; errors are answers without any output.
         slo_misses: answers later than the SLO, and answers without an output because no model answered within it.
         test: None if the policy is not a test.
-        mark: a number that changes with what is told here, apart from explanations and trials.
+        mark: a number that changes with these counts, except for explanations and trials.
         explanations: by reason, the explanation of the latest default or error. It may quote a client's input.
         id: tells the application from an earlier one of its name; empty from workers that do not say.
-        trials: a reading for each newcomer. Explanations and trials are told only where marks are asked for.
+        trials: a reading for each newcomer. Explanations and trials are only sent in reply to a question with marks.
     """
 
     name: str
@@ -154,17 +154,17 @@ class VersionStatistics(Struct, frozen=True, gc=False):
         rejected: queries that a full queue refused.
         expired: queued rows that were not sent, since they would have been late.
         cache_joins: look-ups that found an equal input in flight.
-        queue_wait_s, batch_size, batch_latency_s: of batches: the wait of its oldest query, its rows, its time in the
+        queue_wait_s, batch_size, batch_latency_s: of batches: the wait of the oldest query, the rows, the time in the
             replica.
-        arrivals: queries to evaluate: neither answered from the cache nor joined to an equal one. None from a worker
-            of before this field.
-        slo_s: the smallest objective of the applications that ask it; None from such a worker.
+        arrivals: queries to evaluate: neither answered from the cache nor joined to an equal one. None from workers
+            older than this field.
+        slo_s: the smallest objective of the applications that ask it; None from such workers.
         batch_limits: by replica that is linked, the largest batch that it may get now.
-        rows_per_s: by such a replica, what it can answer in batches of that size; without those of which it is not
-            known.
+        rows_per_s: by linked replica, the rows a second that it can answer in batches of that size; replicas whose rate
+            is not known are left out.
         last_error: the model's message of the latest failure. It may quote a client's input.
-        mark: a number that changes with what is told here and of the version's replicas.
-        batches: by size, those that were answered. Told only where ``GetStatistics.batches`` asks for them.
+        mark: a number that changes with these counts and with those of the version's replicas.
+        batches: answered batches by size. Only sent if ``GetStatistics.batches`` asks for them.
         last_answered_at: when the latest batch was answered, in seconds since 1970; 0 if none was.
     """
 
@@ -289,7 +289,7 @@ class WorkerStatistics(Struct, frozen=True):
     Attributes:
         applications, versions, replicas: the readings that were asked for.
         policy_problems: by application whose policy was not made, the reason.
-        store_problem: why feedback could not be stored lately; None if it could, or if none came lately.
+        store_problem: why feedback could not be stored recently; None if it could, or if none came recently.
         demanded: sleeping versions that were asked in the last seconds, in the order in which they were asked.
         learned: versions whose record has no type of outputs, and the type that this worker has learned.
         untyped: such versions of which it has learned that no type describes their first answer.

@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 STATIC = Path(__file__).parent / "static"
-# The path of the dashboard. Its pages refer to the API by relative paths, so that a proxy may serve both elsewhere.
+# The path of the dashboard. Its pages use relative paths to the API, so that a proxy may serve both under another path.
 ROOT = "/dashboard/"
 _INDEX = "index.html"
 # Browsers refuse a script or style of another type.

@@ -17,7 +17,7 @@ from clipper.values.types import Role
 JSON = "application/json"
 TAR = "application/x-tar"
 
-# These reveal nothing of this server, and neither probes nor readers of the API's description have a token.
+# These paths reveal nothing of this server, and neither probes nor readers of the API's description have a token.
 _OPEN = frozenset({"/health/live", "/health/ready", "/schema", "/schema/", "/schema/openapi.json"})
 _METRICS = "/metrics"
 # The characters of a stranger's header that an error quotes.
@@ -170,6 +170,6 @@ def _without_port(host: str) -> str:
 
 def allowed_hosts(listens_on: str, machine: str, allowed: Iterable[str]) -> Hosts:
     """Return the names of a port on ``listens_on``: its ``machine``'s, and those that the operator ``allowed``."""
-    # Nobody else controls the address of the machine's own name, and nobody reaches loopback by it.
+    # Nobody else controls the address of the machine's own name, and a port on loopback is not reached by that name.
     own = () if is_loopback(listens_on) else (machine,)
     return Hosts(listens_on, frozenset(name.lower() for name in (*own, *allowed) if name))

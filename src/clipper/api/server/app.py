@@ -20,7 +20,7 @@ from clipper.api.server.routes.server import Keys, SeriesOfLate, Server, Tokens
 from clipper.api.server.statuses import bad_body, clipper_error, http_error, unexpected_error
 from clipper.errors import ClipperError
 
-# Every body but an artifact and a deployment is a few hundred bytes of JSON, and a default output perhaps some KB.
+# Bodies other than artifacts and deployments have a few hundred bytes of JSON, with a default output perhaps some KB.
 MAX_BODY_BYTES = 1024 * 1024
 _ROUTES = (Applications, Artifacts, Checks, Keys, Models, Versions, Replicas, Repository, SeriesOfLate, Server, Tokens)
 

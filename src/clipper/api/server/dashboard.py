@@ -21,7 +21,7 @@ _HEADERS: list[tuple[bytes, bytes]] = [
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    # A browser asks each time whether its copy is still good, so that all files are of the version that now runs.
+    # The browser revalidates its copy each time, so that all files are of the version that now runs.
     (b"cache-control", b"no-cache"),
 ]
 _METHODS = ("GET", "HEAD")

@@ -1,5 +1,5 @@
-"""Refuses what is not allowed before the management API reads a body or looks for a route, and answers once what a
-call has changed is stored."""
+"""Refuses forbidden requests before the management API reads a body or looks for a route, and delays each answer until
+the call's changes are stored."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -37,7 +37,7 @@ class Gate:
 
 
 def _once_stored(send: Send, method: str) -> Send:
-    """Return a ``send`` that waits until the call's changes are stored, and answers the error if they may be lost."""
+    """Return a ``send`` that waits until the call's changes are stored, or sends an error if they may be lost."""
     unsynced: set[Callable[[], Awaitable[None]]] = set()
     UNSYNCED.set(unsynced)
     is_refused = False

@@ -35,7 +35,7 @@ from clipper.settings.version import Deployment
 from clipper.values.types import CLIPPER, Caller
 
 # The caller whose call the present task carries out. Only operations read it, and pass it on: later work that a call
-# has set in motion may run in its task, but is not its caller's.
+# started may run in the same task, but does not count as its caller's.
 CALLER: ContextVar[Caller] = ContextVar("caller", default=CLIPPER)
 # Waits of the present call's answer: for the disk of a registry that the call has changed.
 UNSYNCED: ContextVar[set[Callable[[], Awaitable[None]]] | None] = ContextVar("unsynced", default=None)

@@ -28,15 +28,15 @@ MAX_CONNECTIONS = 256
 DESCRIPTORS_SHARE = 4
 # A head has a token, a host and a path: some hundred bytes.
 MAX_HEAD_BYTES = 32 * 1024
-# The largest part of a read that is parsed at once, so that a head is known to be too long before all of it is parsed.
+# A read is parsed in parts of this size, so that an overlong head is noticed before all of it is parsed.
 PARSED_AT_ONCE_BYTES = 64 * 1024
 # Requests that wait for the request before them on their connection; each takes some KB.
 MAX_PIPELINED = 16
-# A client that already has its answer may send this much more, so that it reads the answer, not a reset connection.
+# A client that already has its answer may send this much more: it then reads the answer instead of a reset connection.
 MAX_DISCARDED_BYTES = 1024 * 1024
 # Time for a request's head, and for a new connection to send its first request.
 HEAD_TIMEOUT_S = 10.0
-# Silence in the middle of a body, or while an answer is not read. A tar of 16 GiB may take hours, a piece of it not.
+# The longest silence within a body, or while a client does not read. A tar of 16 GiB may take hours, a piece does not.
 BODY_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 30.0
 # The time for answers to operators that are under way when the server stops.
@@ -86,7 +86,7 @@ class Connection(HttpToolsProtocol):
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # uvicorn reports the newest request; of several requests, the oldest is being answered.
+        # uvicorn tracks the newest request; with several requests, the oldest is being answered.
         if self._running is not None:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -112,7 +112,7 @@ class Connection(HttpToolsProtocol):
             part = data[start : start + PARSED_AT_ONCE_BYTES]
             self._has_begun = False
             self._parse(part)
-            # A head may have begun anywhere in this part, so its size so far is not known.
+            # A head may have begun anywhere in this part, so its size up to here is not known.
             self._head_bytes += 0 if self._has_begun else len(part)
             if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(TooLarge(f"the request's head is over {MAX_HEAD_BYTES} bytes"))
@@ -152,9 +152,9 @@ class Connection(HttpToolsProtocol):
         self._is_in_head = False
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                # It offers nothing else, so there is no other way to read it.
+                # A CONNECT request has no other meaning, so it cannot be answered.
                 self._refuse(MalformedRequest("CONNECT is not allowed: this is not a proxy"))
-            return  # it is read a second time
+            return  # the head is parsed a second time, without the offer
         self._discarded_bytes = 0
         if len(self.pipeline) >= MAX_PIPELINED:
             self.transport.close()
@@ -182,7 +182,7 @@ class Connection(HttpToolsProtocol):
         if unwritten != self._unwritten[0]:
             self._unwritten = unwritten, now_s
         elif unwritten and now_s - since_s > WRITE_TIMEOUT_S:
-            # Also while it is being closed, which waits until everything is written.
+            # Also while the connection is closing, which waits until everything is written.
             self.transport.abort()
             return
         if self.transport.is_closing():
@@ -195,7 +195,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _sends_a_body(self) -> bool:
-        """Whether we wait for more of a body. While we do not read, it is not the client that is slow."""
+        """Whether we wait for more of a body. While we do not read, a pause is not the client's fault."""
         return self.cycle is not None and self.cycle.more_body and not self.flow.read_paused
 
     def _refuse(self, error: ClipperError) -> None:
@@ -205,7 +205,7 @@ class Connection(HttpToolsProtocol):
         status, headers, body = bare_answer(error)
         lines = [b"HTTP/1.1 %d %s" % (status, error.code.encode()), b"connection: close"]
         lines += [name + b": " + value for name, value in headers]
-        # In the middle of another answer, this one would be read as a part of it.
+        # In the middle of another answer, the client would read this one as a part of that.
         if self.asks_nothing:
             self.transport.write(b"\r\n".join([*lines, b"", body]))
         self.transport.close()
@@ -249,7 +249,7 @@ class ManagementServer(uvicorn.Server):
         if self._tls is None:
             return connection
         if self._handshakes is None:
-            # As many as connections, whose bounds also cover handshakes.
+            # As many handshakes as connections: the bounds on connections also cover handshakes.
             turn = TurnBudget(asyncio.get_running_loop().call_soon, time.monotonic)
             self._handshakes = Handshakes(self._tls, turn)
         return TlsTransport(connection, self._handshakes)

@@ -49,7 +49,7 @@ STATUSES: dict[str, int] = {
 # Error codes for the framework's own refusals, by status. Any other 4xx is malformed_request.
 _FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
 
-# Start-up and a swap of workers take about this long.
+# A start of the server, or a swap of workers, takes about this long.
 _RETRY_AFTER_S = "1"
 
 
@@ -84,7 +84,7 @@ def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respons
 
 
 def bad_body(_request: Request[Any, Any, Any], error: RecursionError | UnicodeDecodeError) -> Response[Failure]:
-    """Answer an error that only decoding a body raises: the body's texts and its depth are the client's choice."""
+    """Answer an error that only decoding a body raises, since the client chooses the body's texts and depth."""
     if isinstance(error, UnicodeDecodeError):
         return _response(Failure("malformed_request", f"the body is not JSON: it is not UTF-8: {error.reason}"))
     return _response(Failure("malformed_request", "the body is nested too deeply: expected a flat JSON object"))

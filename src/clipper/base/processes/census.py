@@ -22,7 +22,7 @@ from clipper.base.processes.proc import (
 )
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# A process that is just being started still has its parent's environment for a moment.
+# For a moment after a fork, a process still has its parent's environment.
 _SETTLED_S = 2.0
 # Levels of nested folders. Packages have about ten; each open level costs a descriptor.
 MAX_DEPTH = 100

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-# A model server has tens of threads, one in Java hundreds. A container with more is starting them without end.
+# A model server has tens of threads, one in Java hundreds. A container with more starts threads without end.
 MAX_THREADS = 2048
-# The most that a model may have in its own folder, with temporary files. All models share the machine's disk.
+# The most disk space that a model may use in its own folder, with temporary files. All models share the machine's disk.
 MAX_DISK_BYTES = 4 * 1024**3
 # A file costs some KB of disk, and time when it is removed, even if it is empty.
 MAX_FILES = 50_000

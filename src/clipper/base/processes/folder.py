@@ -43,7 +43,7 @@ class ProcessFolder:
     """The processes whose records are in one run folder. ``endings``: ends what processes leave behind."""
 
     def __init__(self, run: Path, environ: Mapping[str, str], python_path: Path) -> None:
-        """``environ`` is our own environment: little of it is passed on. ``python_path`` is where ``clipper`` is."""
+        """``environ``: our own environment, little of which is passed on. ``python_path``: ``clipper``'s folder."""
         self._run = run
         self.python_path = python_path
         self.endings = Endings()
@@ -100,9 +100,9 @@ class ProcessFolder:
     def watch(
         self, name: str, pid: int, argv: Sequence[str], extra: dict[str, Any] | None, child: Child
     ) -> ManagedProcess:
-        """Record and watch a process that was just started, and has its mark. ``extra``: what the next supervisor needs
-        to take the process over. None if it will not be taken over: then it is not recorded. Raises ContainerFailed if
-        it cannot be watched. It has been killed, and waits to be reaped.
+        """Record and watch a process that was just started, and has its mark. ``extra``: the facts with which the next
+        supervisor takes the process over; None if no supervisor will: then the process is not recorded. Raises
+        ContainerFailed if the process cannot be watched. It has been killed then, and waits to be reaped.
         """
         try:
             record = ProcessRecord(name, pid, start_time(pid) or 0, tuple(argv), extra or {})
@@ -110,7 +110,8 @@ class ProcessFolder:
                 try:
                     self.update(record)
                 except OSError as error:
-                    # It runs, and its mark keeps it from leaking. But the next supervisor will have to replace it.
+                    # It runs, and its mark keeps it from leaking. But the next supervisor cannot take it over, and has
+                    # to replace it.
                     log.warning(
                         "the record of %(process)s cannot be written: %(error)s", {"process": name, "error": error}
                     )

@@ -12,7 +12,7 @@ from clipper.base.processes.proc import variable
 
 # A third of the weight of a process that is not nice, so that a model does not starve other work on the machine.
 CONTAINER_NICENESS = 5
-# The largest file that a container can write, in whatever folder. A model that writes one without end gets an error.
+# The largest file that a container can write, in any folder. A model that writes a file without end gets an error.
 MAX_FILE_BYTES = MAX_DISK_BYTES
 # A model that opens files without end gets an error long before the machine runs out of them.
 MAX_OPEN_FILES = 4096

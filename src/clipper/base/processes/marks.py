@@ -19,14 +19,14 @@ MARK = "CLIPPER_PROCESS"
 # A process that forks while it is being killed can outrun one look through /proc, but hardly this many.
 KILL_ROUNDS = 20
 
-# A process that is becoming another program at the moment of a look shows no mark. So only this many looks in a row
-# that find nothing mean that nothing is left. Even on a busy machine the moment is shorter than all of them.
+# While a process execs another program, it shows no mark. So only this many looks in a row that find no mark mean that
+# no process is left. Even on a busy machine an exec is shorter than all of them.
 CLEAN_LOOKS = 3
 CLEAN_LOOK_S = 0.05
 
 # How long to wait for a descriptor to look through /proc with, when this process has none left.
 LOOK_AGAIN_S = 0.5
-# A message names at most this many containers that cannot be looked for.
+# A message lists at most this many containers whose processes cannot be searched for now.
 MAX_NAMED = 3
 
 

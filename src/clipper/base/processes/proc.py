@@ -12,7 +12,7 @@ import errno
 import os
 from pathlib import Path
 
-# Errors because this process, or the machine, has run out of something. They say nothing of the process asked about.
+# Errors because this process or the machine lacks a resource. They say nothing about the process in question.
 _OWN_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 # The first field that ``stat_fields`` returns is the third of /proc/PID/stat.
@@ -60,7 +60,7 @@ def start_time(pid: int) -> int | None:
 def session_busy_s(leader: int) -> float:
     """Return how many seconds the processes in the session of ``leader`` have computed or waited for a processor.
 
-    Of the threads of a process, the kernel tells only for the first one how long it has waited.
+    The kernel reports the waiting time only of a process's first thread.
     Raises OSError if this process has no descriptor left to look with.
     """
     busy_s = 0.0

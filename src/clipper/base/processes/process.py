@@ -33,7 +33,7 @@ class ProcessRecord(Struct, frozen=True):
 
 
 class Child(Protocol):
-    """The link to a process through its parent, which knows how it exited: this process, or another of ours."""
+    """A process's link to its parent, which knows the exit code: this process, or another process of ours."""
 
     @property
     def is_held(self) -> bool:
@@ -48,7 +48,7 @@ class ManagedProcess:
 
     Attributes:
         exited: set once the process has exited, has been reaped if it was a child, and nothing that it forked is left.
-        exit_code: negative for a signal; None while the process runs, and if we cannot ask its parent.
+        exit_code: negative for a signal; None while the process runs, and if we cannot ask its parent for it.
         mark: the mark that the process and all that it forked have in their environment.
     """
 
@@ -99,7 +99,7 @@ class ManagedProcess:
                 kill_group(self.pid)
             elif self.exited.is_set():
                 kill_marked(self.mark.__eq__)
-        except OSError as error:  # no descriptor left to look with; what it forked is ended once it has exited
+        except OSError as error:  # no descriptor left to look with; its children are ended once it has exited
             log.warning(
                 "the process group of %(process)s is not killed yet: %(error)s",
                 {"process": self.record.name, "error": error},
@@ -163,7 +163,7 @@ def kill_group(pid: int) -> None:
 
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
     """Wait for an event, for a bounded time; return whether it is set."""
-    # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+    # Not wait_for: Python 3.11's loses a cancellation that arrives together with the event.
     with contextlib.suppress(TimeoutError):  # the event decides, not which of the two came first
         async with asyncio.timeout(seconds):
             await event.wait()

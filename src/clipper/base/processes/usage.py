@@ -17,7 +17,7 @@ from clipper.base.run_as import RunAs
 # A container can exceed its bounds for this long before it is noticed. A look costs some 20 µs for each process of the
 # machine.
 LOOK_EVERY_S = 0.5
-# Disks fill more slowly than memory, and counting files takes longer.
+# Disks fill more slowly than memory, and counting files costs more.
 LOOK_AT_DISK_EVERY = 4
 
 
@@ -33,7 +33,7 @@ class Bounded(Protocol):
 
 
 class UsageKeeper:
-    """Looks at what containers use, and kills those that use too much."""
+    """Measures what containers use, and kills containers that exceed their bounds."""
 
     def __init__(self, running: Callable[[], Sequence[Bounded]], run_as: RunAs | None = None) -> None:
         """``run_as``: the user that they run as, if it is not ours."""

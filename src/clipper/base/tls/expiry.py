@@ -10,7 +10,7 @@ WARN_BEFORE_S = 14 * 24 * 3600.0
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _INTEGER, _SEQUENCE, _VERSION = 0x02, 0x30, 0xA0
-# A year of two digits is of 1950 to 2049; of four, any.
+# A year of two digits means 1950 to 2049; a year of four digits has any value.
 _TIMES = {0x17: "%y%m%d%H%M%SZ", 0x18: "%Y%m%d%H%M%SZ"}
 
 

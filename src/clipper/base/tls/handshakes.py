@@ -1,8 +1,8 @@
-"""The TLS handshakes of a port, which take turns and are bounded in number and time. So does reading that takes long.
+"""Bounds a port's TLS handshakes in number and time, and runs them in turns; long reads take turns, too.
 
 A handshake costs the server about a millisecond, and anyone who reaches the port can begin any number of them. So
-handshakes with something to do wait in one line, which has a share of the time of each turn of the event loop. If there
-are too many, handshakes that wait for their clients are dropped first: honest clients hardly keep them waiting.
+handshakes that have received data wait in one line, which gets a share of each turn of the event loop. If there are too
+many, handshakes that wait for their clients are dropped first: honest clients hardly ever pause.
 """
 
 import logging
@@ -44,8 +44,8 @@ class Handshakes:
         self._most = most
         self._line = Backlog[Handshake](turn, self._shake)
         self._reading = Backlog[Reading](turn, lambda reading, end_s: reading.read_on(), in_turns=True)
-        # By handshake, when it began: those that wait for their clients, in the order in which they last did something,
-        # and those in the line, in the order in which they joined it.
+        # For each handshake, its start time. ``_waiting`` has those that wait for their clients, by their last
+        # activity; ``_due`` has those in the line, in the order in which they joined it.
         self._waiting: dict[Handshake, float] = {}
         self._due: dict[Handshake, float] = {}
         self._warns_at_s = 0.0
@@ -61,7 +61,7 @@ class Handshakes:
             self._give_up(next(iter(self._waiting)), "too many are under way")
 
     def queue(self, handshake: Handshake) -> None:
-        """Queue a handshake that has something to do."""
+        """Queue a handshake that has received data."""
         began_s = self._waiting.pop(handshake, None)
         if began_s is None:
             return

@@ -27,7 +27,7 @@ MAX_FILE_BYTES = 1024 * 1024
 Alpn = Literal["http/1.1", "h2"]
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-# OpenSSL's names for a key that belongs to another certificate; the last if the key is of another kind.
+# OpenSSL's names for the error that a key belongs to another certificate; the last if the key is of another kind.
 _MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
 
@@ -41,7 +41,7 @@ class TlsPaths(Struct, frozen=True):
 
 
 class TlsMaterial(Struct, frozen=True):
-    """The content of the files. Its repr never shows it, because it contains the key."""
+    """The content of the files. Its repr never shows the content, because that includes the key."""
 
     certificate: bytes
     key: bytes

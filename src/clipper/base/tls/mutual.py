@@ -18,7 +18,7 @@ class Contexts:
 def make_contexts(material: TlsMaterial) -> Contexts:
     """Make contexts that trust only the authority, and accept any name in the other end's certificate.
 
-    The caller has to check the name and the time: OpenSSL does not tell the name of a certificate that it refuses.
+    The caller has to check the name and the time: OpenSSL does not report the name in a certificate that it refuses.
     Raises ssl.SSLError or ValueError if the pair or the authority cannot be used.
     """
     assert material.client_ca is not None, "there is an authority"
@@ -28,7 +28,7 @@ def make_contexts(material: TlsMaterial) -> Contexts:
     dialling = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     dialling.check_hostname = False
     for context in (listening, dialling):
-        # Both ends are Clipper of this year.
+        # Both ends run Clipper of about the same version.
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= NO_CHECK_TIME

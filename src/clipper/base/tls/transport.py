@@ -14,14 +14,14 @@ from typing import Any, cast
 
 from clipper.base.tls.handshakes import Handshakes
 
-# The largest record of TLS. Data goes through OpenSSL in such pieces both ways, because OpenSSL's buffers keep their
-# largest size for as long as the connection lasts.
+# The largest record of TLS. Data passes through OpenSSL in pieces of this size both ways, because OpenSSL's buffers
+# keep their largest size for as long as the connection lasts.
 PIECE_BYTES = 16 * 1024
 # At most this many records go through OpenSSL before other connections have their turn. A read of 256 KiB has 16 of the
 # largest records, or 9,700 records that ask for new keys, which take 0.3 s and which any client may send.
 MAX_RECORDS = 16
 _HEADER_BYTES = 5
-# Bytes of a long answer that are encrypted before other connections have their turn: a quarter of a millisecond.
+# This much of a long answer is encrypted before other connections have their turn: a quarter of a millisecond.
 VISIT_BYTES = 256 * 1024
 
 # A plain answer for a browser or curl that was given an address with http://.
@@ -31,7 +31,7 @@ _NOT_TLS = (
 )
 NOT_TLS = _NOT_TLS % len(_CAUSE) + _CAUSE
 
-# Replaces the application of a connection that is gone, so that the two do not keep each other in memory.
+# Replaces the application of a closed connection: otherwise application and transport would keep each other in memory.
 _NOBODY = asyncio.Protocol()
 
 
@@ -44,13 +44,13 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._handshakes = handshakes
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        # Received data that waits for the connection's turn, or for the rest of a record's header; and the number of
-        # bytes before the next header, which belong to a record that was begun.
+        # Received data that waits for the connection's turn, or for the rest of a record's header; and how many bytes
+        # of an incomplete record precede the next header.
         self._unread: bytes | memoryview = b""
         self._record_left_bytes = 0
-        # Made when the client sends something, so that a silent one costs nothing more.
+        # Made when the client sends its first bytes, so that a silent client costs no TLS state.
         self._tls: ssl.SSLObject | None = None
-        # Whether the handshake is done. Nothing can be written before.
+        # Whether the handshake is done. Before that, nothing can be written.
         self._is_open = False
         # Whether further data from the client is dropped.
         self._is_deaf = False
@@ -289,7 +289,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._is_deaf = True
         tls, self._tls = self._tls, None
         if tls is not None:
-            # OpenSSL would also wait for the client's close, which need not come.
+            # OpenSSL would also wait for the client's close_notify, which may never come.
             with contextlib.suppress(ssl.SSLError):
                 tls.unwrap()
             self._send_encrypted()

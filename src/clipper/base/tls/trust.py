@@ -23,7 +23,7 @@ class Trust(Struct, frozen=True):
 
 
 class ClientTls:
-    """The context of a client, made when it is first needed: without TLS nothing is read."""
+    """The context of a client, made on first use: without TLS no file is read."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
@@ -57,11 +57,11 @@ def pinned_context(certificate: str) -> ssl.SSLContext:
 def _pinning() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = _OLDEST
-    # The certificate itself is compared, so its name does not matter: the server is called by an address.
+    # The certificate itself is compared, not its name: clients connect to the server by an address.
     context.check_hostname = False
     # The pinned certificate ends the chain: trust in its signers would include other servers.
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    # An expired certificate is still that server's; its operator sees the expiry in clipper status.
+    # An expired certificate is still that server's; clipper status shows the expiry to the operator.
     context.verify_flags |= NO_CHECK_TIME
     return context
 

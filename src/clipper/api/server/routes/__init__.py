@@ -10,7 +10,7 @@ from clipper.api.schemas import MAX_LOG_LINES
 from clipper.api.server.operations import Operations
 from clipper.errors import InvalidArgument
 
-# The port is a Protocol, which the framework cannot check an instance against.
+# The port is a Protocol, against which the framework cannot check an instance.
 Port = NamedDependency[SkipValidation[Operations]]
 Name = FromPath[str]
 Names = Annotated[list[str] | None, QueryParameter(description="only these; may be repeated; all if left out")]
