@@ -19,7 +19,7 @@ from clipper.settings.application import NewApplication, configured
 from clipper.settings.home import ARTIFACTS_NAME
 from clipper.settings.version import Deployment
 
-# The folder beside the file with the tars of artifacts that it names by their digests.
+# The folder beside the file with the tars of artifacts that the file names by their digests.
 ARTIFACTS = "artifacts"
 
 
@@ -138,13 +138,13 @@ def write_artifact(home: Path, sha256: str, folder: Path) -> None:
         return
     if not source.is_dir():
         raise NotFound(f"the artifact {sha256} is not in {home}: run this on the server's machine, as its user")
-    # The files of an artifact are sealed: a file that can be written, such as a cache of Python's, came later.
+    # An artifact's own files are sealed: a writable file, such as Python's bytecode cache, was added later.
     members = tuple(
         Member(path.relative_to(source).as_posix(), path, is_program=bool(mode & 0o100))
         for path in source.rglob("*")
         if path.is_file() and not (mode := path.stat().st_mode) & 0o222
     )
-    # How it is loaded is not in the tar.
+    # The tar does not record how it is loaded.
     with pack(Contents("file", "", members=members)) as artifact:
         if artifact.digest != sha256:
             raise InvalidArgument(
@@ -152,7 +152,7 @@ def write_artifact(home: Path, sha256: str, folder: Path) -> None:
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Only a whole file has the name.
+            # The final name is given only to a complete file.
             partial = target.with_suffix(".partial")
             shutil.copyfile(artifact.path, partial)
             partial.replace(target)

@@ -30,8 +30,8 @@ from clipper.client.calls import SETTLE_TIMEOUT_S
 from clipper.errors import ClipperError, Conflict, NotFound, Unavailable
 from clipper.settings.version import MOST_START_TIMES
 
-# Each deployment loads a model, and perhaps builds its environment, which shares the same processors. But like a new
-# application, it also waits for the disk of a registry in Redis, which writes once a second for all that wait.
+# Each deployment loads a model, and perhaps builds its environment, on the same processors. But like a new
+# application, it also waits for the disk of a registry in Redis, which writes once a second for all waiting changes.
 STEPS_AT_ONCE = 10
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ class Run:
         try:
             yield from executor.map(do, subjects)
         except BaseException:
-            # Also on ^C: otherwise the threads would go on until their versions are ready.
+            # On ^C, too: otherwise the threads would continue until their versions are ready.
             self._stopping.set()
             raise
         finally:

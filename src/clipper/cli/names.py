@@ -9,7 +9,7 @@ import typer
 from clipper.client import Clipper
 from clipper.errors import ClipperError
 
-# A user who presses TAB waits no longer than this. A server on this machine answers in milliseconds.
+# Completion gives up after this time. A server on this machine answers in milliseconds.
 ANSWER_WITHIN_S = 2.0
 
 

@@ -20,7 +20,7 @@ from clipper.settings.variables import read_env_file
 
 T = TypeVar("T")
 
-# The help of 80 columns would break longer ones in the middle of a word.
+# In a help of 80 columns, longer names would break in the middle of a word.
 MAX_METAVAR = 16
 # The heading, in a command's help, of the options that nearly all commands have.
 _OF_ALL = "Options of all commands"
@@ -94,7 +94,7 @@ def number(
     expected = noun if least is None else f"{noun} {range_text(least, most, above=above)}"
 
     def parse(given: str | float) -> float:
-        # Typer also passes the default on.
+        # Typer also passes the default through this.
         value = number_of(kind, given) if isinstance(given, str) else given
         if value is None:
             raise typer.BadParameter(f"{given!r:.100} is not {noun}: expected {expected}")
@@ -116,7 +116,7 @@ def _folder(path: Path | None) -> Path | None:
 
 
 def output_file(path: Path | None) -> Path | None:
-    """Check that a file can be written, before the work whose result it gets."""
+    """Check that a file can be written, before the work that produces its content."""
     if path is not None and path.is_dir():
         raise typer.BadParameter(f"{path} cannot be written: it is a folder, expected a file")
     if path is not None and not path.parent.is_dir():

@@ -7,7 +7,7 @@ from clipper.client import STOP_TIMEOUT_S
 from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.settings.home import RUN_NAME, Orphan, is_locked, lock_holder
 
-# The search may have to wait for a busy dockerd. Workers that are ended answer their open queries first.
+# The search may wait for a busy dockerd. Ended workers first answer their open queries.
 _LOOK_TIMEOUT_S = 30.0
 
 

@@ -13,10 +13,10 @@ from rich.table import Column, Table
 
 from clipper.errors import ClipperError, ContainerFailed, InvalidArgument
 
-# The beginning of a container's last line if it says why it ends.
+# A container's last line begins with this if it says why the container ends.
 _SAYS_WHY = "clipper: "
 
-# Work that takes no longer than this needs no lines of progress in a file.
+# Shorter work prints no progress lines to a file.
 _SILENT_S = 2.0
 
 # A record of some fields fits into a line; one of hundreds would fill the screen.
@@ -24,7 +24,7 @@ _TYPE_WIDTH = 120
 # Width of tables that do not go to a terminal, so that rows are not wrapped.
 _FILE_WIDTH = 240
 
-# Characters that a terminal obeys, or that reverse the order of characters, except for ends of lines and tabs.
+# Characters that control a terminal or reverse the text direction, except for line ends and tabs.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -89,18 +89,18 @@ class Output:
         self.note(f"written to {file}")
 
     def line(self, text: str, style: str | None = None) -> None:
-        """Print a line of a longer report; JSON has it in the result."""
+        """Print a line of a longer report. With ``--json`` it is left out: the result has its content."""
         if not self.as_json:
             self._console.print(printable(text), style=style, soft_wrap=True)
 
     def note(self, *texts: str | None) -> None:
-        """Print remarks about a table, except for those that are None; JSON has them in the result."""
+        """Print remarks about a table, except for None. With ``--json`` they are left out: the result has them."""
         for text in () if self.as_json else texts:
             if text is not None:
                 self._console.print(printable(text), style="dim", soft_wrap=True)
 
     def warn(self, *texts: str | None) -> None:
-        """Print on standard error that something was done, but perhaps not as intended. Texts may be None or empty."""
+        """Warn on standard error that the result may not be as intended. Texts may be None or empty."""
         for text in filter(None, texts):
             _console_of_errors().print(printable(f"warning: {text}"), style="yellow", soft_wrap=True)
 
@@ -111,7 +111,7 @@ class Output:
         Elsewhere, as in a pipe or a job's log, lines report the progress of longer work.
         """
         console = _console_of_errors()
-        # Notebooks and CI set FORCE_COLOR, by which Console would mistake their files for terminals.
+        # Notebooks and CI set FORCE_COLOR, which makes Console take their files for terminals.
         if sys.stderr.isatty():
             with console.status(text) as status:
                 yield status.update

@@ -31,7 +31,7 @@ READY_TIMEOUT_S = 60.0
 # The server's exit status if its options are wrong.
 _WRONG_USAGE = 2
 _LOG_LINES = 20
-# The last lines of a log are searched for within these bytes.
+# The last lines of a log are searched within this many bytes.
 _LOG_TAIL_BYTES = 64 * 1024
 
 
@@ -104,7 +104,7 @@ def run_program(argv: list[str], kind: type[T], timeout_s: float, environment: M
 def running(home: Path) -> Status | None:
     """Return the status of the server of ``home``; None if it does not answer."""
     try:
-        # The home's own token: the token in the environment may be for another server.
+        # Use the home's own token: the token in the environment may be for another server.
         with Clipper.connect(home=home, token=read_token(home)) as clipper:
             return clipper.status()
     # Unauthorized: another server has its port. MalformedRequest: it speaks TLS now, and its file does not say so yet.
@@ -232,7 +232,7 @@ class StartingServer:
             if worker.state == "crash_loop" and worker.node:
                 if answers(now):
                     continue  # the other nodes answer, and the status says what is wrong here
-                # Its log is on its node.
+                # The log of a worker on a node is on that node.
                 raise Unavailable(
                     f"worker {worker.index} on {worker.node} dies each time it starts: {worker.last_error}"
                 )
@@ -274,7 +274,7 @@ def _tail(log: Path, start: int) -> list[str]:
         return []
     with file:
         size = file.seek(0, os.SEEK_END)
-        # A log that is shorter than before was rotated, so its whole content is new.
+        # A log that has become shorter was rotated, so its whole content is new.
         begin = start if size >= start else 0
         file.seek(max(begin, size - _LOG_TAIL_BYTES))
         return file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]

@@ -64,7 +64,7 @@ class Commands(typer.Typer):
     """The commands of a noun. A command's parameter ``server`` stands for the options --home, --url and --json."""
 
     def __init__(self, help: str, **looks: Any) -> None:  # noqa: A002
-        # Click hands the names of the option for help on to the commands below.
+        # Click passes the names of the help option on to subcommands.
         names = {"help_option_names": ["-h", "--help"]}
         super().__init__(cls=_Group, help=help, no_args_is_help=True, context_settings=names, **looks)
 

@@ -56,7 +56,7 @@ _SUBJECTS = {
     "Docker and Ray": "docker_base_image docker_network docker_transport ray_address ray_ports ray_python",
     "Logs and traces": "log_format log_level access_log slow_query_ms otlp_endpoint trace_share",
 }
-# Settings whose texts may be long: @FILE and - read them.
+# Settings with possibly long texts: @FILE and - read them.
 _LONG = frozenset({"input_type", "output_type", "description"})
 _NAMES = {"policy": POLICY_NAMES, "loss": LOSS_NAMES}
 SUBJECT_OF = {keyword: subject for subject, keywords in _SUBJECTS.items() for keyword in keywords.split()}
@@ -175,7 +175,7 @@ def _option(described: Described, to_change: bool) -> Option:
         looks |= {} if setting.metavar is None else {"metavar": setting.metavar}
         option = number(kind, flag, least=setting.least, most=setting.most, above=setting.above, **looks)
     else:
-        # The code that opens the file reports what is wrong with it.
+        # The code that opens the file reports its faults.
         metavar = setting.metavar or ("FILE" if kind is Path else None)
         option = typer.Option(flag, metavar=metavar, readable=False, **looks)
     parameter = inspect.Parameter(

@@ -47,7 +47,7 @@ from clipper.settings.start_options import (
 
 RESET = "--reset-options"
 _LOCK_NAME = "command.lock"
-# Another command may wait for a server to stop, and then for one to be ready.
+# Another command may wait for a server to stop, and then for a server to be ready.
 _TURN_TIMEOUT_S = STOP_TIMEOUT_S + READY_TIMEOUT_S
 _SOURCES: dict[str, GivenSource] = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment"}
 
@@ -112,7 +112,7 @@ def find_start(
             if used := [text for name, text in texts(options) if options.options[name].is_kept]:
                 out.note(f"as in the last start: {' '.join(used)} ({RESET} leaves these out)")
         if told := changes(kept, options):
-            # Only a command that keeps options leaves others out on purpose.
+            # Only a user of a command that keeps options leaves others out on purpose.
             tell = out.note if started_by == "start" and not has_file else out.warn
             tell(f"not as in the last start: {', '.join(told)}")
     return checked_start(home, values, options)
@@ -225,7 +225,7 @@ def replaced(out: Output, home: Path, given: GivenOptions, *, reset: bool, has_f
     if now is not None and now.stopping:
         raise Conflict(f"the server of {home} was told to stop: wait for its end, or clipper stop, then clipper start")
     if place.started_by in ("foreground", "serve"):
-        # The environment may say things of other servers, too.
+        # The environment's options may be meant for other servers.
         if reset or any(source != "environment" for source in given.sources.values()):
             what = "clipper serve" if place.started_by == "serve" else "clipper start --foreground"
             raise Conflict(
@@ -315,5 +315,5 @@ def foreground_server(out: Output, start: ServerStart) -> Iterator[StartingServe
             with out.progress("draining"):
                 server.stop()
     finally:
-        # If a user asks a second time while the server drains, this is the second request.
+        # If the user interrupts again while the server drains, this is the second request.
         os.close(writing)

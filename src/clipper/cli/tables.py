@@ -12,7 +12,7 @@ from clipper.values.inputs.cells import input_of_texts, list_of
 from clipper.values.records import RecordType, ValueType
 
 TABLES = (".csv", ".parquet")
-# The rows of a Parquet file that are in memory at once.
+# This many rows of a Parquet file are in memory at once.
 _ROWS_AT_ONCE = 1000
 
 

@@ -20,7 +20,7 @@ CERTIFICATE_KEY_VARIABLE = "CLIPPER_CLIENT_KEY"
 
 KEY_VARIABLE = "CLIPPER_API_KEY"
 
-# Called for each call: the token may have been replaced meanwhile, or the server have ended.
+# Called for each call: the token may have been replaced meanwhile, or the server may have ended.
 TokenSource = Callable[[], str | None]
 
 
@@ -43,7 +43,7 @@ def token_for_home(home: Path, given: str | None) -> TokenSource:
 def token_for_url(url: str, home: Path, given: str | None) -> TokenSource:
     """Return the given token, else the environment's, else the token of ``home`` if its server is at ``url``.
 
-    Another server could use a token that was sent to it.
+    The token is withheld from other servers, which could use it.
     """
     chosen = given or os.environ.get(VARIABLE)
     if chosen is None and _is_at(home, url):
@@ -86,8 +86,8 @@ def running_place(home: Path) -> Place:
     token.
     """
     place = read_place(home)
-    # A server has the lock for as long as it lives. Its process id alone would say nothing: it passes to other
-    # processes, and stays until whoever started it has collected its status.
+    # A running server holds the lock. Its process id alone would prove nothing: the system reuses it for other
+    # processes, and keeps it until the parent has collected the exit status.
     if not (is_locked(home) and lock_holder(home) == place.pid):
         raise Unavailable(
             f"no Clipper runs in {home}: its process {place.pid} is gone; start it with clipper start, or give --url "

@@ -11,7 +11,7 @@ from clipper.client.connections import MAX_IDLE_S, BrokenOff
 from clipper.client.failures import broke_off, cannot_connect, too_late
 from clipper.errors import Unavailable
 
-# The default. A call takes little of the client, so this bounds how much a client may ask of a server at once.
+# The default. A client can make many calls cheaply, so this bounds the load that one client puts on a server.
 MAX_CONNECTIONS = 256
 
 
@@ -28,7 +28,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transport does not inherit from it
 
     async def ask(self, data: bytes) -> Answer:
-        """Send a request and await its answer. Raises BadAnswer if that is not one; BrokenOff."""
+        """Send a request and await its answer. Raises BadAnswer if the bytes are no answer; BrokenOff."""
         if self.is_closed or self._transport.is_closing():
             raise BrokenOff(ConnectionError("the server closed the connection"), has_begun=False)
         self._reader = AnswerReader()
@@ -45,7 +45,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._reader is None or self._answer is None or self._answer.done():
-            self.abort()  # nothing was asked, so the next answer could not be told from this
+            self.abort()  # no request is open, so these bytes could pass for the next answer
             return
         try:
             answer = self._reader.feed(data)
@@ -55,7 +55,8 @@ class _Connection(asyncio.Protocol):
             return
         if answer is not None:
             self._answer.set_result(answer)
-            # An answer that overtook its request is a refusal: the rest of the request would be sent for nothing.
+            # An answer that arrives before its request was sent is a refusal: sending the rest of the request would be
+            # wasted.
             if answer.closes or self._transport.get_write_buffer_size():
                 self.abort()
 
@@ -80,7 +81,7 @@ class _Pool:
 
     def __init__(self, size: int) -> None:
         self.places = asyncio.Semaphore(size)
-        # The connection that was used last is taken first, so that connections that are not needed grow old.
+        # The most recently used connection is taken first, so that surplus connections grow old and are closed.
         self.idle: list[_Connection] = []
 
 
@@ -115,7 +116,7 @@ class AsyncConnections:
         self._is_closed = True
         pools, self._pools = self._pools, {}
         for loop, pool in pools.items():
-            # Another loop's transports may only be used there; a closed loop has closed them.
+            # Another loop's transports may only be used in that loop; a closed loop has closed them.
             if loop is asyncio.get_running_loop():
                 for connection in pool.idle:
                     connection.abort()

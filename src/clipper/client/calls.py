@@ -14,9 +14,9 @@ from clipper.client.http_api import HttpApi
 from clipper.client.packaging.artifact import Artifact
 from clipper.errors import InvalidArgument, Unavailable
 
-# The deployment's own timeout bounds the start. This is for the rest: unpacking, linking, draining.
+# The deployment's own timeout bounds the start. This bounds the rest: unpacking, linking, draining.
 SETTLE_TIMEOUT_S = 60.0
-# The server gives up an environment after half an hour; other environments may be built first.
+# The server gives up building an environment after half an hour; it may build other environments first.
 PREPARE_TIMEOUT_S = 3600.0
 # Unpacking and checking 16 GiB takes minutes.
 UPLOAD_TIMEOUT_S = 600.0
@@ -105,9 +105,9 @@ def ignore(_text: str) -> None:
 
 
 def looks(timeout_s: float, read: Callable[[], T], report: Callable[[str], None]) -> Iterator[T]:
-    """Yield what ``read`` returns, as often as ``polls`` says, and at least once.
+    """Yield the results of ``read``, as often as ``polls`` allows, and at least once.
 
-    The server may be away for a while, such as during a restart; the work that it was asked for goes on. Raises
+    The server may be away for a while, such as during a restart; its work goes on meanwhile. Raises
     Unavailable if it is away for longer than ``AWAY_S``, or when the time is over.
     """
     away_since_s, error = None, None

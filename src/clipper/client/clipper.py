@@ -31,7 +31,7 @@ from clipper.client.watching import Watching
 from clipper.errors import DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
 from clipper.settings.home import find_home
 
-# A drain waits for the queries in flight, and then for the containers.
+# A drain waits for the queries in flight, then for the containers.
 STOP_TIMEOUT_S = 60.0
 
 

@@ -18,7 +18,7 @@ MAX_CONNECTIONS = 64
 # The query port closes a connection that was idle for 75 s, and proxies often do after 60 s.
 MAX_IDLE_S = 45.0
 _READ_BYTES = 256 * 1024
-# A longer request is not copied once more, to be sent in one call.
+# A longer request is sent in pieces, which saves a copy.
 _JOINED_BYTES = 64 * 1024
 
 
@@ -49,7 +49,7 @@ class _Connection:
         except TimeoutError:
             raise
         except OSError as error:
-            # The server may have refused the request before it had read it whole, and closed. Its answer says why.
+            # The server may have refused the request before it had read all of it, and closed. Its answer says why.
             return self._read(reader, deadline_s, error)
         return self._read(reader, deadline_s, ConnectionError("the server closed the connection"))
 
@@ -97,8 +97,8 @@ class _Pool:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.places = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        # The connection that was used last is taken first, so that connections that are not needed grow old. Appending
-        # and popping are atomic.
+        # The most recently used connection is taken first, so that surplus connections grow old and are closed.
+        # Appending and popping are atomic.
         self.idle: list[_Connection] = []
 
 
@@ -157,7 +157,7 @@ class Connections:
     def _ask_on(self, pool: _Pool, connection: _Connection, data: Sequence[bytes], deadline_s: float) -> Answer:
         try:
             answer = connection.ask(data, deadline_s)
-        except BaseException:  # also KeyboardInterrupt: the answer may still come, and would be taken for the next one
+        except BaseException:  # also KeyboardInterrupt: a late answer would pass for the next one
             connection.close()
             raise
         if answer.closes or self._is_closed:
@@ -165,7 +165,7 @@ class Connections:
         else:
             connection.idle_since_s = time.monotonic()
             pool.idle.append(connection)
-            # Connections that have been idle for long are at the beginning. Another thread may take them meanwhile.
+            # The longest idle connections are at the beginning. Another thread may take them meanwhile.
             with suppress(IndexError, ValueError):
                 oldest = pool.idle[0]
                 if connection.idle_since_s - oldest.idle_since_s > MAX_IDLE_S:

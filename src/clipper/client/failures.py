@@ -17,7 +17,7 @@ from clipper.errors import (
 )
 from clipper.values.decoding import NOT_JSON
 
-# OpenSSL's names for two failures, in messages that come through other libraries.
+# OpenSSL's names for two failures, found in messages that other libraries pass on.
 NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _ALERT = "ALERT"
 

@@ -38,14 +38,15 @@ class HttpApi:
         self._token: str | None = None
         self._is_management = is_management
         self._tls = tls or ClientTls(Trust())
-        # Without TLS, a context without certificates, which costs nothing. httpx's own would read all of the system's.
+        # Without TLS, use an empty context, which costs nothing: httpx's own would load all of the system's
+        # certificates.
         is_tls = self.url.startswith("https:")
         context = self._tls.context if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context = context
         self._client, self._pid = self._make_client(), os.getpid()
 
     def _make_client(self) -> httpx.Client:
-        # The server is addressed directly, whatever proxy the environment names for the outside world.
+        # Connect to the server directly: the environment's proxies are for other hosts.
         return httpx.Client(base_url=self.url, trust_env=False, verify=self._context)
 
     def close(self) -> None:
@@ -58,7 +59,7 @@ class HttpApi:
         except NotFound:
             return False
         except Unavailable as error:
-            # An answer to HEAD has no text that says why; for a standby, the server's status does.
+            # An answer to HEAD has no body to say why; for a standby, the server's status says it.
             status = msgspec.json.decode(self.call("GET", "/status"), type=Status)
             if status.lease is not None and status.lease.role == "standby":
                 raise NotLeader(f"{self.url}: {status.problems[0]}") from error
@@ -85,7 +86,8 @@ class HttpApi:
         """
         self._token = self._find_token()
         response = self._request(method, path, content, timeout_s)
-        # The token may have been replaced since it was read, so one refusal is tried again. A stream cannot be resent.
+        # The token may have been replaced since it was read, so a refused call is repeated once. A stream cannot be
+        # resent.
         if response.status_code == httpx.codes.UNAUTHORIZED and (content is None or isinstance(content, bytes)):
             before, self._token = self._token, self._find_token()
             if self._token != before:
@@ -118,7 +120,7 @@ class HttpApi:
                 except httpx.ConnectError as error:
                     if is_last or NOT_TRUSTED not in str(error):
                         raise
-                # Nothing of the content was sent yet, so it can be tried again.
+                # None of the content was sent yet, so the call can be repeated.
                 time.sleep(RENEWAL_S)
                 self._tls.renew()
             raise AssertionError("the last try returns or raises")
@@ -131,7 +133,7 @@ class HttpApi:
 
 
 def checked_token(token: str) -> str:
-    """Return the token if a header may hold it. The message never quotes it, because messages may go anywhere."""
+    """Return the token if a header may hold it. The message never quotes the token, since logs may keep messages."""
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidArgument("the token or key is not valid: expected 32 to 512 letters, digits or ._~+/=-")
     return token

@@ -36,20 +36,21 @@ from clipper.errors import (
 from clipper.settings.application import MAX_SLO_MS
 from clipper.values.decoding import NOT_JSON
 
-# The server answers a query by its deadline. This is for the rest: a large body or answer, a busy machine.
+# The server answers a query by its deadline. This allows for the rest: a large body or answer, a busy machine.
 ARRIVAL_S = 10.0
 # An application's metadata is asked for again after this time: an operator may change the SLO at any time.
 KNOWN_S = 30.0
-# Applications whose metadata is kept. A program that asks more applications forgets all metadata, and asks again.
+# Metadata is kept for at most this many applications. A program that asks more drops all metadata, and asks again.
 MAX_KNOWN = 1000
-# Feedback is answered once it is durable, and models may have to be asked before.
+# Feedback is answered once it is durable, and the server may first have to ask models.
 _OBSERVE_TIMEOUT_S = 60.0
 _METADATA_TIMEOUT_S = 30.0
 # A block of rows waits for a minute at most until queries leave time for it.
 _SCORE_TIMEOUT_S = 90.0
-# The fields of feedback in tensors. Anything else, such as a reward, is refused by the server in words for JSON.
+# The fields of feedback that go into tensors. Feedback with another field, such as a reward, goes as JSON, whose error
+# messages fit.
 _AS_TENSORS = frozenset({"input", "label", "features", "id", "context"})
-# Those fields that have a text for each piece of feedback.
+# The fields among these with a text for each piece of feedback.
 _TEXTS = ("id", "context")
 
 T = TypeVar("T")
@@ -201,7 +202,7 @@ class QueryCalls:
                 answer = yield request or self._observe(application, in_json, have_ids)
                 return self._read_observed(answer, len(bodies))
 
-            # The server refuses tensors as a whole, but of a list in JSON only the invalid pieces.
+            # The server refuses tensors as a whole, but in a JSON list only the invalid pieces.
             with suppress(WrongInput, MalformedRequest):
                 return (yield from self._ask(application, ask))
         answer = yield self._observe(application, in_json, have_ids)
@@ -227,7 +228,7 @@ class QueryCalls:
         try:
             told = self._read(answer, _Metadata)
         except RequestError:
-            # The query itself is refused for the same reason, in words for queries.
+            # The server will refuse the query itself for the same reason, with a message about queries.
             told = None
         if told is None or told.parameters is None:
             self._known.pop(application, None)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from clipper.errors import InvalidArgument
 
-# The types of pandas' missing values that are no floats.
+# The dtypes of pandas' missing values other than float.
 _MISSING = frozenset({"NAType", "NaTType"})
 
 
@@ -66,7 +66,7 @@ def _listed(values: Any) -> Sequence[Any]:
 
 
 def _may_have_marks(values: Any) -> bool:
-    """Whether a column may have values of pandas that JSON lacks: arrays of numpy's own numbers have none."""
+    """Whether a column may hold pandas values that JSON lacks: arrays of numpy's own numbers hold none."""
     dtype = getattr(values, "dtype", None)  # pandas' own types have kinds, too, and values that numpy lacks
     return dtype is None or not hasattr(dtype, "isbuiltin") or dtype.kind not in "biuf"
 

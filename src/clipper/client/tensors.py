@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct("<I")
 _INT64 = range(-(2**63), 2**63)
-# Datatype to how an array names its elements: kind and size in bytes.
+# Maps a datatype to an array's name for its elements: kind and size in bytes.
 _CODES = {"BOOL": "b1", "FP16": "f2", "FP32": "f4", "FP64": "f8"}
 _CODES |= {f"INT{8 * size}": f"i{size}" for size in (1, 2, 4, 8)}
 _CODES |= {f"UINT{8 * size}": f"u{size}" for size in (1, 2, 4, 8)}
@@ -64,7 +64,7 @@ def is_array(value: object) -> "TypeGuard[NDArray[Any]]":
 def tensor_of_inputs(inputs: Any, taken: TypeOfInputs) -> WithData | None:
     """Return the tensor of several inputs: an array whose first length counts them, or a list of equal arrays or bytes.
 
-    None means that these inputs are sent as JSON, whose numbers the server converts, or refuses with its own words.
+    None means that the inputs are sent as JSON, whose numbers the server converts, or refuses with its own message.
     """
     if is_array(inputs):
         return _of_array("input", inputs, inputs.shape, taken.datatype) if inputs.shape else None

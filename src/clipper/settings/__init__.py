@@ -1,1 +1,1 @@
-"""The settings of a version, an application and a server, defined once for wire, registry, clients and commands."""
+"""The settings of versions, applications and servers, defined once for wire, registry, clients and commands."""

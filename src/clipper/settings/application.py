@@ -23,24 +23,24 @@ from clipper.values.types import MAX_FEATURES
 
 Wait = Literal["all", "decided", "expected"]
 ConfidenceFrom = Literal["agreement", "probabilities"]
-# How many each query brings; ``input``, or the names of a record's fields, if they are the input.
+# How many numbers each query brings as features; ``input``, or the names of a record's fields, if they are the input.
 Features = int | str | None
 Cost = float | Literal["auto"]
 LogInputs = Literal["off", "sampled"]
 
 MAX_SLO_MS = 600_000.0
-# Later feedback would be on a model that is likely gone. Ids of feedback are kept for as long.
+# Later feedback would concern a model that is likely gone. Ids of feedback are kept for as long.
 MAX_FEEDBACK_TTL_S = 7 * 24 * 3600.0
-# More than the feedback of years: instead of a larger number, set no half-life.
+# More than years of feedback: instead of a larger number, set no half-life.
 MAX_OBSERVATIONS = 10**9
 # With a larger share, the newcomer would get more than all others.
 MAX_RAMP = 0.5
 # Bounds a cost and its weight, so that a state can hold their product and its sums.
 MAX_COST = 1e6
-# More than any worker has at once, or answers in a second: instead of a larger limit, set none.
+# No worker has more in flight at once, or answers more in a second: instead of a larger limit, set none.
 MAX_IN_FLIGHT = 1_000_000
 MAX_PER_SECOND = 1_000_000
-# One query in a quarter of an hour; a smaller limit would let next to nothing in.
+# One query in a quarter of an hour; a smaller limit would admit almost no queries.
 MIN_PER_SECOND = 0.001
 
 
@@ -65,7 +65,8 @@ MaxPerSecond = Annotated[
     ),
 ]
 
-# Clipper's own, as learning/ finds them by name. They are here for commands, which do not load what learns.
+# Clipper's own policies and losses, as learning/ finds them by name. They are repeated here for commands, which do not
+# load the learning code.
 POLICY_NAMES = (
     "single", "weighted", "adaptive", "best_arm", "epsilon_greedy", "ucb1", "thompson", "exp3", "exp4", "ensemble",
     "stacking", "linucb", "linear_thompson", "cascade",

@@ -31,15 +31,15 @@ class Setting:
         above: True if ``least`` itself is out of range.
         keyword: its name in the Python client; None means the field's name. A field of a nested struct may need a
             keyword of its own.
-        option: its name on the command line; None means the keyword, and an empty text that it has none. For a bool it
-            names a single option that inverts the default, like ``no-cache``; without it there are two options, such as
-            ``--calibrate`` and its opposite.
+        option: its name on the command line; None means the keyword, and an empty text that it has no option. For a
+            bool it names a single option that inverts the default, like ``no-cache``; without it there are two options,
+            such as ``--calibrate`` and its opposite.
         metavar: the placeholder for its value in a command's help.
         default: the text that describes the default in that help, if the value itself does not.
         environment: the variable that the command line reads if the option is not given.
-        read: turns a text of the command line into a value, and raises InvalidArgument; None reads by the type. If a
-            setting has several values, it reads each.
-        several: whether an option of a mapping may be repeated: ``read`` gets each text, and returns a part of it.
+        read: turns a text of the command line into a value, and raises InvalidArgument; None reads by the type. For a
+            setting with several values, it reads each value.
+        several: whether an option of a mapping may be repeated: ``read`` turns each text into a part of the mapping.
     """
 
     help: str

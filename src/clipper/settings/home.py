@@ -19,7 +19,7 @@ _DEFAULT = "~/.clipper"
 ID_NAME = "supervisor.id"
 # The file of the server's own token.
 TOKEN_NAME = "token"
-# The options of the server's last start.
+# The file with the options of the server's last start.
 OPTIONS_NAME = "options.json"
 # The registry and the learned state.
 REGISTRY_NAME = "registry.sqlite3"

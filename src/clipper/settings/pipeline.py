@@ -26,9 +26,9 @@ from clipper.values.decoding import NOT_JSON
 
 # A query asks each of these at least once. The longest published pipelines have a dozen.
 MAX_STEPS = 32
-# The rows that one query may make of a list. They are batched with the rows of others, which have to wait for them.
+# The most rows that one query may make of a list. They share batches with other queries' rows, which wait for them.
 MAX_ITEMS = 1000
-# Longer than a field's name and its step's.
+# Longer than the names of a field and its step together.
 MAX_REFERENCE_CHARACTERS = 1000
 
 QUERY, ITEM, CONFIDENCE = "query", "item", "confidence"
@@ -95,9 +95,9 @@ class Condition:
     constant: Any
 
     def holds(self, found: Any) -> bool:
-        """Return whether it holds for this value. A value that cannot be compared in this way does not fulfil it."""
+        """Return whether the comparison holds for this value; False if the value cannot be compared in this way."""
         is_equality = self.operator in ("==", "!=")
-        # In Python, true is a number, and here it is none.
+        # In Python, True equals 1; here a truth value is not a number.
         if isinstance(found, bool) != isinstance(self.constant, bool) and is_equality:
             return self.operator == "!="
         try:
@@ -227,7 +227,7 @@ def _sources(values: Values) -> Iterator[str]:
 
 
 def _ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
-    """Return the steps, each after those that it needs. Raises InvalidArgument if some need each other in a circle."""
+    """Return the steps, each after those that it needs. Raises InvalidArgument if steps need each other in a circle."""
     left, ordered = dict(nodes), list[Node]()
     while left:
         ready = [node for node in left.values() if not node.after & left.keys()]

@@ -8,14 +8,14 @@ from typing import Any
 
 from clipper.errors import InvalidArgument
 
-# Rows of a file that are looked at, and kept with the version. More than one show which values may be missing.
+# This many rows of a file are read, and kept with the version. Several rows show which values may be missing.
 MAX_SAMPLE_ROWS = 100
 # pandas reads these as a missing value.
 _MISSING = frozenset(
     ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
      "NULL", "NaN", "None", "n/a", "nan", "null")
 )  # fmt: skip
-# Of each column of a file of Parquet. A table of a thousand columns takes 64 MiB.
+# The bytes read of each column of a Parquet file. A table of a thousand columns takes 64 MiB.
 _BUFFER_BYTES = 64 * 1024
 _TRUTHS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
 

@@ -1,4 +1,4 @@
-"""The secrets of a server's models: files of the home, of systemd, and of containers of Docker and Kubernetes."""
+"""The secrets of a server's models, kept as files: in the home, by systemd, and mounted by Docker or Kubernetes."""
 
 import os
 import stat
@@ -18,10 +18,10 @@ from clipper.settings.variables import (
 
 # The folder of a home with a file for each secret.
 SECRETS_NAME = "secrets"
-# The beginning of a file's name that makes it a secret for models, where systemd and Docker keep the server's own
-# secrets, too: whoever may deploy a model must not be able to name any of these.
+# A file's name must begin with this to be a secret for models: systemd and Docker keep the server's own secrets in the
+# same folder, and users who may deploy a model must not be able to name those.
 PREFIX = "model."
-# Where Docker and Kubernetes mount secrets, and the folder there whose files are all for models.
+# Docker and Kubernetes mount secrets in the first folder; all files of the second are for models.
 MOUNTED = Path("/run/secrets")
 MOUNTED_FOLDER = "models"
 
@@ -32,7 +32,7 @@ class SecretFiles:
     def __init__(self, home: Path, environ: Mapping[str, str], mounted: Path = MOUNTED) -> None:
         self._own = home / SECRETS_NAME
         credentials = environ.get("CREDENTIALS_DIRECTORY", "")
-        # The folders, with what the names of their files begin with.
+        # The folders, each with the required beginning of its files' names.
         self._places = [(self._own, ""), (mounted / MOUNTED_FOLDER, ""), (mounted, PREFIX)]
         if credentials:
             self._places.insert(1, (Path(credentials), PREFIX))

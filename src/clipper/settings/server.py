@@ -25,17 +25,17 @@ from clipper.values.types import REGISTRY_VARIABLE, STORE_VARIABLE
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-# To trace a request costs a worker as much as several queries. One in a hundred shows where the time goes.
+# Tracing a request costs a worker as much as several queries. One in a hundred shows where the time goes.
 TRACE_SHARE = 0.01
 # A day: no query lives for longer.
 MOST_SLOW_QUERY_MS = 86_400_000
-# The ways to dial a container in Docker: over a unix socket in a folder that both share, or over TCP with a token.
+# How workers dial a container in Docker: over a unix socket in a shared folder, or over TCP with a token.
 Transport = Literal["unix", "tcp"]
-# The ways to start models of this machine: forked from processes that have their libraries in memory, or by themselves.
+# How models of this machine start: forked from a process with their libraries in memory, or each by itself.
 StartMethod = Literal["forkserver", "spawn"]
 ReadyWhen = Literal["any", "all"]
 
-# Settings that may have a password, and the variables that bring them to the server: others can read a command line.
+# Settings that may hold a password, and the variables that pass them to the server: others can read a command line.
 ADDRESSES = {"store": STORE_VARIABLE, "registry": REGISTRY_VARIABLE}
 # The beginnings of addresses that name a path.
 PATH_SCHEMES = ("sqlite:", "file:")
@@ -57,7 +57,7 @@ MOST_MAX_OUTPUT_BYTES = 512 * 1024 * 1024
 MAX_CONTEXTS = 100_000
 # Queries that a worker keeps for feedback by default: 400 a second for the default 600 s, some 100 MB.
 FEEDBACK_QUERIES = 250_000
-# With less, a segment would not have room for several blocks.
+# With less, a segment has no room for several blocks.
 LEAST_LOG_BYTES = 64 * 1024 * 1024
 DEFAULT_LOG_BYTES = 1024 * 1024 * 1024
 GRPC_PORT = 1339

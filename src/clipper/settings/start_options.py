@@ -26,10 +26,10 @@ MAX_BYTES = 64 * 1024
 
 GivenSource = Literal["command line", "environment", "file"]
 OptionSource = Literal[GivenSource, "kept", "default"]
-# ``start`` runs in the background. The callers of the other two watch the server, and give all options at each start.
+# ``start`` runs in the background. The other two are watched by their callers, who give all options at each start.
 StartedBy = Literal["start", "foreground", "serve"]
 
-# Files of which only it matters whether they are given.
+# Options whose file matters only by whether it is given.
 _FILES = ("tls_cert", "tls_client_ca")
 _ENDS_WORKERS = ("host", "query_port", "store", "registry", *_FILES)
 _SETTINGS: Mapping[str, Described] = {described.name: described for described in settings_of(ServerSettings)}

@@ -18,7 +18,7 @@ INPUT_TYPE_HELP = (
     'Type of one input, if the model does not say it: e.g. float64[784], string, or a record such as "age: float64, '
     'job: string?".'
 )
-# No size has more digits. Python would turn many more into infinity.
+# No size has more digits. Python would turn a much longer number into infinity.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 # The form of origins that browsers send: without a path, and without the default port of the scheme.
 _ORIGIN = re.compile(
@@ -26,9 +26,9 @@ _ORIGIN = re.compile(
 )
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _WHOLE_NUMBER = re.compile(r"[-+]?[0-9]{1,20}")
-# float() also reads 1_000, nan and infinity, which other programs do not accept as numbers.
+# float() also reads 1_000, nan and infinity, which other programs reject as numbers.
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
-# Neither spaces nor the characters between names and amounts. Ray has names such as accelerator_type:A100.
+# Neither spaces nor the separators between names and amounts. Ray has names such as accelerator_type:A100.
 _RESOURCE_NAME = re.compile(r"[^\s,=]{1,100}")
 # The unit in which Ray counts.
 LEAST_RESOURCE = 0.0001
@@ -110,7 +110,7 @@ def read_json(text: str) -> Any:
 
 
 def _finite(text: str) -> float:
-    """Refuse infinite numbers and NaN, which JSON does not have: on the way to the server they would become null."""
+    """Refuse infinite numbers and NaN, which JSON lacks: the encoder would send them to the server as null."""
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text} is not a finite float64")
     return number

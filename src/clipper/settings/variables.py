@@ -1,4 +1,4 @@
-"""A version's own environment variables: their names, their bounds, and what is shown of their values."""
+"""A version's own environment variables: names, bounds, and the fingerprints that a server shows of their values."""
 
 import hashlib
 import re
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from clipper.errors import InvalidArgument
 
-# A version with more would be configured better by a file in its artifact.
+# A version that needs more should read a file in its artifact.
 MAX_VARIABLES = 100
-# Below what Linux takes as one variable of a process, and enough for a service account's key with its certificates.
+# Less than Linux allows for one variable of a process, and enough for a service account's key with its certificates.
 MAX_VALUE_BYTES = 64 * 1024
-# All together: a quarter of what Linux takes as the variables and arguments of a process.
+# Bound on all values together: a quarter of Linux's limit for the variables and arguments of a process.
 MAX_VALUES_BYTES = 512 * 1024
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -36,7 +36,7 @@ def check_variable_name(name: str) -> str:
 
 def check_secret_name(name: str) -> str:
     """Return the name of a secret. Raises InvalidArgument if it is malformed."""
-    # A name that ends so is that of a file which is being written.
+    # Files that are being written have names with this ending.
     if not _SECRET.fullmatch(name) or name.endswith(".tmp"):
         raise InvalidArgument(
             f"{name!r:.100} is not the name of a secret: expected up to 128 letters, digits, _, - and ., "
@@ -92,7 +92,7 @@ def check_variables(env: Mapping[str, str], secrets: Sequence[str]) -> None:
 
 
 def read_env_file(text: str) -> dict[str, str]:
-    """Read lines ``NAME=value``, as Docker's ``--env-file`` has them: ``#`` begins a comment, and quotes are kept.
+    """Read lines ``NAME=value`` as Docker's ``--env-file`` has them: ``#`` begins a comment, and quotes are kept.
 
     Raises InvalidArgument with the line's number, and without its value.
     """
@@ -120,7 +120,7 @@ def shown_values(env: Mapping[str, str]) -> dict[str, str]:
 def resolved(env: Mapping[str, str], earlier: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """Replace each fingerprint by the value that it stands for in one of ``earlier``, the variables of versions.
 
-    So whoever was shown a version without its values can have it deployed again. Raises InvalidArgument if there is no
+    So a user who sees only fingerprints can have the version deployed again. Raises InvalidArgument if there is no
     such value.
     """
     known = {(name, shown_value(value)): value for one in earlier for name, value in one.items()}

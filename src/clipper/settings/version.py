@@ -19,13 +19,13 @@ BatchingPolicy = Literal["goodput", "aimd", "quantile", "aimd_damped", "quantile
 
 # The largest batch by default.
 MAX_BATCH = 1024
-# A batch that waits longer than this would miss any objective that batching is for.
+# Waiting longer than this for a batch would miss any latency objective that batching serves.
 MAX_DELAY_MS = 10_000.0
 # A Python with numpy and no model needs about this much address space.
 MIN_MEMORY_BYTES = 64 * 1024 * 1024
 
-# A container that computes may take this many times its start_timeout_s to start. With more, an operator who deploys a
-# model that computes for ever would wait long.
+# A container that computes may take this many times its start_timeout_s to start. A larger factor would keep an
+# operator waiting for long if a model computes for ever.
 MOST_START_TIMES = 2.0
 
 
@@ -200,7 +200,7 @@ class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
         bool, Setting("Ask the model every time: its output is not a function of its input.", option="no-cache")
     ] = True
     make_current: Annotated[bool, Setting("Keep sending queries to the current version.", option="keep-current")] = True
-    # Any JSON (the spec has its text); None means that there is none.
+    # Any JSON, which the spec keeps as text; None means that there is none.
     sample: Annotated[
         Any,
         Setting(
@@ -210,7 +210,7 @@ class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
             read=read_sample,
         ),
     ] = None
-    # None lets the server decide. A spec has the decision.
+    # None lets the server decide. A spec contains the decision.
     manager: Annotated[
         ManagerName | None,
         Setting(

@@ -9,19 +9,19 @@ from clipper.cli.capacity.simulation import MAX_BATCH, Step
 from clipper.errors import InvalidArgument
 from clipper.settings.pipeline import Graph, Node
 
-# Beyond so many times the largest batch that was measured, a batch's time is not known.
+# The time of a batch is not extrapolated beyond this many times the largest measured batch.
 EXTRAPOLATED = 4
-# The rows that a query makes are so many numbers with the measured mean.
+# A query's rows are simulated as this many numbers with the measured mean.
 PARTS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A version of a step: what is simulated, and what it was made from.
+    """A version of a step: the step for the simulation, and the readings behind it.
 
     Attributes:
         processors: those of a replica; 1 if it may use any.
-        is_one_size: whether all of its batches had one size, so that nobody knows what batching gains.
+        is_one_size: whether all of its batches had one size, so that the gain from batching is unknown.
     """
 
     step: Step
@@ -32,7 +32,7 @@ class Measured:
 
 
 def measured(graph: Graph | None, steps: Sequence[StepReport]) -> list[Measured]:
-    """Return what each version of each step takes, in the order of the steps.
+    """Return the simulated step of each version of each step, in the order of the steps.
 
     Raises InvalidArgument if the server has measured too little. ``graph``: the steps and what they need; None for an
     application without steps.
@@ -41,13 +41,13 @@ def measured(graph: Graph | None, steps: Sequence[StepReport]) -> list[Measured]
     found: list[Measured] = []
     nodes: Mapping[str, Node] = {} if graph is None else {node.name: node for node in graph.nodes}
     places: dict[str, tuple[int, ...]] = {}
-    # By the values that conditions compare: the share of queries for which one of them held.
+    # Maps each value that conditions compare to the share of queries for which one of its conditions held.
     shares: dict[object, float] = {}
     certain: set[str] = set()
     for report in steps:
         node = nodes.get(report.step)
         needs = tuple(sorted({place for name in (node.after if node else ()) for place in places.get(name, ())}))
-        # A query that was given up before a step that each query asks would have asked it, had there been room.
+        # A query that was given up before a step that every query asks would have asked it, given enough capacity.
         if node is None or (node.when is None and node.for_each is None and node.after <= certain):
             certain.add(report.step)
         asked_by = report.queries if report.step in certain else queries
@@ -97,9 +97,9 @@ def _queries(graph: Graph | None, steps: Sequence[StepReport]) -> int:
 def line(batches: Mapping[int, BatchTime]) -> tuple[float, float]:
     """Return the time of a batch and of each of its rows, in seconds, by least squares over all rows.
 
-    A batch counts by its rows: under load nearly all the work is in large ones, and the delays of many small ones must
-    not make these look quick. If all have the same size, each row is taken to need its share of the time: batching may
-    be better than that.
+    A batch counts by its rows: under load nearly all rows are in large batches, and the delays of many small batches
+    must not make large ones look quick. If all have the same size, the time is divided evenly among its rows: batching
+    may be better than that.
     """
     rows = sum(size * each.count for size, each in batches.items())
     if not rows:

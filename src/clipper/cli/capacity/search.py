@@ -1,7 +1,7 @@
 """Searches for the cheapest numbers of replicas with which an application keeps its SLO at a rate.
 
-It begins with as many replicas of each step as their work takes, adds one where that helps the most for its cost until
-the simulation keeps the SLO, and then takes away what it does not need: the greedy search of InferLine (Crankshaw et
+It begins with as many replicas of each step as the work needs, adds the replica that helps the most for its cost until
+the simulation keeps the SLO, and then removes surplus replicas: the greedy search of InferLine (Crankshaw et
 al., SoCC 2020, section 4.3), without its choices of hardware and batch size, which Clipper's schedulers make.
 """
 
@@ -13,18 +13,18 @@ from random import Random
 from clipper.cli.capacity.simulation import Outcome, Simulation, Step, arrivals, follow_s
 from clipper.errors import InvalidArgument
 
-# The share of queries in time that a plan is made for. It keeps 0.99 in runs that are longer than the simulated ones.
+# A plan must answer this share of queries in time in simulation. Real runs, which are longer, then keep 0.99.
 PLANNED_SHARE, KEPT_SHARE = 0.995, 0.99
-# Squared variation of the gaps between queries: bursts, as of the traces that InferLine was planned for.
+# Squared coefficient of variation of the gaps between queries: bursts like those of InferLine's traces.
 VARIATION = 4.0
 # A simulation has enough queries for one in two hundred to mean something, and enough time for queues to grow.
 LEAST_QUERIES, LEAST_SLOS = 6_000, 15.0
-# A run has at most so many rows, which takes a second or two: many queries in a long SLO, or long lists, get a shorter
-# one. Less than this of it would tell nothing.
+# A run has at most this many rows, which takes a second or two: with a long SLO and many queries, or with long lists,
+# runs are shorter. A run of less than this share would show nothing.
 MOST_ROWS, FEWEST_QUERIES, FEWEST_SLOS = 500_000, 300, 3.0
 SEED = 20
 MAX_REPLICAS = 64
-# The rate at which the SLO breaks is found to within this factor, and looked for up to so many times the rate.
+# The rate at which the SLO breaks is searched to within this factor, up to this many times the given rate.
 BREAKS_WITHIN, BREAKS_BELOW = 1.03, 4.0
 
 
@@ -75,7 +75,7 @@ class Planner:
         return MOST_ROWS / max(self._rows_per_query, 1.0) / per_s
 
     def _quickest_s(self) -> float:
-        """Return the time of the longest path, of one row each."""
+        """Return the time of the longest path for a single row in each step."""
         take_s = [step.batch_s(1) for step in self._steps]
         return max(map(sum, zip(take_s, follow_s(self._steps, take_s), strict=True)))
 
@@ -98,7 +98,7 @@ class Planner:
         replicas = self._least(per_s)
         if not self._fits(replicas, budget):
             replicas = (1,) * len(replicas)
-        # No number of replicas makes a single query quicker.
+        # More replicas do not make a single query faster.
         is_able = self._quickest_s() <= self._slo_s
         while is_able and self.outcome(replicas, per_s).in_time < PLANNED_SHARE:
             wider = [each for each in self._neighbours(replicas, 1) if self._fits(each, budget)]
@@ -107,7 +107,7 @@ class Planner:
             gains = {each: self._gain(replicas, each, per_s) for each in wider}
             best = max(wider, key=gains.__getitem__)
             if gains[best] <= 0.0:
-                # One more of a single step helps nobody: all get one.
+                # One more replica of a single step helps no query: all steps get one.
                 together = tuple(each + 1 for each in replicas)
                 best = together if self._fits(together, budget) else best
             replicas = best
@@ -129,7 +129,7 @@ class Planner:
         return budget is None or self.cost(replicas) <= budget + 1e-9
 
     def _least(self, per_s: float) -> tuple[int, ...]:
-        """Return what the work takes in the largest batches that the whole SLO allows: with fewer the queues grow."""
+        """Return the replicas that the work needs with the largest batches within the SLO: with fewer, queues grow."""
         able = [step.capacity_per_s(2 * self._slo_s) for step in self._steps]
         return tuple(
             min(max(1, ceil(per_s * step.rows_per_query / rows_per_s - 1e-9)), MAX_REPLICAS)
@@ -141,7 +141,7 @@ class Planner:
         return gained / max(self.cost(wider) - self.cost(replicas), 1e-9)
 
     def _trimmed(self, replicas: tuple[int, ...], per_s: float) -> tuple[int, ...]:
-        """Return a plan of which nothing can be taken, and nothing moved to a cheaper step."""
+        """Reduce a plan until no replica can be removed, or moved to a cheaper step."""
         while True:
             cheaper = [each for each in self._neighbours(replicas, -1) if min(each) >= 1]
             cheaper += [
@@ -180,7 +180,7 @@ class Planner:
         return kept
 
     def _limit(self, replicas: tuple[int, ...], per_s: float) -> int:
-        """Return the step of which one more replica would help the most."""
+        """Return the step for which one more replica would help the most."""
         if not per_s:
             return max(range(len(replicas)), key=lambda place: self._steps[place].batch_s(1))
         wider = self._neighbours(replicas, 1)

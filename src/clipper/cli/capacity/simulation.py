@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 # A step never evaluates more rows at once.
 MAX_BATCH = 4096
-# A query waits for one batch and is in the next, so that a batch takes this share of the step's part of the SLO.
+# A query waits for one batch and is in the next, so a batch may take this share of the step's part of the SLO.
 BATCH_SHARE = 0.5
 # The first queries are not counted: queues begin empty.
 WARM_UP_SHARE = 0.1

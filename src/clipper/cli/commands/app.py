@@ -57,7 +57,7 @@ LinkedName = Annotated[
 _parse_cost = parser(read_cost)
 
 _COLUMNS = ("name", "input type", "slo ms", "policy", "models", "default")
-# Columns that few applications have values for: title, field of ``ModelDescription``, form.
+# Columns without values for most applications: title, field of ``ModelDescription``, format.
 _RARE_COLUMNS = (
     ("in time", "in_time", ".1%"),
     ("chance now", "chance", ".1%"),
@@ -141,7 +141,7 @@ def create(
 
 
 def _create_pipeline(server: Server, name: str, file: Path) -> None:
-    # No other command pays for its libraries.
+    # Imported here, so that no other command loads its libraries.
     from clipper.cli.commands.manifest_file import ManifestFile
 
     wanted = ManifestFile(file, name)

@@ -26,7 +26,7 @@ def apply(
     ] = False,
 ) -> None:
     """Give the server the models, applications and keys of a file. Parts that already match the file stay untouched."""
-    # No other command pays for its libraries.
+    # Imported here, so that no other command loads its libraries.
     from clipper.cli.commands.manifest_file import ManifestFile
 
     if exit_code and not (dry_run or diff):
@@ -55,7 +55,7 @@ def export(
     """Write a file for clipper apply that has the server's models and applications."""
     if artifacts is not None and server.url is not None:
         raise typer.BadParameter("reads the server's home: run it on the server's machine, without --url")
-    # As above.
+    # Imported here, as above.
     from clipper.cli.commands.manifest_file import export_to
 
     export_to(server.out, server.clipper, find_home(server.home), artifacts)

@@ -9,7 +9,7 @@ from clipper.cli.server import Server
 from clipper.control.descriptions import ConfidenceBin, Reliability
 
 _COLUMNS = ("of", "raw confidence", "answers", "right", "answered now")
-# Bins with fewer answers, the rests of fading or inheriting, say nothing.
+# Bins with fewer answers, left over by fading or inheriting, are not significant.
 _LEAST_ANSWERS = 0.5
 
 

@@ -1,4 +1,4 @@
-"""``clipper deploy NAME ADDRESS --follow``: deploys what an address means, each time that this changes."""
+"""``clipper deploy NAME ADDRESS --follow``: deploys the content of an address each time that it changes."""
 
 import time
 from collections.abc import Callable
@@ -20,13 +20,13 @@ def last_followed(clipper: Clipper, name: str) -> Version | None:
     return max((one for one in versions if one.source), key=lambda one: one.created_at, default=None)
 
 
-# An attempt that deploys nothing new may have fetched all of it. After several in a row, this many looks pass at most
-# before the next one.
+# An attempt that deploys nothing new may have fetched everything. After several such attempts in a row, at most this
+# many looks are skipped before the next attempt.
 MOST_LOOKS = 16
 
 
 class Follower:
-    """Deploys what an address means.
+    """Deploys the content of an address.
 
     Args:
         deploy: deploys a version if its content is another than that of ``last``; returns what is there then.
@@ -45,7 +45,7 @@ class Follower:
         self._revision: str | None = None
         self._failure = ""
         self._is_first = True
-        # Attempts in a row that deployed nothing new, and the looks that pass before the next one.
+        # How many attempts in a row deployed nothing new, and how many looks to skip before the next attempt.
         self._in_vain = self._passes = 0
         self.last = last
 
@@ -66,21 +66,21 @@ class Follower:
                 return None
             self.last = self._deploy(before)
         except (NotFound, ServiceError, TooLarge, OSError) as error:
-            # The present version serves on, and a store that is back is noticed at the next look.
+            # The present version goes on serving, and the next look notices a store that is back.
             self._complain(error)
             if revision is not None:
                 self._wait_longer()
             return None
-        except Exception as error:  # a store may have anything, which fails anywhere
+        except Exception as error:  # the content may be anything, and fail at any step
             if isinstance(error, InvalidArgument) and is_first:
                 raise
-            # This content cannot be deployed, however often it is tried; another may be.
+            # This content cannot be deployed, however often it is tried; other content may be.
             self._revision = self._revision if revision is None else revision
             self._complain(error)
             return None
         self._revision, self._failure = revision, ""
         if before is not None and self.last.version == before.version:
-            self._wait_longer()  # the store says that something has changed, and has the same content
+            self._wait_longer()  # the store reported a change, but the content is the same
             return None
         self._in_vain = 0
         came = "" if before is None else f" after {before.source} (version {before.version})"
@@ -99,14 +99,14 @@ class Follower:
 
 
 def follow(server: Server, name: str, model: str, source: Any, settings: Any, every_s: float) -> None:
-    """Deploy what an address means, again and again, until the command is ended."""
+    """Deploy the content of an address, again and again, until the command is ended."""
     out = server.out
     credentials = source.get("credentials")
 
     def deploy(last: Version | None) -> Version:
         with out.progress("deploying") as progress, package(model, **source, progress=progress) as artifact:
             if last is not None and last.source == artifact.source:
-                return last  # it may have been stopped since, and is not tried again
+                return last  # the same content: the version may have been stopped since, and is not tried again
             out.warn(artifact.warning)
             return server.clipper.deploy(name, artifact, **settings, progress=progress)
 

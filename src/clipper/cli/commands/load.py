@@ -123,7 +123,7 @@ def load(
     loaded = _find(app, url, home, slo_ms, has_file=inputs != _SAMPLE)
     outputs = [path for path in (html, _file_of(json)) if path is not None]
     for path in outputs:
-        # Checked before the load, whose results would be lost if they could not be written.
+        # Checked before the load: otherwise its results would be lost if the file could not be written.
         try:
             path.open("ab").close()
         except OSError as error:

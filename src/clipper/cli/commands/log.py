@@ -57,7 +57,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the decisions in a home on this machine to a file, each with the feedback on it."""
-    # It needs numpy, which takes longer to load than most commands take.
+    # Imported here: it needs numpy, which takes longer to load than most commands run.
     from clipper.learning.decisions.export import Row, row_of, training_rows
     from clipper.learning.decisions.export import export as write
 

@@ -41,7 +41,7 @@ class ManifestFile:
         self._path = path
         self._folder = Path.cwd() if str(path) == "-" else path.absolute().parent
         try:
-            # A byte more than is accepted, so that a longer file is refused without being read.
+            # Read one byte beyond the limit, so that a longer file is refused without being read whole.
             if str(path) == "-":
                 content = sys.stdin.buffer.read(MAX_BYTES + 1)
             else:

@@ -14,7 +14,7 @@ from clipper.errors import InvalidArgument
 from clipper.settings.application import MAX_SLO_MS
 from clipper.settings.pipeline import read_graph
 
-# More than any server answers, and more processors than a cluster of them has.
+# No server answers more, and no cluster of servers has more processors.
 MAX_PER_S, MAX_CORES = 1_000_000, 100_000
 # A query in a quarter of an hour: any server keeps that.
 MIN_PER_S = 0.001

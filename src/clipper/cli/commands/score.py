@@ -29,15 +29,15 @@ from clipper.errors import Conflict, InvalidArgument, NotFound
 from clipper.settings.home import find_home, read_token
 from clipper.values.records import parse_type
 
-# The SLO of the application that a job's own server has: it bounds how many rows go to a replica at a time.
+# The SLO of the application on a job's own server: it bounds how many rows a replica gets at a time.
 _OWN_SLO_MS = 1000.0
-# Replicas of a model on a server of its own, by default one for each processor: each takes the model's memory.
+# The default number of replicas on a server of its own is one per processor, up to this: each takes the model's memory.
 _MOST_REPLICAS = 4
-# How often progress is shown on a terminal, and written elsewhere.
+# How often progress is drawn on a terminal, and printed elsewhere.
 _TOLD_EVERY_S, _LOGGED_EVERY_S = 0.2, 10.0
 # The exit status of a command that ^C ends.
 _INTERRUPTED = 130
-# The priority of this process beside a server that answers queries: their time comes first.
+# The niceness of this process beside a server that answers queries: the queries come first.
 _NICE = 19
 
 
@@ -110,8 +110,8 @@ def score(
 
 
 def _go_last() -> None:
-    """Leave the processors to the server. A kernel that shares them out by session (autogroup) heeds niceness only
-    within a session, so that of a job which has its own, as cron and systemd start it, becomes nice, too."""
+    """Let the server have the processors first. A kernel that schedules by session (autogroup) heeds niceness only
+    within a session; a job with a session of its own, as cron and systemd start it, makes the session nice, too."""
     os.nice(_NICE)
     if os.getsid(0) == os.getpid():
         with suppress(OSError):
@@ -121,7 +121,7 @@ def _go_last() -> None:
 def _run(
     out: Output, clipper: Clipper, asked: Asked, sources: Sequence[Path], form: str, journal: Journal, prefix: str
 ) -> Done:
-    # They need numpy, which takes longer to load than most commands take.
+    # Imported here: they need numpy, which takes longer to load than most commands run.
     from clipper.cli.score.inputs import InputMaker
     from clipper.cli.score.output import Layout
     from clipper.cli.score.parquet_output import check_alike
@@ -231,7 +231,7 @@ def _own_server(
                 out.warn(version.warning)
                 clipper.create_application(name, model=name, slo_ms=_OWN_SLO_MS)
                 found = find_asked(clipper, name)
-                # The model's content is in the version's name, and the server is another one each time.
+                # The version's name is the digest of the model's content, and each job has another server.
                 asked = Asked(name, msgspec.structs.replace(found.version, created_at=0.0))
             else:
                 asked = find_asked(clipper, model, job)

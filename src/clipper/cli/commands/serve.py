@@ -63,7 +63,7 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Start a server, deploy a model and create its application, in the foreground. ^C drains and stops."""
-    # Also SIGINT: a shell without job control starts its background jobs with SIGINT ignored.
+    # SIGINT, too: a shell without job control starts background jobs with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     out, root = Output(as_json), find_home(home)
@@ -205,11 +205,11 @@ class Watch:
         return True
 
 
-# The most elements that are written out; for longer inputs the line has a short program, to stay readable.
+# At most this many elements are written out; for longer inputs the line has a short program, to stay readable.
 _MAX_ELEMENTS = 16
 # Length of open dimensions; any length would do.
 _OPEN_LENGTH = 3
-# Elements to try; for other types it is 0. The bytes are 0, 1 and 2 in base64.
+# The element to try by type; 0 for other types. The bytes are 0, 1 and 2 in base64.
 _ZEROS = {DType.STRING: "some text", DType.BYTES: "AAEC", DType.BOOL: False, DType.FLOAT32: 0.0, DType.FLOAT64: 0.0}
 
 

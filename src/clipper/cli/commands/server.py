@@ -227,7 +227,7 @@ def _leader(lease: LeaseStatus) -> str:
 
 # Options with rows of their own, because they say who can reach the server and read its answers.
 _ACCESS = ("api-keys", "tls-cert", "tls-key", "tls-client-ca", "host", "management-host")
-# Places that the status shows anyway.
+# Options that the status shows in rows of its own.
 _PLACES = ("query-port", "grpc-port", "management-port")
 
 
@@ -294,9 +294,9 @@ def dashboard(server: Server) -> None:
     The link is not opened, since other users of the machine could then read it on a command line.
     """
     home, url = find_home(server.home), server.url
-    # It also shows that the server takes the token.
+    # This call also checks that the server accepts the token.
     own = server.clipper.status().management_url
     source = token_for_home(home, None) if url is None else token_for_url(url, home, None)
-    # After the #: a browser keeps it to itself, so it is in no log of a server or proxy.
+    # After the #: browsers do not send this part, so no log of a server or proxy has it.
     link = f"{(url or own).rstrip('/')}{ROOT}#token={quote(source() or '', safe='')}"
     server.out.secret({"url": link}, link, "open it in a browser; everybody with the link has the token")

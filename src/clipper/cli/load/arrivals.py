@@ -7,8 +7,8 @@ from typing import Literal
 
 Arrivals = Literal["poisson", "constant", "burst"]
 
-# A burst's queries come in a quarter of each second, at four times the rate: long enough to fill a queue under most
-# SLOs, and short enough that a run of some seconds has several.
+# A burst's queries arrive in a quarter of each second, at four times the rate: long enough to fill a queue under most
+# SLOs, and short enough that a run of some seconds has several bursts.
 BURST_PERIOD_S = 1.0
 BURST_SHARE = 0.25
 

@@ -7,7 +7,7 @@ Only buckets with values take memory, so adding a second's histogram to that of 
 from collections import Counter
 from collections.abc import Iterator
 
-# Bits of a value that tell buckets apart: 2,048 buckets are at most 1/1,024 wide beside their values.
+# Leading bits of a value that select its bucket: each of 2,048 buckets is at most 1/1,024 of its values wide.
 _BITS = 11
 _HALF = 1 << (_BITS - 1)
 

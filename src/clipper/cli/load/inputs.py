@@ -23,16 +23,16 @@ from clipper.values.types import DType, InputType
 DEFAULT_LENGTH = 4
 DEFAULT_TEXT_LENGTH = 100
 
-# All requests are in memory before the first is sent. A larger file would be a data transfer, and no load.
+# All requests are in memory before the first is sent. A larger file would be a data transfer rather than a load.
 MAX_FILE_BYTES = 1024**3
-# Size of a sample's requests, which are made before the first is sent.
+# The total size of a sample's requests, which are made before the first is sent.
 _SAMPLE_BYTES = 1024**2
 # Numbers of samples to choose from: primes that have no factor in common with the number of spliced values, so that a
 # request only repeats after the product of both.
 _SAMPLES = (4093, 1021, 251, 61, 11, 1)
 
 _DIGITS = 9
-# Of the texts and bytes of a random record's fields, and the share of nullable fields that are missing.
+# The length of texts and bytes in random records, and the share of nullable fields that are missing.
 _FIELD_LENGTH, _MISSING_SHARE = 12, 0.1
 _LETTERS = "etaoinshrdlu  "
 
@@ -87,7 +87,7 @@ class Sample:
     def _of_tensor(
         input_type: InputType, length: int | None, random: Random
     ) -> "tuple[Callable[[int], bytes], Callable[[], Parts], str]":
-        """Return what makes the spliced text, what makes the rest, and a description."""
+        """Return a function that makes the spliced text, one that makes the rest, and a description."""
         dtype = input_type.dtype
         size = DEFAULT_LENGTH if dtype.is_numeric else DEFAULT_TEXT_LENGTH
         shape = tuple(each or length or size for each in input_type.shape)
@@ -193,7 +193,7 @@ def _text_maker(dtype: DType, length: int, random: Random) -> Callable[[], Parts
 
 
 def _record_maker(record: RecordType, random: Random) -> tuple[Callable[[int], bytes], Callable[[], Parts]]:
-    """Return what makes the value of one field, which no two records share, and what makes the text around it."""
+    """Return a function that makes one field's value, unique to each record, and one that makes the text around it."""
     own = next((field for field in record.fields if _can_be_spliced(field)), None)
     if own is None:
         return lambda number: b"", lambda: (json.dumps(_random_record(record, None, random)).encode(), b"")

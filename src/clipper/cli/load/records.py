@@ -11,8 +11,8 @@ from clipper.base.http1 import Answer
 from clipper.cli.load.histogram import Histogram
 from clipper.cli.load.report import COUNTED, Latencies, Percentile, Run, Second, SenderFacts
 
-# The highest latency, in microseconds. A query waits for a connection and for its answer for at most a minute and some
-# seconds each; a longer latency counts as the highest.
+# The highest latency, in microseconds; longer latencies count as this. A query waits at most a minute and some seconds
+# for a connection, and as long for its answer.
 _HIGHEST_US = 200_000_000
 # Those of ``Latencies``.
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9, 100.0)

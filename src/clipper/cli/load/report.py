@@ -18,8 +18,8 @@ SCHEMA_VERSION = 1
 # The SLO is kept if the p99 is within it and this share of the queries is answered by a model.
 KEPT_SHARE = 0.99
 
-# The sender is too slow if its own lag, which counts as the server's latency, is a tenth of the SLO at p99. Less than
-# half a millisecond is the machine's noise, and ten milliseconds are visible in any diagram.
+# The sender is too slow if the p99 of its own lag, which inflates the measured latency, is a tenth of the SLO. A lag
+# below half a millisecond is the machine's noise, and one of ten milliseconds is visible in any diagram.
 _LAG_OF_SLO, _LEAST_LAG_MS, _MOST_LAG_MS = 0.1, 0.5, 10.0
 # Above this share the lag grows for ever, even if it is still small.
 _MAX_CPU_SHARE = 0.95
@@ -164,8 +164,8 @@ class Report(Struct, frozen=True):
     found: Found | None = None
 
 
-# Called once a second with the rate, the elapsed time and the latest finished second, to draw the progress: it holds up
-# the sending by half a millisecond.
+# Called once a second with the rate, the elapsed time and the latest finished second, to draw the progress. A call
+# delays the sending by half a millisecond.
 Watch = Callable[[float, float, Second | None], None]
 
 

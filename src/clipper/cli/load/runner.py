@@ -22,15 +22,15 @@ from clipper.cli.load.sweep import Sweep
 from clipper.client.http_api import HttpApi
 from clipper.errors import ClipperError, InvalidArgument, RequestError, Unavailable
 
-# No load has so many queries, so the first query's input is not in the cache for the load.
+# No load has so many queries, so the input of the first query is not yet in the cache.
 _FIRST_NUMBER = 10**12
 # The wait beyond the SLO, by which Clipper answers: for the way back, and for a server that hangs for a while.
 PATIENCE_S = 5.0
 # The lead before the first query, so that it is not late because the run is still being set up.
 _LEAD_S = 0.02
-# The pause between the runs of a sweep, so that a run does not affect the next.
+# The pause between the runs of a sweep, so that a run does not affect the next one.
 _PAUSE_S = 0.5
-# Open files besides connections: standard streams, the loop's own, the timer, files of libraries.
+# Open files besides connections: standard streams, those of the event loop, the timer, and files of libraries.
 _OTHER_FILES = 64
 
 # The collector runs once per hundred thousand new objects that were not freed.
@@ -159,7 +159,7 @@ class Runner:
             sender.close()
             ticking.cancel()
             self._sender = None
-        # A run is not shorter because its last query was answered early.
+        # A run lasts its full duration, even if its last query was answered early.
         elapsed_s = clock.elapsed_s() if self._interrupted.is_set() else options.duration_s
         return records.run(rate_per_s, elapsed_s, clock.cpu_share(), sender.peak_connections, sender.cut_off)
 
@@ -214,7 +214,7 @@ def carry_out(loaded: LoadedApplication, options: LoadOptions, watch: Watch) -> 
     except (RequestError, Unavailable):
         raise
     except ClipperError:
-        pass  # the model's fault, or a lack of time: the load shows that
+        pass  # the model failed, or was late: the load measures that
     finally:
         api.close()
     runner = Runner(loaded, options, address, requests, watch)

@@ -11,11 +11,11 @@ from clipper.base.http1 import Answer, AnswerReader, BadAnswer
 from clipper.cli.load.inputs import Requests
 from clipper.cli.load.precise_timer import PreciseTimer
 
-# Queries that wait for a connection: more than those of a second at the highest rate of a process. That far behind, the
-# server has long failed, and more would only take memory.
+# The most queries that wait for a connection: more than a second's at the highest rate of a process. A server that far
+# behind has long failed, and more waiting queries would only take memory.
 MAX_WAITING = 20_000
-# The timer fires at most this often. At high rates some queries are sent together, at most this late, and the server,
-# which may be on this machine, gets the processor. In between, each answer sends the queries that are due.
+# The timer fires at most this often. At high rates it sends several queries together, at most this late, and leaves the
+# processor to the server, which may be on this machine. In between, each answer triggers sending of due queries.
 MIN_SLEEP_S = 0.000_2
 # Queries that are sent in a turn of the loop; between turns, answers are read and ^C is handled.
 _MAX_AT_ONCE = 256
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         answered_s = time.monotonic()
         if not self.is_busy:
-            # Nothing was asked, so this could be mistaken for the next query's answer.
+            # No query is open, so these bytes could pass for the next query's answer.
             self._transport.abort()
             return
         try:
@@ -150,7 +150,7 @@ class Sender:
         self._target, self._requests, self._due_times_s, self._log = target, requests, due_times_s, log
         self._max_connections, self._answer_within_s = max_connections, answer_within_s
         self._connections: set[Connection] = set()
-        # Connections take turns, so that all workers of a server are asked, as by many users.
+        # Connections take turns, so that all workers of a server get queries, as from many users.
         self._free: deque[Connection] = deque()
         self._waiting: deque[tuple[int, float]] = deque()
         self._dials: set[asyncio.Task[None]] = set()

@@ -16,7 +16,7 @@ from clipper.cli.load.report import (
 )
 from clipper.cli.load.sweep import Verdict
 
-# A table with more lines is not read; in a longer run a line covers several seconds.
+# Nobody reads a longer table; in a longer run a line covers several seconds.
 _MAX_SECONDS = 20
 
 _VERDICTS = {

@@ -5,8 +5,8 @@ from enum import Enum
 # Rates are doubled until a rate breaks the SLO; then the gap is halved until both its ends are this close.
 GROWTH = 2.0
 PRECISION = 1.05
-# The range of rates. Below it, a run would have to last for minutes to be meaningful. Its end is twice the rate that a
-# process can send.
+# The range of rates. Below it, a run would have to last for minutes to be significant. The upper end is twice the rate
+# that a process can send.
 MIN_PER_S, MAX_PER_S = 1.0, 1e5
 # A rate that breaks the SLO is tried again at once: the first time the server may have had to adapt to it, or the
 # machine was busy with something else.

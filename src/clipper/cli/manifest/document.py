@@ -18,7 +18,7 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
 # A tree of this many nodes takes about 100 MB.
 MAX_NODES = 500_000
-# A reader needs no more faults, and a file of another kind may be wrong in each line.
+# Readers need no more faults, and a file of another format may have one in each line.
 MAX_FAULTS = 50
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -27,7 +27,7 @@ _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-# Scalars that are numbers in one version of YAML and texts in another. PyYAML's resolver does not tell.
+# Scalars that are numbers in some versions of YAML and texts in others. PyYAML's resolver does not distinguish them.
 _AMBIGUOUS = re.compile(r"[-+]?0[0-9][0-9.]*|0o[0-7]+")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 # JSON's numbers are taken as 64 bits.
@@ -128,7 +128,7 @@ class _Reader:
         self.faults: list[Fault] = []
         self._documents = 0
         self._nodes = 0
-        # The open nodes: their places, whether they are mappings, and their nodes so far.
+        # A stack of the open nodes: for each its place, whether it is a mapping, and its children so far.
         self._open: list[tuple[Place, bool, list[Node]]] = []
 
     def take(self, event: Any) -> None:
@@ -209,7 +209,7 @@ def json_value(node: Node, faults: list[Fault], path: str) -> Any:
     if text in _BOOLS:
         return _BOOLS[text]
     if _FLOAT.fullmatch(text):
-        # Python refuses much longer numbers, with an error of its own.
+        # Python refuses to parse much longer numbers, with an error of its own.
         number = (int(text) if len(text) < 25 else math.inf) if _INT.fullmatch(text) else float(text)
         if math.isfinite(number) and (isinstance(number, float) or _LEAST_INT <= number <= _MOST_INT):
             return number

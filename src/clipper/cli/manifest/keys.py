@@ -115,7 +115,7 @@ def _keys(*kinds: type[Struct], without: str = "") -> Keys:
     return MappingProxyType(found)
 
 
-# A version that shall not be current is named in `versions` beside the current version.
+# A version that is not to become current is named in `versions` beside the current version.
 VERSION = _keys(SourceKeys, Deployment, without="make_current")
 SERVER = _keys(ServerSettings)
 ARTIFACT = _keys(ArtifactKeys)
@@ -126,18 +126,18 @@ KEY = _keys(KeyKeys, NewKey)
 
 # The JSON schema, in the wheel so that an editor finds it without a network. ``scripts/manifest_pages.py`` writes it.
 SCHEMA = Path(__file__).with_name("schema.json")
-# Keys whose values are not a single setting's.
+# Keys whose values are not single settings.
 SECTIONS = {
     "server": "The server's own settings: clipper start --config uses them, clipper apply ignores them.",
     "models": "Models by name.",
     "applications": "Applications by name.",
     "keys": "Keys of clients of the query port, by name.",
 }
-# Settings whose text may hold a secret: a variable of the environment may stand in them as ${NAME}.
+# Settings whose text may hold a secret: ${NAME} in them stands for an environment variable.
 WITH_VARIABLES = frozenset({"store", "registry", "env"})
 # Types, which may also be a mapping with the type of each field of a record.
 TYPES = frozenset({"input_type", "output_type"})
-# Texts for people, in which ${NAME} means nothing.
+# Texts for people, in which ${NAME} has no meaning.
 FREE_TEXTS = frozenset({"description"})
 
 

@@ -94,7 +94,7 @@ class WantedKey:
 class Manifest:
     """The content of a file. A section that the file does not have is None: the file does not decide it."""
 
-    # It may hold the store's password.
+    # The settings may hold the store's password, so the repr leaves them out.
     server: Mapping[str, Any] | None = field(default=None, repr=False)
     models: tuple[WantedModel, ...] | None = None
     applications: tuple[WantedApplication, ...] | None = None

@@ -37,7 +37,7 @@ from clipper.settings.variables import shown_values
 from clipper.settings.version import Batching, Deployment
 from clipper.values.records import parse_type
 
-# The fields of a deployment besides its settings: the artifact, and how it is loaded.
+# The fields of a deployment that are no settings: the artifact, and how it is loaded.
 _PACKED = ("artifact", *LOADING)
 # Settings in which equal versions may differ: the name, the number of replicas, and whether the version is current.
 _NOT_COMPARED = frozenset({"version", "replicas", "make_current"})
@@ -237,7 +237,7 @@ def _change(
         if names & {kind, f"{kind}_parameters"} or ("code" in names and ":" in new[kind]):
             settings |= {name: new[name] for name in (kind, f"{kind}_parameters")}
     if "policy" in names:
-        # Otherwise the server takes values that suit the new policy.
+        # Otherwise the server would choose values that suit the new policy.
         settings |= {name: new[name] for name in ("half_life", "features")}
     calls = tuple(link_calls(actual.links, wanted.links))
     if calls:
@@ -272,7 +272,7 @@ def _key_step(wanted: WantedKey, actual: Actual) -> PutKey | None:
     found = actual.keys.get(wanted.name)
     if found is None:
         return PutKey(subject=f"key {wanted.name}", does="makes it", key=wanted)
-    # A server of before does not tell it, and others show it to an admin alone.
+    # Older servers do not report the fingerprint, and others report it only to an admin.
     old = "the old one" if found.fingerprint else "not shown to this token"
     changes = [] if found.fingerprint == fingerprint(wanted.key) else [Change("key", old, "the new one")]
     new = {"applications": wanted.applications, **limits}

@@ -59,7 +59,7 @@ class Values:
         return found
 
     def unknown(self, key: Scalar, path: str, known: tuple[str, ...]) -> None:
-        # The search for a similar key takes milliseconds, and a reader needs no more faults.
+        # The search for a similar key takes milliseconds, and nobody needs it for more faults than this.
         near = get_close_matches(key.text[:100], known, 1) if len(self.faults) < MAX_FAULTS else []
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
         self.fault(key.place, path, f"the key {key.text!r:.100} is not known: {hint}")

@@ -40,7 +40,8 @@ class InputMaker:
         self.type = input_type
         self._reader = reader_of(input_type, ignores_unknown=True)
         self._rows = RecordRows(input_type) if isinstance(input_type, RecordType) else None
-        # A reader has buffers of its own, and threads would only take turns.
+        # The reader's buffers serve one call at a time. A reader for each thread would gain nothing: threads would take
+        # turns.
         self._one_at_a_time = threading.Lock()
 
     def of_lines(self, lines: Sequence[bytes]) -> Inputs:

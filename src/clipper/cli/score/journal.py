@@ -1,4 +1,4 @@
-"""How far a job has come: a file beside its output, by which it goes on after it was killed.
+"""How far a job has come: a file beside its output, from which a killed job resumes.
 
 ``OUT.partial`` has the rows that are done, and ``OUT.journal`` a line of JSON for each chunk of them, written after
 the rows: where the next rows begin, how long the partial output then is, and a checksum. Output without a line is cut
@@ -24,7 +24,7 @@ from clipper.errors import Conflict, InvalidArgument
 # The formats of files, by the end of their names.
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
-# A power cut may lose what is not on the disk. This often it is put there, the rows before the journal.
+# A power cut may lose data that is not on disk. This often the rows are flushed to disk, and then the journal.
 SYNC_S = 1.0
 _READ_BYTES = 1024 * 1024
 # A line of the job has the paths of its inputs; a longer line was not written here.
@@ -199,7 +199,7 @@ class Journal:
 
     def close(self) -> None:
         """Leave the job as it is. A journal without a job is removed."""
-        # On a full disk, what could not be written is tried again here, and has no line.
+        # If the disk was full, this writes the buffered data again; it has no line in the journal.
         with suppress(OSError):
             if self._rows is not None:
                 self._rows.close()

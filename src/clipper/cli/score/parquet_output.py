@@ -16,7 +16,7 @@ from clipper.settings.sample_files import open_parquet
 
 _LENGTH_BYTES = 8
 _COPIED_BYTES = 1024 * 1024
-# A row group is in memory as a whole where rows are written again.
+# When rows are rewritten, a whole row group is in memory.
 _MOST_ROWS_IN_GROUP, _GROUP_BYTES = 128 * 1024, 64 * 1024 * 1024
 
 
@@ -52,7 +52,7 @@ def make_parquet(sources: Sequence[Path], partial: Path, target: Path, schema: A
 
     fields = list(schema)
     of_rows, of_added = pa.schema(fields[:-added], schema.metadata), pa.schema(fields[-added:])
-    # Bytes can only stay as they are where all files keep all columns alike, also those that pyarrow reads alike.
+    # Bytes can stay as they are only if all files store all columns alike, including those that pyarrow reads alike.
     is_copied = _have_one_form(sources)
     with reported(target, "written"), target.open("w+b") as file:
         parts = []

@@ -27,10 +27,10 @@ from clipper.model.protocol.cutting import RowCutter
 from clipper.model.protocol.frames import HEADER, HEADER_BYTES, Kind
 from clipper.model.protocol.messages import Predict, decode_predict
 
-# Requests in flight: some wait at the server while others are on their way, so that no replica waits for rows. Memory
-# is bounded by them: each has a chunk.
+# Requests in flight: some wait at the server while others are on their way, so that no replica waits for rows. This
+# also bounds memory: each request holds a chunk.
 IN_FLIGHT = 6
-# A server that is down or has no time is asked again for this long; then the job stops, and can go on later.
+# A server that is down or overloaded is asked again for this long; then the job stops, and can resume later.
 PATIENCE_S = 600.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
 _TRY_AGAIN = (Overloaded, DeadlineExceeded, TooManyRequests, Unavailable, NoReplica)
@@ -141,7 +141,7 @@ class Asker:
         try:
             return read_answers(self._patiently(frame), batch.rows)
         except (TooLarge, WrongInput, ProtocolViolation) as error:
-            # Of the rows together or of one of them: smaller blocks tell.
+            # The error concerns the rows together, or one of them: smaller blocks will tell.
             if batch.rows == 1:
                 return Answers([None], {0: f"{error.code}: {error}"})
         cutter, half = RowCutter(batch), batch.rows // 2

@@ -22,9 +22,9 @@ from clipper.values.records import RecordType
 
 # A chunk becomes one block: large enough that its fixed costs are small, and below the server's bound of a body.
 CHUNK_BYTES, CHUNK_ROWS = 4 * 1024 * 1024, 8192
-# Parquet is read by so many chunks: a small read costs as much for each column as its values do.
+# Parquet is read in units of this many chunks: a small read costs as much overhead per column as decoding its values.
 _CHUNKS_READ = 8
-# A row of text may be this long; a longer one is a file without line feeds, or with a quote that never ends.
+# The longest row of text; a longer one means a file without line feeds, or a quote that never ends.
 MAX_ROW_BYTES = 64 * 1024 * 1024
 
 
@@ -76,7 +76,7 @@ def read_parquet(path: Path, maker: InputMaker, position: int, row_bytes: int) -
                 first += count
         at = first
         read_rows = _CHUNKS_READ * rows
-        # By this thread alone: others compute meanwhile, and to share columns out costs as much as to decode them.
+        # By this thread alone: other threads compute meanwhile, and splitting columns costs as much as decoding them.
         for read in file.iter_batches(read_rows, groups, kept, use_threads=False) if groups else ():
             inputs = read if read.schema.names == kept else read.select(kept)  # a name with a dot may bring others
             for start in range(min(max(position - at, 0), len(read)), len(read), rows):

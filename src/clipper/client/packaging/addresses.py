@@ -1,4 +1,4 @@
-"""Addresses of models in stores: read from a text, shown without their secrets, and what of a store's files to take."""
+"""Addresses of models in stores: reads them from a text, hides their secrets, and selects a store's files to fetch."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from clipper.errors import InvalidArgument
 
-# The extra that each scheme needs; None is for what Clipper has by itself.
+# The extra that each scheme needs; None if Clipper needs none.
 EXTRAS: Mapping[str, str | None] = {
     "https": None, "http": None, "s3": "s3", "gs": "gs", "az": "az", "abfs": "az", "hf": "hf", "oci": None,
     "models": "mlflow", "runs": "mlflow",
@@ -17,7 +17,7 @@ EXTRAS: Mapping[str, str | None] = {
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):/")
 _PIN = re.compile(r"sha256=([0-9a-f]{64})")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# Files that are pickles, or hold pickles: to load such a file is to run what its author wrote into it.
+# Files that are pickles, or hold pickles: loading such a file runs its author's code.
 _PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 _SAFE_WEIGHTS = ".safetensors"
 _HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+?))?(?:/(?P<file>[^@]+))?")
@@ -69,13 +69,13 @@ def read_address(text: str) -> Address | None:
             "over http:// others can replace the model on its way: expected https://, or the content's digest after "
             "the address, #sha256=…"
         )
-    # Of a hub and of a registry, an @ names a revision.
+    # In addresses of a hub and of a registry, an @ names a revision.
     shown = bare if scheme in ("hf", "models", "runs") else f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     return Address(scheme, bare, shown, pin[1] if pin else None)
 
 
 def pinned(address: str, digest: str) -> str:
-    """Return the address that gets this content again, or fails."""
+    """Return an address that fetches exactly this content, or fails."""
     return f"{address}#sha256={digest}"
 
 
@@ -107,7 +107,7 @@ def read_model_version(address: Address) -> tuple[str, str]:
 
 
 def worth_fetching(names: Mapping[str, int]) -> dict[str, int]:
-    """Return the files of a repository to fetch, with their sizes: no pickled weights where there are safe ones."""
+    """Return the files of a repository to fetch, with their sizes: without pickled weights if there are safe ones."""
     has_safe = any(name.endswith(_SAFE_WEIGHTS) for name in names)
     return {
         name: size
@@ -117,7 +117,7 @@ def worth_fetching(names: Mapping[str, int]) -> dict[str, int]:
 
 
 def pickle_warning(path: Path, address: str) -> str | None:
-    """Return what to say of fetched files that run code when they are loaded; None if there is no such file."""
+    """Return a warning about fetched files that run code when they are loaded; None if there is no such file."""
     files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
     found = [one.name for one in files if one.name.lower().endswith(_PICKLES)]
     if not found:

@@ -68,8 +68,9 @@ class Artifact(Loading):
         path: the uncompressed tar.
         digest: its SHA-256 in lower-case hex.
         sources: the user's files that are in it.
-        source: the address that its model was fetched from, with the digest of what came; None if it was here.
-        warning: what whoever deploys it should know of what was fetched.
+        source: the address that its model was fetched from, with the digest of the content; None if the model was
+            local.
+        warning: what the deploying user should know about the fetched files.
     """
 
     path: Path

@@ -9,10 +9,10 @@ from pathlib import Path
 from clipper.client.packaging.artifact import Member
 from clipper.errors import InvalidArgument, TooLarge
 
-# A model's code is a few files beside it. More than this is a source tree or a home folder, given by mistake.
+# A model's code is a few files beside it. More than this is a source tree or a home folder, passed by mistake.
 MAX_CODE_FILES = 2_000
 MAX_CODE_BYTES = 64 * 1024 * 1024
-# A project has fewer folders than this. More are not looked at.
+# No project has more folders than this; further ones are not searched.
 MAX_FOLDERS = 10_000
 
 _SKIPPED = frozenset({"__pycache__", "node_modules", "venv", "env", "site-packages", "build", "dist"})
@@ -105,7 +105,7 @@ def _is_taken(folder: Path) -> bool:
         or folder.name in _SKIPPED
         or folder.name.endswith(".egg-info")
         or (folder / "pyvenv.cfg").exists()
-        # A server's home has the code of deployed models: with it, an artifact would change with each deployment.
+        # A server's home contains the code of deployed models: an artifact of it would change with each deployment.
         or (folder / "registry.sqlite3").exists()
     )
 

@@ -1,4 +1,4 @@
-"""Recognises the framework of a model file or folder by its name and first bytes, without running any of it."""
+"""Recognises the framework of a model file or folder by its name and first bytes, without running its code."""
 
 import zipfile
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from clipper.errors import InvalidArgument
 from clipper.values.types import Framework
 
 _BEGIN_BYTES = 64
-# How many entries of a folder are looked at, and named in messages.
+# At most this many entries of a folder are examined, and named in messages.
 _SHOWN = 10
 ZIP = b"PK\x03\x04"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -50,7 +50,7 @@ def recognise(path: Path) -> Framework:
     if begin.startswith(ZIP) and not zipfile.is_zipfile(path):
         wrong = "lacks its end: copy or save it again"
     elif any(name.endswith("/data.pkl") for name in _zip_names(path)):
-        # Loading it would run whatever the pickle says, and need the classes that it names.
+        # Loading the file would run the pickle's code, and needs the classes that it names.
         wrong = (
             "is what torch.save wrote: a whole module, or a state dict. Save a module as a program, with "
             "torch.jit.script(module).save(FILE), or save its state_dict()"
@@ -110,9 +110,9 @@ def _zip_names(path: Path) -> list[str]:
 _FILES = (
     _FileForm("joblib", (".joblib",), lambda _: True, "joblib's"),
     _FileForm("pickle", (".pkl", ".pickle"), lambda _: True, "a pickle"),
-    # A message whose first field, ir_version, is always there.
+    # A protobuf message whose first field, ir_version, is always present.
     _FileForm("onnx", (".onnx",), lambda path: begin_of(path).startswith(b"\x08"), "an ONNX model"),
-    # JSON or UBJSON of an object whose first name is learner.
+    # JSON or UBJSON of an object whose first key is learner.
     _FileForm(
         "xgboost",
         (".json", ".ubj", ".bst", ".model"),

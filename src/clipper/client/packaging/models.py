@@ -21,14 +21,14 @@ from clipper.settings.secret_files import SecretFiles
 from clipper.settings.variables import read_env_file
 from clipper.values.types import Framework
 
-# Python: Clipper's own runtime loads the model. Binary: the model is a program that speaks the container protocol.
-# Image: such a program in a Docker image, which is fetched where it runs.
+# python: Clipper's own runtime loads the model. binary: the model is a program that speaks the container protocol.
+# image: a Docker image with such a program, which the model's machine fetches.
 Language = Literal["python", "binary", "image"]
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-# A class and its weights. Only the framework's name tells it from a class that reads its data itself.
+# A class with its weights. Only the framework's name tells it from a class that reads its data itself.
 _OF_CODE: Framework = "torch_state"
 
 
@@ -146,7 +146,7 @@ def package_code(targets: Sequence[str], folder: Path | None = None) -> Artifact
             raise InvalidArgument(f"{target!r} is not module:attribute, such as policies:Cautious")
     members: tuple[Member, ...] = ()
     for target in targets:
-        # It returns the whole folder each time. Only the check is for this target.
+        # find_code returns the whole folder each time; only its check depends on the target.
         members = find_code(target, folder)
     return pack(Contents("import", targets[0], members=members)) if members else None
 

@@ -20,7 +20,7 @@ from clipper.client.packaging.pickles import PickleContents, look_into, xgboost_
 from clipper.errors import InvalidArgument
 from clipper.values.types import Framework
 
-# By a module's name, its package. Packages without support for GPUs are a tenth as large.
+# Maps a module's name to its package. Packages without support for GPUs are a tenth as large.
 _DISTRIBUTIONS = {
     "lightgbm": "lightgbm",
     "catboost": "catboost",
@@ -34,13 +34,13 @@ _DISTRIBUTIONS = {
     "tensorflow": "tensorflow-cpu",
 }
 
-# Files of a folder of data that are looked at. A model seldom has more pickles than that, and its other data may be
+# At most this many files of a data folder are examined. A model seldom has more pickles, and its other data may be
 # thousands of pictures.
 _MOST_FILES = 200
 # The size of the end of XGBoost's files that contains the version.
 _TAIL_BYTES = 4096
 _XGBOOST_VERSION = re.compile(rb'"version":\s*\[(\d+),\s*(\d+),\s*(\d+)\]')
-# The version without its last number, which makes no difference to a pickle.
+# The version without its last number, which does not matter to a pickle.
 _MLFLOW_PYTHON = re.compile(r"^python:\s*['\"]?(\d+\.\d+)", re.MULTILINE)
 _RELEASE = re.compile(r"\d+(\.\d+)+(rc\d+|\.post\d+)?")
 # The first release of xgboost-cpu. A later xgboost reads files of an earlier one.
@@ -67,7 +67,7 @@ def needs_of_data(path: Path) -> tuple[str, ...]:
 def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
-    # In the order of their names, so that all starts look at the same files.
+    # Sorted by name, so that all starts examine the same files.
     for folder, folders, names in os.walk(path):
         folders.sort()
         yield from (Path(folder, name) for name in sorted(names))

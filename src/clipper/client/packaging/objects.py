@@ -1,4 +1,4 @@
-"""Pickles Python objects, with the code that the container would not find."""
+"""Pickles Python objects, with the code that the container lacks."""
 
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ def object_members(model: object) -> tuple[Member, ...]:
             "predict_batch or predict, or a function over a batch"
         )
     data = pickled(model)
-    # Functions of cloudpickle rebuild code that was pickled by value.
+    # cloudpickle's own functions rebuild code that was pickled by value.
     reader = _CLOUDPICKLE if b"cloudpickle" in data else ()
     return (Member(OBJECT_NAME, data), *(Member(f"code/cloudpickle/{path.name}", path) for path in reader))
 
@@ -48,7 +48,7 @@ def pickled(model: object) -> bytes:
         if module is None:
             return bytes(cloudpickle.dumps(model))
         return _with_module(model, module)
-    # Pickling runs __reduce__ of every object that the user's object holds, which may raise anything.
+    # Pickling runs ``__reduce__`` of every contained object, which may raise any exception.
     except Exception as error:
         raise InvalidArgument(
             f"cannot pickle this {type(model).__name__}: {error}. "

@@ -1,4 +1,4 @@
-"""Repositories of OCI registries: which manifest an address means, and the files that ``oras push`` put there."""
+"""Repositories of OCI registries: resolves an address to a manifest, and lists the files that ``oras push`` stored."""
 
 import base64
 import hashlib
@@ -22,9 +22,9 @@ _ADDRESS = re.compile(
 )
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ACCEPTED = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-# Registries take no larger manifests.
+# Registries accept no larger manifests.
 _MOST_BYTES = 4 * 1024 * 1024
-# How the program of ORAS marks the tar of a folder, and how its library for Python does.
+# The annotation by which ORAS, as a program and as a Python library, marks the tar of a folder.
 _TITLE, _IS_FOLDER = "org.opencontainers.image.title", "io.deis.oras.content.unpack"
 _FOLDER_TYPE, _TAR_NAMES = "application/vnd.oci.image.layer.v1.tar+gzip", (".gz", ".tgz")
 _PART = re.compile(r'(\w+)="([^"]*)"')
@@ -57,7 +57,7 @@ class Layer(NamedTuple):
 
 
 class Repository:
-    """A repository, asked for what one address means.
+    """A repository, and the manifest that one address means in it.
 
     Attributes:
         name: the last part of its name.
@@ -104,7 +104,7 @@ class Repository:
         return digest, found
 
     def blob(self, layer: Layer) -> tuple[Address, str]:
-        """Return where a file is, and the Authorization that it needs now: tokens are good for minutes."""
+        """Return where a file is, and a fresh Authorization for it: tokens expire within minutes."""
         url = f"{self._url}/blobs/{layer.digest}"
         _, authorization = self._ask("HEAD", url, {})
         return replace(self._web, text=url), authorization
@@ -140,7 +140,7 @@ class Repository:
         return f"Bearer {told.get('token') or told.get('access_token')}"
 
     def _login(self) -> str:
-        """Return what ``docker login`` or ``oras login`` has written down for the registry; empty if nothing."""
+        """Return the login that ``docker login`` or ``oras login`` stored for the registry; empty if there is none."""
         folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
         try:
             auth = json.loads((folder / "config.json").read_bytes())["auths"][self._host]["auth"]

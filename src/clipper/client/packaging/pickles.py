@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-# How much of a compressed file is searched, because it may unpack to any size.
+# Only this much of a compressed file is searched, because it may unpack to any size.
 MAX_UNPACKED_BYTES = 1024**3
 _READ_BYTES = 64 * 1024
 _CHUNK_BYTES = 16 * 1024**2
-# Longer than a reference to a module, so that no reference is missed where two chunks meet.
+# Longer than a reference to a module, so that chunks that overlap by this much miss no reference.
 _OVERLAP_BYTES = 1024
 
 _NAME = rb"[A-Za-z_][\w.]*"

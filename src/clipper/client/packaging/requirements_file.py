@@ -1,4 +1,4 @@
-"""Reads a model's requirements file, and makes sure that it means the same on the server's machine."""
+"""Reads a model's requirements file, and ensures that it has the same meaning on the server's machine."""
 
 import re
 import shlex
@@ -11,9 +11,9 @@ from clipper.errors import InvalidArgument, TooLarge
 # The member's name, beside `code/` and `data/`. No model file has this name.
 REQUIREMENTS_NAME = "requirements.txt"
 
-# A frozen environment of several hundred packages, with hashes, has about half of this.
+# A frozen environment of several hundred packages, with hashes, has about half this size.
 MAX_REQUIREMENTS_BYTES = 512 * 1024
-# Files that include each other more deeply than this include themselves.
+# Files that include each other more deeply than this must include themselves.
 MAX_INCLUDES = 10
 
 _INCLUDE = ("-r", "--requirement")

@@ -1,4 +1,4 @@
-"""Finds what an address means now, without fetching it: by that a change is noticed, and a download checked."""
+"""Resolves an address to its present content without fetching it, to notice changes and to check downloads."""
 
 import os
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ def listed_files(address: Address) -> tuple[Any, dict[str, Mapping[str, Any]]]:
 
 
 def mark(info: Mapping[str, Any]) -> str:
-    """Return what changes with a file's content, by the names that file systems give it."""
+    """Return a value that changes with a file's content, by the keys that file systems use for it."""
     names = ("ETag", "etag", "VersionId", "generation", "md5Hash", "content_md5", "LastModified", "last_modified")
     return repr([info["size"], *(info.get(name) for name in names)])
 

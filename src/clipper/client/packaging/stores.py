@@ -1,8 +1,8 @@
-"""Fetches models from stores onto the machine of whoever deploys them.
+"""Fetches models from stores onto the machine of the deploying user.
 
-The server fetches nothing: it would do so with its own rights, from wherever a caller of its API says, and would need
-the deployer's credentials. Fetched files are kept below the cache's folder for a week: a download that breaks off goes
-on there, and ``clipper apply``, which packs a model twice, fetches it once.
+The server itself fetches nothing: it would use its own rights, for any address that a caller of its API gives, and
+would need the deployer's credentials. Fetched files are cached for a week: an interrupted download resumes from the
+cache, and ``clipper apply``, which packs a model twice, fetches it once.
 """
 
 import hashlib
@@ -33,14 +33,14 @@ from clipper.errors import ClipperError, InvalidArgument, NotFound, TooLarge, Un
 Report = Callable[[str], None]
 
 CHUNK_BYTES = 8 * 1024 * 1024
-# A download that breaks off goes on at once this often; after that whoever deploys decides.
+# An interrupted download is resumed this often at once; after that the deploying user decides.
 TRIES = 4
-# Libraries would write bars of their own.
+# The stores' libraries would draw progress bars of their own.
 _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-# A server that sends less than this in a second is given up after ``STALL_TIMEOUT_S``: a byte now and then is no stall,
-# and would keep whoever follows an address from all that comes after.
+# A server that sends less than this in a second is given up after ``STALL_TIMEOUT_S``: a few bytes now and then are no
+# stall for a socket's timeout, and would block ``--follow`` for ever.
 LEAST_BYTES_PER_S = 1024
-# How long fetched files are kept that nobody has asked for again.
+# Fetched files that no command has used for this long are removed.
 _KEPT_S = 7 * 24 * 3600.0
 
 
@@ -51,7 +51,7 @@ class Fetched:
     Attributes:
         path: its file or folder.
         source: its address with the digest of its content and, of a hub or a registry, its revision.
-        warning: what whoever deploys it should know; None if there is nothing.
+        warning: what the deploying user should know; None if there is nothing.
     """
 
     path: Path
@@ -130,7 +130,7 @@ def look(address: Address, credentials: Mapping[str, str]) -> str:
 
 @contextmanager
 def _asking(address: Address, credentials: Mapping[str, str], done: str) -> Iterator[None]:
-    """Ask a store through its library, with these credentials; its errors become ours, without them."""
+    """Ask a store through its library, with these credentials. Errors become ours, without the credentials."""
     extra = EXTRAS[address.scheme]
     if extra is not None and find_spec(_LIBRARIES[address.scheme]) is None:
         raise InvalidArgument(f"{address.scheme}: needs an extra: pip install 'clipper-serving[{extra}]'")
@@ -155,7 +155,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def _set(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while. Libraries of stores look there for credentials."""
+    """Set environment variables within the block: libraries of stores read credentials there."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -177,7 +177,7 @@ def remove_old(cache: Path, now_s: float) -> None:
 
 
 def _from_web(fetch: Fetch) -> tuple[Path, str]:
-    """Fetch a file over HTTP. One that has a revision and a length goes on where it broke off."""
+    """Fetch a file over HTTP. A download with a revision and a length resumes after an interruption."""
     address = fetch.address
     download: _WebDownload | None = None
     failure = ""
@@ -195,7 +195,7 @@ def _from_web(fetch: Fetch) -> tuple[Path, str]:
                     download.drop()
                 raise
             finally:
-                if download is not None and not download.revision:  # nobody can go on with it
+                if download is not None and not download.revision:  # it cannot be resumed
                     download.drop()
     raise Unavailable(f"{address.shown} cannot be fetched: {failure}; to try again goes on where it broke off")
 
@@ -214,12 +214,12 @@ class _WebDownload:
         return self.partial.stat().st_size if self.partial is not None and self.partial.exists() else 0
 
     def drop(self) -> None:
-        """Remove the part that is here."""
+        """Remove the downloaded part."""
         if self.partial is not None:
             self.partial.unlink(missing_ok=True)
 
     def go_on(self, client: httpx.Client) -> Path | None:
-        """Fetch what is missing. Return the whole file; None if it has another length than the server has said."""
+        """Fetch the missing part. Return the whole file; None if its length is not what the server announced."""
         have = self.size_bytes
         ranged = {"Range": f"bytes={have}-", "If-Range": self.revision} if have else {}
         with client.stream("GET", self._fetch.address.text, headers=ranged) as answer:
@@ -230,10 +230,10 @@ class _WebDownload:
             if self.revision and whole.exists():
                 return whole
             if not ranged and self.revision and 0 < self.size_bytes < (self.total_bytes or 0):
-                return _WebDownload(self._fetch, self).go_on(client)  # an earlier command has a part of it
+                return _WebDownload(self._fetch, self).go_on(client)  # an earlier command left a part of it
             began_s = time.monotonic()
             with self.partial.open("ab" if have else "wb") as file:
-                for chunk in answer.iter_raw():  # as it comes, so that nothing of it is lost
+                for chunk in answer.iter_raw():  # each chunk as it comes, so that an interruption loses nothing
                     file.write(chunk)
                     took_s = time.monotonic() - began_s
                     if took_s > STALL_TIMEOUT_S and file.tell() - have < LEAST_BYTES_PER_S * took_s:
@@ -242,7 +242,7 @@ class _WebDownload:
                             f"{took_s:.0f} s; to try again goes on where it broke off"
                         )
                     self._fetch.check_size(1, file.tell())
-                    if self.total_bytes is None:  # what has a length had its room checked
+                    if self.total_bytes is None:  # with a length, the room was checked before
                         self._fetch.check_room(1, file.tell())
         if self.total_bytes is not None and self.size_bytes != self.total_bytes:
             return None
@@ -250,7 +250,7 @@ class _WebDownload:
         return whole
 
     def _check(self, answer: httpx.Response, have: int) -> int:
-        """Return how much of what is here stays: none of it if the server sends all again."""
+        """Return how many of the downloaded bytes stay valid: 0 if the server sends everything again."""
         shown, status = self._fetch.address.shown, answer.status_code
         check_status(self._fetch.address, status)
         if status == 416 or status >= 500:
@@ -258,7 +258,7 @@ class _WebDownload:
         if status not in (200, 206):
             raise Unavailable(f"{shown} cannot be fetched: the server answers {status}")
         revision = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
-        # A weak tag does not say that the bytes are the same.
+        # A weak ETag does not promise equal bytes.
         revision = "" if revision.startswith("W/") else revision
         length = answer.headers.get("content-length", "")
         total = int(length) + (have if status == 206 else 0) if length.isdecimal() else None
@@ -288,7 +288,7 @@ def _from_files(fetch: Fetch) -> tuple[Path, str]:
 
 
 def _check_inside(name: str) -> None:
-    """Refuse a name by which a store would have us write elsewhere."""
+    """Refuse a file name that would lead outside the folder."""
     if ".." in PurePosixPath(name).parts or name.startswith("/"):
         raise Unavailable(f"the store has a file {name!r:.100}, which is not below the model's folder")
 
@@ -300,7 +300,7 @@ def _copy(system: Any, source: str, size_bytes: int, target: Path) -> None:
     partial = target.with_name(f"{target.name}.partial")
     for tries_left in reversed(range(TRIES)):
         try:
-            # No cache: each read asks for exactly these bytes.
+            # No cache: each read requests exactly these bytes.
             with partial.open("ab") as file, system.open(source, "rb", cache_type="none") as opened:
                 opened.seek(file.tell())
                 while chunk := opened.read(CHUNK_BYTES):
@@ -377,7 +377,7 @@ def _unpack(fetch: Fetch, tar: Path, folder: Path, name: str) -> None:
         for number, member in enumerate(archive, 1):
             size_bytes += member.size
             fetch.check_room(number, size_bytes)
-        archive.extractall(making, filter="data")  # refuses members that would be elsewhere
+        archive.extractall(making, filter="data")  # refuses members that would land outside the folder
     if not (making / name).is_dir():
         raise Unavailable(f"{fetch.address.shown} has a tar for the folder {name}, in which that folder is not")
     (making / name).rename(folder / name)

@@ -1,4 +1,4 @@
-"""Asks servers over HTTP for the content of addresses."""
+"""HTTP requests to the servers of addresses."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import httpx
 from clipper.client.packaging.addresses import Address
 from clipper.errors import NotFound, Unavailable
 
-# A store that sends nothing for this long is given up.
+# A server that sends nothing for this long is given up.
 STALL_TIMEOUT_S = 60.0
 
 
@@ -22,7 +22,7 @@ def web_client(address: Address) -> httpx.Client:
 
 
 def _stays_encrypted(address: Address) -> Callable[[httpx.Request], None]:
-    """Return a hook that refuses to be led from https: to an address without encryption."""
+    """Return a hook that refuses redirects from https: to an address without encryption."""
 
     def check(request: httpx.Request) -> None:
         if address.scheme == "https" and request.url.scheme != "https":
