@@ -1,1 +1,1 @@
-"""Owns what should exist and makes it so: starts, heals and stops workers and containers, and pushes snapshots."""
+"""Brings workers and containers to the desired state: starts, heals and stops them, and pushes snapshots."""

@@ -139,7 +139,7 @@ def _make_workers(ground: Ground, wake: Callable[[], None]) -> Workers:
     host: WorkerHost = LocalWorkerHost(here.processes, here.sockets, here.logs)
     if per_node and ground.cluster is not None:
         host = ground.cluster
-    # The variables of OpenTelemetry's library, such as headers with a receiver's key. No model gets them.
+    # The variables of OpenTelemetry's library, such as headers with a receiver's key. Models get none of them.
     otel = {name: value for name, value in os.environ.items() if name.startswith(OTEL_PREFIX)}
     build, messages = build_id(), ApplyMessages()
 

@@ -33,11 +33,11 @@ from clipper.supervisor.workers.settings import INSTANCES
 
 FORMAT = 1
 _INFO, _END = "backup.json", "end"
-# A digest names a folder: any other text in its place could name any folder.
+# A digest names a folder: without this check, another text could name any folder.
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # The year 9000: a calendar ends soon after.
 _END_OF_TIMES_S = 221_845_392_000
-# Tries of a copy: after the registry was copied, an artifact may be removed with its version.
+# Attempts at a copy: after the registry was copied, an artifact may be removed with its version.
 TRIES = 3
 
 
@@ -125,7 +125,7 @@ def _copy_databases(home: Path, folder: Path) -> Backup:
     learned = (home / homes.SELECTION_NAME).exists()
     if learned:
         _copy(home / homes.SELECTION_NAME, folder / homes.SELECTION_NAME)
-    # Open a copy of the copy, because opening an older registry would migrate it.
+    # Open a copy of the copy: opening an older registry would migrate it.
     _copy(folder / homes.REGISTRY_NAME, folder / "looked-at")
     with closing(SqliteRegistry(folder / "looked-at")) as registry:
         contents = registry.load()
@@ -141,7 +141,7 @@ def _copy_databases(home: Path, folder: Path) -> Backup:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a database in its state of a moment, with the content of its log."""
+    """Copy a database as of one moment, including the content of its log."""
     target.unlink(missing_ok=True)
     with closing(sqlite3.connect(source)) as database, closing(sqlite3.connect(target)) as copy:
         database.backup(copy)
@@ -171,7 +171,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _check_nothing_runs(home: Path) -> None:
-    """Check that no worker runs: it would go on writing learned state, and giving out query ids."""
+    """Check that no worker runs: it would continue to write learned state and to assign query ids."""
     for record in running(home / homes.RUN_NAME):
         raise Conflict(
             f"{record.name} (pid {record.pid}) of {home} still runs, though its server does not: "
@@ -193,7 +193,7 @@ def _read(source: Path, folder: Path) -> Backup:
                     elif member.name != _END:
                         _check_member(member, info, folder, source)
                         if member.isdir():
-                            member.mode = 0o700  # a sealed one could not be filled
+                            member.mode = 0o700  # a sealed folder could not be filled
                         if member.issym():
                             symlinks.append(member)
                         else:

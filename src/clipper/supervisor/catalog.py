@@ -1,4 +1,4 @@
-"""The registry's contents in memory, and the way to change both."""
+"""The registry's contents in memory, and the way to change memory and registry together."""
 
 import logging
 from collections import defaultdict
@@ -48,7 +48,8 @@ class Catalog:
         self._record = record
         self.keep_previous = keep_previous
         self.revision = self.fleet_revision = 0
-        # By model, its versions, and the applications that link it: with thousands, few questions are about all.
+        # By model: its versions, and the applications that link it. With thousands of models, few questions concern
+        # all.
         self._versions_of: defaultdict[str, dict[ModelId, records.VersionRecord]] = defaultdict(dict)
         self._linking: defaultdict[str, dict[str, records.ApplicationRecord]] = defaultdict(dict)
         for version in self.versions.values():
@@ -213,7 +214,7 @@ class Catalog:
             for link in before.links:
                 linking = self._linking[link.model]
                 linking.pop(before.name, None)
-                if not linking:  # the model may be gone for good
+                if not linking:  # the model may be deleted
                     del self._linking[link.model]
         if now is not None:
             for link in now.links:

@@ -62,7 +62,7 @@ class Config(ServerSettings, frozen=True):
             return None
         if self.grpc_port is not None:
             return self.grpc_port
-        # A server that takes any free port is one of several.
+        # A server on any free port is one of several on its machine.
         return GRPC_PORT if self.query_port else 0
 
     @property

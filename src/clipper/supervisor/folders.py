@@ -29,7 +29,7 @@ MAX_SOCKET_PATH_BYTES = 107
 # The longest name of a socket: c or w, and a number. ``m4294967295/s`` is shorter.
 _SOCKET_NAME_BYTES = len("/w4294967295.sock")
 
-# A link of the home to the folder of its sockets, if another user has made one of the usual name.
+# A link in the home to the folder of its sockets, used if another user owns a folder of the usual name.
 _SOCKETS_LINK = "sockets"
 
 
@@ -89,7 +89,7 @@ class HomeFolders:
 
     def remove_stale(self, processes: set[str], sockets: set[str]) -> None:
         """Remove records, notes, scratch folders and sockets of processes that are gone, except for the named ones."""
-        # The import notes of a worker that is not taken over are removed: a new start tries all policies again.
+        # The import notes of a worker that is not adopted are removed: a new start tries all policies again.
         for pattern in ("*.json", "*.importing"):
             for record in self.run.glob(pattern):
                 if record.stem not in processes:
@@ -134,7 +134,7 @@ def close_home(home: HomeFolders, run_as: RunAs | None = None) -> None:
         os.umask(0o077)
         home.environments.mkdir(mode=0o700, exist_ok=True)
         home.logs.chmod(0o700)
-        # Before other users can pass through the folders: until now files in them may have been readable.
+        # Before other users can enter the folders: until now files in them may have been readable.
         for folder in (home.root, home.run, home.sockets):
             for path in folder.iterdir():
                 if path.is_file() and not path.is_symlink():
@@ -153,7 +153,7 @@ def close_home(home: HomeFolders, run_as: RunAs | None = None) -> None:
 def _sockets_folder(run: Path) -> Path:
     if len(os.fsencode(run)) + _SOCKET_NAME_BYTES <= MAX_SOCKET_PATH_BYTES:
         return run
-    # The same name for each supervisor of this home, so that the next finds the sockets.
+    # The same name for each supervisor of this home, so that the next one finds the sockets.
     name = f"clipper-{hashlib.sha256(os.fsencode(run)).hexdigest()[:16]}"
     link = run.with_name(_SOCKETS_LINK)
     folder = link.readlink() if link.is_symlink() else Path(tempfile.gettempdir()) / name
@@ -161,7 +161,7 @@ def _sockets_folder(run: Path) -> Path:
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if found.st_uid != os.geteuid():
-        # Anyone can make a folder of that name first. Nobody can know the name of this folder, which the home keeps.
+        # Another user can create a folder of that name first. This folder's name is secret: only the home stores it.
         folder = Path(tempfile.mkdtemp(prefix="clipper-"))
         run.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ def _link_package(link: Path) -> None:
     temporary = link.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(package)
-    # In one step: a container that is just starting finds either the old or the new link.
+    # In one step, so that a container that is just starting finds either the old or the new link.
     temporary.replace(link)
 
 
@@ -198,7 +198,7 @@ def facilities_of(config: Config, home: HomeFolders) -> Facilities:
     )
 
 
-# It imports numpy, on a machine that may be busy.
+# The check imports numpy, on a machine that may be busy.
 TIMEOUT_S = 60.0
 
 

@@ -43,7 +43,7 @@ class ManagementPort:
         api = ManagementServer(Gate(app, access), self._max_descriptors, context)
         if certificates is not None:
             certificates.follow(lambda _: api.secure(certificates.management_context()))
-        # It closes its own socket, and the port goes on listening for the next server.
+        # The server closes its own copy of the socket, and the port keeps listening for the next server.
         serving = asyncio.get_running_loop().create_task(api.serve([self._listener.dup()]))
         while not api.started and not serving.done():
             await asyncio.sleep(STARTED_POLL_S)

@@ -227,7 +227,7 @@ def _leader(lease: LeaseStatus) -> str:
 
 # Options with rows of their own, because they say who can reach the server and read its answers.
 _ACCESS = ("api-keys", "tls-cert", "tls-key", "tls-client-ca", "host", "management-host")
-# Options that the status shows in rows of its own.
+# Ports, which the status shows with its addresses.
 _PLACES = ("query-port", "grpc-port", "management-port")
 
 

@@ -1,7 +1,7 @@
 """The artifacts in a shared registry, so that another supervisor can take over with the models' files.
 
-They are tars in pieces, by their digests. So a cluster needs nothing besides Redis, and an artifact is there whenever a
-change can be made that names it. The price is Redis's memory, so there are bounds.
+They are tars in pieces, by their digests. So a cluster needs nothing besides Redis, and an artifact exists before any
+change that names it. The price is Redis's memory, so there are bounds.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class SharedArtifacts:
         """Read what is stored. Raises RegistryUnavailable."""
         self._registry = registry
         self._digests = set(registry.artifact_sizes())
-        # One at a time: of two at once, each would be admitted without counting the other.
+        # One at a time: of two concurrent uploads, each would be admitted without counting the other.
         self._turn = asyncio.Lock()
 
     def has(self, digest: str) -> bool:

@@ -14,12 +14,12 @@ from clipper.base.trees import remove_tree
 from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailable
 from clipper.supervisor.artifacts.unpacking import unpack
 
-# Uploads at once; more wait for their turn. Each may take disk for its tar and again for its content.
+# The most concurrent uploads; further ones wait. Each may take disk for its tar and again for its content.
 MAX_UPLOADS = 4
 # An upload that sends nothing for this long has gone.
 IDLE_TIMEOUT_S = 60.0
 MAX_UPLOAD_S = 4 * 3600.0
-# The beginning of incoming folders, with which no digest begins.
+# Incoming folders begin with this, and digests never do.
 _INCOMING = ".incoming-"
 _DIGEST = r"[0-9a-f]{64}"
 
@@ -132,7 +132,7 @@ class Artifacts:
         return f"{_checked(digest)}/code"
 
     def remove(self, digest: str) -> None:
-        remove_tree(self._folder / digest)  # files that stay are used again, or cost some room
+        remove_tree(self._folder / digest)  # files that stay are reused, or only take space
         if self._copies is not None:
             self._copies.remove(digest)
 

@@ -14,7 +14,7 @@ from clipper.api.schemas import MAX_MEMBERS
 from clipper.errors import InvalidArgument
 
 BLOCK_BYTES = 512
-# Bound of a header that only holds another header's long name or attributes.
+# Bound on a header that only holds the next header's long name or attributes.
 MAX_EXTENSION_BYTES = 64 * 1024
 # With the home's own path, and names that a model appends, a path stays below the system's limit of 4,096.
 MAX_PATH_BYTES = 1024

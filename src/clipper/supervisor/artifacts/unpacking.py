@@ -1,7 +1,7 @@
 """Unpacks an untrusted tar into a new folder, and writes nothing outside of it.
 
-No path is followed: each folder is opened from the folder above, which must not be a link, and each file is made anew
-in it. Links are made last, so that nothing is written through them, and no link is made that leads out.
+No path is followed: each folder is opened from its parent and must not be a link, and each file is created in it.
+Links are made last, so that nothing is written through them, and no link is made that leads out.
 """
 
 import ctypes
@@ -16,15 +16,15 @@ from clipper.api.schemas import MAX_MEMBERS
 from clipper.supervisor.artifacts import tar
 from clipper.supervisor.artifacts.tar import Entry, refusal, shown
 
-# A model's folder from a hub has some tens of links. Finding out where they all lead takes a second at most.
+# A model's folder from a hub has some tens of links. Resolving all of them takes at most a second.
 MAX_SYMLINKS = 1000
 MAX_HOPS = 16
 COPY_BYTES = 1024 * 1024
-# This many files are flushed to the disk one by one, at half a millisecond or more each. If there are more, the rest is
-# flushed at once with everything else that waits for that disk, which takes less than 100,000 flushes.
+# This many files are flushed to the disk one by one, at half a millisecond or more each. If there are more, one flush
+# of the whole disk follows, which takes less time than 100,000 flushes.
 FLUSHED_ALONE = 1000
 
-# Errors that a tar can cause by its names, such as a file where it has a folder. Other errors are the disk's.
+# Errors that a tar can cause by its names, such as a file in place of a folder. Other errors are the disk's.
 _BY_NAME = {
     errno.EEXIST,
     errno.EISDIR,
@@ -183,6 +183,6 @@ def _explained(path: tar.Path) -> Iterator[None]:
 def _seal(root: int) -> None:
     """Seal the folders and flush them to the disk: the registry names them, and a power cut must not empty them."""
     for path, _, _, folder in os.fwalk(".", topdown=False, follow_symlinks=False, dir_fd=root):
-        # A folder that may not be written cannot be moved.
+        # A folder without write permission cannot be moved.
         os.fchmod(folder, 0o700 if path == "." else 0o555)
         os.fsync(folder)

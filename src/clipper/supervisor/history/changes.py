@@ -20,7 +20,7 @@ from clipper.supervisor.registry.store import Change, Delete, Put
 from clipper.supervisor.rollout.wanted import Records
 from clipper.values.types import ModelId
 
-# A message shows this many characters of a value, and this many links.
+# A message shows at most this many characters of a value, and this many links.
 _SHOWN = 40
 _SHOWN_LINKS = 8
 
@@ -123,7 +123,7 @@ def _of_model(before: Before, now: ModelRecord) -> list[NewEvent]:
     if now.current is None or now.current == old:
         return []
     subject, version = f"model {now.name}", before.versions.get(ModelId(now.name, now.current))
-    # A version becomes current once it is ready, long after the call that asked for it.
+    # A version becomes current once it is ready, long after the call that requested it.
     by = None if version is None or version.promotion is None else version.promoted_by
     if old is None:
         return [NewEvent("deployment", subject, f"version {now.current} is current", now.current, by=by)]

@@ -14,12 +14,12 @@ from clipper.values.types import CLIPPER, Caller
 
 # Events take some 300 bytes each. A deployment makes three.
 MAX_EVENTS = 10_000
-# The characters of a message, which may quote a container.
+# The most characters of a message, which may quote a container.
 MAX_MESSAGE = 500
-# The events of a kind on a subject that are kept in a window. An event at its end says how many more there were.
+# In one window, this many events of a kind on a subject are kept. An event at its end counts the others.
 BURST = 20
 WINDOW_S = 600.0
-# The windows that are open at once. If there are more subjects and kinds, the oldest window ends early.
+# The most windows open at once. With more subjects and kinds, the oldest window ends early.
 MAX_WINDOWS = 4096
 
 
@@ -36,7 +36,7 @@ class NewEvent(Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Window:
-    """The events of a kind on a subject since ``began_s``, and the last event that was left out."""
+    """The events of a kind on a subject since ``began_s``, and the last one that was not kept."""
 
     began_s: float
     count: int = 0

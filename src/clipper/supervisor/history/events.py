@@ -13,7 +13,7 @@ from clipper.api.events import Event
 from clipper.base.whole_files import write_whole
 from clipper.supervisor.history.event_log import MAX_EVENTS, EventLog, NewEvent
 
-# The file is written anew, with only the latest events, once it has twice as many.
+# The file is rewritten with only the latest events once it has twice as many.
 MAX_LINES = 2 * MAX_EVENTS
 # Clipper writes no larger file: a message has 500 characters, of at most 6 bytes each in JSON.
 MAX_BYTES = MAX_LINES * 4096
@@ -44,7 +44,7 @@ class EventFile:
             return []
         events: list[Event] = []
         lines = text.split(b"\n")
-        for line in lines[:-1]:  # a part after the last end of a line was cut short
+        for line in lines[:-1]:  # the text after the last line end is incomplete
             try:
                 event = _decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -97,7 +97,7 @@ class EventFile:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            # A pipe would be waited for, and a link could lead anywhere.
+            # Opening a pipe would block, and a link could lead anywhere.
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             descriptor = os.open(self._path, flags, 0o600)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):

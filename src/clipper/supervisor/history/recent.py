@@ -1,4 +1,4 @@
-"""The outcomes of the last minute's queries, and the applications and versions that are in trouble by them."""
+"""The outcomes of the last minute's queries, and which applications and versions are in trouble."""
 
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Mapping
@@ -101,12 +101,12 @@ class Recent:
         return self.versions.since(version, self.taken_s - RECENT_S)
 
 
-# The alert ClipperLate of deploy/prometheus has the same share, and refers its reader to this.
+# The alert ClipperLate of deploy/prometheus uses the same share, and refers to this one.
 BEGINS_SHARE = 0.05
 ENDS_SHARE = 0.025
 # A single failed query is no trouble for an application that is asked once a minute.
 BEGINS_COUNT = 3
-# Some steps of the sampler, so that one good step between bad ones does not end it.
+# Several steps of the sampler, so that one good step between bad ones does not end the trouble.
 SOON_S = 20.0
 
 Kind = Literal["failed", "late", "errors", "unsent"]
@@ -141,7 +141,7 @@ def is_on(was_on: bool, minute: Share, soon: Share) -> bool:
     """Whether there is trouble, by what went wrong in the last minute and in the last ``SOON_S``."""
     if not was_on:
         return minute.wrong >= BEGINS_COUNT and minute.is_least(BEGINS_SHARE) and soon.is_least(BEGINS_SHARE)
-    # Without any query in the last seconds it is not known to be over.
+    # Without queries in the last seconds, nothing shows that the trouble is over.
     return minute.is_least(ENDS_SHARE) and (not soon.of or soon.is_least(ENDS_SHARE))
 
 
@@ -157,7 +157,7 @@ class Health:
         for name in recent.applications:
             answers = recent.answers(name)
             if not (answers.late or answers.errors or answers.defaults):
-                continue  # as nearly always
+                continue  # the common case
             soon = recent.applications.since(name, soon_s)
             trouble, failed = Trouble("failed", name), Share.of_queries(answers.failures.total(), answers.queries)
             if is_on(trouble in before, failed, Share.of_queries(soon.failures.total(), soon.queries)):

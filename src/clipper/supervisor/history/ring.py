@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# The steps (ten minutes of 2 s) that a subject has to be idle before its series make room for a busy subject's.
+# A subject must be idle for this many steps (ten minutes of 2 s) before a busy subject may take over its series.
 IDLE_STEPS = 300
-# Digits after the point of values that are read: float32 has no more for numbers of this size.
+# Digits after the point of values that are read: float32 is no more precise for values of this size.
 DIGITS = 5
 
 NO_VALUE = float("nan")
@@ -37,7 +37,7 @@ class SeriesRing:
     def __init__(self, points: int, max_series: int) -> None:
         self._points = points
         self._values = np.empty((max_series, points), np.float32)
-        # A view of the same memory, through which writing a value takes half the time.
+        # A view of the same memory: writing a value through it takes half the time.
         self._cells = self._values.data.cast("B").cast("f")
         self._subjects: dict[Subject, _Kept] = {}
         self._free: list[int] = []
@@ -101,7 +101,7 @@ class SeriesRing:
             self._drop(gone)
 
     def drop(self, subject: Subject) -> None:
-        """Drop the series of a subject, if there are any: its name now belongs to something else."""
+        """Drop the series of a subject, if there are any: its name now belongs to another thing."""
         if subject in self._subjects:
             self._drop(subject)
 
@@ -124,7 +124,7 @@ class SeriesRing:
         positions = np.arange(self._step - length + 1, self._step + 1) % self._points
         index = np.array(rows, np.intp)
         known = index >= 0
-        # A row that nobody has written is uninitialised memory, and is not read.
+        # A row that was never written is uninitialised memory, and is not read.
         found = np.full((len(rows), length), NO_VALUE)
         found[known] = self._values[index[known, np.newaxis], positions]
         lists = iter(np.round(found, DIGITS).tolist())

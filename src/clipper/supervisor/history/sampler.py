@@ -28,13 +28,13 @@ MAX_SERIES = 8192
 # Two minutes of the few series that an overview shows: seven for an application with a model, two for a worker.
 LATEST_POINTS = 60
 MAX_LATEST_SERIES = 8192
-# The number of applications, and of models, that are followed: the first of them.
+# At most this many applications, and as many models, are followed: the first ones.
 MAX_FOLLOWED = 1000
-# The number of each kind that is read in a step. If there are more, they take turns, and a value covers all steps since
-# the last turn.
+# At most this many of each kind are read in a step. If there are more, they take turns, and a value covers all steps
+# since the last turn.
 PER_STEP = 128
-# A worker that is busy with a long task answers in the next step or the step after: until then there are gaps. After
-# that the others' counts go on without it. Once it answers, its counts belong to no step, but to the last minute:
+# A worker that is busy with a long task answers in one of the next two steps: until then there are gaps. After that the
+# others' counts continue without it. Once it answers, its counts belong to no step, but do count in the last minute:
 # queries fail when a machine is too busy.
 MAX_MISSED = 2
 
@@ -88,11 +88,11 @@ _Asked = tuple[tuple[str, ...], tuple[ModelId, ...]]
 
 @dataclass(slots=True)
 class _Worker:
-    """The last readings of a worker, and how often in a row it has not answered.
+    """The last readings of a worker, and how many questions in a row it has not answered.
 
     Attributes:
-        lacked: what it did not have when it was last asked.
-        is_left_out: whether the others' counts went on without it.
+        lacked: the applications and versions that it did not have when it was last asked.
+        is_left_out: whether the counts of the others continued without it.
         question: the question with the marks of these readings.
     """
 
@@ -106,7 +106,7 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """The counts of a step. ``begun``: what had a reading before, so that without a new reading nothing was counted."""
+    """The counts of a step. ``begun``: things with an earlier reading; if unread in this step, they counted nothing."""
 
     applications: Mapping[str, ApplicationStatistics]
     versions: Mapping[ModelId, VersionStatistics]
@@ -116,9 +116,10 @@ class _Counted:
 class Sampler:
     """Turns readings into series. Time comes in: ``now_s`` of a clock that never goes back.
 
-    The counts of a thing begin with its first reading, since the time that this covers is not known. But if a worker
-    did not have the thing in an earlier step, it has counted since then; and a worker that this supervisor has started
-    has counted since its start. ``latest`` has the series that ``OF_OVERVIEW`` names, for which there is always room.
+    The counts of an application or version begin with its first reading, since that one covers an unknown time. But if
+    a worker did not have it in an earlier step, the reading covers the time since then; and for a worker that this
+    supervisor has started, the time since its start. ``latest`` has the series in ``OF_OVERVIEW``, which always have
+    room.
     """
 
     def __init__(self, now_s: float, points: int = POINTS, max_series: int = MAX_SERIES) -> None:
@@ -138,7 +139,7 @@ class Sampler:
         # The facts of the last question.
         self._facts: Facts | None = None
         self._asked: _Asked = ((), ())
-        # The applications' losses on feedback since their series began.
+        # The applications' losses on feedback since the beginning of their series.
         self._losses: dict[str, SelectionStatistics | None] = {}
         self._processes: dict[int, ProcessFacts] = {}
         self._looked_s = now_s
@@ -201,7 +202,7 @@ class Sampler:
     def forget_former(self, ids: Mapping[str, str]) -> None:
         """Drop the series of removed applications, even if others have their names by now. ``ids`` are by name.
 
-        All that a worker says of another application of the name, it has counted since its last reading.
+        When a worker counts for another application of the name, all its counts are new since its last reading.
         """
         for name, id_ in self._ids.items():
             if ids.get(name) != id_:
@@ -218,8 +219,8 @@ class Sampler:
         self._ids = dict(ids)
 
     def _note_what_came(self, facts: Facts, now_s: float) -> None:
-        """Note the things that no worker had in the last step. An application that was made again under its name is
-        none of them: see ``forget_former``.
+        """Note the things that no worker had in the last step, except for an application that was recreated under its
+        name: see ``forget_former``.
         """
         names = {one.name for one in facts.applications}
         versions = {ModelId(one.name, version) for one in facts.models for version in one.versions}
@@ -326,7 +327,7 @@ class Sampler:
             if begun:
                 limit = limits.get(model.current or "") or min(filter(None, limits.values()), default=0)
                 values |= version_values(total(found) if found else None, interval_s, limit)
-            # Most models have a previous version that runs and is not asked.
+            # Most models have a previous version that runs without queries.
             if any(one.version != model.current for one in found):
                 for version in begun:
                     own = version_values(step.versions.get(ids[version]), interval_s, limits[version])
@@ -367,7 +368,7 @@ class Sampler:
         subjects = {
             *(Subject("application", name) for name in ids),
             *(Subject("model", one.name) for one in facts.models),
-            # A worker that is down comes back under its index.
+            # A worker that is down will return under its index.
             *(one for one in self._subjects if one.kind == "worker"),
             *(Subject("worker", str(one.index)) for one in facts.processes),
         }

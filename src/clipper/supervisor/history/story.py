@@ -21,13 +21,13 @@ def started_event(pid: int, workers: int, replicas: int) -> NewEvent:
 
 
 class Story:
-    """Keeps the latest steps, oldest first. A process that stops because of an operator's change makes no event."""
+    """Keeps the latest steps, oldest first. A process that stops because of an operator's change causes no event."""
 
     def __init__(self) -> None:
         self._steps: deque[Step] = deque(maxlen=MAX_STEPS)
         self._slots: tuple[SlotFacts, ...] = ()
-        # By slot and by worker, the phase at the last look, and whether it was in a crash loop, of which only the
-        # beginning is an event.
+        # By slot and by worker: the phase at the last look, and whether it was in a crash loop. Only the beginning of a
+        # loop is an event.
         self._replicas: dict[str, tuple[str, bool]] = {}
         self._workers: dict[int, tuple[str, bool]] = {}
 

@@ -61,10 +61,10 @@ def application_values(counted: ApplicationStatistics, interval_s: float) -> dic
         }
         values |= _shares("default_share", counted.defaults, answers)
         values |= _shares("error_share", counted.errors, answers)
-        # A query may be answered in a later step than the step in which it asks its models: those under way look like
-        # answers of theirs. So a model has no more answers than there were with an output.
+        # A query may be answered in a later step than the one in which it asks its models, so queries under way would
+        # look like answers of the models. So a model is counted for no more answers than there were outputs.
         failures = answers_of(counted).failures
-        # Queries that a worker refuses unread are not among the answers.
+        # Queries that a worker refuses without reading them are not among the answers.
         most = max(answers - failures.total() + failures["overloaded"], 0)
         for model, each in selection.models.items():
             values[f"answer_share.{model}"] = min(max(each.selected - each.missing, 0), most) / answers

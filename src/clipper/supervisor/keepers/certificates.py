@@ -14,7 +14,7 @@ from clipper.errors import InvalidArgument
 
 log = logging.getLogger(__name__)
 
-# Files are read once they have not changed for this long: a renewal writes them one after another.
+# Files are read once they have been unchanged for this long: a renewal writes them one after another.
 LOOK_EVERY_S = 1.0
 
 _Identity = tuple[tuple[int, int, int] | None, ...]
@@ -74,7 +74,7 @@ class Certificates:
             self._stay(f"its new files cannot be used: {error}")
             return
         except OSError as error:
-            # The next look tries again: the files are not at fault.
+            # The next look tries again: the certificate's files are not at fault.
             self._taken = ()
             self._stay(f"{self._copy}, by which commands know it, cannot be written: {error}")
             return

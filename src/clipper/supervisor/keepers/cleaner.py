@@ -1,4 +1,4 @@
-"""Removes what nobody uses: artifacts, the oldest versions, and what deleted applications have learned."""
+"""Removes unused artifacts, the oldest versions, and the learned state of deleted applications."""
 
 import asyncio
 import logging
@@ -14,17 +14,17 @@ from clipper.supervisor.rollout import wanted
 
 log = logging.getLogger(__name__)
 
-# A deployment follows its upload within moments; a day is for people who work by hand.
+# A deployment follows its upload within moments; a day allows for people who work by hand.
 UNUSED_AGE_S = 24 * 3600.0
 LOOK_EVERY_S = 24 * 3600.0
-# A look goes over records in memory and takes well under a millisecond.
+# A look scans records in memory, in well under a millisecond.
 LOOK_AT_VERSIONS_EVERY_S = 2.0
 
 
 async def remove_old_versions(catalog: Catalog, keep: int, delete: Callable[[str, str], Awaitable[None]]) -> None:
     """Remove a model's oldest versions that do not run, if over ``keep``. ``delete`` may raise ``ClipperError``."""
     for id_ in wanted.to_remove(catalog, keep):
-        # Check again: removing the one before took a while, and an operator may have started this one.
+        # Check again: the previous removal took a while, and an operator may have started this version.
         if id_ not in wanted.to_remove(catalog, keep):
             continue
         log.info(
@@ -47,14 +47,15 @@ def remove_unused_artifacts(catalog: Catalog, artifacts: Artifacts, now_s: float
     artifacts.clean_copies(catalog.uses_artifact)
 
 
-# Feedback that a worker took before the deletion may wait 5 s for models, and then for the store.
+# Feedback that a worker accepted before the deletion may wait 5 s for models, and then for the store.
 DELAY_S = 10.0
-# A store, or a registry, that is down is tried again after this.
+# If the store or the registry is down, the next attempt follows after this.
 RETRY_S = 30.0
 
 
 class Forgetter:
-    """Works off the catalog's ``to_forget`` in a task: a store that is down neither delays nor loses a deletion.
+    """Drops the state of the catalog's ``to_forget`` in a task: an unavailable store neither delays nor loses a
+    deletion.
 
     The supervisor does this since an application may be deleted while no worker runs.
     """

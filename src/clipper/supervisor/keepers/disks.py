@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 _MIB = 1024 * 1024
-# A commit of the selection store with its journal may need as much, so less is as good as nothing.
+# A commit of the selection store with its journal may need this much, so a disk with less counts as full.
 FULL_BYTES = _MIB
-# More than a server writes in an hour without a bound of its own (learned state, events, environments of new models);
-# on a small disk a tenth of the disk.
+# More than a server writes in an hour to files without a bound (learned state, events, environments of new models); on
+# a small disk, a tenth of the disk.
 LOW_BYTES = 1024 * _MIB
 LOW_SHARE = 0.1
-# The problem of a full disk ends above the bound times this, so that it does not come and go.
+# The problem of a full disk ends above the bound times this factor, so that it does not flap.
 ENDS_ABOVE = 1.25
 
 State = Literal["room", "low", "full"]
@@ -82,7 +82,7 @@ class Disks:
         self._folders = folders
 
     async def look(self) -> None:
-        # A file system of a network may take long to answer.
+        # A network file system may take long to answer.
         self.space.look(await asyncio.to_thread(looked_at, self._folders))
 
 

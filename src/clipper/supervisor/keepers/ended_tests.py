@@ -13,8 +13,8 @@ from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
 
-# A test takes minutes to weeks. A look costs each worker some 100 us for each application, and is left out if no policy
-# is a test.
+# A test takes minutes to weeks. A look costs each worker some 100 us for each application; without a test among the
+# policies it is skipped.
 LOOK_EVERY_S = 2.0
 
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
 
-# A task that failed, such as for lack of a file descriptor, is started again after this.
+# A failed task, for example for lack of a file descriptor, is started again after this.
 RETRY_S = 1.0
-# The slowest task looks every 2 s: a task that has run for longer than that has recovered.
+# The slowest task looks every 2 s: a task that has run for longer than this has recovered.
 RECOVERED_AFTER_S = 3.0
 
 
@@ -53,7 +53,7 @@ class Keepers:
             try:
                 await run()
                 return
-            except Exception as error:  # any error: the task must neither end in silence nor take others along
+            except Exception as error:  # any error: the task must neither end silently nor end other tasks
                 why = f"{type(error).__name__}: {error}"
                 # Logged once, not at each try.
                 if self._failures.get(what) != why:

@@ -1,8 +1,8 @@
 """Records the types of outputs that workers learn from a version's first answers.
 
-A container that is warmed up tells the type of its first answer, which is recorded before any query comes. The first
-answer of a version without a sample is that to a client: each worker learns a type of its own from it, or that there is
-none, and the first that is found here is recorded for all.
+A container that is warmed up reports the type of its first answer, which is recorded before any query comes. The first
+answer of a version without a sample goes to a client: each worker learns its own type from it, or that no type fits,
+and the first finding that this module reads is recorded for all.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,14 +17,14 @@ from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
 from clipper.values.types import ModelId
 
-# How long workers may have learned different types before all follow the record. A look takes each worker some 100 us
-# of processor time, and is left out if the outputs of all versions are known.
+# For this long workers may have learned different types before all follow the record. A look takes each worker some 100
+# us of processor time; if the outputs of all versions are known, it is skipped.
 LOOK_EVERY_S = 0.1
 
 
 @dataclass(eq=False)
 class OutputTypes:
-    """Asks workers for what records do not say of outputs, and records the first answers. ``_wake`` pushes them."""
+    """Asks workers for the output types that records lack, and records the first answers. ``_wake`` has them pushed."""
 
     _catalog: Catalog
     _workers: Workers

@@ -1,4 +1,4 @@
-"""Measures what pipelines are about to ask of the versions of their steps."""
+"""Measures the load that pipelines are about to put on the versions of their steps."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""Judges newcomers by feedback and by failures: decides, for all workers, which are let through and which stopped."""
+"""Judges newcomers by feedback and by failures: decides for all workers which are let through and which are stopped."""
 
 import asyncio
 import contextlib
@@ -27,10 +27,10 @@ from clipper.supervisor.rollout import newcomers, rollbacks
 
 log = logging.getLogger(__name__)
 
-# A newcomer that does harm is asked for at most this much longer. A look reads a state of the store for each
+# A harmful newcomer is asked for at most this much longer. A look reads a state of the store for each
 # application with newcomers.
 LOOK_EVERY_S = 0.5
-# A store or registry that is down is tried again this often.
+# While the store or the registry is down, the next attempt follows after this.
 RETRY_S = 2.0
 
 
@@ -49,15 +49,15 @@ class Ramps:
     _ask: Ask
 
     def __post_init__(self) -> None:
-        # The evidence of ramps that go on, by application, newcomer and ramp.
+        # The evidence of ongoing ramps, by application, newcomer and ramp.
         self._evidence: dict[_Key, RampLosses] = {}
-        # By application and ramp that goes on, the last reading of each worker, also of workers that have ended.
+        # By application and ongoing ramp: the last reading of each worker, including workers that have ended.
         self._trials: dict[tuple[str, int], dict[int, TrialReading]] = {}
         # By application, why its newcomers cannot be judged.
         self._failures: dict[str, str] = {}
 
     def outcome(self, record: ApplicationRecord, newcomer: Newcomer) -> RampOutcome:
-        """Return what feedback said of a newcomer at the last look, or when it was stopped."""
+        """Return what feedback said about a newcomer at the last look, or when it was stopped."""
         if newcomer.stopped is not None:
             return newcomer.outcome
         evidence = self._evidence.get((record.state_id, newcomer.name, newcomer.ramp))
@@ -107,7 +107,7 @@ class Ramps:
         for key in self._evidence.keys() - going_on:
             state_id, name, ramp = key
             state_key = self._catalog.state_keys([name.partition(":")[0]]).get(name, name)
-            with contextlib.suppress(ClipperError):  # some numbers stay, which nobody reads
+            with contextlib.suppress(ClipperError):  # a few unused numbers stay in the store
                 await self._store.forget(state_id, EVERYONE, [*keys_of(name, ramp), *keys_of(state_key, ramp)])
             del self._evidence[key]
 

@@ -20,23 +20,23 @@ from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
 
-# The models that workers are asked about at once. Thousands of replicas may start together, such as after a restart of
-# the machine, and a worker's control socket takes a hundred callers.
+# At most this many models are asked for at once. Thousands of replicas may start together, for example after the
+# machine restarts, and a worker's control socket takes a hundred callers.
 MAX_ASKING = 8
-# The characters of a model's message that are kept with the version, as in an answer.
+# The most characters of a model's message that are kept with the version, as in an answer.
 MAX_UNANSWERED = 300
 
 
 class Samples:
     """A ``SampleSource``. It prefers real inputs, since zeros may not exercise all of a model.
 
-    Rows are made only for model files, which state their input type: users' code might do more than answer.
+    Rows are made only for model files, which state their input type: users' code might have side effects.
     """
 
     def __init__(self, catalog: Catalog, workers: Workers) -> None:
         self._catalog = catalog
         self._workers = workers
-        # The questions to workers under way, by model: replicas that start together share the answer.
+        # By model, the questions to workers under way: replicas that start together share the answer.
         self._asking: dict[str, asyncio.Task[RecentInput | None]] = {}
         self._turns = asyncio.Semaphore(MAX_ASKING)
 
@@ -87,7 +87,7 @@ class Samples:
         if asking is None:
             asking = self._asking[model] = asyncio.get_running_loop().create_task(self._ask(model))
             asking.add_done_callback(lambda _: self._asking.pop(model, None))
-        # A replica that is stopped meanwhile must not cancel the question for the others.
+        # If one replica is stopped meanwhile, the question must go on for the others.
         recent = await asyncio.shield(asking)
         if recent is None or not parse_type(recent.input_type).suits(input_type):
             return None

@@ -17,7 +17,7 @@ from clipper.supervisor.workers.workers import Workers
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# The next step begins before a slow worker could answer any more.
+# A slow worker gets no more time than this: then the next step begins.
 ANSWER_TIMEOUT_S = STEP_S / 2
 
 

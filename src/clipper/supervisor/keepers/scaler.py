@@ -25,7 +25,7 @@ from clipper.supervisor.registry.records import VersionRecord
 from clipper.supervisor.workers.workers import Workers
 from clipper.values.types import ModelId
 
-# Assumed until a replica has been seen to start: Python, and a framework.
+# Assumed start time until a replica has been seen to start: that of Python and a framework.
 DEFAULT_START_S = 5.0
 
 
@@ -55,14 +55,14 @@ class LoadMeter:
         if not counted:
             return None
         found = total([increase(self._before.get(instance), now) for instance, now in counted.items()])
-        # A worker that ended never answers again; of the silent ones, only as many are kept as may be running.
+        # A worker that ended never answers again; of the silent workers, only as many as may be running are kept.
         silent = [each for each in self._before.items() if each[0] not in counted]
         self._before = dict(silent[-MAX_WORKERS:]) | dict(counted)
         before_s, self._looked_at_s = self._looked_at_s, now_s
         if before_s is None:
             return None
         late = found.rejected + found.expired
-        # Workers of an older Clipper tell only the outcomes of queries. They are being replaced.
+        # Workers of an older Clipper report only the outcomes of queries. They are being replaced.
         arrivals = found.outputs + found.model_errors + late if found.arrivals is None else found.arrivals
         self.evaluated = total(list(counted.values())).evaluated
         return Load(
@@ -101,12 +101,12 @@ class StartTimes:
 
 log = logging.getLogger(__name__)
 
-# Often enough that a ramp of 20 s is seen in its first quarter. A look takes each worker some 100 µs of processor time.
+# Often enough to notice a ramp of 20 s in its first quarter. A look takes each worker some 100 µs of processor time.
 LOOK_EVERY_S = 0.5
-# A part of the time that a replica takes to start. A worker tells within microseconds which versions are asked.
+# A fraction of a replica's start time. A worker reports within microseconds which versions are asked.
 LOOK_AT_SLEEPERS_EVERY_S = 0.05
-# Asks for the least that a worker tells: with marks, it also leaves out everything that grows with applications and
-# keys.
+# Asks for the smallest possible reply: with marks, the worker also leaves out everything that grows with applications
+# and keys.
 DEMAND = GetStatistics((), (), ((), ()))
 
 
@@ -165,7 +165,7 @@ class Scaler:
         """Plan by the load since the last look."""
         self._follow_catalog()
         pipelines = self._pipelines()
-        # Sleeping versions have no load; there may be a thousand of them.
+        # Sleeping versions have no load to read; there may be a thousand of them.
         awake = tuple(id_ for id_, version in self._versions.items() if not version.autoscaler.is_asleep)
         if not awake and not pipelines:
             return
@@ -189,7 +189,7 @@ class Scaler:
         }
         now_s = asyncio.get_running_loop().time()
         for id_, per_s in coming.items():
-            # The later steps of a pipeline start while its first ones compute.
+            # The later steps of a pipeline start while its first steps compute.
             if per_s and (one := self._versions.get(id_)) is not None and one.autoscaler.is_asleep:
                 targets[id_] = one.autoscaler.wake(now_s)
         found = {id_: target for id_, target in targets.items() if target is not None}
@@ -249,7 +249,7 @@ class Scaler:
         followed = {}
         for id_ in self._catalog.running():
             record = self._catalog.versions[id_]
-            # Until its first replicas are up, their number decides when it is ready; and a version that shall become
+            # Until its first replicas are up, their number decides when it is ready; and a version that is to become
             # current must not fall asleep before.
             if record.scaling is not None and record.state == "ready" and record.promotion is None:
                 known = self._versions.get(id_)

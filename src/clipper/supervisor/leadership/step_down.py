@@ -1,8 +1,8 @@
-"""Ends a supervisor but not what it runs, with which the next start goes on.
+"""Ends a supervisor but not its processes, which the next start adopts.
 
-A leader that becomes a standby starts again in its own process, with the same arguments, so that nothing of it can act
-for a cluster that it no longer leads. So does a server that is handed over while somebody else watches its process, and
-one that could not take over what runs on Ray because Ray was away.
+A leader that becomes a standby starts again in its own process, with the same arguments, so that none of its state acts
+for a cluster that it no longer leads. So does a server that is handed over while another program watches its process,
+and a server that could not adopt its processes on Ray because Ray was away.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from clipper.supervisor.stop_requests import StopRequests
 
 log = logging.getLogger(__name__)
 
-# The time for other tasks to end, which take milliseconds. Nothing may hold this server up: another leads, or will.
+# Other tasks, which end in milliseconds, get this time. Nothing may delay this server: another one leads, or will.
 STEP_DOWN_TIMEOUT_S = 2.0
 
 
@@ -74,13 +74,13 @@ class HandOver:
     def _end(self) -> NoReturn:
         if self._config.options.started_by != "start":
             start_again(self._config)
-        # Not by the end of the event loop, which would cancel the tasks that watch processes.
+        # Not by ending the event loop, which would cancel the tasks that watch processes.
         os._exit(0)
 
 
 async def _let_go(parts: Parts, event: NewEvent) -> None:
     parts.reconciler.stop()
     parts.events.record([event])
-    # Fork servers, which no later start takes over, end with what keeps them.
+    # No later start adopts fork servers, so they end with the task that keeps them.
     await parts.keepers.stop(STEP_DOWN_TIMEOUT_S)
     parts.events.close()

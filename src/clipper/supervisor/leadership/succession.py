@@ -1,7 +1,7 @@
-"""Brings a server of a cluster to lead: it asks for the lease, stands by until it gets it, and then takes over.
+"""Brings a server of a cluster to lead: requests the lease, stands by until it is granted, and then takes over.
 
 A standby answers no queries. Workers that it left running when another server took over go on until the new leader is
-ready. Then they are drained, because nobody tells them of changes any more, such as revoked keys.
+ready. Then they are drained, because nobody informs them of changes any more, such as revoked keys.
 """
 
 import asyncio
@@ -40,15 +40,15 @@ from clipper.values.types import OPERATOR
 
 log = logging.getLogger(__name__)
 
-# How often the lease is asked for. With the lease's duration, this is most of the time of a takeover.
+# The interval between requests for the lease. Together with the lease's duration, it is most of a takeover's time.
 ASK_EVERY_S = 0.5
-# How often to look for models' files that the leader has stored. A takeover fetches files that are still missing.
+# The interval between looks for artifacts that the leader has stored. A takeover fetches files that are still missing.
 FETCH_EVERY_S = 5.0
 # After Redis was away, a standby waits for this long, so that the leader can renew the lease: a takeover would only
-# start everything again.
+# restart everything.
 PATIENCE_S = 5.0
-# Old workers run for at most this long while the new leader is not ready, for instance because a model cannot run
-# there.
+# Old workers run for at most this long while the new leader is not ready, for example because a model cannot run on its
+# machine.
 LEFT_FOR_S = 300.0
 
 
@@ -222,7 +222,7 @@ class Succession:
                 async with self._standing_by(standby, registry):
                     if (lease := await standby.wait()) is None:
                         return None
-                    # It is renewed from now on, also while the calls under way are answered.
+                    # From now on the lease is renewed, even while earlier calls are still being answered.
                     leadership = Leadership(registry, lease, self._port.address, time.time())
             finally:
                 # A server that leads again keeps its address, and its callers wait until it answers.

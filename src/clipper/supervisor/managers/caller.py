@@ -31,11 +31,12 @@ from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.records import MAX_TYPE_CHARACTERS, Field, RecordType, ValueType
 from clipper.values.types import DType, InputType, ModelId
 
-# A WELCOME has two types, and JSON may take six bytes for a character; the reply to PING has eight bytes.
+# The longest reply: a WELCOME has two types, and JSON may take six bytes per character; the reply to PING is eight
+# bytes.
 MAX_REPLY_BYTES = 2 * 6 * MAX_TYPE_CHARACTERS + 64 * 1024
 
 _READ_BYTES = 64 * 1024
-# The newest version in which each frame has one answer.
+# The newest version in which each frame gets exactly one answer.
 _VERSION = MIXED_VERSION
 
 
@@ -80,7 +81,7 @@ class Caller:
 
     @classmethod
     async def welcome_now(cls, address: ReplicaAddress, timeout_s: float) -> Welcome | None:
-        """Return what the container says by now, as after a warm-up; None if it fails, or takes too long."""
+        """Return the container's present description, as after a warm-up; None if it fails, or takes too long."""
         try:
             async with asyncio.timeout(timeout_s):
                 with closing(await cls.dial(address)) as caller:
@@ -94,8 +95,8 @@ class Caller:
         async with asyncio.timeout(timeout_s):
             caller = await cls.dial(address)
             try:
-                # A PING at once: a container may serve connections that begin with it separately, also while it is
-                # busy.
+                # Send a PING at once: a container may serve connections that begin with PING separately, even while it
+                # is busy.
                 await caller.ping(timeout_s)
             except BaseException:  # as in ``dial``
                 caller.close()
@@ -162,15 +163,15 @@ async def _read_frame(reader: asyncio.StreamReader, splitter: Splitter) -> Frame
 
 # Frameworks that compile for the shape of a batch do so for one row, and again for several.
 WARM_UP_ROWS = 8
-# A batch of several rows is left out if it is expected to take longer than this. The sample may be an input that takes
-# seconds by itself, and a replica that comes back would be away for eight times as long.
+# A batch of several rows is left out if it would probably take longer than this. The sample may be an input that takes
+# seconds by itself, and a replica that restarts would be out of service for eight times as long.
 MAX_SEVERAL_S = 2.0
-# The length of open dimensions in a made row: convolutions refuse lengths that are much smaller.
+# The length of open dimensions in a made row: convolutions reject much smaller lengths.
 OPEN_LENGTH = 32
 # The largest made row: an image of 1,024 by 1,024 pixels in three float32. Eight such rows take no more memory than
 # queries do.
 MAX_MADE_BYTES = 16 * 1024 * 1024
-# The type of a model that does not state one: no row of it is likely to be an input of the model.
+# The type of a model that does not state one: no made row is likely to be a valid input.
 _UNSAID = InputType(DType.FLOAT64)
 
 # given: the sample came with the deployment, so the model must answer it. remembered: it is the input of a recent
@@ -193,7 +194,7 @@ class Sample:
 
 
 class SampleSource(Protocol):
-    """Finds the samples that versions are warmed up with, and what is known of their inputs."""
+    """Finds the samples that versions are warmed up with, and knows facts about their inputs."""
 
     def known_type(self, id_: ModelId) -> str | None:
         """The type of inputs that containers of a version have said; None if none has."""

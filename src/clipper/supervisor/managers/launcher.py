@@ -20,7 +20,7 @@ from clipper.supervisor.managers.reconcile.plan import Slot
 from clipper.values.inputs.sample_types import sample_type
 
 OnProgress = Callable[[str], None]
-# The beginning of the progress of a container for which a cluster has no room: it waits until there is some.
+# The progress text of a container that waits for room in a cluster begins with this.
 WAITING_FOR_ROOM = "waiting for room"
 Keeper = Callable[[], Awaitable[None]]
 
@@ -130,7 +130,7 @@ class Container(Running, Protocol):
         """Set ``ready`` in its note. A failure to write the note is only logged."""
 
 
-# The values that say how a version runs.
+# The fields of a spec that say how a version runs.
 Runnable = VersionSpec | Deployment
 
 
@@ -150,7 +150,7 @@ class Launcher(Protocol):
         """Raise InvalidArgument, with what to change, if containers of this kind cannot run a version."""
 
     def keepers(self) -> Mapping[str, Keeper]:
-        """Return tasks that run as long as the server, by what they do, such as ``holding replicas to their bounds``.
+        """Return tasks that run as long as the server, by their purpose, such as ``holding replicas to their bounds``.
 
         A task may return when it is done, except on a node of a cluster, where an end is a failure.
         """
@@ -249,9 +249,9 @@ RUNTIME_PARTS = (
     "values/records.py",
     "values/types.py",
 )
-# Below what Linux takes as one argument.
+# Less than Linux allows for one argument.
 MAX_ARGUMENT_BYTES = 100_000
-# The share of a jar's memory for its heap. The rest is for what Java keeps outside of the heap.
+# The share of a jar's memory for its heap. The rest is for Java's memory outside the heap.
 JAVA_HEAP_SHARE = 0.75
 
 

@@ -1,7 +1,7 @@
 """The logs of containers and workers: their last lines, and the bound on their size.
 
 A process writes straight to its file: a pipe to the supervisor would break or fill when the supervisor dies. So the
-supervisor cuts a full file: it copies the end to ``.1`` and empties the file in place, which a process that appends
+supervisor cuts a full file: it copies the end to ``.1`` and truncates the file in place, which a process that appends
 does not notice. Lines that are written between the two steps are lost.
 """
 
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 # A file is cut at this size, and its ``.1`` has at most this size. That is enough for a day of ordinary warnings.
 MAX_LOG_BYTES = 8 * 1024 * 1024
 
-# How often to look. Between two looks nothing bounds the file.
+# The interval between looks. Between two looks the file is not bounded.
 LOOK_EVERY_S = 0.25
 LOOK_AGAIN_S = 0.01
 
-# The bytes that are read from the end to find the last lines. Longer lines are cut.
+# At most this many bytes at the end of a file are searched for the last lines. Longer lines are cut.
 MAX_TAIL_BYTES = 1024 * 1024
 
 
@@ -53,7 +53,7 @@ def tail(path: Path, lines: int, since_bytes: int = 0) -> tuple[str, ...]:
     return found
 
 
-# The names and passwords of URLs. A segment of a URL has no slash, so a text is gone through once.
+# The user names and passwords in URLs. A segment of a URL has no slash, so the search is linear.
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]+@")
 
 
@@ -90,7 +90,7 @@ def read_on(path: Path, place: str) -> tuple[Lines, str]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, offset - len(last)))
-            # A place without the bytes before it may be beyond the end of a file that was cut.
+            # A place that quotes no earlier bytes may be beyond the end of a file that was cut.
             if file.read(len(last)) == last and file.tell() == offset <= size_bytes(path):
                 return _read_lines(file.read(MAX_TAIL_BYTES), offset, last)
             file.seek(0)
@@ -110,7 +110,7 @@ def logs_after(paths: Mapping[str, Path], places: Mapping[str, str], lines: int)
         if name in places:
             found[name] = read_on(path, places[name])
         else:
-            end = end_of(path)  # first, so that lines written meanwhile are not lost; they may come twice
+            end = end_of(path)  # before reading, so that lines written meanwhile are not lost; they may come twice
             found[name] = tail(path, lines), end
     return found
 
@@ -174,12 +174,12 @@ class LogKeeper:
         try:
             with path.open("rb") as source, rotated(path).open("wb") as target:
                 source.seek(max(0, size_bytes(path) - self._max_bytes))
-                # A fixed size, not to the end: a process may write faster than this copies.
+                # A fixed size instead of the whole rest: a process may write faster than this copies.
                 target.write(source.read(self._max_bytes))
         except OSError as error:
             log.warning("the older part of %(file)s is lost: %(error)s", {"file": path, "error": error})
         try:
-            # Also if the copy failed: then the disk may be full, and needs the room even more.
+            # Even if the copy failed: then the disk may be full, and needs the space even more.
             os.truncate(path, 0)
         except OSError as error:
             log.warning("%(file)s cannot be cut: %(error)s", {"file": path, "error": error})

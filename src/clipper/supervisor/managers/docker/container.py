@@ -16,7 +16,7 @@ from clipper.supervisor.managers.launcher import Container
 
 log = logging.getLogger(__name__)
 
-# Docker, like a shell, gives a process that a signal ended this exit code plus the signal's number.
+# Like a shell, Docker reports a process that a signal ended by this exit code plus the signal's number.
 _SIGNAL_BASE = 128
 _BEFORE_ALL = line_time(0)
 
@@ -29,7 +29,7 @@ class DockerLog:
         self._id = id_
         self._engine = engine
         self._path = path
-        # When the last line that is in the file was written, in Docker's form.
+        # The time of the last line in the file, in Docker's form.
         self._saved_until = _BEFORE_ALL
         if not is_new:
             with suppress(FileNotFoundError):
@@ -39,8 +39,8 @@ class DockerLog:
     async def save(self) -> None:
         async with self._saving:
             try:
-                # A float is not exact, so ask for a little more: lines that are in the file already are left out by
-                # their time.
+                # A float is not exact, so request a little more: lines that are already in the file are left out by
+                # their times.
                 since_s = nanoseconds(self._saved_until) / 1e9 - 0.001
                 output = await self._engine.output(self._id, since_s)
                 lines, self._saved_until = lines_after(output, self._saved_until)
@@ -54,7 +54,7 @@ class DockerLog:
     def _append(self, lines: bytes) -> None:
         with self._path.open("ab") as file:
             file.write(lines)
-        # A later supervisor goes on from here.
+        # A later supervisor resumes from here.
         time_ns = nanoseconds(self._saved_until)
         os.utime(self._path, ns=(time_ns, time_ns))
 
@@ -126,7 +126,7 @@ class DockerContainer(Container):
         except NotFound:
             self.has_ended(None)
         except ClipperError as error:
-            # The caller must not wait for dockerd to come back. The launcher removes the container when it has.
+            # The caller must not wait until dockerd returns. The launcher then removes the container.
             log.error(
                 "container %(container)s cannot be stopped now: %(error)s", {"container": self.id, "error": error}
             )

@@ -20,9 +20,9 @@ from clipper.errors import ClipperError, ContainerFailed, NotFound, Unavailable
 
 # Most calls take milliseconds. Creating a container of a large image on a busy disk can take seconds.
 CALL_TIMEOUT_S = 60.0
-# More calls at once would only wait inside dockerd.
+# Further concurrent calls would only wait inside dockerd.
 MAX_CALLS = 8
-# The longest time between two lines of an installer's output, or of a download's progress.
+# The longest silence of an installer or of a download's progress.
 BUILD_SILENCE_S = 600.0
 # A build can keep a processor, the disk and the network busy.
 MAX_BUILDS = 2
@@ -187,7 +187,7 @@ class Engine:
             kind: type[ClipperError] = NotFound if error.status_code == 404 else ContainerFailed
             raise kind(f"dockerd refuses: {error.explanation or error}") from error
         except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            # A dockerd that comes back may have another version.
+            # After a restart dockerd may have another version.
             self._version = _AGREED
             raise Unavailable(
                 f"dockerd cannot be reached at {self._host}: {error}; "

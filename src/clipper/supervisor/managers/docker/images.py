@@ -20,7 +20,7 @@ from clipper.supervisor.managers.launcher import RUNTIME_PARTS, OnProgress
 
 log = logging.getLogger(__name__)
 
-# The lines of a failed build that are shown. An installer's own error is among the last.
+# A failed build shows this many of its last lines. An installer's own error is among them.
 FAILURE_LINES = 20
 
 
@@ -75,7 +75,7 @@ class Images:
     def _has_ended(self, name: str, task: "asyncio.Task[None]") -> None:
         del self._under_way[name]
         if not task.cancelled():
-            task.exception()  # now asyncio does not log it: the callers do, with a container's name
+            task.exception()  # retrieved, so that asyncio does not log it: the callers do, with a container's name
 
     async def _fetch(self, name: str, on_progress: OnProgress) -> None:
         try:

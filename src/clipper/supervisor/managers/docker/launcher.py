@@ -32,7 +32,7 @@ class Addresses:
     def __init__(self, sockets: Path, setting: options.Setting) -> None:
         self._sockets = sockets
         self._setting = setting
-        # While a port is bound here, the system gives it to nobody else. A container can still listen on it.
+        # While a port is bound here, the system gives it to no other process. A container can still listen on it.
         self._held: dict[int, socket.socket] = {}
 
     def choose(self, number: int) -> str:
@@ -49,7 +49,7 @@ class Addresses:
 
     def prepare(self, note: ContainerNote) -> str:
         """Make a container's folder; return a new token, or an empty text if it needs no token."""
-        # A folder for each container: it mounts its own, and sees no other's socket.
+        # Each container has its own folder, which it mounts, so that it cannot see another container's socket.
         folder = self._folder(note.number)
         folder.mkdir(mode=0o700, exist_ok=True)
         if note.listen.startswith("unix:"):
@@ -101,7 +101,7 @@ class Addresses:
 
 log = logging.getLogger(__name__)
 
-# Each look is a single call to dockerd, about all containers of the home.
+# Each look is one call to dockerd, for all containers of the home.
 LOOK_EVERY_S = 0.25
 # Disks fill more slowly than containers end.
 LOOK_AT_FOLDERS_EVERY = 4
@@ -124,7 +124,7 @@ class DockerLauncher(Launcher):
         self._addresses = Addresses(sockets, setting)
         self._label = f"{options.HOME_LABEL}={setting.home}"
         self._user: options.User | None = None
-        # All by the id of the container's note. ``_orphans`` has Docker's ids of containers that were left.
+        # All by the id of the container's note. ``_orphans`` has the Docker ids of orphaned containers.
         self._containers: dict[str, DockerContainer] = {}
         self._starting: set[str] = set()
         self._orphans: dict[str, str] = {}
@@ -152,7 +152,7 @@ class DockerLauncher(Launcher):
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # The call to dockerd goes on in its thread, so the container would come up unknown to anybody.
+            # The call to dockerd continues in its thread: without this, a container would start that nobody knows.
             await (await starting).stop(grace_s=0)
             raise
 
@@ -232,7 +232,7 @@ class DockerLauncher(Launcher):
         return await self._engine.create(name, asked, options.limits(note, artifact, self._setting))
 
     def _know(self, note: ContainerNote, id_: str, state: State, token: str, output: DockerLog) -> DockerContainer:
-        # Where the machine's GPUs are not known, dockerd chooses those of a count, and does not tell.
+        # If the machine's GPUs are not known, dockerd chooses them, and does not report which.
         named = () if note.spec.gpus is None else parse_gpus(note.spec.gpus).ids
         devices = self._shares.devices(note.name) or named
         address = ReplicaAddress(note.id, options.dial_address(note.listen, state.ports), token, devices=devices)
@@ -293,7 +293,7 @@ class DockerLauncher(Launcher):
         async with self._removing_strays:
             for found in await self._engine.containers(self._label):
                 note = options.noted(found.labels)
-                # Looked up now, because another start may have created it meanwhile.
+                # Looked up only now: another start may have created it meanwhile.
                 if note is None or note.id not in self._starting | self._containers.keys():
                     log.info("removing container %(container)s, which an earlier start left", {"container": found.id})
                     await self._remove(found.id)

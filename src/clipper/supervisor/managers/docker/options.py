@@ -31,7 +31,7 @@ ARTIFACT_LABEL = "clipper.image-artifact"
 NOTE_LABEL = "clipper.note"
 
 LOOPBACK = "127.0.0.1"
-# The port of a container in a network of its own. Docker chooses the port of this machine that leads there.
+# A container in a network of its own listens on this port. Docker chooses the port of this machine that maps to it.
 PUBLISHED_PORT = 7000
 PUBLISHED = f"tcp:0.0.0.0:{PUBLISHED_PORT}"
 
@@ -39,14 +39,14 @@ PUBLISHED = f"tcp:0.0.0.0:{PUBLISHED_PORT}"
 MAX_PROCESSES = 4096
 # The same as for a local process. These files are in memory, so a bound on memory counts them, too.
 MAX_TEMPORARY_BYTES = 4 * 1024**3
-# The weight that a local container has by its niceness: each step of niceness takes a fifth off the default of 1024.
-# With control groups of version 2, whose default is 100, runc makes 43 of this; up to its 1.3.1 it made 13.
+# The CPU weight that corresponds to a local container's niceness: each step takes a fifth off the default of 1024. With
+# control groups v2, whose default is 100, runc converts this to 43; runc up to 1.3.1 converted it to 13.
 CPU_SHARES = round(1024 / 1.25**CONTAINER_NICENESS)
 
 # Bounds on the folder, on this machine's disk, that a container shares with us for its socket.
 MAX_FOLDER_BYTES, MAX_FOLDER_FILES = 1024**2, 100
 
-# Containers only read an image of ours. Libraries unpack code into /tmp, so programs may run from there.
+# Containers only read our images. Libraries unpack code into /tmp, so programs may run from there.
 _FILES = {"read_only": True, "tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={MAX_TEMPORARY_BYTES}"}}
 
 
@@ -122,7 +122,7 @@ def creation(
     ``artifact`` is the unpacked artifact on this machine. ``token`` is the token of its callers; empty over a unix
     socket. ``own`` are the version's own variables.
     """
-    # Docker decides which processors and GPUs it sees.
+    # Docker decides which processors and GPUs the container sees.
     variables = environment(note.spec.cpus, Share(gpus=None)) | dict(own) | ({"CLIPPER_TOKEN": token} if token else {})
     given = {
         "image": image,
@@ -132,7 +132,7 @@ def creation(
         "ports": [PUBLISHED_PORT] if note.listen == PUBLISHED else None,
     }
     if note.spec.loader == "image":
-        # Over TCP it shares no files with us, so it runs as the user that its image names.
+        # Over TCP it shares no files with us, so it runs as its image's user.
         return given if token else {**given, "user": str(user)}
     # The user has no home in the image, and can write only to /tmp.
     at_home = {"working_dir": "/tmp", "environment": {**variables, "HOME": "/tmp"}}
@@ -157,7 +157,7 @@ def limits(note: ContainerNote, artifact: Path, setting: Setting) -> dict[str, A
         "oom_score_adj": OOM_SCORE_ADJUSTMENT,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
-        # Reaps processes that a model leaves behind, and passes SIGTERM on.
+        # This init process reaps orphaned processes of the model, and forwards SIGTERM.
         "init": True,
         # The reconciler decides when to start it again.
         "restart_policy": {"Name": "no"},

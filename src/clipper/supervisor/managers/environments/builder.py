@@ -48,9 +48,9 @@ LOG_TAIL_LINES = 40
 MAX_LINE_CHARACTERS = 500
 
 _BUILDING = ".building-"
-# The home of the user that packages are built as, with uv's cache in it.
+# The home of the user who builds packages, with uv's cache in it.
 _HOME = ".home"
-# A file in the environment whose time of change is when the environment was last handed out.
+# A file in the environment whose modification time is when the environment was last handed out.
 _USED = ".used"
 
 
@@ -93,7 +93,7 @@ def build_environment(
 
 
 def remove_unneeded(root: Path) -> None:
-    """Remove the rests of killed builders, and the environments that ``to_remove`` names."""
+    """Remove the leftovers of killed builders, and the environments that ``to_remove`` names."""
     for folder in root.glob(f"{_BUILDING}*"):
         _remove(root, folder.name.removeprefix(_BUILDING), folder)
     programs = [program for pid in pids() if (program := program_of(pid))]
@@ -114,7 +114,7 @@ def _remove(root: Path, key: str, folder: Path) -> None:
     with _lock_file(root, key) as lock:
         if not _try_lock(lock, root / f".{key}.lock"):
             return
-        # Renamed first, so that nobody ever sees half of an environment.
+        # Renamed first, so that no process ever sees half of an environment.
         doomed = folder.rename(root / f"{_BUILDING}{key}") if folder.exists() else folder
         remove_tree(doomed)  # the next call removes what stays
         (root / f".{key}.lock").unlink(missing_ok=True)
@@ -145,7 +145,7 @@ def _lock_file(root: Path, key: str) -> Iterator[int]:
 def _try_lock(descriptor: int, path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # An environment is removed with its lock file. A lock on a removed file is worth nothing.
+        # An environment is removed with its lock file, and a lock on a removed file protects nothing.
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except (BlockingIOError, FileNotFoundError):
         return False
@@ -170,8 +170,8 @@ def _make_folder_of(run_as: RunAs, folder: Path) -> None:
 def _install(
     recipe: Recipe, folder: Path, lock: int, deadline_s: float, on_progress: OnProgress, run_as: RunAs | None
 ) -> None:
-    # Copies, no links into uv's cache: an environment is made read-only, and would make the cached files, which other
-    # environments share, read-only too.
+    # Copies instead of links into uv's cache: an environment is made read-only, and with links the cached files, which
+    # other environments share, would become read-only too.
     environ = {"UV_LINK_MODE": "copy", **for_builds(os.environ)}
     if run_as is not None:
         environ = of_another_user(environ, str(folder.parent / _HOME))

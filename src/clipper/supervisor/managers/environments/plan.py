@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from clipper.settings.version import VersionSpec
 
-# Raise this number when the same recipe makes another environment: then all are built anew.
+# Raise this number when the same recipe should produce another environment: then all are rebuilt.
 FORMAT = 1
 
 # Packages that Clipper's runtime needs.
@@ -62,11 +62,11 @@ class Recipe:
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-# Packages that install the same library, e.g. without support for GPUs or for windows.
+# Packages that install the same library, e.g. variants without support for GPUs or windows.
 _SAME = {"xgboost-cpu": "xgboost", "tensorflow-cpu": "tensorflow", "opencv-python-headless": "opencv-python"}
 
-# The packages that compute on a GPU, by those that a model's file asks for because they are a tenth as large. Each
-# has an extra, and so is not taken for the package without support for GPUs.
+# Maps a small package that a model's file requires to the package that computes on a GPU. Each has an extra, and so is
+# not confused with the package without support for GPUs.
 _WITH_GPUS = {
     "onnxruntime": "onnxruntime-gpu[cuda,cudnn]",
     "tensorflow-cpu": "tensorflow[and-cuda]",
@@ -170,7 +170,7 @@ def _normal(name: str) -> str:
     return _SAME.get(name, name)
 
 
-# An environment with PyTorch or TensorFlow takes a GB or more. Hardly any user has more models that need their own.
+# An environment with PyTorch or TensorFlow takes a GB or more. Hardly any user has more models with environments.
 MAX_ENVIRONMENTS = 32
 
 

@@ -24,11 +24,11 @@ from clipper.supervisor.managers.environments.prepare import Prepared, Progress,
 from clipper.supervisor.managers.environments.uv_settings import for_builds
 from clipper.supervisor.managers.launcher import OnProgress
 
-# An installer keeps the network or a compiler busy. More at once would slow each other and the models down.
+# An installer saturates the network or a processor. More at once would slow each other and the models down.
 MAX_BUILDS = 2
-# Remembered results, so that a container that died is back soon. Hardly any home has more models.
+# The number of remembered results, so that a container that died restarts quickly. Hardly any home has more models.
 MAX_KNOWN = 1000
-# A build ends itself after its own timeout. The rest is for finding interpreters and listing their packages.
+# A build has its own timeout. The rest is for finding interpreters and listing their packages.
 PREPARE_TIMEOUT_S = BUILD_TIMEOUT_S + 120.0
 
 _REPLY: "msgspec.json.Decoder[Reply]" = msgspec.json.Decoder(Reply)

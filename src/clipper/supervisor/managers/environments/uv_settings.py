@@ -5,14 +5,14 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-# Needed to run at all, and to find the user's files.
+# Variables that programs need to run at all, and to find the user's files.
 _TO_RUN = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "SHELL"}
-# Where the user's settings, caches and interpreters are.
+# Variables that name the user's settings, caches and interpreters.
 _PLACES = {"XDG_CONFIG_HOME", "XDG_CONFIG_DIRS", "XDG_CACHE_HOME", "XDG_DATA_HOME", "PYENV_ROOT", "NETRC"}
-# How to reach the network. Proxies are written in upper and lower case.
+# Variables for reaching the network. Proxies are written in upper and lower case.
 _NETWORK = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
 _PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
-# Read by compilers, which packages without a wheel need.
+# Variables that compilers read; packages without a wheel need a compiler.
 _COMPILERS = {
     *("CC", "CXX", "CPP", "FC", "AR", "LD", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "FFLAGS", "LDFLAGS", "MAKEFLAGS"),
     *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "LD_LIBRARY_PATH", "PKG_CONFIG_PATH"),
@@ -43,7 +43,7 @@ def of_another_user(environ: Mapping[str, str], home: str) -> dict[str, str]:
     return kept | {"HOME": home}
 
 
-# By pip's setting, uv's variable and the separator between its values.
+# Maps a setting of pip to uv's variable, and to the separator between its values.
 _VARIABLES = {
     "index-url": ("UV_DEFAULT_INDEX", None),
     "extra-index-url": ("UV_INDEX", " "),
@@ -99,7 +99,7 @@ def _is_on(value: str | None) -> bool:
 
 
 _RESOLVED = re.compile(r"Resolved (\d+ packages?)")
-# uv begins a line about what it does now with one of these words, and one about what is done with a past tense.
+# uv begins a line about a running step with one of these words, and one about a finished step with a past tense.
 _UNDER_WAY = ("Downloading ", "Building ", "Updating ")
 _CAUSE = re.compile(r"^\s*(?:cause: |╰─▶ |├─▶ )(.+)")
 _ERROR = re.compile(r"^\s*(?:error: |× )(.+)")

@@ -64,12 +64,12 @@ Reply = Warm | Unfit | Forked | Refused | Reaped
 REPLY: "msgspec.json.Decoder[Reply]" = msgspec.json.Decoder(Reply)
 
 
-# The time to import libraries, also the first time after the machine's start, when they have to come from the disk. A
+# The time limit for importing libraries, even the first time after the machine's start, when the disk has to be read. A
 # fork server may take twice as long while it computes.
 WARM_TIMEOUT_S = 60.0
 # How often it is looked at during that time.
 LOOK_S = 0.5
-# A fork takes milliseconds. A fork server that takes longer than this will not answer any more.
+# A fork takes milliseconds. A fork server that takes longer than this is considered hung.
 ANSWER_TIMEOUT_S = 10.0
 # Room for the command line and the variables of a container, which are some hundred bytes each. If they need more, e.g.
 # because of long paths, the container begins anew.
@@ -104,13 +104,13 @@ class ForkServer:
         cls, name: str, warmth: Warmth, processes: ProcessFolder, log_path: Path, run_as: RunAs | None
     ) -> "ForkServer":
         """Start a fork server, which then warms up. Raises ContainerFailed or OSError if it cannot be started."""
-        # Each message is received whole or not at all.
+        # SEQPACKET: each message is received whole or not at all.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             guarded = [] if run_as is None else ["--guarded"]
             options = ["--socket", str(theirs.fileno()), *guarded, "--room", _ARGUMENTS_ROOM]
             argv = [warmth.python, "-m", "clipper.model.runtime.fork_server", *options, *warmth.modules]
-            # Nobody but root can put a module into the folder that Python looks in first.
+            # Only root can put a module into the folder that Python searches first.
             variables = (
                 dict(warmth.variables)
                 | _WITHOUT_THREADS
@@ -248,7 +248,7 @@ class ForkServer:
         try:
             return await self._received(timeout_s)
         except BaseException:
-            self.kill()  # a late reply would be taken for the reply to another request
+            self.kill()  # a late reply would pass for the reply to another request
             raise
         finally:
             if self._is_ended:

@@ -17,14 +17,14 @@ from clipper.supervisor.managers.local.warmth import Warmth
 
 log = logging.getLogger(__name__)
 
-# Containers are forked from this one of a warmth on, and earlier ones if there is a fork server. Containers of the last
-# hour count, which may sleep by now. For a single container, a fork server would share nothing.
+# From this many containers of a warmth on, they are forked; or earlier if it has a fork server. Containers of the last
+# hour count, since they may be asleep. For a single container, a fork server would share nothing.
 FORK_FROM = 2
 # A fork server holds the libraries of an environment, some 50 to 500 MB.
 MAX_FORK_SERVERS = 16
-# Remembered warmths that no container has any more. Hardly any home has more environments.
+# At most this many warmths without containers are remembered. Hardly any home has more environments.
 MAX_KNOWN = 256
-# How long a fork server without containers is kept for containers that come back, such as those of sleeping models.
+# A fork server without containers is kept for this long, for containers that return, such as those of sleeping models.
 IDLE_S = 3600.0
 LOOK_EVERY_S = 15.0
 # A fork server that ended this often within that time, or once took too long to warm up, is not started again until the
@@ -213,7 +213,7 @@ class ForkServers:
                     {"pid": server.pid, "runtime": _named(warmth), "duration_ms": (loop.time() - began_s) * 1000},
                 )
         except (ContainerFailed, Unavailable, OSError) as error:
-            # Such a fork server would hold up each container for which it is tried again.
+            # Such a fork server would delay each container that tries it again.
             took_too_long = loop.time() - began_s >= fork_server.WARM_TIMEOUT_S
             known.deaths.extend([loop.time()] * (MAX_DEATHS if took_too_long else 1))
             why = str(error)

@@ -94,8 +94,8 @@ class LocalContainer:
     async def has_exited_within(self, seconds: float) -> bool:
         if await self._process.has_exited_within(seconds):
             return True
-        # Its connection breaks before its exit is known, and it takes a while until nothing of it runs: on a busy
-        # machine, or if a model has forked without end.
+        # The connection breaks before the exit is known, and it takes a while until all its processes have ended: on a
+        # busy machine, or if a model has forked without end.
         is_ending = self._killed_because is not None or self._process.is_ending
         return is_ending and await self._process.has_exited_within(KILL_TIMEOUT_S)
 
@@ -109,7 +109,7 @@ class LocalContainer:
         extra = msgspec.to_builtins(msgspec.structs.replace(self._note, ready=True))
         try:
             if self._socket_folder is not None:
-                # Its socket exists now, and only root dials it: from now on nobody else may enter the folder.
+                # Its socket exists now, and only root dials it: from now on no other user may enter the folder.
                 os.chown(self._socket_folder, 0, 0)
             self._processes.update(msgspec.structs.replace(self._process.record, extra=extra))
         except OSError as error:
@@ -173,7 +173,7 @@ class LocalLauncher(Launcher):
         self.forks = ForkServers(facilities.processes, facilities.logs, facilities.run_as, fork_from if forks else None)
         self._is_forking = forks
         self._running: dict[str, LocalContainer] = {}
-        # The containers at this server's start, by name: those that were taken over, and those that sleep.
+        # The containers at this server's start, by name: adopted ones, and those that sleep.
         self._found: dict[str, VersionSpec] = {}
 
     @classmethod
@@ -203,7 +203,7 @@ class LocalLauncher(Launcher):
         }
 
     def choose_address(self, number: int) -> str:
-        # With --run-as, another user makes the socket, in a folder that has nothing else in it.
+        # With --run-as, another user creates the socket, in a folder with nothing else in it.
         name = f"c{number}.sock" if self._run_as is None else f"{SOCKET_FOLDER}{number}/s"
         return f"unix:{self._sockets / name}"
 
@@ -214,7 +214,7 @@ class LocalLauncher(Launcher):
         prepared = await self._environments.prepare(note.spec, on_progress)
         folder, socket_folder = self._folder(note), self._socket_folder(note)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Its temporary files go into its own folder: there they are bounded, and they are removed with it.
+        # Temporary files go into the container's own folder: they are bounded there, and removed with it.
         variables = {"TMPDIR": str(folder)} | ({"CLIPPER_TOKEN": self._token} if self._token else {})
         run_as = self._run_as
         if run_as is not None and socket_folder is not None:
@@ -306,7 +306,7 @@ class LocalLauncher(Launcher):
         if process is None:
             return None
         if user_of(process.pid) != (os.geteuid() if self._run_as is None else self._run_as.uid):
-            process.release()  # it is ended like all processes that were not taken over
+            process.release()  # it is ended with all processes that were not adopted
             return None
         self._shares.has(note.name, limits.share_of(process.pid), note.spec)
         folder, sockets, devices = self._folder(note), self._socket_folder(note), self._shares.devices(note.name)
