@@ -54,7 +54,7 @@ from clipper.supervisor.workers.takeover import QueryPorts, hold_ports
 
 log = logging.getLogger(__name__)
 
-# The wait before a registry is asked again that failed just after it had granted the lease.
+# After a registry failed just after granting the lease, wait this long before the next request.
 START_AGAIN_S = 1.0
 
 
@@ -71,7 +71,7 @@ class Supervisor:
         self._certificates: Certificates | None = None
         self._stopping = StopRequests(config.drain_delay_s)
         self._handing_over = HandOver(config, self._stopping)
-        # Set once a cluster can be reached whose processes this server has not been able to take over.
+        # Set once a cluster can be reached whose processes this server could not adopt before.
         self._starting_again = asyncio.Event()
 
     async def run(self) -> None:
@@ -101,10 +101,10 @@ class Supervisor:
         if self._certificates is not None:
             loop.add_signal_handler(signal.SIGHUP, self._certificates.renew)
         else:
-            # A service manager sends it to reload, and would count a server that ends by it as stopped.
+            # A service manager sends SIGHUP to reload, and would take a server that ends by it for stopped.
             loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP without TLS: there is no certificate to read")
         async with contextlib.AsyncExitStack() as stack:
-            # A store that is down does not prevent the start: it may be up when it is needed.
+            # An unavailable store does not prevent the start: it may be available when it is needed.
             store = open_store(self._store_address)
             stack.push_async_callback(store.close)
             listener = stack.enter_context(
@@ -308,7 +308,7 @@ class Supervisor:
         parts.reconciler.stop()
         has_standby = parts.leadership is not None and parts.leadership.standby is not None
         if parts.nodes is not None and has_standby:
-            # The next leader goes on with them, as with containers on Ray.
+            # The next leader adopts them, as it does containers on Ray.
             await parts.workers.let_go()
         else:
             await parts.workers.drain()

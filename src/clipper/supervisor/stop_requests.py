@@ -27,7 +27,7 @@ class StopRequests:
         loop = asyncio.get_running_loop()
 
         def has_ended() -> None:
-            # Nothing is ever written to the pipe, so it becomes readable only at its end.
+            # Nothing is ever written to the pipe, so it becomes readable only when its other end is closed.
             loop.remove_reader(descriptor)
             log.warning("the command that runs this server has ended, so the server stops")
             self.request()

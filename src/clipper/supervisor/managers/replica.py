@@ -1,4 +1,4 @@
-"""A container, from its start over its way into service to its end. A few of this machine start at a time."""
+"""The life of a container: start, way into service, and end. A few containers of this machine start at a time."""
 
 import asyncio
 import logging
@@ -22,17 +22,17 @@ from clipper.supervisor.managers.reconcile.plan import Phase, Slot, StartTime
 
 log = logging.getLogger(__name__)
 
-# How often to dial a container that is still loading its model.
+# The interval between attempts to dial a container that is still loading its model.
 DIAL_EVERY_S = 0.02
 # The share of its start timeout that a container may take for rows that Clipper made: a model that computes for ever on
 # zeros is started again without them, before its operator has waited for two start timeouts.
 MADE_SHARE = 0.25
 # A container that has accepted a connection only has to answer HELLO. A model that holds the interpreter delays that.
 HANDSHAKE_TIMEOUT_S = 5.0
-# A process whose connection breaks is most likely exiting, and how it exits says more.
+# A process whose connection breaks is most likely exiting, and its exit status says more.
 EXIT_AFTER_LOSS_S = 1.0
 LOG_TAIL_LINES = 20
-# The beginning of a container's last line if it says why it ends.
+# A container's last line begins with this if it says why the container ends.
 SAYS_WHY = "clipper: "
 
 
@@ -71,7 +71,7 @@ class BringUp:
             except ProtocolViolation as error:
                 raise await self._failed(f"does not speak the container protocol: {error}") from error
             except OSError:
-                # It does not listen yet. If it never does, it exits or its time ends.
+                # It does not listen yet. If it never does, it exits or its time runs out.
                 if self._is_too_late(loop.time()):
                     raise await self._failed(f"was not ready {self._in_time}") from None
             await asyncio.sleep(DIAL_EVERY_S)
@@ -85,7 +85,7 @@ class BringUp:
         deployment takes too long.
         """
         now_s, time = asyncio.get_running_loop().time(), self._time
-        # A model that took long to load may take long to warm up, on the same busy machine.
+        # A model that loaded slowly may also warm up slowly, on the same busy machine.
         until_s = max(time.deadline_s, min(time.last_s, now_s + self._timeout_s / 2))
         sample = None
         try:
@@ -98,7 +98,7 @@ class BringUp:
             raise ContainerFailed(f"the sample for {self._note.slot.model_id} is not valid: {error}") from error
         except TimeoutError:
             if sample is not None and sample.origin != "given":
-                # It still computes on the sample, and no query would be answered meanwhile.
+                # It still computes on the sample, and could not answer queries meanwhile.
                 self.warm_up_rows = 1
                 rows = "rows that Clipper made" if sample.origin == "made" else "the input of a recent query"
                 raise await self._failed(f"did not finish its warm-up with {rows} in time") from None
@@ -109,12 +109,12 @@ class BringUp:
             samples.has_tried(self._note.slot.model_id, failure)
         if failure is None:
             return
-        if CANNOT_ASK in failure:  # it is as warm as it gets before a worker serves it
+        if CANNOT_ASK in failure:  # it cannot get warmer before a worker serves it
             log.info("%(replica)s was warmed up until its model asked another", self._note.log_fields)
         elif sample.origin == "given":
             self.warm_up_rows = 0
             raise ContainerFailed(f"container {self._note.slot} failed on its sample: {failure}")
-        # The sample came from a query that failed, too. The model is nevertheless warm.
+        # The sample came from a query that failed, too. The model is warm all the same.
         elif sample.origin == "remembered":
             log.warning(
                 "%(replica)s failed on a remembered sample: %(error)s", {**self._note.log_fields, "error": failure}
@@ -134,7 +134,7 @@ class BringUp:
     def _is_too_late(self, now_s: float) -> bool:
         if not self._time.has_to_look(now_s):
             return False
-        # A container that was ready before has nothing to load; process ids of another machine mean nothing here.
+        # A container that was ready before has nothing to load; and process ids of another machine mean nothing here.
         pid = None if self._note.ready or self._container.node is not None else self._container.pid
         return self._time.is_over(now_s, None if pid is None else proc.session_busy_s(pid))
 
@@ -177,7 +177,7 @@ class BringUp:
 
 # Containers that start at once for each core: while some wait for the disk or the network, others compute.
 PER_CORE = 4
-# Most containers are ready sooner. One that takes longer, or hangs, is no longer counted, and keeps nobody waiting.
+# Most containers are ready sooner. A container that takes longer, or hangs, no longer counts and delays no others.
 COUNTED_S = 10.0
 
 
@@ -330,8 +330,8 @@ class Replica:
                 uptime_s = asyncio.get_running_loop().time() - ready_at_s
                 return Death(reason, uptime_s, (), bring_up.warm_up_rows if uptime_s < WARM_UP_AFTERMATH_S else 0)
             finally:
-                # Also after cancellation and bugs of ours: a container that nobody watches would keep its share of the
-                # machine, and get no query.
+                # Even after cancellation and bugs of ours: a container that nobody watches would keep its share of the
+                # machine, and get no queries.
                 await container.stop(grace_s=0)
         except ContainerFailed as error:
             rows = 0 if self._bring_up is None else self._bring_up.warm_up_rows

@@ -31,11 +31,11 @@ THREAD_VARIABLES = (
 _GPU_ID = re.compile(r"[0-9]{1,3}|[A-Za-z][A-Za-z0-9._/-]{0,127}")
 
 _COUNT = re.compile(r"[0-9]{1,2}")
-# More than any machine has.
+# No machine has more.
 MAX_GPUS = 64
-# A part of a device, below 1.
+# A part of a device is less than 1.
 _PART = re.compile(r"0?\.[0-9]{1,6}")
-# Ten tenths may add up to a little over 1.
+# Rounding errors: ten tenths may add up to slightly more than 1.
 _ROUNDING = 1e-9
 
 T = TypeVar("T")
@@ -200,6 +200,6 @@ def environment(cpus: float | None, share: Share) -> dict[str, str]:
     threads = dict.fromkeys(THREAD_VARIABLES, str(whole(cpus or 1)))
     if share.gpus is None:
         return threads
-    # NVML counts devices by their place on the bus, CUDA by their speed unless it is told otherwise.
+    # NVML orders devices by their place on the bus, CUDA by their speed unless this variable is set.
     order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if share.gpus else {}
     return threads | order | {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}

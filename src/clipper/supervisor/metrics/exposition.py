@@ -69,7 +69,7 @@ class Table(Generic[K, T]):
 class _Group:
     def __init__(self, group: Group[Any], more_labels: Labels) -> None:
         labels = (*group.labels, *more_labels)
-        # In the order of their names, as the client library has them, apart from those that differ within a thing.
+        # Sorted by name, like the client library's output, except for the labels that differ within a thing.
         self._labels = sorted((name, place) for place, name in enumerate(labels))
         self.families = [_Family(metric) for metric in group.metrics]
 
@@ -110,7 +110,7 @@ class _Family:
 
     def _histogram(self, labels: str, thing: Any) -> str:
         data: HistogramData = self._read(thing)
-        # Cumulative counts, as the format demands.
+        # Cumulative counts, as the format requires.
         counts = [*map(_shown, accumulate(data.counts))] or ["0.0"]
         before = f"{self._name}_bucket{{{labels}"
         buckets = "".join([f"{before}{end}{count}\n" for end, count in zip(self._ends, counts)])

@@ -1,4 +1,4 @@
-"""The counts of all workers, and their text for Prometheus: only what has changed is summed and written again.
+"""The counts of all workers, and their text for Prometheus: only changed counts are summed and written again.
 
 Facts come in, and questions and text go out: ``operations.scrapes`` asks the workers.
 """
@@ -112,7 +112,7 @@ class Ledger:
         if worker is None:
             return  # it was started after the scrape began
         ids = self._there.applications
-        # A worker that has not heard of an application yet may count for an earlier one of its name.
+        # A worker that does not know an application yet may count for an earlier one of its name.
         of_applications = {one.name: one for one in told.applications if one.id in ("", ids.get(one.name))}
         self._applications.take(instance, worker.is_adopted, of_applications)
         self._applications.lose(instance, told.gone_applications)

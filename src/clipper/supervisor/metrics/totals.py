@@ -37,7 +37,7 @@ def _smallest(values: Sequence[float | None]) -> float | None:
 
 
 def _furthest(values: Sequence[Any]) -> Any:
-    """Return the latest knowledge of a test. A test that has ended stays so: the other workers hear of it soon."""
+    """Return the most advanced state of a test. An ended test stays ended: the other workers learn of it soon."""
     known = [value for value in values if value is not None]
     return max(known, key=lambda test: (test.winner is not None, test.observations), default=None)
 
@@ -54,9 +54,9 @@ def _by_key(choose: Callable[[Iterable[float]], float]) -> Callable[[Sequence[Ma
     return choose_each
 
 
-# The rules of these fields, by name. All workers learn the same calibration and the same cost, or measure about the
-# same. For a replica's answers a second the highest is right: other workers saw it busy with batches that were not
-# theirs.
+# The rules for these fields, by name. All workers learn the same calibration and the same cost, or measure about the
+# same. For a replica's answers a second, the highest value is right: other workers saw it busy with batches that were
+# not theirs.
 _RULES: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "cost": _mean,
     "calibration_error": _mean,
@@ -69,7 +69,7 @@ _RULES: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "last_answered_at": max,
     "trials": _first,
 }
-# Present values, and those that stand for them once a worker has ended or does not tell.
+# Present values, with their substitutes once a worker has ended or does not report.
 _PRESENT: Mapping[str, Any] = {
     **dict.fromkeys(_RULES),
     "batch_limits": {},
@@ -193,8 +193,8 @@ def added(sums: SelectionStatistics | None, counts: SelectionStatistics | None) 
     return replace(both, models={model: each for model, each in both.models.items() if model not in gone})
 
 
-# The comparison for the answers: the best single model; or, if the policy learns by context, the best model of each
-# context.
+# The answers are compared with the best single model; or, if the policy learns by context, with the best model of
+# each context.
 Against = Literal["model", "context"]
 
 
@@ -203,10 +203,10 @@ def regret(counted: SelectionStatistics | None) -> tuple[Against, float] | None:
     most = 0 if counted is None else max((each.scored for each in counted.models.values()), default=0)
     if counted is None or not counted.answers_scored or not most:
         return None
-    # A model with little feedback is left out: a newcomer's first answers may all be right.
+    # A model with little feedback is left out: a newcomer's first few answers may all be right.
     least = min(ENOUGH_FEEDBACK, most / 4)
     means = [_mean_loss(each) for each in counted.models.values() if each.scored >= least]
-    # For queries without a context, a policy that learns by context knows no more than any other.
+    # For queries without a context, a policy that learns by context has no advantage over others.
     without_context = counted.answers_scored - counted.context_answers
     reference = counted.context_loss + without_context * min(means)
     return "context" if counted.context_answers else "model", counted.answer_loss - reference

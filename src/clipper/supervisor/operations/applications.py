@@ -39,7 +39,7 @@ from clipper.values.types import MAX_CONTEXT_LENGTH, DType, InputType, ModelId, 
 MAX_LINKS = 64
 # The input type, for checks, of an application whose models do not exist yet: any policy takes it.
 UNKNOWN_TYPE = InputType(DType.FLOAT64, (1,))
-# With texts of the greatest length, these are some MB.
+# With texts of the maximal length, these have some MB.
 MAX_LISTED_CONTEXTS = 10_000
 
 
@@ -80,7 +80,7 @@ class ApplicationOperations(OfParts):
 
     async def delete_context(self, name: str, context: str) -> None:
         state_id = self._catalog.application(name).state_id
-        # The empty context stands for what all contexts have taught.
+        # The empty context holds the state that all contexts share.
         if not context or not await self._parts.store.forget_context(state_id, context):
             raise NotFound(f"application {name!r} has learned nothing in context {context[:MAX_CONTEXT_LENGTH]!r}")
 
@@ -88,7 +88,7 @@ class ApplicationOperations(OfParts):
         self._check_is_new(new.name)
         check_ranges(new)
         record = await self._checked(_record(new, self._input_type(new)))
-        # Checked again: the check before may have taken a while.
+        # Checked again: the earlier check may have taken a while.
         self._check_is_new(new.name)
         return await self._store(replace(record, id=self._catalog.new_application_id(new.name)))
 
@@ -101,7 +101,7 @@ class ApplicationOperations(OfParts):
         if len(there) < len(new.links):  # the outputs of the others may have any fields
             new = replace(new, links=tuple(there), redact=None)
         if new.code is not None and not self._artifacts.renew(new.code):
-            # The code is tried once it is there.
+            # The code is tried once it has been uploaded.
             new = replace(new, policy=Selection().policy, loss=Selection().loss, code=None)
         try:
             input_type = self._input_type(new)
@@ -139,7 +139,8 @@ class ApplicationOperations(OfParts):
         try:
             await self._reach_workers(f"that application {name!r} is deleted")
         finally:
-            # Also if a worker does not know of it yet: that has the code loaded, and what it still learns is awaited.
+            # Even if a worker does not know of it yet: that worker has the code loaded, and what it still learns is
+            # awaited.
             self._parts.forgetter.wake()
             self._remove_unused(record.code)
 

@@ -60,7 +60,8 @@ class KeyOperations(OfParts):
         limits = new.max_in_flight, new.max_per_second
         record = KeyRecord(new.name, digest, applications, *limits, expires_at, created_at=time.time())
         self._catalog.commit(Put(record), by=CALLER.get())
-        # A worker that does not know it yet will know it soon. An error would lose the key, which is shown only once.
+        # A worker that does not know the key yet will know it soon. An error would lose the key, which is shown only
+        # once.
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
         return CreatedKey(**shared(_view(record), CreatedKey), key=key)
 

@@ -36,11 +36,11 @@ from clipper.supervisor.rollout.versions import LINK_TIMEOUT_S
 from clipper.values.records import parse_type
 from clipper.values.types import ModelId, check_name
 
-# A model that names all packages of its author's environment has some hundred needs.
+# A model file that lists all packages of its author's environment has some hundred needs.
 MAX_NEEDS = 1000
 # A need is neither an option of the installer nor several lines.
 _NEED = re.compile(r"[A-Za-z0-9][ -~]{0,499}")
-# A path may be longer on disk; such a model can be packed under a shorter one.
+# A path may be longer on disk; such a model can be packed under a shorter path.
 MAX_TEXT_LENGTH = 1000
 
 
@@ -356,7 +356,7 @@ class ModelOperations(OfParts):
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
         await self._reconciler.until(are_gone, REACH_TIMEOUT_S)
         for record in removed:
-            # Not if it was deployed again meanwhile, or if a container of it has not stopped.
+            # Skipped if the version was deployed again meanwhile, or if one of its containers has not stopped.
             if record.id not in self._catalog.versions and not self._manager.slots(record.id):
                 for path in self._manager.log_paths(record.id).values():
                     logs.remove(path)
@@ -367,7 +367,7 @@ class ModelOperations(OfParts):
 
 def _start_timeout_s(record: VersionRecord) -> float:
     """Return how long a version may take until it serves."""
-    # Beyond the start itself: the stop of what runs in its slots, its environment, and the workers.
+    # Besides the start itself: stopping the old containers in its slots, its environment, and the workers.
     start_s = MOST_START_TIMES * record.spec.start_timeout_s
     return start_s + PREPARE_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
 

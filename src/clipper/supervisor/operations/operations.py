@@ -131,7 +131,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def server_logs(self, name: str | None, lines: int, after: Mapping[str, str]) -> schemas.Logs:
         check_range("lines", lines, 1, schemas.MAX_LOG_LINES)
-        # Containers' logs are there, too; their names have an @.
+        # Containers' logs are in the same folder; their names have an @.
         paths = {path.stem: path for path in sorted(self._logs.glob("*.log")) if "@" not in path.stem}
         on_nodes = {} if self._parts.nodes is None else await self._parts.nodes.logs(name, after, lines)
         if name is not None:
@@ -193,7 +193,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         ]
         told = self._reconciler.told()
         for application in self._catalog.applications.values():
-            # A shadow answers nothing, so nobody misses it.
+            # A shadow never answers, so no query misses it.
             asked = [link for link in application.links if not link.shadow]
             texts = [text for link in asked if (text := self._trouble_with(link, told))]
             if texts and application.name not in left_out:

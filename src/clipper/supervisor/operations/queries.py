@@ -1,4 +1,4 @@
-"""Passes queries by which an operator tries an application on from the management port to the query port."""
+"""Passes an operator's trial queries from the management port to the query port."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,10 @@ from clipper.base.http1 import Address, Answer, AnswerReader, BadAnswer, Request
 from clipper.base.tls.trust import ClientTls, Trust
 from clipper.errors import MalformedRequest, Overloaded, TooLarge, Unavailable
 
-# People try applications; programs ask the query port itself. Each call takes several times the bytes of its answer.
+# People try applications; programs use the query port itself. Each call takes several times the bytes of its answer.
 MAX_AT_ONCE = 8
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
-# An SLO may be longer, but somebody who tries an application does not wait longer.
+# An SLO may be longer, but a person who tries an application does not wait longer.
 TIMEOUT_S = 100.0
 _READ_BYTES = 256 * 1024
 

@@ -33,11 +33,11 @@ from clipper.supervisor.registry.records import ApplicationRecord
 from clipper.supervisor.rollout import rules
 from clipper.values.types import ModelId
 
-# A report has groups for this many contexts, as many as a page can show: those with the most feedback among the latest
-# contexts, which are read from the store.
+# A report has groups for at most this many contexts, as many as a page can show: those with the most feedback among the
+# latest contexts, which are read from the store.
 MAX_GROUPS = 10
 MAX_LOOKED_AT = 200
-# Versions that are no longer linked: those with the most feedback are shown.
+# Of versions that are no longer linked, this many with the most feedback are shown.
 MAX_UNLINKED = 20
 
 
@@ -128,7 +128,7 @@ class ReportOperations(OfParts):
             has_contexts=not tells_picked(state.totals)
             and (await self._parts.store.contexts(record.state_id, 1))[0] > 0,
         )
-        # The comparison of all pairs takes a while: other requests are answered meanwhile.
+        # Comparing all pairs takes a while: other requests are answered meanwhile.
         comparison = await asyncio.to_thread(compare, list(keys), basis.evidence, asked.confidence, asked.tolerance)
         models = [
             counted.model(each, key, basis.scored.get(key, 0.0), comparison.models[each.model])
@@ -140,7 +140,7 @@ class ReportOperations(OfParts):
             known = basis.pooled[key]
             compared = Compared(known.mean if known.count else None, mean_interval(known, 1 - asked.confidence))
             models.append(counted.model(None, key, basis.scored[key], compared))
-        # A test is over all queries, whatever context is asked for.
+        # A test covers all queries, whatever context the report is on.
         standing = None if description is None or context is not None else description.test
         verdict, best, more = comparison.verdict, comparison.best, comparison.more_feedback
         if verdict == "no_feedback" and basis.feedback:

@@ -22,7 +22,7 @@ from clipper.values.types import ModelId
 
 log = logging.getLogger(__name__)
 
-# Models whose replicas are looked at in a turn of the loop, in a few milliseconds.
+# In one turn of the loop, the replicas of this many models are read, in a few milliseconds.
 AT_ONCE = 200
 # Prometheus gives up after 10 s. For workers that have not answered by then, their last answer is used.
 ASK_S = 6.0
@@ -88,7 +88,7 @@ class Scrapes:
             questions = await asyncio.to_thread(self._questions, looked, names, keys)
             replies = dict(await self._workers.ask_each(questions, min(left_s, ANSWER_TIMEOUT_S)))
             told = await asyncio.to_thread(self._take, replies)
-            # A worker that does not answer is waited for once.
+            # Wait only once for a worker that does not answer.
             looked = {one: looked[one] + worker.looked for one, worker in told.items() if worker.looked is not None}
             answered |= told
         return answered

@@ -22,14 +22,14 @@ from clipper.supervisor.registry.records import KeyRecord, TokenRecord
 from clipper.supervisor.registry.store import Delete, Put
 from clipper.values.types import OPERATOR, RESERVED_CALLERS, check_name
 
-# The warning begins a week before, to hand out another; or a quarter of the life before, if that is shorter. It ends as
-# long afterwards, when everybody who needed it has noticed.
+# The warning begins a week before the expiry, in time to hand out another; or a quarter of the life before, if that is
+# shorter. It ends as long after the expiry, when all users of the token have noticed.
 WARN_S = 7 * 24 * 3600.0
 WARN_SHARE = 0.25
 YEAR_S = 365 * 24 * 3600.0
-# A later time is as good as never, and more likely given in milliseconds.
+# A later time is as good as never, and is more likely a time in milliseconds.
 MAX_LIFE_S = 100 * YEAR_S
-# Further warnings are counted in one line.
+# Further warnings are summarised in one line.
 MAX_TOLD = 5
 
 Expiring = KeyRecord | TokenRecord
@@ -74,9 +74,9 @@ def _problems(kind: str, records: Iterable[Expiring], now_s: float) -> list[str]
 
 log = logging.getLogger(__name__)
 
-# Nobody guesses 256 random bits, however fast the server answers.
+# 256 random bits cannot be guessed, however fast the server answers.
 _RANDOM_BYTES = 32
-# A token that an operator writes must be long enough that nobody guesses it, and have characters that a header can
+# A token that an operator writes must be too long to guess, and consist of characters that a header can
 # carry.
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{32,512}")
 

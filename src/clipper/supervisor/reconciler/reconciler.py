@@ -26,7 +26,8 @@ from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 from clipper.values.types import CPU
 
-# How often all slots are looked at, whether or not the manager has noted a change: the longest age of a missed change.
+# The interval at which all slots are checked, whether or not the manager has noted a change: it bounds a change's
+# delay.
 LOOK_AT_ALL_S = 10.0
 
 
@@ -104,7 +105,7 @@ def worker_facts(worker: WorkerProcess) -> WorkerFacts:
     return WorkerFacts(
         worker.index,
         worker.phase,
-        # An adopted worker is a peer even before we have dialled it: the others know it already.
+        # An adopted worker is a peer even before we have dialled it: the other workers know it already.
         None if worker.process is None or worker.control is None else Peer(worker.instance, worker.control.wire),
         generation=None if applied is None else applied.generation,
         found_generation=worker.found_generation,
@@ -123,7 +124,7 @@ log = logging.getLogger(__name__)
 REACH_TIMEOUT_S = 15.0
 # A registry that could not be written is tried again after this.
 SAVE_AGAIN_S = 5.0
-# A pass takes a handful of looks, whatever there is to do. A pass that never ends is a bug.
+# A pass takes a handful of looks, however much there is to do. A pass that never ends is a bug.
 MAX_LOOKS = 100
 
 
@@ -158,7 +159,7 @@ class Reconciler:
         self._can_commit_at_s = float("-inf")
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._timer: asyncio.Handle | None = None
-        # uvloop's handle of a call that is due at once does not tell its time.
+        # uvloop's handle of a call that is due at once does not report its time.
         self._timer_at_s = 0.0
         self._is_running = False
 

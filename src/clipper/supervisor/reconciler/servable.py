@@ -11,7 +11,7 @@ from clipper.settings.fields import check_ranges
 from clipper.supervisor.registry.records import ApplicationRecord
 from clipper.supervisor.rollout import rules
 
-# A snapshot is a message. Its other half is for models and their replicas, which take some hundred bytes each.
+# Half of a snapshot's message. The other half is for models and their replicas, which take some hundred bytes each.
 MAX_APPLICATIONS_BYTES = MAX_MESSAGE_BYTES // 2
 # Most JSON parsers recurse and fail at a few hundred levels; an input has at most eight.
 MAX_DEPTH = 64
@@ -76,7 +76,7 @@ class Servable:
             else:
                 size_bytes += each.size_bytes
                 found.append(each.snapshot)
-        # The whole is the same object while all parts are.
+        # The whole stays the same object while all parts do.
         if len(found) != len(self._found) or any(now is not then for now, then in zip(found, self._found)):
             self._found = tuple(found)
         return self._found

@@ -13,7 +13,7 @@ from clipper.supervisor.registry.shared import EPOCHS, Away, Renewed, SharedRegi
 log = logging.getLogger(__name__)
 
 READY_POLL_S = 0.5
-# Changes that no call waits for, such as a version that has become ready, are on disk at most this much later.
+# Changes that no call waits for, such as a version becoming ready, are on disk at most this much later.
 SYNC_EVERY_S = 1.0
 
 
@@ -85,7 +85,7 @@ class Leadership:
     async def _raise_epoch(self, epoch: int) -> None:
         while self._lease.why_lost is None:
             try:
-                # The count of epochs stands at that of this lease, and the next lease gets the next one.
+                # The count of epochs stands at this lease's epoch, and the next lease gets the next one.
                 self.registry.reserve(EPOCHS, epoch - self._lease.epoch)
             except NotLeader as error:
                 self._lease.lose(str(error))

@@ -37,9 +37,9 @@ from clipper.supervisor.registry.store import (
 PREFIX = "clipper:registry:"
 # Longer than any address or name.
 MAX_TEXT_BYTES = 1000
-# The pieces that may be on their way to Redis' disk, which may write once a second.
+# The most pieces on their way to Redis' disk, which may write only once a second.
 SYNC_EVERY_PIECES = 8
-# An uploaded piece is removed after this, unless its artifact is complete by then.
+# An uploaded piece is removed after this time, unless its artifact is complete by then.
 PIECE_EXPIRY_S = 3600
 
 # A whole number that fits into 64 bits.
@@ -154,7 +154,7 @@ class RedisRegistry:
                 raise RegistryUnavailable(self._in_doubt(self.doubt))
             if self._syncing is None:
                 self._syncing = asyncio.get_running_loop().create_task(self._sync_all())
-                # If all that waited for it have been cancelled, nobody asks for its error.
+                # If all its waiters have been cancelled, nobody retrieves its error.
                 self._syncing.add_done_callback(lambda task: task.cancelled() or task.exception())
             await asyncio.shield(self._syncing)
 
@@ -199,7 +199,7 @@ class RedisRegistry:
     def artifact_sizes(self) -> dict[str, int]:
         with self._explained():
             sizes = self._client.hgetall(PREFIX + "artifacts")
-        # Clipper did not write values that are no sizes, and no version has such an artifact.
+        # Values that are no sizes were not written by Clipper, and no version has such an artifact.
         return {_text(digest): int(size) for digest, size in sizes.items() if _NUMBER.fullmatch(size)}
 
     def admit_artifact(self, size_bytes: int) -> None:
@@ -220,7 +220,7 @@ class RedisRegistry:
     def put_piece(self, digest: str, number: int, piece: bytes) -> None:
         with self._explained(), self._client.client() as connection:
             connection.set(_piece_key(digest, number), piece, ex=PIECE_EXPIRY_S)
-            # So that at the end no more waits for the disk than it can write in time.
+            # So that at the end no more pieces wait for the disk than it can write in time.
             if (number + 1) % SYNC_EVERY_PIECES == 0:
                 _sync(connection)
 

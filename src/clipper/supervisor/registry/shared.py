@@ -18,7 +18,7 @@ REGISTRY_ID_NAME = "registry.id"
 # The bound on artifacts, which are in the storage's memory and in its append-only file.
 MAX_ARTIFACT_BYTES = 1024 * 1024 * 1024
 MAX_ARTIFACTS_BYTES = 4 * 1024 * 1024 * 1024
-# The bytes that are sent at once. The storage answers others in between.
+# The largest piece that is sent at once. Between pieces the storage answers other clients.
 PIECE_BYTES = 4 * 1024 * 1024
 
 

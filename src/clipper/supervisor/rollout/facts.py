@@ -10,7 +10,7 @@ from clipper.supervisor.managers.reconcile.plan import NO_DEATHS, History, Phase
 from clipper.supervisor.rollout.wanted import Records
 
 WorkerPhase = Literal["starting", "ready", "lost", "backing_off", "crash_loop", "stopping", "draining"]
-# The phases of slots and workers that should have a process but have none.
+# The phases of slots and workers that should have a process but do not.
 DOWN = ("dead", "backing_off", "crash_loop")
 
 

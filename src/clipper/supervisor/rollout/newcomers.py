@@ -184,7 +184,7 @@ def _beginning(
     newcomer = Newcomer(record.ramps + 1, link.model, version, asked, promoted)
     if is_ramped(record.selection):
         return replace(record, newcomers=(*record.newcomers, newcomer), ramps=newcomer.ramp)
-    # ``single`` asks no added link. A policy that learns asks it by its merits and not by chance.
+    # ``single`` never asks an added link. A policy that learns asks it by its merits, not by chance.
     is_compared = asked is not None or not (record.selection.policy == "single" or _learns(record.selection))
     if is_watched(record.selection) and is_compared:
         return replace(record, watched=(*record.watched, newcomer), ramps=newcomer.ramp)

@@ -17,7 +17,7 @@ from clipper.supervisor.rollout.view import View
 from clipper.supervisor.rollout.wanted import Contents
 from clipper.values.types import ModelId
 
-# Workers dial without being asked. This is how often they are asked for the result.
+# Workers dial on their own. This is the interval between requests for the result.
 ASK_AGAIN_S = 0.5
 
 
@@ -95,7 +95,7 @@ class SnapshotRollout:
         peers = tuple(worker.peer for worker in view.facts.workers if worker.peer is not None and worker.is_expected)
         facts, found = view.facts, self._found
         workers = max(sum(not worker.is_spare for worker in facts.workers), 1)
-        # Most looks find nothing new: then even a look at each part would take longer than all else.
+        # Most looks find nothing new: then even a check of each part would take longer than the rest of the look.
         if (
             found is None
             or facts.revision is None

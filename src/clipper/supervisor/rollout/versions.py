@@ -15,7 +15,7 @@ from clipper.supervisor.rollout.view import View
 from clipper.supervisor.rollout.wanted import check_fits
 from clipper.values.types import ModelId
 
-# Enough for a worker that first has to start and then waits in vain for a replica's answer.
+# Enough for a worker that has to start first, and then waits in vain for a replica's answer.
 LINK_TIMEOUT_S = 45.0
 
 
@@ -55,7 +55,7 @@ class Versions:
         record = view.records.versions.get(id_)
         if record is None or record.created_at != one.created_at:
             return False
-        # A version that no longer runs sleeps once ``judge`` has seen it.
+        # A version that no longer runs goes to sleep once ``judge`` has seen it.
         # A replica that dies before workers have it is awaited again, like a replica that is not up yet.
         return record.state == "starting" and not view.lacks(record) if one.is_start else _is_to_be_promoted(record)
 
@@ -107,7 +107,8 @@ class Versions:
             if id_ not in self.linking:
                 continue
             why_not, over_s = _why_not_linked(view, snapshots, record), self.linking[id_].since_s + LINK_TIMEOUT_S
-            # The previous version may have kept few of its replicas, and takes all queries with what it has in the end.
+            # The previous version may have kept few replicas, and finally handles all queries with those that it then
+            # has.
             is_short = record.state == "ready" and view.lacks(record) > 0
             if (why_not is not None or is_short) and view.now_s < over_s:
                 wake_at_s = min(wake_at_s, over_s)
@@ -203,7 +204,7 @@ def _replaced(view: View, model: ModelRecord, by: VersionRecord) -> VersionRecor
     crashing = [slot for slot in view.slots_of.get(replaced.id, ()) if slot.history.crash_loop]
     if crashing and not view.in_service.get(replaced.id):
         return replace(replaced, stopped=f"its replicas did not stay up: {crashing[0].last_error}")
-    # An operator chose it although it had been stopped, and builds on it.
+    # An operator chose it although it had been stopped, and relies on it.
     return replace(replaced, stopped=None) if by.is_new and replaced.stopped is not None else None
 
 

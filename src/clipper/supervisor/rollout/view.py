@@ -10,7 +10,7 @@ from clipper.supervisor.rollout.facts import Facts, SlotFacts, changed_slots
 from clipper.supervisor.rollout.wanted import running
 from clipper.values.types import ModelId
 
-# Conclusions from records alone, from slots alone, from both, and from slots and the records of versions.
+# Names of conclusions: from records alone, from slots alone, from both, and from slots with versions' records.
 OF_RECORDS = ("runs", "undecided")
 OF_SLOTS = ("_groups", "leaving", "has_outdated")
 OF_BOTH = ("unsettled",)
@@ -51,7 +51,7 @@ class View:
             elif "_groups" in known:
                 self._slots_before = was.slots
                 self._partial |= found
-        # At once, since it costs next to nothing now, while the next view would have to begin anew.
+        # Computed now, when it costs next to nothing: otherwise the next view would have to start over.
         for name in self._partial:
             getattr(self, name)
 

@@ -88,7 +88,7 @@ def to_remove(records: Records, keep: int) -> list[ModelId]:
     idle: dict[str, list[VersionRecord]] = {}
     for record in sorted(records.versions.values(), key=lambda record: record.created_at):
         model = records.models[record.model]
-        # A pinned version that has failed does not run, but is kept.
+        # A pinned version that has failed does not run, but must be kept.
         is_pinned = any(pin == record.version for _, pin in records.linking(record.model))
         is_idle = record.state in ("sleeping", "failed") and record.id not in runs and not is_pinned
         if is_idle and record.version not in (model.current, model.previous):

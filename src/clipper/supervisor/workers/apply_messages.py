@@ -28,7 +28,7 @@ class ApplyMessage:
 
 
 def without_records(snapshot: Snapshot) -> Snapshot:
-    """Return what a worker can serve that knows neither records nor pipelines: the type of a record would end it."""
+    """Return the snapshot for a worker older than records and pipelines: the type of a record would end it."""
     models = tuple(
         replace(model, versions=tuple(each for each in model.versions if not _is_record(each.input_type)))
         for model in snapshot.models

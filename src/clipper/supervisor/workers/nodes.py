@@ -1,4 +1,4 @@
-"""Has query workers on the nodes of a cluster that are up."""
+"""Keeps query workers running on the nodes of a cluster that are up."""
 
 import asyncio
 import logging
@@ -16,13 +16,13 @@ from clipper.supervisor.workers.workers import ASKED_AT_ONCE, Workers
 
 log = logging.getLogger(__name__)
 
-# A node that joins has workers some seconds later anyway: its actor and its worker have to start.
+# A joining node gets its workers only seconds later anyway: its actor and its worker have to start.
 LOOK_EVERY_S = 1.0
 
 
 @dataclass(eq=False)
 class NodeFollower:
-    """Looks which nodes are up, and has ``_per_node`` workers on each.
+    """Watches which nodes are up, and keeps ``_per_node`` workers on each.
 
     Workers of a node that the cluster empties say for ``_drain_delay_s`` that they are not ready, before they drain.
     ``_on_change`` is called when workers come or go. ``_empty`` has replicas moved away from nodes.
@@ -38,7 +38,7 @@ class NodeFollower:
     def __post_init__(self) -> None:
         # By node that the cluster empties, since when that is known.
         self._draining: dict[str, float] = {}
-        # The placement at the last look: a worker that drains leaves by itself.
+        # The placement at the last look: a draining worker leaves by itself.
         self._placed: dict[int, str] = {}
         self._trouble = "it was not asked yet"
         self._lacking = 0
@@ -75,7 +75,7 @@ class NodeFollower:
             log.info("%(count)d query workers on the nodes %(address)s", {"count": len(now), "address": nodes_with})
             self._placed = now
             self._on_change()
-        # Workers first: their open queries need replicas, and there may be no room for others yet.
+        # Workers first: their open queries need replicas, and there may be no room for new replicas yet.
         self._empty(draining - set(now.values()))
 
     async def logs(self, name: str | None, places: Mapping[str, str], lines: int) -> dict[str, tuple[Lines, str]]:

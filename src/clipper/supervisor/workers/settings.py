@@ -13,7 +13,7 @@ from clipper.control.messages import CHANNEL_VERSION
 from clipper.control.shared_settings import SharedSettings
 from clipper.errors import InvalidArgument
 
-# The room of query ids for the number of the worker's start; numbers repeat after a million starts.
+# How many numbers of workers' starts fit into query ids; numbers repeat after a million starts.
 INSTANCES = 2**20
 
 

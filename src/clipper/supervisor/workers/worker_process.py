@@ -40,13 +40,13 @@ CHECK_EVERY_S = 5.0
 CHECK_TIMEOUT_S = 10.0
 # A worker whose connection breaks is most likely exiting, and its exit status says more.
 EXIT_AFTER_LOSS_S = 1.0
-# The time for open queries when a worker is told to stop. The worker itself keeps to this; we wait a little longer.
+# The time for open queries when a worker has to stop. The worker itself keeps to this; we wait slightly longer.
 DRAIN_TIMEOUT_S = 10.0
 DRAIN_MARGIN_S = 1.0
-# Snapshots that may be sent before the first is answered, whose answer may wait for a replica that hangs.
+# At most this many snapshots are sent before the first reply, which may wait for a replica that hangs.
 MAX_APPLYING = 4
-# Asks for its generation, without a megabyte of statistics: the worker answers in a turn of its loop, even with
-# thousands of models.
+# Asks for the worker's generation, without a megabyte of statistics: the worker answers in one turn of its loop, even
+# with thousands of models.
 BASICS = commands.GetStatistics((), ())
 
 
@@ -168,7 +168,7 @@ class WorkerProcess:
                 await asyncio.shield(self._draining)
             else:
                 self.phase = "stopping"
-            # If the process lived on, it would share the port with its successor.
+            # If the process survived, it would share the port with its successor.
             while self.process is not None and not self.process.exited.is_set():
                 await self.process.stop(grace_s=0)
             await self._clean_up()
@@ -348,7 +348,7 @@ class WorkerProcess:
         return is_own_shortage(error) or (isinstance(error, FileNotFoundError) and self._host.is_away)
 
     def _begin_to_apply(self) -> None:
-        # The worker got a higher generation from another registry; the rollout will push a generation above that.
+        # Another registry gave the worker a higher generation; the rollout will push a generation above that.
         if self._snapshot is None or self._snapshot.generation <= self.found_generation:
             return
         newest = self._snapshot, self._tls, self._is_stopping
@@ -376,7 +376,7 @@ class WorkerProcess:
                 await self._host.provide(process, filter(None, codes))
             reply = await self.ask(message.command, APPLY_TIMEOUT_S, message.body)
         except commands.CommandRefused as error:
-            # It obeys a later epoch: the fault is ours, and another process in its place would not mend it.
+            # It obeys a later epoch: the fault is ours, and replacing its process would not help.
             log.error("%(worker)s takes no snapshot from us: %(error)s", {"worker": self.name, "error": error})
             self.last_error = str(error)
             return

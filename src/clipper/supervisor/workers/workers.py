@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 # Neither a scrape nor the start of a container waits longer for a slow worker.
 ANSWER_TIMEOUT_S = 1.0
-# Workers that are asked at once when any may know: all at once might each answer an input of megabytes, and one after
-# another takes a time limit for each busy worker.
+# How many workers are asked at once if any may know the answer: all at once might each send an input of megabytes, and
+# asking one after another would cost a timeout for each busy worker.
 ASKED_AT_ONCE = 8
-# A worker may first have to read a context's state, from a store that may take 2 s to fail.
+# A worker may first have to read a context's state from the store, which may take 2 s to fail.
 DESCRIBE_TIMEOUT_S = 5.0
 
 

@@ -27,7 +27,7 @@ from clipper.supervisor.managers.shares import Shares
 
 log = logging.getLogger(__name__)
 
-# A part of a log that is passed on at once. The next part follows with the next call.
+# The largest part of a log that one call returns. The next call returns the next part.
 LOG_PART_BYTES = 1024 * 1024
 
 
@@ -101,7 +101,7 @@ class ReplicaActor(NodeActor[LocalContainer]):
         launcher = self._launcher = LocalLauncher(
             self._facilities,
             EnvironmentProvider(self._processes, self._facilities.artifacts, self._facilities.environments),
-            # Ray has chosen the GPUs, and counts processors without binding anybody to one.
+            # Ray has chosen the GPUs, and counts processors without binding processes to them.
             Shares(cores=(), gpus=[Gpu(id_) for id_ in gpus]),
             token,
         )
@@ -136,7 +136,7 @@ class ReplicaActor(NodeActor[LocalContainer]):
         container = self._process = await self._launcher.launch(
             self._here, self._log_path, self._on_progress, self._variables
         )
-        # Nobody has seen it ready.
+        # No supervisor has seen the new container ready.
         note = msgspec.json.decode(self._noted.note, type=ContainerNote)
         launched = replace(self._noted.launched, pid=container.pid)
         self._noted = replace(

@@ -19,11 +19,11 @@ from clipper.supervisor.managers.ray.messages import LogPart, Method, Noted
 
 log = logging.getLogger(__name__)
 
-# While an actor cannot be reached, a connection to its process shows whether that runs. Ray needs a moment to notice a
+# While an actor cannot be reached, a connection to its process shows whether it runs. Ray needs a moment to notice a
 # death.
 ASK_AGAIN_S = 0.25
-# How long an actor may take to end its process, which it does at once. Its guard does so once the actor is killed, and
-# until then nothing takes the place of a process on a node that is lost.
+# How long an actor may take to end its process, which it does at once. Once the actor is killed, its guard ends the
+# process; until then nothing replaces a process on a lost node.
 STOP_TIMEOUT_S = 3.0
 
 
@@ -44,7 +44,7 @@ class ActorProcess:
         self.has_died = self.is_lost = False
         self._actors = actors
         self.pid = pid
-        # Whether its actor could not be reached to stop it. Each further call would take its whole time.
+        # Whether its actor could not be reached to stop it. Each further call would wait for the whole timeout.
         self._is_unreachable = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching = self._keep(self._watch())
@@ -61,7 +61,7 @@ class ActorProcess:
             self._has_ended(_lost(error))
         except Unavailable as error:
             self._is_unreachable = True
-            # The caller must not wait for the cluster to come back. The actor is killed when it has.
+            # The caller must not wait until the cluster returns. The actor is killed then.
             log.error("%(replica)s cannot be stopped now: %(error)s", {"replica": self.actor, "error": error})
             self._has_ended("is gone")
 

@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 N = TypeVar("N")
 T = TypeVar("T")
 
-# The time for a call that an actor carries out at once. An actor that takes longer is in trouble, and is killed.
+# The timeout of a call that an actor carries out at once. An actor that takes longer is considered broken, and is
+# killed.
 CALL_TIMEOUT_S = 10.0
-# How long to wait until an actor has restarted its process, while this server may do nothing: the actor's first pauses,
-# and a start. After that the caller asks again later, by its own rules.
+# How long to wait for an actor to restart its process, while this server may not: the actor's first pauses,
+# and a start. After that the caller tries again later, by its own rules.
 REVIVAL_TIMEOUT_S = 20.0
 LOOK_EVERY_S = 0.5
 # How long an actor that could not be ended is spared once others are ended: by then its slot is started again.
@@ -51,14 +52,14 @@ class Actors:
         self._in_use = in_use
         self._closes_when_idle = closes_when_idle
         self._known: set[str] = set()
-        # Whether there may be further actors of this home: Ray was away when they should have been killed.
+        # Whether there may be more actors of this home: Ray was away when they should have been killed.
         self._may_be_more = False
         # Whether Ray was away when actors of an earlier supervisor should have been taken over.
         self._has_missed = False
-        # By slot, the actors that could not be ended when their processes had ended; and until when they are spared.
+        # By slot, the actors that could not be ended when their processes had ended; and how long each is spared.
         self._unended: dict[str, str] = {}
         self._spared_until_s: dict[str, float] = {}
-        # An artifact is sent to a node once, also if several actors that start wait for it.
+        # An artifact is sent to a node once, even if several starting actors wait for it.
         self._deliveries: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def use(self, actor: str) -> None:
@@ -185,7 +186,7 @@ class Actors:
             return found
         try:
             actors: list[str] = await self.connection.ask(messages.List)
-            # All at once: of a node that is cut off, each takes its whole timeout.
+            # All at once: on a node that is cut off, each call takes its whole timeout.
             for actor, note in zip(actors, await asyncio.gather(*(self._noted(actor, noted) for actor in actors))):
                 if note is not None:
                     found[actor] = note

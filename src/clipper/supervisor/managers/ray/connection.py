@@ -18,9 +18,9 @@ from clipper.supervisor.managers.ray import messages
 
 log = logging.getLogger(__name__)
 
-# How long a server that takes over waits for a head that does not answer.
+# How long a server that takes over waits for a Ray head that does not answer.
 CONNECT_TIMEOUT_S = 30.0
-# How long requests fail at once after a failure: a server that stops asks several times for each replica.
+# After a failure, requests fail at once for this long: a stopping server asks several times for each replica.
 RETRY_AFTER_S = 5.0
 
 _REPLY: "msgspec.json.Decoder[messages.Reply]" = msgspec.json.Decoder(messages.Reply)
@@ -111,9 +111,9 @@ class Connection:
                 raise Unavailable(self._failure)
             self.close()
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
-            # All its waiters may be gone when it fails.
+            # Retrieved here, because all its waiters may be gone when it fails.
             self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # Others wait for it, too, so it goes on if a waiter gives up.
+        # Others wait for it, too, so it continues if one waiter gives up.
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> "_DriverProcess":

@@ -27,11 +27,12 @@ from clipper.supervisor.managers.ray.actor import ReplicaActor
 from clipper.supervisor.managers.ray.worker_actor import WorkerActor
 from clipper.supervisor.managers.worker_host import ClusterNode
 
-# The methods of an actor that may run at once: in one of them it waits for the end of its container.
+# How many methods of an actor may run at once: one of them waits for the end of its container.
 CONCURRENCY = 16
-# The pieces in which an artifact is sent. One is under way at a time, so this much of Ray's object store is enough.
+# Artifacts are sent in pieces of this size, one at a time, so this much of Ray's object store is enough.
 CHUNK_BYTES = 4 * 1024 * 1024
-# The share of a node's own resource, of which it has 1, that a replica takes: room for more than any node has.
+# A replica takes this share of a node's own resource, of which the node has 1: room for more replicas than any node
+# has.
 NODE_SHARE = 0.0001
 
 _REQUEST: "msgspec.json.Decoder[messages.Request]" = msgspec.json.Decoder(messages.Request)
@@ -96,7 +97,8 @@ class Driver:
             "num_gpus": placement.gpus,
             "memory": placement.memory_bytes or None,
             "scheduling_strategy": nodes.strategy,
-            # Only the node at an address has its resource, so a replica can wait for it to come back: Ray's ids change.
+            # Only the node at this address has the resource, so a replica can wait until the node returns: Ray's ids
+            # change.
             "resources": placement.resources | ({f"node:{nodes.address}": NODE_SHARE} if nodes.address else {}),
         }
         if nodes.labels:  # a Ray before 2.49 does not know the option
@@ -154,7 +156,7 @@ def main() -> None:
 def _read(loop: asyncio.AbstractEventLoop, requests: "asyncio.Queue[messages.Request]") -> None:
     for text in io.FileIO(0, "rb", closefd=False):
         loop.call_soon_threadsafe(requests.put_nowait, _REQUEST.decode(text))
-    # Detached actors go on. Leaving the cluster in order could take longer than the other end waits.
+    # Detached actors continue. An orderly exit from the cluster could take longer than the other end waits.
     os._exit(0)
 
 

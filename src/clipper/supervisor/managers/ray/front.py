@@ -27,19 +27,19 @@ from clipper.base.tls.transport import TlsTransport
 from clipper.base.turn_budget import TurnBudget
 from clipper.errors import ContainerFailed
 
-# The number of connections that a container takes.
+# The most connections of a container.
 MAX_CONNECTIONS = 256
 # Handshakes are some of the connections, and are done in milliseconds.
 MAX_HANDSHAKES = 64
 # The time from when a caller is accepted until it sends something: callers send HELLO at once.
 SILENCE_S = 10.0
 _SWEEP_EVERY_S = 1.0
-# How long a caller may take to read the last answer of a container that ends. A container waits as long itself.
+# How long a caller may take to read the last answer of an ending container. A container waits as long itself.
 FLUSH_TIMEOUT_S = 5.0
-# How often to look whether the container listens. Until then callers are refused, which costs no handshake.
+# The interval between checks whether the container listens. Until then callers are refused, without a handshake.
 LOOK_EVERY_S = 0.02
 
-# Each direction of a connection holds at most some two times this.
+# Each direction of a connection buffers at most about two times this.
 _READ_BYTES = 256 * 1024
 
 
@@ -133,7 +133,7 @@ class TlsFront:
 
 
 def _end(connection: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
-    # A task that has not begun ends without closing anything.
+    # A task that was cancelled before it began closes nothing.
     writer.transport.abort()
     connection.cancel()
 
@@ -161,7 +161,7 @@ async def _flush(writer: asyncio.StreamWriter) -> None:
         return
 
 
-# Callers compare the certificate itself, and heed neither its name nor its time.
+# Callers compare the certificate itself, and ignore its name and its time.
 _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "clipper container")])
 _VALID = datetime.timedelta(days=3650)
 
@@ -186,7 +186,7 @@ def make_identity() -> Identity:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Python reads a key only from a file. The folder is closed to others, and is removed after the reading.
+    # Python reads a key only from a file. The folder is private, and is removed after the reading.
     with tempfile.TemporaryDirectory(prefix="clipper-") as folder:
         path = Path(folder) / "pair.pem"
         path.write_bytes(private + certificate)

@@ -47,7 +47,7 @@ class NodeActor(Generic[P]):
 
     def __init__(self, build: str) -> None:
         """Make the folder. ``build`` is that of the code that the actor shall start."""
-        # A thread, because Ray may block the event loop at such an end.
+        # A thread, because Ray may block the event loop when the raylet ends.
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         node = ray.get_runtime_context().get_node_id()
         self._description = Description(node, ray.util.get_node_ip_address(), build)
@@ -58,7 +58,7 @@ class NodeActor(Generic[P]):
         (self._folder / "pythonpath" / "clipper").symlink_to(Path(clipper.__file__).parent)
         self._processes = ProcessFolder(self._folder / "run", os.environ, self._folder / "pythonpath")
         self._environments = environments_root(os.environ)
-        # Beside the environments: files that the node keeps longer than any actor.
+        # Beside the environments are files that the node keeps longer than any actor.
         self._cache = self._environments.parent
         self._artifacts = NodeArtifacts(self._cache / "artifacts")
         self._process: P | None = None
@@ -130,8 +130,8 @@ class NodeActor(Generic[P]):
 def _end_with(raylet: int) -> None:
     """End this process once the raylet that started it has ended; the guard then ends what the actor started.
 
-    Ray means to do this. But when a raylet ended because its head was lost, some actors went on for ever, and their
-    processors were given to others.
+    Ray is meant to do this itself. But when a raylet ended because its head was lost, some actors ran for ever, while
+    their processors were given to others.
     """
     while os.getppid() == raylet:
         time.sleep(LOOK_EVERY_S)

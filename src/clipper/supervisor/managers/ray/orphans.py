@@ -20,7 +20,7 @@ from clipper.supervisor.managers.ray.messages import OWNER_PREFIX, WORKERS_SUFFI
 # The time for a worker to answer its open queries, which takes ten seconds at most.
 GRACE_S = 11.0
 END_TIMEOUT_S = 20.0
-# The models that are shown: the first of a thousand tell whose they are.
+# At most this many models are shown: the first of a thousand suffice to recognise the owner.
 SHOWN_MODELS = 10
 
 
@@ -67,7 +67,7 @@ def _end(named: Iterable[tuple[str, str]]) -> None:
             actors.append(ray.get_actor(name, namespace=namespace))
         except ValueError:  # the actor has ended since
             continue
-    # Workers and replicas at once: those that ask replicas get no more snapshots, either.
+    # Workers and replicas at once: the workers that query these replicas get no more snapshots, either.
     for method, arguments in (("stop", [GRACE_S]), ("clean_up", [])):
         _wait([getattr(actor, method).remote(*arguments) for actor in actors])
     for actor in actors:

@@ -1,4 +1,4 @@
-"""Reads from a version's spec what it asks of Ray."""
+"""Derives the resources and nodes to request from Ray from a version's spec."""
 
 import ipaddress
 import re
@@ -54,7 +54,7 @@ def gpu_count(text: str) -> float:
         count = float(text)
     except ValueError:
         count = 0.0
-    # Ray shares a single GPU among replicas, and gives out several only as whole GPUs.
+    # Ray shares a single GPU among replicas, but assigns several only as whole GPUs.
     if not 0 < count <= 64 or (count > 1 and count != int(count)):
         raise InvalidArgument(
             f"gpus {text[:200]!r} is not valid for the manager 'ray', which chooses the GPUs: "

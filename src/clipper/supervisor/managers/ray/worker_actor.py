@@ -64,7 +64,8 @@ class WorkerActor(NodeActor[ManagedProcess]):
         """
         launch = msgspec.json.decode(text, type=WorkerLaunch)
         try:
-            # The port is free now. If another process takes it first, the worker ends; the next start finds another.
+            # The port is free now. If another process takes it first, the worker ends, and the next start chooses
+            # another port.
             with bind_in_range(self._description.host, ports) as bound:
                 control = TcpAddress(self._description.host, bound.getsockname()[1])
             self._start(launch, control)

@@ -31,8 +31,8 @@ from clipper.supervisor.managers.worker_host import (
 
 # Grace period for open queries of a worker that is shut down instead of adopted. A worker drains within ten seconds.
 END_GRACE_S = 11.0
-# The time for Ray to start an actor. If it takes longer, Ray cannot, such as on a node that it empties, and start-up no
-# longer waits for this worker.
+# The timeout for Ray to start an actor. If it takes longer, Ray cannot, for example on a node that it empties, and the
+# server's start no longer waits for this worker.
 PLACE_TIMEOUT_S = 60.0
 # The time for a process to be started. Its answer is awaited on its control channel.
 LAUNCH_TIMEOUT_S = 30.0
@@ -63,7 +63,7 @@ class RayWorkerHost(ClusterHost):
         self._sign = sign
         # Workers that an earlier supervisor left, by the name of their actors.
         self._orphans: dict[str, WorkerLaunched] = {}
-        # By an actor's name, the artifacts that it has got.
+        # By an actor's name, the artifacts that were sent to it.
         self._provided: dict[str, set[str]] = {}
 
     async def nodes(self) -> list[ClusterNode]:
@@ -88,7 +88,7 @@ class RayWorkerHost(ClusterHost):
 
     async def adopt(self, record: ProcessRecord) -> RayWorker:
         actor = next(actor for actor, left in self._orphans.items() if left.record == record)
-        # The age of its certificate, and who signed it, are not known.
+        # The age and the signer of its certificate are not known.
         return self._worker(actor, self._orphans.pop(actor), renew_after_s=0.0)
 
     async def orphans(self) -> list[ProcessRecord]:

@@ -22,21 +22,21 @@ BUSY_SHARE_UP = 0.7
 BUSY_SHARE_DOWN = 0.55
 
 # Arrivals are counted in this many groups, enough to tell a ramp from a step. A group lasts for the shortest of these
-# times, in seconds, in which the latest group has enough arrivals to mean anything.
+# times, in seconds, in which the latest group has enough arrivals to be significant.
 GROUPS = 4
 GROUPS_S = (1.0, 2.0, 4.0, 8.0)
 ENOUGH_ARRIVALS = 25
-# A rate within this many standard deviations of the mean counts as the mean, as if queries came independently.
+# A rate within this many standard deviations of the mean counts as the mean, assuming independent arrivals.
 CHANCE = 2.0
 # The time from a change of the load until a replica is started for it.
 REACTION_S = 1.0
-# A ramp seen for some seconds is expected to go on for no longer than this.
+# A ramp that was observed for some seconds is not expected to continue for longer than this.
 MAX_HORIZON_S = 10.0
 
 # A step adds at most as many replicas as are ready, or this many if that is more. The next look decides on further
 # ones.
 MIN_STEP_UP = 2
-# The target falls once the last minute needed fewer, and then by one at a time.
+# The target falls once the last minute needed fewer replicas, and then by one at a time.
 DOWN_AFTER_S = 60.0
 DOWN_EVERY_S = 10.0
 
@@ -44,18 +44,18 @@ DOWN_EVERY_S = 10.0
 # up to 0.3 of the SLO, so waiting for one batch is no trouble.
 WAIT_SHARE = 0.5
 LATE_SHARE = 0.005
-# New replicas get this time to take effect before trouble adds one more.
+# After a rise, new replicas get this time to take effect before trouble adds one more.
 SETTLED_S = 2.0
 # For this long after trouble, no replica is stopped if each of the others would then get this share of the load that
 # brought the trouble.
 AVOID_S = 600.0
 AVOID_SHARE = 0.8
 
-# How much of the last estimate of a replica's capacity is kept at each look, because it changes with the batches.
+# Each look keeps this share of the last estimate of a replica's capacity, which changes with the batches.
 CAPACITY_KEPT = 0.75
 
 
-# A version that does not wake is given up after this: nearly all models start sooner.
+# A version that has not woken after this time is given up: nearly all models start sooner.
 MOST_WAKING_S = 600.0
 # The reason that a version has no replica, if no other is known.
 ASLEEP = "it is asleep until it is asked"
@@ -139,7 +139,7 @@ class Autoscaler:
             self.wake(load.at_s)
         if self.is_asleep:
             return self._target
-        # After waking, the time without queries counts from when it can answer.
+        # After waking, the idle time counts from when the version can answer.
         if load.arrivals or load.ready > self._ready:
             self._asked_at_s = load.at_s
         elif load.at_s - self._asked_at_s >= self._idle_after_s + (0 if load.ready else MOST_WAKING_S):
@@ -194,7 +194,7 @@ class Autoscaler:
         return self._bounded(math.ceil(rate_per_s / self._avoided[1]))
 
     def _trouble(self, load: Load) -> str | None:
-        """Return why a further replica would help; None if queries do well, or if replicas are still starting."""
+        """Return why another replica would help; None if queries are in time, or replicas are still starting."""
         if load.ready < self._target.replicas or load.at_s < self._settled_at_s or load.service_s >= load.slo_s:
             return None
         if load.wait_s > WAIT_SHARE * load.slo_s:

@@ -10,7 +10,7 @@ from clipper.values.types import ModelId
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 10.0
 
-# This many deaths in this time are a crash loop. Its cause will hardly go away by itself, so retries are rare.
+# This many deaths in this time are a crash loop. Its cause rarely goes away by itself, so retries are rare.
 CRASH_LOOP_DEATHS = 5
 CRASH_LOOP_WINDOW_S = 60.0
 CRASH_LOOP_DELAY_S = 30.0
@@ -121,10 +121,10 @@ def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[SlotState],
     )
 
 
-# How often to look how busy a container is; a quarter of its start_timeout_s if that is less.
+# The interval between looks at how busy a container is; a quarter of its start_timeout_s if that is less.
 LOOK_S = 5.0
 # A container makes progress if it has computed, or waited for a processor, for this share of the time between looks.
-# A container that waits for something else takes less.
+# A container that waits for anything else is below it.
 LEAST_SHARE = 0.02
 
 
@@ -154,7 +154,7 @@ class StartTime:
         before_s, self._busy_s = self._busy_s, busy_s
         self._next_s = now_s + self._look_s
         if now_s < self.deadline_s:
-            # After a late look, the next is still at the deadline.
+            # Even after a late look, the next one is at the deadline.
             self._next_s = min(self._next_s, self.deadline_s)
             return False
         if now_s >= self.last_s or before_s is None or busy_s is None:
@@ -164,7 +164,7 @@ class StartTime:
         return is_over
 
 
-# Many times what a busy supervisor takes to end the actor.
+# Many times longer than a busy supervisor takes to end the actor.
 PATIENCE_S = 3.0
 
 

@@ -1,10 +1,10 @@
-"""Scales the steps of a pipeline together: what is coming to each, before it has reached it.
+"""Scales the steps of a pipeline together, by the load that will reach each step, before it arrives there.
 
-The queries of a pipeline arrive at its first step; the later ones get them only as fast as those before answer, so that
-their own arrivals show a need late, one step after another. So the rate at which a pipeline is asked is multiplied by
-the rows that a query has lately made at each version. The rate is that of an envelope: over windows of several lengths,
-the largest rate that is not chance, as in the tuner of InferLine (Crankshaw et al., SoCC 2020, section 5). Short
-windows show a burst or a step at once, and long ones a load that grows slowly.
+A pipeline's queries arrive at its first step; later steps get them only as fast as the steps before answer, so
+that their own arrivals reveal a need late, one step after another. So the rate of the pipeline's queries is multiplied
+by the rows that a query has recently made at each version. The rate is that of an envelope: over windows of several
+lengths, the largest rate that is not chance, as in the tuner of InferLine (Crankshaw et al., SoCC 2020, section 5).
+Short windows show a burst or a step at once, and long ones a load that grows slowly.
 """
 
 from collections import deque
@@ -12,13 +12,13 @@ from collections.abc import Hashable, Mapping
 from math import sqrt
 from typing import TypeVar
 
-# The lengths of the windows. Shorter than the first, the looks themselves are too few.
+# The lengths of the windows. In a window shorter than the first, there would be too few looks.
 WINDOWS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-# Arrivals within so many standard deviations are taken for chance, as if queries came independently.
+# Arrivals within this many standard deviations are attributed to chance, assuming independent queries.
 CHANCE = 2.0
-# Of what was known of the rows that a query makes, so much is kept at each look that has arrivals.
+# Each look with arrivals keeps this share of the old estimate of the rows that a query makes.
 ROWS_KEPT = 0.9
-# If more of the queries than this got no answer in a look, later steps were not asked for all: nothing is learned.
+# If more than this share of a look's queries got no answer, later steps were not asked for all: nothing is learned.
 MOST_LOST = 0.02
 
 K = TypeVar("K", bound=Hashable)
