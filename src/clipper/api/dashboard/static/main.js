@@ -1,4 +1,4 @@
-// The dashboard: who looks, and at which page.
+// The dashboard: the session, and the page that is shown.
 
 import { html, render, useEffect, useRef, useState } from "./html.js";
 import { forgetToken, keptToken, logIn, tokenOfLink } from "./session.js";
@@ -39,7 +39,7 @@ function Dashboard() {
   useEffect(() => {
     const token = tokenOfLink() ?? keptToken();
     if (token !== null) enter(token);
-    // A link to where one is already loads no page.
+    // A link to the present address loads no page.
     const follow = () => {
       const given = tokenOfLink();
       if (given !== null) enter(given);
@@ -83,7 +83,7 @@ function Inside({ session, leave }) {
   `;
 }
 
-/** The page's own part, which gets the focus when the page changes, so that a screen reader says where one is. */
+/** The page's own part, which gets the focus when the page changes, so that a screen reader announces it. */
 function Main({ title, children }) {
   const main = useRef(null);
   useEffect(() => {

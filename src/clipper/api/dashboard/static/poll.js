@@ -1,4 +1,4 @@
-// Values that are asked for again and again while someone looks.
+// Values that are polled while the page is in the foreground.
 
 import { useEffect, useState } from "./html.js";
 
@@ -8,7 +8,7 @@ export const EVERY_MS = 2_000;
 const BUSY_SHARE = 0.1;
 
 /**
- * Ask now and then every everyMs, while the page is in the foreground.
+ * Ask now, and then every everyMs, while the page is in the foreground.
  * @param {() => Promise<any>} load
  * @param {any[]} inputs what load depends on; if one changes, the value is dropped and asked for at once
  * @param {number | null} [everyMs] null: only once

@@ -185,7 +185,7 @@ function Newcomers({ application: { newcomers, ended_ramps: ended } }) {
   return html`<${Table} title="Newcomers" columns=${columns} rows=${[...newcomers, ...ended]} keyOf=${(one) => `${one.model}:${one.version}`} empty="" />`;
 }
 
-/** Of a ramp that is over there is nothing to wait for. One that an older version of Clipper stopped has no counts. */
+/** A ramp that is over waits for nothing. A ramp that an older version of Clipper stopped has no counts. */
 function feedbackText(one) {
   if (one.stopped && one.mean_loss === null) return "–";
   return one.stopped || "ended_at" in one ? counted(one.feedback, "answer") : `${one.feedback} of ${counted(one.enough_feedback, "answer")}`;

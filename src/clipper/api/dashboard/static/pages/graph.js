@@ -32,7 +32,7 @@ export function Graph({ api, application, report }) {
 }
 
 /**
- * What is shown of each step.
+ * The facts to show about each step.
  * @param {any[]} steps of a report
  * @param {Map<string, any>} recent the last minute of each application
  */

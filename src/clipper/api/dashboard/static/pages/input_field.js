@@ -2,7 +2,7 @@
 
 import { html } from "../html.js";
 
-// So many numbers have a field each; more are easier to paste as one JSON text.
+// Up to this many numbers have a field each; more are easier to paste as one JSON text.
 const MOST_FIELDS = 12;
 const MOST_RECORD_FIELDS = 60;
 

@@ -68,7 +68,7 @@ export function Model({ api, mayAct, route }) {
   `;
 }
 
-/** Where a version came from, and the names of its variables, whose values nobody is shown. */
+/** Where a version came from, and the names of its variables, whose values are never shown. */
 function about(version) {
   const names = [...(version.variables ?? []), ...(version.secrets ?? [])];
   const texts = names.length ? [`variables: ${names.join(", ")}`] : [];

@@ -41,7 +41,7 @@ export function sharesOf(lastMinute) {
 }
 
 /**
- * Each value as the mean of those of the half minute before it, without those that are not there.
+ * Each value as the mean of the half minute before it; missing values do not count.
  * @param {(number | null)[]} values
  */
 export function smoothed(values) {

@@ -61,7 +61,7 @@ export function Series({ api, kind, name, charts, concerns }) {
   `;
 }
 
-/** Why a chart of these series is empty: of a time of which nothing is known, nothing can be said to have happened. */
+/** Why a chart of these series is empty: without recorded values, it must not say that nothing happened. */
 export function whyEmpty({ series, left_out: isLeftOut }, nothing) {
   if (hasValues(series.rate)) return nothing;
   return isLeftOut

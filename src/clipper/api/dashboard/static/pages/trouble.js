@@ -20,7 +20,7 @@ export function failedShareOf({ defaults, asked_defaults: asked }) {
 }
 
 /**
- * How many things are wrong, to sort by: a number that changes seldom, so that rows do not move while one aims at them.
+ * How many things are wrong, to sort by: a number that changes seldom, so that rows do not move under the pointer.
  * @param {any} application as above, with its shares of the last minute
  */
 export function troubleOf(application) {

@@ -33,7 +33,7 @@ export function Chart({ title, unit, lines, endS, stepS, marks = [] }) {
     const fit = new ResizeObserver(([{ target }]) => plot.current?.setSize({ width: target.clientWidth, height: HEIGHT }));
     build();
     fit.observe(place.current);
-    // uPlot draws on a canvas, which has no styles that follow.
+    // uPlot draws on a canvas, which does not follow the page's styles.
     DARK.addEventListener("change", build);
     return () => {
       DARK.removeEventListener("change", build);

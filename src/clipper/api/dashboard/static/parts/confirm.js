@@ -9,7 +9,7 @@ import { html, useEffect, useRef, useState } from "../html.js";
  * @param {any} given.children what the dialog says the action will do, with its fields
  * @param {() => Promise<any>} given.act
  * @param {() => void} given.onDone called once it is done
- * @param {boolean} [given.isDisabled] whether what is in the fields cannot be done
+ * @param {boolean} [given.isDisabled] whether the fields' values are not valid
  */
 export function Action({ name, children, act, onDone, isDisabled = false }) {
   const dialog = useRef(null);

@@ -12,7 +12,7 @@ const SEARCHED_FROM = 20;
  * @typedef {{name: string, cell: (row: any) => any, isNumber?: boolean, isShort?: boolean, isText?: boolean}} Column
  *   cell: what the column shows of a row; isShort: on one line; isText: of any length
  * @param {object} given
- * @param {string} given.title names the table for who cannot see it
+ * @param {string} given.title names the table for screen readers
  * @param {Column[]} given.columns the first is each row's heading
  * @param {any[]} given.rows
  * @param {(row: any) => string} given.keyOf also what a search looks at
