@@ -41,8 +41,7 @@ class BringUp:
     """The way of a container into service, in ``_timeout_s``, or longer while it is busy: see ``StartTime``.
 
     A step that fails raises ``ContainerFailed`` with the log's last lines, without the values of ``_hidden``.
-    ``warm_up_rows`` are the rows of the last
-    warm-up batch; 0 if there was no batch, or the model refused the given sample.
+    ``warm_up_rows`` are the rows of the last warm-up batch; 0 without one, or if the model refused the given sample.
     """
 
     _note: ContainerNote
