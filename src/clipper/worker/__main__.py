@@ -26,7 +26,7 @@ log = logging.getLogger("clipper.worker")
 
 
 class PreciseLoop(uvloop.Loop):
-    """uvloop with a finer clock: its own counts whole milliseconds, and many a batch takes less."""
+    """uvloop with a finer clock: uvloop's own counts whole milliseconds, and many batches take less than one."""
 
     time = staticmethod(time.monotonic)
 
@@ -51,7 +51,7 @@ async def _run(config: WorkerConfig, max_connections: int) -> int:
     except OSError as error:
         log.error("cannot listen on %(address)s: %(error)s", {"address": address, "error": error})
         return 1
-    # All of Clipper is imported. Users' own policies are in read-only artifacts, to which root's Python could write.
+    # Clipper's modules are imported by now. Otherwise Python as root would write bytecode into read-only artifacts.
     sys.dont_write_bytecode = True
     loop = asyncio.get_running_loop()
     kept = SnapshotFile(Path(config.kept), worker.answer) if config.kept else None

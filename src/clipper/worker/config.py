@@ -24,7 +24,7 @@ class WorkerConfig(SharedSettings, frozen=True, kw_only=True, forbid_unknown_fie
         node: the address of its node, whose replicas it prefers; empty if there is only one node.
         store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, ``CLIPPER_STORE`` says it.
         artifacts: the folder with the code of users' own policies. If empty, snapshots have whole paths.
-        kept: the file in which it keeps its snapshot (``worker.snapshot_file``); if empty, it keeps none.
+        kept: the file for the worker's snapshot (``worker.snapshot_file``); if empty, the worker keeps none.
         restart: how many times this instance was started before, on a node where no supervisor led.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for requests in progress.

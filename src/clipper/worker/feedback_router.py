@@ -54,7 +54,7 @@ MAX_UNDER_WAY = 4000
 # wait in order: if all were begun at once, all would be learned as late as the last.
 BEGUN_TOGETHER = 500
 MAX_BEGINNING = 4
-# Stands for the worker of an instance that is not known: it is looked for before its feedback is given up.
+# Stands for a worker with an unknown instance: the router looks for it before it gives up its feedback.
 ELSEWHERE = -1
 _LEARNED, _DUPLICATE = Outcome(), Outcome(duplicate=True)
 
@@ -75,7 +75,7 @@ class FeedbackRouter:
 
         Args:
             applications: this worker's, by name.
-            identity: what this worker shows to peers that listen on TCP.
+            identity: the key and certificate that this worker shows to peers that listen on TCP.
             mailbox: the way to the workers of other servers; None if no other server shares the store.
             remembering: reads queries of workers that have ended; None if they are forgotten.
         """
@@ -103,7 +103,7 @@ class FeedbackRouter:
         """Set the workers of the current snapshot."""
         before = self._peers
         self._peers = {peer.instance: peer for peer in peers if peer.instance != self._instance}
-        # A forwarder whose peer has gone, or listens elsewhere, passes on the rest in vain.
+        # If its peer has gone, or listens elsewhere, a forwarder would pass on further feedback in vain.
         moved = {instance for instance, peer in self._peers.items() if before.get(instance) != peer}
         self._forwarders = {key: each for key, each in self._forwarders.items() if key[0] not in moved}
         self._drop_forwarders()
@@ -182,7 +182,7 @@ class FeedbackRouter:
         return Observed(tuple(next(learned[part.application]) for part in parts for _ in part.feedback))
 
     def begin(self) -> None:
-        """Take feedback from other servers, and have queries remembered for them, until ``close``."""
+        """Take feedback from other servers, and remember queries for them in the store, until ``close``."""
         if self._remembering is not None:
             self._remembering.begin()
         if self._mailbox is not None:
@@ -196,7 +196,7 @@ class FeedbackRouter:
         return encode_body(await self.take(command))
 
     async def close(self) -> None:
-        """End that, and close the connections to peers."""
+        """End both, and close the connections to peers."""
         if self._remembering is not None:
             # First: once other servers hear that this worker has ended, they look for its queries.
             await self._remembering.end()
@@ -251,7 +251,7 @@ class FeedbackRouter:
             all_begun.set_result(None)
 
     def leave(self) -> None:
-        """Begin further pieces, if they wait: one that was under way has its outcome."""
+        """Begin further waiting pieces, since a piece that was under way has its outcome."""
         self._under_way -= 1
         self._begun.go_on()
 
@@ -312,15 +312,15 @@ class FeedbackRouter:
         return decode_reply(reply, feedback)
 
     async def _seek(self, feedback: Observe) -> Observed:
-        """Learn from feedback on queries of workers that are not known: these may have just begun, or have ended."""
+        """Learn from feedback on queries of unknown workers, which may have just begun or have ended."""
         assert self._mailbox is not None
         await self._mailbox.meet()
         return await self.take(feedback, partial(self.observe, recalled=await self._recall(feedback)))
 
     async def _or_recall(self, pass_on: Callable[[Observe], Awaitable[Observed]], feedback: Observe) -> Observed:
-        """Pass feedback on, and learn here from what is on remembered queries if its worker cannot be reached.
+        """Pass feedback on. If its worker cannot be reached, learn here from the feedback on remembered queries.
 
-        If that worker has learned from it nevertheless, the store tells the repetition by the id.
+        If that worker has learned from it nevertheless, the store recognises the repetition by its id.
         """
         try:
             return await pass_on(feedback)
@@ -347,7 +347,7 @@ class FeedbackRouter:
 
 
 class _UnderWay:
-    """A piece of feedback that is being learned; takes what ``Learner.learn`` tells."""
+    """A piece of feedback that is being learned; takes the outcome from ``Learner.learn``."""
 
     __slots__ = ("_router", "_tell")
 

@@ -13,13 +13,13 @@ from clipper.errors import ClipperError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-# Commands under way, each with a connection and, on both ends, a descriptor. With a store that acknowledges once a
-# second, there would otherwise be as many as pieces come in a second.
+# The most commands under way. Each takes a connection, with a descriptor at both ends. If the store acknowledges once a
+# second, there would otherwise be a command for each piece that comes in that second.
 MAX_COMMANDS = 2
-# The same for feedback for which models may have to be asked.
+# The same for feedback that may have to ask models first.
 MAX_ASKING_COMMANDS = 1
-# With this many pieces, or this much in their labels, a command is full. A worker learns from it in some tenths of a
-# second, and it is far below the bound of a message.
+# A command is full with this many pieces, or this many bytes of labels. A worker learns from that in some tenths of a
+# second, and the command stays far below the bound of a message.
 FULL_PIECES = 2_000
 FULL_BYTES = 4 * 1024 * 1024
 
@@ -35,8 +35,8 @@ class Forwarder:
 
     A command is answered when its last piece is learned, so feedback that may take longer has a forwarder of its own.
 
-    A first piece goes at once. While a command is under way, the next begins after half of the time that the latest
-    took, so that replies come evenly. A list that comes together stays together.
+    A first piece goes at once. While a command is under way, the next begins after half of the latest reply time, so
+    that replies come evenly. A list stays in one command.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Forwarder:
             outcomes = (Outcome(error=error.code, cause=str(error)),) * pieces
         except (OSError, ClipperError) as error:
             outcomes = _unavailable(f"cannot be reached: {error!r}", pieces)
-        except Exception as error:  # a bug in Clipper: whoever waits is told
+        except Exception as error:  # a bug in Clipper: the waiting senders get an outcome
             log.exception("failed to pass feedback on to another worker")
             outcomes = (Outcome(error=ClipperError.code, cause=f"{type(error).__name__}: {error}"),) * pieces
         if len(outcomes) != pieces:

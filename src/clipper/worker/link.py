@@ -41,7 +41,7 @@ LAST_REDIAL_S = 1.0
 # The kernel sends this much of a batch by itself, if it allows so large a buffer; the rest waits for the worker's loop,
 # once for each bufferful. With the usual 208 KiB, 125 rows of 784 float64 took 13 ms while the loop was busy.
 SEND_BUFFER_BYTES = 4 * 1024 * 1024
-# A connection that has read this much lets the loop look at others before it reads on. Otherwise the loop reads up to
+# After reading this much, a connection lets the loop handle others before it reads on. Otherwise the loop reads up to
 # 32 times in a row from a container that writes as fast, for ten milliseconds and more.
 READ_AT_ONCE_BYTES = 1024 * 1024
 # A frame over this size is written in pieces of it. Otherwise the kernel copies all of it in one call while the
@@ -69,10 +69,10 @@ class Listener(Protocol):
     def on_linked(self, welcome: Welcome) -> None: ...
 
     def on_told(self, welcome: Welcome) -> None:
-        """Take what the container has learned of its outputs, before the first answer of which it knows that."""
+        """Take the output type that the container has learned. It comes before the first answer of that type."""
 
     def on_ask(self, ask_id: int, body: Buffer) -> None:
-        """Take what the model asks. Raises ProtocolViolation if the body is not an ASK."""
+        """Take an ask of the model. Raises ProtocolViolation if the body is not an ASK."""
 
     def on_results(self, batch_id: int, results: BatchResults) -> bool: ...
 
@@ -110,10 +110,10 @@ class ReplicaLink:
         self._address = address
         self._token = token
         self._certificate = certificate
-        self._listener: Listener | None = listener  # until the link is closed
+        self._listener: Listener | None = listener  # None once the link is closed
         self._most_results_bytes = most_results_bytes
         self._connection: _Connection | None = None
-        self._version = OLDEST_VERSION  # the version that is spoken while it is linked
+        self._version = OLDEST_VERSION  # the version of the protocol in use while linked
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
         self.first_attempt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -129,7 +129,8 @@ class ReplicaLink:
     def close(self) -> None:
         """Close for good: the listener is not called again.
 
-        Nothing may stay that leads from the link back to it: the collector does not look at what is old.
+        The link drops all references to its listener: the collector rarely visits old objects, and would not free a
+        cycle.
         """
         if self._task is not None:
             self._task.cancel()
@@ -287,7 +288,7 @@ class _Connection(asyncio.Protocol):
             self.transport.write(data)
 
     def write_frame(self, frame: Sequence[Buffer]) -> None:
-        """Write a frame: a large one in pieces, between which the loop looks at others."""
+        """Write a frame. Between the pieces of a large frame, the loop handles other events."""
         assert self.transport is not None
         if not self._unwritten and sum(map(len, frame)) <= WRITE_AT_ONCE_BYTES:
             self.transport.writelines(frame)

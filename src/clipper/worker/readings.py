@@ -13,7 +13,7 @@ from clipper.worker.selection.description import count, mark
 
 # Applications, and versions, that are read in a turn of the loop: some 20 us each.
 READ_AT_ONCE = 50
-# Readings in the reply to a question with ``known``. The caller reads them in a millisecond.
+# The most readings in a reply to a request with ``known``. The caller decodes them in a millisecond.
 MOST_READINGS = 100
 
 
@@ -30,7 +30,7 @@ class Readings:
 
 
 async def read(asked: GetStatistics, applications: Mapping[str, Application], predictor: Predictor) -> Readings:
-    """Read what a question asks for. Queries are answered meanwhile."""
+    """Return the readings that the request asks for. The loop answers queries meanwhile."""
     names = tuple(applications) if asked.applications is None else asked.applications
     ids = tuple(queue.model for queue in predictor.queues()) if asked.versions is None else asked.versions
     of_applications, of_versions = asked.marks or asked.known or ((), ())

@@ -1,4 +1,4 @@
-"""Keeps the snapshot in force in a file of the node, by which a worker serves that is restarted without a supervisor.
+"""Keeps the snapshot in force in a file of the node. A worker that restarts without a supervisor serves by it.
 
 A supervisor would send a worker the newest snapshot at its start. Without a supervisor, the kept snapshot is the
 newest, since only a supervisor changes anything.
@@ -25,18 +25,18 @@ from clipper.errors import ProtocolViolation
 
 log = logging.getLogger(__name__)
 
-# The pause after a write, in times of its duration: a snapshot of thousands of models has megabytes. A change that was
-# not written when the worker dies is lost only if no supervisor is left that knows it.
+# The pause after a write, in times of its duration: a snapshot of thousands of models has megabytes. If the worker dies
+# before it has written a change, the change is lost only if no supervisor knows it.
 PAUSE_PER_WRITE = 10.0
 
 
 class SnapshotFile:
-    """Stands before a worker's ``answer``, and keeps what the worker has applied."""
+    """Wraps a worker's ``answer``, and keeps the snapshots that the worker has applied."""
 
     def __init__(self, path: Path, answer: Callable[[AnyCommand], Awaitable[AnyReply]]) -> None:
         self._path = path
         self._answer = answer
-        # The snapshot as it was sent: the code of users' own policies is located anew.
+        # The snapshot as it was sent: after a restart, the paths of users' own policies are found anew.
         self._held = Holding()
         self._newest: Apply | None = None
         self._has_changed = asyncio.Event()
@@ -68,7 +68,7 @@ class SnapshotFile:
         return reply
 
     async def serve(self, kept: Apply) -> None:
-        """Let the worker serve by the kept snapshot, unless a supervisor has been quicker."""
+        """Let the worker serve by the kept snapshot, unless a supervisor has already sent one."""
         epoch = epoch_of(kept)
         try:
             await self.answer(kept)
@@ -78,7 +78,7 @@ class SnapshotFile:
             log.info("serves again by its kept snapshot, of epoch %(epoch)d", {"epoch": epoch})
 
     async def run(self) -> None:
-        """Write what has changed, until cancelled."""
+        """Write each change of the snapshot, until cancelled."""
         while True:
             await self._has_changed.wait()
             self._has_changed.clear()

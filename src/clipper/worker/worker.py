@@ -81,7 +81,7 @@ ALL = GetStatistics()
 # because of it. Young objects are still collected, since a cycle on an error path must not stay for ever, but few at a
 # time: a pass over 50,000 objects in cycles held the loop for up to 90 ms.
 GC_THRESHOLDS = (10_000, 250, 100)
-# After this share of the time for open requests, waiting clients get the outputs that there are, or the default.
+# After this share of the drain's timeout, waiting clients get the outputs so far, or the default.
 ANSWERED_SHARE = 0.9
 # How long a thread may go on when another thread waits for the interpreter.
 SWITCH_INTERVAL_S = 0.0005
@@ -107,7 +107,7 @@ class Worker:
         self._applications: dict[str, Application] = {}
         self._readiness = Readiness(self._applications.values(), needs_all=config.ready_when == "all")
 
-        # These evaluate inputs: the queues of all versions, and the cache before them.
+        # Evaluate inputs: the queues of all versions, and the cache before them.
         self._predictor = Predictor(
             cache_capacity_bytes=config.cache_bytes,
             seed=random.getrandbits(64),
@@ -116,7 +116,7 @@ class Worker:
             max_output_bytes=config.max_output_bytes,
         )
 
-        # These take requests: the port, its connections by HTTP/1.1 and gRPC, and the clients that may call.
+        # Take requests: the port, its connections by HTTP/1.1 and gRPC, and the clients that may call.
         self._port = Port(
             max_connections=max_connections,
             give_out=self._predictor.end_turn,
@@ -134,8 +134,8 @@ class Worker:
             self._rpc_listener = Listener(self._port, self._rpc.make_connection)
             self._server.add(self._rpc_listener)
 
-        # These learn and select: the store, users' own policies under watch, the decision log.
-        # The variable is removed, so that processes of users' own policies do not find it.
+        # Learn and select: the store, users' own policies under watch, the decision log. The variable is removed, so
+        # that processes of users' own policies do not find it.
         given = os.environ.pop(STORE_VARIABLE, "")
         self._store = open_store(config.store or given, Path(config.run).parent if config.run else None)
         run, name = Path(config.run) if config.run else None, f"policy-trial-{config.index}"
@@ -181,7 +181,7 @@ class Worker:
         )
         self._synchronizing: asyncio.Task[None] | None = None
 
-        # These answer calls: the paths of REST, and the methods of gRPC.
+        # Answer calls: the paths of REST, and the methods of gRPC.
         serving = Serving(
             applications=self._applications,
             taker=self._router,
@@ -241,9 +241,9 @@ class Worker:
     async def _apply(
         self, told: Snapshot | Difference, tls: TlsMaterial | None = None, is_stopping: bool = False
     ) -> Applied:
-        """Serve by a snapshot, or by that to which a difference leads, unless a newer snapshot is in force.
+        """Serve by a snapshot, or by the snapshot that results from a difference, unless a newer snapshot is in force.
 
-        Return when replicas have been dialled and drained. A port with TLS accepts no connection before it has ``tls``.
+        Return once replicas have been dialled and drained. A port with TLS accepts no connection before it has ``tls``.
         """
         if isinstance(told, Difference) and told.base > self._predictor.held.generation:
             return self._applied(needs_whole=True)
@@ -297,7 +297,7 @@ class Worker:
                 self._on_drain()
 
     async def statistics(self, asked: GetStatistics = ALL) -> WorkerStatistics:
-        """Return the worker's reading. Queries are answered meanwhile."""
+        """Return the worker's statistics. The loop answers queries meanwhile."""
         found = await read(asked, self._applications, self._predictor)
         learned = self._predictor.learned()
         why_no_policy = {one.name: one.counts.why_no_policy for one in self._applications.values()}
@@ -361,7 +361,8 @@ class Worker:
             application.follow_code()
 
     def _follow(self, difference: Difference) -> list[Application]:
-        """Make the applications those of the snapshot in force, to which a difference has led. Return new applications.
+        """Make the applications match the snapshot in force, which results from a difference. Return the new
+        applications.
 
         This touches only the applications in the difference, and those that link a model in it.
         """

@@ -17,7 +17,7 @@ class Alarm:
     def set(self, at_s: float, ring: Callable[[], object]) -> None:
         """Call ``ring`` at ``at_s`` on the loop's clock, or earlier if an earlier time is set.
 
-        It is kept no longer, so that an alarm's owner is in no cycle when it leaves.
+        The alarm drops ``ring`` once it has called it, so that the alarm and its owner form no reference cycle.
         """
         if self._handle is not None:
             if self._at_s <= at_s:

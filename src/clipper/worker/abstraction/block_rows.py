@@ -47,7 +47,7 @@ class BlockRows(Block):
         self.tell_nobody()
 
     def tell_nobody(self) -> None:
-        """Forget the callbacks: those whom they belong to hold the block, and its rows would stay in a cycle."""
+        """Drop the callbacks: their owners hold the block, and a reference cycle would keep its rows in memory."""
         self.on_answer, self.on_failure = (lambda size_bytes, is_last: None), (lambda code, message: None)
 
     def add(self, piece: Piece, frame: Sequence[Buffer]) -> None:
@@ -63,7 +63,7 @@ class BlockRuns:
     """The shell of a version's blocks.
 
     Args:
-        await_turn: has the version's queue look for work that it can send.
+        await_turn: makes the version's queue look for work that it can send.
         wake: asks for a replica if the version is asleep.
     """
 
@@ -112,8 +112,8 @@ class BlockRuns:
     def failed(self, batch: Batch, message: str = "", *, has_begun: bool = True) -> bool:
         """Take the error of a batch if it is a piece: try it again in parts, unless it is a single row.
 
-        ``message``: empty if the replica was lost. ``has_begun``: whether it was the oldest in flight there, and so may
-        be why. Return whether it is a piece.
+        ``message``: empty if the replica was lost. ``has_begun``: whether the batch was the oldest in flight there, and
+        so may have ended the replica. Return whether the batch is a piece.
         """
         piece: Piece | None = batch.piece
         if piece is None:
@@ -148,7 +148,7 @@ def _frame(first_row: int, results: BatchResults) -> Sequence[Buffer]:
 def read_block(body: bytes | bytearray, input_type: ValueType, most_rows: int) -> Generator[None, None, BlockRows]:
     """Read a block: a frame of the container protocol, PREDICT or PREDICT_COLUMNS, with rows of this type.
 
-    Each step takes a millisecond or two: lengths of rows are read one column at a time, and texts in pieces.
+    Each step takes a millisecond or two: each step reads the lengths of one column, or a piece of a text.
 
     Raises WrongInput.
     """

@@ -1,4 +1,4 @@
-"""The time that a version takes to compute a row: measured from each batch that comes back, forgetting the past."""
+"""The time that a version takes to compute a row: measured from each batch that comes back, with forgetting."""
 
 # The mean is over about the last fifty batches.
 KEPT = 0.98
@@ -22,8 +22,8 @@ class ComputeTime:
         """Learn from a batch of at least one row that came back.
 
         Args:
-            computed_s: the model's time by its container; 0 if the container does not say.
-            service_s: the batch's time by this worker, which the model's cannot have exceeded.
+            computed_s: the model's time as its container reports it; 0 if the container reports none.
+            service_s: the batch's time as this worker measured it, an upper bound of the model's time.
         """
         seconds = computed_s if 0 < computed_s < service_s else service_s
         self._batches += 1

@@ -19,10 +19,10 @@ class VersionCounts:
 
     Attributes:
         turned_away: predictions that found the queue full; the queue counts those that it accepts.
-        led_away: queries that were to ask this version, and asked another one, since it could not answer in time.
+        led_away: queries that asked another version instead of this one, since this one could not answer in time.
         last_error: the latest message of ``model_errors``; empty if there was none.
         batches: by size, how many were answered, and the sum of their times: at most as many sizes as a batch has rows.
-        last_answered_at: when the latest was, in seconds since 1970; 0 if none was.
+        last_answered_at: when the latest batch was answered, in seconds since 1970; 0 if none was.
     """
 
     def __init__(self) -> None:
@@ -51,9 +51,9 @@ class VersionCounts:
         return self.last_error
 
     def mark(self, scheduler: Scheduler, table: CacheTable | None, links: Mapping[str, Replica]) -> int:
-        """Return a number that changes with what ``statistics`` tells, and with what links tell.
+        """Return a number that changes whenever the results of ``statistics`` or the statistics of links change.
 
-        It is a hash of numbers alone, so that workers that have counted the same have the same mark.
+        It is a hash of numbers alone, so that workers with equal counts have equal marks.
         """
         looked_up = 0 if table is None else table.hits + table.joins + table.misses
         batches = sum(self.queue_wait_s.counts) + sum(self.batch_latency_s.counts)

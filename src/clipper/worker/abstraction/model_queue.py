@@ -56,7 +56,7 @@ class ModelQueue:
         self._loop, self._turn_is_due = asyncio.get_running_loop(), False
         self._wake, self._notices = Alarm(self._loop), FailureNotices(model.name, self._loop)
         self.blocks = BlockRuns(self._scheduler.blocks, model, self._await_turn, self._wake_replica)
-        self.recent_row: bytes | None = None  # the latest input that was answered, and so kills no container
+        self.recent_row: bytes | None = None  # the latest answered input, which kills no container
         self.compute_time, self._counts = ComputeTime(), VersionCounts()
         self.wakes, self.is_starting = snapshot.wakes, snapshot.is_starting
         self.is_served = False  # whether a replica is in service: linked or being dialled, and not draining
@@ -126,7 +126,7 @@ class ModelQueue:
         return None
 
     def _push_for_expired(self, work: Work, now_s: float) -> bool:
-        """Push ``work``; if the queue is full, in place of expired work. If no work has expired, fail ``work``."""
+        """Push ``work``. A full queue first drops expired work; if none has expired, fail ``work``."""
         accepted, expired = self._scheduler.push(work, now_s)
         if expired:
             self._counts.expired += len(expired)
@@ -141,7 +141,7 @@ class ModelQueue:
         self._fail(work, "overloaded", f"the queue of {self.model} is full")
 
     def want(self) -> None:
-        """Count a query that this version was to get and could not answer in time: it is demand as any other."""
+        """Count a query as demand that went elsewhere because this version could not answer it in time."""
         self._counts.led_away += 1
         self._wake_replica()
 
@@ -166,7 +166,7 @@ class ModelQueue:
 
     @property
     def is_asleep(self) -> bool:
-        """Whether the version has no replica, and gets a replica once it is asked."""
+        """Whether the version has no replica and gets one as soon as a query asks it."""
         return self.wakes and not self.is_served
 
     @property
@@ -195,7 +195,7 @@ class ModelQueue:
         for replica_id in [known for known in self._links if known not in wanted]:
             self._drain(self._links[replica_id])
         self.is_served = bool(wanted)
-        if wanted:  # queries from while it slept are answered now: they must not wake it once it sleeps again
+        if wanted:  # the queries that woke it are answered now, and must not wake it again later
             self._turns.unserved.pop(self.model, None)
         self._drop_unservable()  # work has waited in vain for a replica that no longer comes
 
@@ -420,8 +420,8 @@ class ModelQueue:
         """Store the outputs in the cache, then notify the waiters."""
         self._counts.outputs += len(works)
         if not self.output_typing.is_known:
-            at_once(self.output_typing.learning(outputs[0]))  # long outputs were read in steps, and have taught it
-        if is_quick:  # a new replica is warmed up with it, and must not be away for as long as a slow input takes
+            at_once(self.output_typing.learning(outputs[0]))  # reading long outputs in steps has taught it already
+        if is_quick:  # it warms up new replicas, which a slow input would keep busy for too long
             self.recent_row = works[0].row
         if self._table is not None:
             self._table.fulfil(works)

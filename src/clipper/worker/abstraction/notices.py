@@ -13,7 +13,7 @@ MAX_NOTIFIED = 64
 
 
 class FailureNotices:
-    """Tells the waiters of a version, which are no more than its queue may hold."""
+    """Notifies the waiters of a version, at most as many as its queue may hold."""
 
     def __init__(self, model: str, loop: asyncio.AbstractEventLoop) -> None:
         self._model = model
@@ -22,11 +22,11 @@ class FailureNotices:
         self._is_due = False
 
     def drop(self, works: Iterable[Work], code: str, message: str) -> None:
-        """Fail many works, maybe a whole queue. All leave the cache now, so that no query joins one."""
+        """Fail many works, maybe a whole queue. All of them leave the cache at once, so that no query joins them."""
         self.add([waiter for work in works for waiter in work.forget() if not waiter.done], code, message)
 
     def add(self, waiters: Iterable[Waiter], code: str, message: str) -> None:
-        """Tell these waiters, beginning now."""
+        """Notify these waiters, beginning now."""
         self._waiting.extend((waiter, code, message) for waiter in waiters)
         if not self._is_due:
             self._notify()

@@ -1,9 +1,9 @@
 """Finds the type of a version's outputs: it is declared, or learned from the first answer.
 
-A learned type has open lengths, whatever the first answer's were: the next answer may have others, and only a
-declaration promises that it has not. It is learned once: the supervisor records the first type that a container or a
-worker finds, and all workers follow the record. If no type describes the first answer, such as an object of objects,
-the version has none, whatever its next answers are: that is recorded, too.
+A learned type has open lengths, whatever lengths the first answer had: the next answer may have others, and only a
+declaration fixes them. It is learned once: the supervisor records the first type that a container or a worker finds,
+and all workers follow the record. If no type describes the first answer, such as an object of objects, the version has
+no type, whatever its next answers are. The supervisor records that, too.
 """
 
 from collections.abc import Generator
@@ -17,12 +17,12 @@ from clipper.values.records import ValueType, parse_type, with_open_lengths
 
 
 class OutputTyping:
-    """The type of a version's outputs. A declared type stays. A learned type, or that there is none, gives way to a
-    declared type, and to the version's record.
+    """The type of a version's outputs. A declared type stays. A learned type, or the finding that there is none, gives
+    way to a declared type and to the version's record.
 
     Attributes:
         declared: converts every output to the declared type; None if none is declared.
-        is_known: whether a type was told or learned, or that there is none.
+        is_known: whether a type was declared, recorded or learned, or it is known that there is none.
     """
 
     def __init__(self, snapshot: VersionSnapshot) -> None:
@@ -33,7 +33,7 @@ class OutputTyping:
         self.follow(snapshot)
 
     def follow(self, snapshot: VersionSnapshot) -> None:
-        """Take what the version's record says."""
+        """Take the type from the version's record."""
         if self._is_recorded or not snapshot.knows_outputs:
             return
         self._is_recorded = self.is_known = True
@@ -42,13 +42,13 @@ class OutputTyping:
             self._take(parse_type(snapshot.output_type), is_declared=snapshot.output_is_declared)
 
     def take(self, welcome: Welcome) -> None:
-        """Take what a container says. The record comes first."""
+        """Take the type that a container reports. If a type is known, only a declared one is taken."""
         if welcome.output_type is not None and (welcome.output_is_declared or not self.is_known):
             self._take(welcome.output_type, is_declared=welcome.output_is_declared)
         self.is_known = self.is_known or welcome.output_is_untyped
 
     def learning(self, output: Output) -> Generator[None, None, None]:
-        """Learn from an output, in steps, unless the type is known. An output that shows none leaves it to the next."""
+        """Learn the type from an output, in steps, unless it is known. An output may show no type."""
         try:
             learned = yield from learning(output)
         except NoType:
@@ -71,7 +71,7 @@ class OutputTyping:
         return None if conversion is None else conversion.type
 
     def conversion(self) -> Conversion | None:
-        """Return what converts outputs to their one type, for clients that need it; None without a known type."""
+        """Return the conversion of outputs to their one type, for clients that need one; None without a known type."""
         return self.declared or self._learned
 
     @property

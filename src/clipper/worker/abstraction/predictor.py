@@ -14,8 +14,8 @@ from clipper.worker.abstraction.replica import AskTaker
 from clipper.worker.abstraction.turns import Steps, Turns
 from clipper.worker.telemetry.watch import Watch
 
-# A sleeping version wakes if it was asked within this time, even if nobody waits for it any more: some looks of the
-# supervisor.
+# A sleeping version wakes if a query asked it within this time, even if none waits for it any more. The supervisor
+# looks several times within it.
 DEMAND_S = 2.0
 
 
@@ -30,7 +30,7 @@ class Predictor:
 
     Attributes:
         held: the snapshot in force.
-        flow: what all queues know together of the worker's queries.
+        flow: the counts of the worker's queries that all queues share.
     """
 
     def __init__(
@@ -56,19 +56,19 @@ class Predictor:
         self._state_keys: dict[str, dict[str, str]] = {}
 
     def take_asks_by(self, asks: AskTaker) -> None:
-        """Have ``asks`` take the asks of models. Call it before ``apply``."""
+        """Let ``asks`` take the asks of models. Call this before ``apply``."""
         self._turns.asks = asks
 
     def do_by(self, do: Callable[[Steps], None]) -> None:
-        """Have long work done in steps by ``do``, between the loop's other events."""
+        """Let ``do`` do long work in steps, between the loop's other events."""
         self._turns.do = do
 
     def do(self, steps: Steps) -> None:
-        """Do long work as ``do_by`` says."""
+        """Do long work by the function that ``do_by`` has set."""
         self._turns.do(steps)
 
     def apply(self, told: Snapshot | Difference) -> Difference:
-        """Make queues, replicas and current versions match a snapshot, or that to which a difference leads.
+        """Make queues, replicas and current versions match a snapshot, or the snapshot that results from a difference.
 
         Return the changes. A version that is missing gets no more queries, and is closed once its queries in flight are
         answered. A difference, which the snapshot in force has to fit (``Holding.takes``), costs what it contains; a
@@ -93,7 +93,7 @@ class Predictor:
         return difference
 
     def forget(self) -> None:
-        """Take no snapshot as in force until the next whole one, since the last difference could not be applied."""
+        """Hold no snapshot in force until the next whole one, since the last difference could not be applied."""
         self.held = Holding()
 
     def find(self, model: str, version: str | None = None) -> ModelQueue | None:
@@ -117,7 +117,7 @@ class Predictor:
         return self._state_keys.get(model, {})
 
     def end_turn(self) -> None:
-        """Let the queues send now the batches that they would otherwise send after the loop has polled again."""
+        """Let the queues send batches now instead of after the loop's next poll."""
         self._turns.end()
 
     def queues(self) -> list[ModelQueue]:

@@ -25,18 +25,18 @@ class AskTaker(Protocol):
     """Answers what models ask while they evaluate batches."""
 
     def take(self, replica: "Replica", ask_id: int, body: Buffer) -> None:
-        """Take an ASK. Raises ProtocolViolation if the body is none."""
+        """Take an ASK. Raises ProtocolViolation if the body is not an ASK."""
 
     def ended(self, asks: Sequence[Any], *, is_answered: bool = True) -> None:
-        """Forget the asks of a batch that has ended. ``is_answered``: and not been lost."""
+        """Forget the asks of a batch that has ended. ``is_answered``: whether the batch was answered, and not lost."""
 
 
 class ReplicaOwner(Protocol):
     """The queue that the replica works for.
 
     Attributes:
-        encoder: of batches of the version's input type.
-        output_typing: is told what containers learn of their outputs.
+        encoder: encodes batches of the version's input type.
+        output_typing: takes the output types that containers report.
         unsettled: the replicas of all queues that are not linked, or that drain. Replicas enter and leave it.
         asks: takes what the model asks; None if nobody does.
     """
@@ -185,7 +185,7 @@ class Replica:
         )
 
     def mark(self) -> int:
-        """Return a number that changes with what ``statistics`` tells, apart from the batch limit and errors' texts."""
+        """Return a number that changes whenever ``statistics`` does, apart from the batch limit and errors."""
         state = self.state
         if state is None:
             return hash((self._number, self._is_draining, self.link.last_error is None))

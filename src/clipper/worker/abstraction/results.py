@@ -40,7 +40,7 @@ NOT_TOLD_APART = (
 )
 # How an ask may fail without any fault of the model that asks.
 ASK_CODES = (DeadlineExceeded.code, NoReplica.code, Overloaded.code, Unavailable.code)
-# The largest outputs of a batch together, since a worker holds them until all are read, and frees them at once, which
+# The most bytes of outputs of a batch. The worker holds them until all are read, and then frees them at once, which
 # takes 4 ms. A larger output comes alone.
 MAX_BATCH_BYTES = 32 * 1024 * 1024
 
@@ -184,7 +184,7 @@ def rows_of_type(output_type: ValueType | None) -> int:
 def told_apart(
     works: Sequence[Work], failures: Mapping[int, str], now_s: float, *, is_unclear: bool, is_mixed: bool
 ) -> tuple[list[Work], list[tuple[Work, str]]]:
-    """Return the failed rows to evaluate again, apart; and the message for each of the others.
+    """Return the failed rows that have to be evaluated again, apart, and the message for each other failed row.
 
     ``is_unclear``, ``is_mixed``: see ``Suspects.are_unclear``. An output that is too large says nothing of other rows.
     """

@@ -44,7 +44,7 @@ class Turns:
 
     Attributes:
         do: does long work in steps, between the loop's other events; at once, until it is set.
-        asks: takes the asks of models, once it is set.
+        asks: takes the asks of models; unset until ``Predictor.take_asks_by``.
         flow: the queues' common knowledge of the worker's queries.
         devices: the accelerators that replicas of several versions may share, by node and id.
         unserved: the versions that were asked while they were asleep, and when they were last asked, on the loop's
@@ -56,7 +56,7 @@ class Turns:
         watch: Watch | None = None,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> None:
-        """Make the turns. ``watch`` is told of batches that have traced queries."""
+        """Make the turns. ``watch`` takes notes on batches with traced queries."""
         self._watch = watch
         self.do: Callable[[Steps], None] = at_once
         self.asks: AskTaker | None = None
@@ -76,7 +76,7 @@ class Turns:
         return not self._waiting
 
     def devices_of(self, replica: Replica) -> tuple[Device, ...]:
-        """Return the devices on which a replica computes, and drop those on which nothing does any more."""
+        """Return the devices on which a replica computes, and drop the devices that no replica uses any more."""
         known = {id_: device for id_, device in self.devices.items() if device.is_used}
         self.devices = known | {id_: known.get(id_) or Device(id_) for id_ in replica.devices}
         return tuple(self.devices[id_] for id_ in replica.devices)

@@ -42,13 +42,13 @@ class Table(Protocol):
 class Work(msgspec.Struct, gc=False, eq=False):
     """An input in a version's queue; once it has its output, an entry of the cache.
 
-    One object is both, so that a query costs one allocation here. The garbage collector does not track these objects:
-    there are hundreds of thousands, and a collection that visits them all would show in the tail latency. So a work
-    must not stay part of a reference cycle: it drops its waiters once it has its output.
+    One object serves as both, so that a query costs one allocation here. The garbage collector does not track these
+    objects: there are hundreds of thousands, and a collection that visits them all would show in the tail latency. So a
+    work must not stay part of a reference cycle: it drops its waiters once it has its output.
 
     Attributes:
         row: the input's raw buffer, as the container protocol sends it.
-        waiters: those that get the output; ``NOBODY`` once they have been notified.
+        waiters: the waiters to notify; ``NOBODY`` once they have been notified.
         arrival_s: when the first query for it arrived.
         slo_s: the SLO of the query that queued or hastened it; it selects the queue's lane.
         deadline_s: the latest deadline of its waiters.

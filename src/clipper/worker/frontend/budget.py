@@ -20,10 +20,10 @@ class Budget:
         self._is_making_room = False
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether requests may hold this much more, once those that give way have ended."""
+        """Whether requests may hold this much more, after ending requests that give way."""
         if self.held_bytes + size_bytes <= self.bound_bytes:
             return True
-        if not self._is_making_room:  # a request that ends asks, too
+        if not self._is_making_room:  # ending a request may call this again
             self._is_making_room = True
             while self.held_bytes + size_bytes > self.bound_bytes and self.make_room():
                 pass

@@ -9,7 +9,7 @@ _PRECISION = 1e-6
 
 
 class Limit:
-    """The limits of an application or a key, and their use.
+    """The limits of an application or a key, and how much of them is in use.
 
     The rate is a token bucket: it holds the tokens of a second, at least one token, and starts full. So at most
     ``max_per_second * (t + 1)`` queries are admitted in any ``t`` seconds.

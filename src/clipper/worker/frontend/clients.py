@@ -144,7 +144,7 @@ class Clients:
         self._limited: dict[str, KeySnapshot | ApplicationSnapshot] = {}
 
     def follow(self, told: Snapshot | Difference) -> None:
-        """Take over keys and limits, unless they are older than the last. A difference costs what it contains."""
+        """Use these keys and limits, unless they are older than the last. A difference costs what it contains."""
         if told.generation < self.generation:
             return
         self.generation = told.generation
@@ -231,7 +231,7 @@ class Clients:
         return self._limits.get(self._ids.get(application, ""))
 
     def statistics(self) -> tuple[LimitStatistics, ...]:
-        # Only of those with limits, which are few: this is asked each second.
+        # Only keys and applications with limits, which are few: this runs each second.
         return tuple(
             LimitStatistics(
                 "key" if isinstance(one, KeySnapshot) else "application",
@@ -243,7 +243,7 @@ class Clients:
         )
 
     def _limit(self, id_: str, one: KeySnapshot | ApplicationSnapshot) -> Limit | None:
-        """Return the present limit of a key or application; None if it has none. An earlier limit keeps its use."""
+        """Return the present limit of a key or application; None if it has none. An existing limit keeps its counts."""
         in_flight = share_in_flight(one.max_in_flight, self._workers, self._index)
         per_second = share_per_second(one.max_per_second, self._workers)
         if in_flight is None and per_second is None:

@@ -33,7 +33,7 @@ class Endpoint(Protocol):
         Args:
             body: the request's body; a bytearray if it is long.
             arrived_s: when the request was read, on the loop's clock.
-            is_late: whether it has waited so long to be taken in that a query could not be answered in time.
+            is_late: whether the request has waited so long that its queries could not be answered in time.
         """
 
 
@@ -76,6 +76,6 @@ class KnownHead:
         self.body_bytes = body_bytes
 
     def forget(self) -> None:
-        """Equal no head any more, for connections that remember this head, and keep no application in memory."""
+        """Stop matching any head on connections that still hold this object, and release the application."""
         self.head = None
         self.endpoint = cast(Endpoint, None)

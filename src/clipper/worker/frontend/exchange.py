@@ -141,7 +141,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
     def respond(self, data: bytes) -> None:
         """Answer with a whole HTTP response, or an interim one such as 100 Continue, in its turn."""
-        # The query and the exchange refer to each other. Dropping a reference frees both without the garbage collector.
+        # The query and the exchange refer to each other. Dropping this reference frees both without the garbage
+        # collector.
         self.started = None
         self._leave_limits()
         self.response = data
@@ -183,7 +184,7 @@ class Gather:
 
         Args:
             part: its part of the answer: for a predict call JSON, or a maker of it if it is long.
-            held_bytes: the memory that it holds until all parts have come.
+            held_bytes: the memory that the part holds until all parts have come.
             answer_bytes: a bound on its size.
         """
         if self.has_ended:

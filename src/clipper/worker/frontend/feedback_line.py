@@ -1,8 +1,7 @@
 """Decides how much of an application's feedback a worker learns from at once, and which request is read next.
 
-A client whose patience has ended sends the same feedback again. So feedback that is let in has to be learned soon.
-Otherwise a worker that gets more than it can learn would learn only from senders that have left: none would be answered
-in time, however much was learned.
+A client that has waited too long sends the same feedback again. So the worker has to learn soon from the feedback that
+it lets in. Otherwise, under overload, it would learn only from senders that have left, and answer none in time.
 """
 
 from collections import OrderedDict
@@ -13,18 +12,18 @@ from clipper.worker.frontend import limits
 
 T = TypeVar("T", bound=Hashable)
 
-# The time in which feedback that is let in shall be learned. A Redis that writes its file once a second takes one
-# second, and clients that are in a hurry wait for five.
+# The target for the time from letting feedback in until it is learned. A Redis that writes its file once a second takes
+# one second, and impatient clients wait for five.
 TARGET_S = 2.0
 # The least time over which learning is measured: a few transactions of the store.
 MEASURED_S = 1.0
-# The least pieces under way, so that a slow store still gets transactions of a size that pays. Even dozens of
-# applications with this many each are learned from in seconds.
+# The least number of pieces under way, so that a slow store still gets transactions large enough to be efficient. Even
+# dozens of applications with this many each are learned from in seconds.
 MIN_UNLEARNED = 200
 # While learning is fast enough and requests wait, more is let in by this share each time.
 GROWTH = 0.25
-# Requests are let in in their order until a request has waited for this long. Then more has come than can be learned,
-# and the latest is next: its sender will wait for longest from now on.
+# Requests enter in order until one has waited for this long. Then feedback comes faster than it can be learned, and the
+# latest request is next: its sender will wait for longest from now on.
 IN_ORDER_S = 2.0
 # A client that has waited for this long will wait for longer. Now and then the earliest request is next, so that
 # clients that wait for their answers before they send more are all served; if its sender is about to leave, that time
@@ -96,7 +95,7 @@ class FeedbackLine(Generic[T]):
         self.unlearned -= pieces
 
     def learned(self, pieces: int, taken_s: float, now_s: float) -> None:
-        """Note that pieces are learned, which were taken at ``taken_s``."""
+        """Note that pieces which were taken at ``taken_s`` are learned."""
         self.unlearned -= pieces
         self._learned += pieces
         self._was_late |= now_s - taken_s > TARGET_S

@@ -22,7 +22,7 @@ class Sender(Protocol):
     """Sends spans to a receiver: ``otlp_sender.OtlpSender``, whose libraries are an extra."""
 
     def send(self, spans: Sequence[Span], began_s: float) -> None:
-        """Send spans from the exporter's thread, and wait until they are taken; their clock was 0 at ``began_s``."""
+        """Send spans on the exporter's thread until the receiver takes them. Their clock was 0 at ``began_s``."""
 
     def close(self) -> None:
         """Give up the message under way, as soon as possible. Called on another thread."""

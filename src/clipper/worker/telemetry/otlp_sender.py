@@ -15,7 +15,7 @@ from clipper.errors import InvalidArgument, Unavailable
 from clipper.worker.telemetry.otlp import encode, read_pairs, resource_of
 from clipper.worker.telemetry.spans import Span
 
-# The timeout of a message. Meanwhile spans may be dropped: a receiver that needs longer is not fast enough anyway.
+# The timeout of a message. Spans may be dropped meanwhile: a receiver that needs longer is too slow anyway.
 TIMEOUT_S = 5.0
 # A receiver that restarts is away for a moment: the statuses by which it says so, and the waits before further
 # attempts.
@@ -39,12 +39,12 @@ class OtlpSender:
         self._url = f"{endpoint}/v1/traces"
         is_tls = endpoint.startswith("https:")
         self._client = httpx.Client(
-            # As bytes: a variable may have any text, and httpx would raise for text that is not ASCII.
+            # Bytes, since a variable may have any text, and httpx would raise for text that is not ASCII.
             headers=[(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers.items()],
             timeout=TIMEOUT_S,
             trust_env=False,
             verify=_context(environ) if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            # A receiver may close the connection meanwhile, and a message a second does not gain by keeping it.
+            # A receiver may close a kept connection, and a message a second gains nothing from keeping one.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
         self._is_closing = threading.Event()

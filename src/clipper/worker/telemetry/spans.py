@@ -168,7 +168,7 @@ class BatchNote(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def trace(self) -> BatchTrace:
-        """The part that the container gets."""
+        """The trace that the worker sends to the container."""
         return BatchTrace(write_context(self.context), tuple(map(write_context, self.queries[:MAX_LINKS])))
 
 

@@ -29,7 +29,7 @@ def write_context(context: SpanContext) -> TraceContext:
 
 
 class Parent(msgspec.Struct, frozen=True, gc=False):
-    """The caller's span. It says whether it is recorded."""
+    """The caller's span, with the flag that says whether the caller records it."""
 
     context: SpanContext
     is_sampled: bool

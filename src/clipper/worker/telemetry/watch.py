@@ -59,7 +59,7 @@ class Watch:
     Attributes:
         slow_s: the time above which a query is slow.
         draw: draws a random number from 0 to below 1 for a request.
-        most: a request whose number is at least this is noted only if it has an id or a parent span.
+        most: a request whose drawn number is at least this gets a note only if it has an id or a parent span.
         traced_until_s: the time by which all traced queries so far have ended, on the loop's clock.
     """
 

@@ -1,4 +1,4 @@
-"""A variation of the paper's AIMD, ``aimd.py``: against a share of the SLO, quick to start and slow to believe a miss.
+"""A variation of the paper's AIMD, ``aimd.py``: meets a share of the SLO, grows fast, and ignores a single miss.
 
 The comments at the constants say what differs and why. The constants were tried in
 ``tests/worker/abstraction/batching/simulation.py``.

@@ -9,11 +9,11 @@ LEAST_SLOS = 0.02
 
 
 class ArrivalRate:
-    """An exponentially weighted mean rate, from a counter that is read now and then.
+    """An exponentially weighted mean rate, computed from a counter that the caller reads from time to time.
 
     Attributes:
         per_s: queries a second; 0 until two readings.
-        due_s: the next time at which a look is worthwhile.
+        due_s: the time from which the next call of ``look`` is worthwhile.
     """
 
     __slots__ = ("_arrivals", "_looked_s", "_seen", "_span_s", "due_s", "per_s")

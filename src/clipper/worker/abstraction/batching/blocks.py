@@ -12,25 +12,25 @@ from clipper.worker.abstraction.batching.background import QUIET_ARRIVALS, rows_
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.service_times import LEAST_S
 
-# While queries come, a piece may take so many times as long as a query alone, and this share of the SLO at most: one
-# that comes meanwhile waits for about as long as for another query. Shorter pieces would be overhead for the most part.
+# While queries come, a piece may take at most this multiple of the time of a single query, and at most this share of
+# the SLO. A query that comes meanwhile waits about as long as behind another query. Shorter ones would be overhead.
 BUSY_TIMES, BUSY_SHARE = 1.5, 0.05
-# A piece may always take so many times as long as a row by itself. If most of that is a batch's, whatever its rows,
-# fewer rows would not be quicker, and a job would take a batch for each row.
+# A piece may always take this multiple of the time of a single row. If most of a batch's time is fixed, fewer rows
+# would not be quicker, and a job would need a batch for each row.
 LEAST_TIMES = 1.25
-# While none is expected, a piece may take this share of the SLO, and two are in flight, since a replica would otherwise
-# idle while the worker reads the answer to the first.
+# While no query is expected, a piece may take this share of the SLO, and two pieces are in flight: otherwise a replica
+# would idle while the worker reads the answer to the first.
 QUIET_SHARE, QUIET_PIECES = 0.25, 2
 # The longest piece, whatever the SLO: other workers' queries may wait for it, too.
 MOST_PIECE_S = 0.05
 # The rows of a replica's first piece. The next one may have up to the square root of ``MOST_TIMES`` times as many.
 FIRST_ROWS, MOST_TIMES = 8, 4.0
-# The weight of the last piece in the time that one is expected to take.
+# The weight of the latest piece in the expected time of a piece.
 LAST_WEIGHT = 0.3
 # A worker holds this many blocks of a version, and this many bytes of them: enough for all replicas to have work.
 MAX_BLOCKS, MAX_BYTES = 32, 64 * 1024 * 1024
-# A piece that ended its replica, or failed as a whole, is tried again in this many parts, so that a row that kills
-# containers is found with few deaths.
+# A piece that ended its replica, or failed as a whole, is tried again in this many parts. So few replicas die until the
+# row that kills them is found.
 PARTS = 8
 
 
@@ -47,13 +47,13 @@ class Block:
 class PieceSize:
     """How many rows a replica's next piece has, so that it takes its budget.
 
-    It follows the times of pieces without a model of them: nearly all have one size, and from these nobody can tell the
-    part of a row from the fixed part.
+    The size follows the measured times directly. Nearly all pieces have one size, from which a time per row cannot be
+    separated from a fixed time.
 
     Attributes:
-        rows: those of the next piece; at least 1.
+        rows: the number of rows of the next piece; at least 1.
         took_s: the time that a piece of this size takes; 0 before the first one.
-        alone_s: the time that a row takes by itself; 0 until one was sent so.
+        alone_s: the time of a piece of one row; 0 until such a piece was answered.
         budget_s: the time that a piece may take.
     """
 
@@ -168,9 +168,9 @@ class Blocks:
         self._sizes.pop(replica_id, None)
 
     def try_again(self, piece: Piece, *, has_begun: bool = True) -> bool:
-        """Have a piece sent again, in parts. Return False if it is a single row, which nothing can tell apart.
+        """Queue a piece again, in parts. Return False if it is a single row that may have begun: it cannot be divided.
 
-        ``has_begun``: whether it may have been evaluated, and was not in flight behind another.
+        ``has_begun``: whether the replica may have evaluated it. It has not while it waits behind another batch.
         """
         block = piece.block
         if piece.rows == 1 and has_begun:
@@ -196,8 +196,8 @@ def piece_rows(
 ) -> int:
     """Return how many rows the next piece for a replica may have; 0 if even one could make a query late.
 
-    If even a row takes longer than ``most_s``, a piece is sent like other background work: if a query that comes
-    meanwhile can still be in time.
+    If even one row takes longer than ``most_s``, the rule for other background work holds: the piece is sent if a query
+    that comes meanwhile can still be in time.
     """
     rows = min(int(size.rows), replica.max_batch)
     if size.took_s == 0:

@@ -11,7 +11,7 @@ from clipper.worker.abstraction.batching.quantile_refit import RefittedQuantile
 
 
 class Controller(Protocol):
-    """Sets a replica's batch limit from its service times, whatever waits in the queue.
+    """Sets a replica's batch limit from its service times alone, without looking at the queue.
 
     The budget is the time that a batch may take, in seconds.
 

@@ -3,7 +3,7 @@
 Queries with the same SLO arrive in the order of their deadlines. So each SLO has its own FIFO, a lane, and the earliest
 deadline is at the head of one of a few lanes. Push and take are O(1) for the usual one or two SLOs, while a heap would
 compare for each query. If rows differ in length, each lane also holds only rows of similar length, so that a batch can
-leave out the longest rows. Background work has a lane of its own, behind all others.
+leave out the longest rows. Background work has its own lane, behind all others.
 """
 
 from bisect import bisect_left
@@ -69,7 +69,7 @@ class DeadlineQueue:
     Attributes:
         length: number of queued pieces, without background work; ``size_bytes`` is the length of their inputs.
         arrivals: number of pieces ever pushed, without background work.
-        varies: whether rows of different lengths have come. Until then lengths are not looked at.
+        varies: whether rows of different lengths have come. Until then the queue ignores lengths.
     """
 
     def __init__(self, max_length: int, max_bytes: int) -> None:
@@ -247,7 +247,7 @@ class DeadlineQueue:
         return expired
 
     def take_all(self, is_meant: Callable[[Work], bool]) -> list[Work]:
-        """Remove and return all work for which ``is_meant``, by deadline. Background work among it becomes ordinary."""
+        """Remove and return, by deadline, the work that ``is_meant`` selects. Background work becomes ordinary."""
         found: list[Work] = []
         for lane in self._lanes_by_id.values():
             meant = [work for work in lane.works if is_meant(work)]

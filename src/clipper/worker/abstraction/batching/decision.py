@@ -10,7 +10,7 @@ from clipper.worker.abstraction.batching.flow import Batch
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.work import Work
 
-# Of the inputs of a batch together, in bytes.
+# No bound on the bytes of a batch's inputs.
 NO_BOUND = inf
 
 

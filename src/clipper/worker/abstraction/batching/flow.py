@@ -1,4 +1,4 @@
-"""The flow of queries through a worker: arrivals, and short batches whose clients will soon query again.
+"""The flow of queries through a worker: counts arrivals, and short batches whose clients will soon query again.
 
 All versions of a worker share one flow, since a client's next query may go to another version: exp3 over five models
 spreads one client's queries over five queues.
@@ -12,7 +12,7 @@ import msgspec
 from clipper.worker.abstraction.work import Work
 from clipper.worker.telemetry.spans import BatchNote
 
-# It pays to wait for the clients of short batches if two or more such batches hold this many rows.
+# Waiting for the clients of short batches pays if two or more such batches hold this many rows.
 MANY = 8
 # A short batch that is in flight for longer hangs: its clients are not waited for.
 MAX_OUT_S = 0.002
@@ -30,8 +30,8 @@ class Batch(msgspec.Struct, eq=False):
         source: the suspect or the group whose work it contains; empty if its work is not kept apart.
         is_expected: whether it is short and in flight, but not for so long that it hangs.
         note: the note on it; None if none of its queries is traced.
-        piece: the rows of a block that it has in place of ``works``; None if it has queries.
-        asks: how many asks its model waits for; meanwhile it does not compute.
+        piece: the rows of a block, in place of ``works``; None if the batch holds queries.
+        asks: how many asks of its model wait for answers; meanwhile the model does not compute.
     """
 
     id: int

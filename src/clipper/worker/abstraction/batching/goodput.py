@@ -12,9 +12,9 @@ bounds its size, and leaving out a few urgent queries allows a larger batch. Two
 The second rule is the sliding window of Nexus (Shen et al., SOSP 2019, section 6.3), with expected values instead of
 one service time for each size. See docs/batching.md.
 
-Rows that came together, as those of a pipeline's list, have one deadline, and their query waits for the last of them.
-So the queue is not cut by counts alone: of rows with one deadline, either all are dropped or none, and ``cut_short``
-ends a batch before rows of which some would be in another, too late.
+Rows of one query, such as those of a pipeline's list, have one deadline, and the query waits for the last of them. So
+counts alone do not cut the queue: of rows with one deadline, either all are dropped or none, and ``cut_short`` ends a
+batch before rows if some of them would have to go into a later batch and be late.
 """
 
 from bisect import bisect_left, bisect_right
@@ -169,9 +169,9 @@ def choose(
 
 
 def cut_short(batch: list[Work], lanes: list[Lane], times: ServiceTimes, start_s: float, limit: int) -> list[Work]:
-    """Remove and return the last rows of a batch if rows of the same query still wait, and would be late behind it.
+    """Remove and return the last rows of a batch if other rows of its query still wait, and would be late after it.
 
-    They go together in the next. Rows that are too many for one batch are divided.
+    All of them then go into the next batch. Rows that do not fit into one batch are divided.
 
     Args:
         lanes: those that the batch was taken from.

@@ -14,8 +14,8 @@ matter: a batch that takes later rows along still meets the deadline of its most
 observed over fitted times, by the five quantiles of ``ServiceTimes``, drawn towards its mean by the root of the number
 of batches, since their deviations are independent.
 
-If more rows wait than can be met, the scheduler gives up some of them, from which a later query may profit. That is not
-counted: such a model is full, and P near 0 says so.
+If more rows wait than can be met, the scheduler gives up some of them, from which a later query may profit. P does not
+count that: for such a full model it is near 0.
 """
 
 from math import inf, sqrt
@@ -34,11 +34,11 @@ class InTime:
         self._scheduler = scheduler
 
     def outlook(self, now_s: float, due_s: float) -> tuple[float, float]:
-        """Return the probability that a query put in now is answered by ``due_s``, and how many surely would be.
+        """Return the probability that a query queued now is answered by ``due_s``, and how many such surely would be.
 
         The number includes this query: it is below 1 if this query is not sure.
 
-        A version without a replica answers nothing in time. Replicas that have not answered yet are believed to.
+        A version without a replica answers nothing in time. A replica without an answer so far counts as sure.
         """
         scheduler = self._scheduler
         if due_s <= now_s:
@@ -71,7 +71,7 @@ class InTime:
         margin_s = first.margin_s(slo_s)
         left_s, head_left_s = due_s - now_s - margin_s, head_due_s - now_s - margin_s
         needed_s = max(start_s + times.mean_s(1), LEAST_S)
-        # All waiting rows go in the next batch, which the first query in the queue has to get in time.
+        # All waiting rows go into the next batch, which has to meet the deadline of the first query in the queue.
         together = min(ahead // len(rests) + 1, first.limit) if ahead else 1
         together_s = max(first_rest_s + times.mean_s(together), LEAST_S)
         ratios, slow = times.ratios(together), times.sure_times(together)
@@ -90,8 +90,7 @@ class InTime:
         return bool(scheduler.replicas) and not has_batches and not scheduler.has_work
 
     def may_try(self, now_s: float) -> bool:
-        """Whether an idle version may get a query without an asker. On a device that others share, it takes their
-        time."""
+        """Whether the version idles and may get a query only to measure its speed: see ``probing.may_try``."""
         return self.is_idle and all(may_try(each, now_s) for each in self._scheduler.replicas.values())
 
     @property
@@ -140,7 +139,7 @@ def done_s(rows: float, replicas: list[tuple[float, float]]) -> float:
 
 
 def share_within(ratio: float, ratios: tuple[float, ...], batches: float) -> float:
-    """Return F: the share of observed times of at most ``ratio`` times the fitted one, if it is of so many batches."""
+    """Return F: the share of observed times that are at most ``ratio`` times the fitted time of so many batches."""
     mean, shrink = sum(ratios) / len(ratios), 1.0 / sqrt(batches)
     below, before = 0.0, mean + (2 * ratios[0] - ratios[1] - mean) * shrink
     if ratio <= before:

@@ -14,9 +14,9 @@ from clipper.worker.abstraction.batching.replica_state import ReplicaState
 def near_until_s(near: Sequence[ReplicaState], queue: DeadlineQueue, now_s: float) -> float:
     """Return until when near replicas are enough; a time that is not after ``now_s`` if they are not.
 
-    A batch that is overdue is expected to take as much longer as it is overdue by now. So a replica that hangs no
-    longer counts, for a query with deadline ``d`` and batch time ``b``, from ``min((d + 2e)/3, (d + e - b)/2)`` on,
-    where the batch before was expected to end at ``e``.
+    A batch that is overdue is expected to take as much longer as it is overdue by now. So a replica that hangs stops
+    counting at ``min((d + 2e)/3, (d + e - b)/2)``, for a query with deadline ``d`` and batch time ``b``, where the
+    batch before was expected to end at ``e``.
 
     Args:
         near: the near replicas that get work; at least one.

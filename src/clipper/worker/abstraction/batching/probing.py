@@ -9,8 +9,8 @@ silence a version. Two rules prevent that, whatever was learned:
   and not at its reason, so it holds for every controller. A replica that is slower than another waits for
   ``PROBE_TIMES`` of its own batches if these take longer: probes cost it a tenth of its time at most.
 
-On an accelerator on which a quicker version computes, probes take the time of that one's queries. There a replica waits
-for ``SHARED_TIMES`` of its own batches: a hundredth of the time.
+On an accelerator that a quicker version shares, probes take time from that version's queries. There a replica waits for
+``SHARED_TIMES`` of its own batches, so probes cost a hundredth of the time.
 
 So while queries are given up, a version whose batches come back is sent a batch within a second.
 """
@@ -47,7 +47,7 @@ def is_due(replica: ReplicaState, now_s: float) -> bool:
 
 
 def may_try(replica: ReplicaState, now_s: float) -> bool:
-    """Whether a replica may get a query only to learn its speed: it takes no time from quicker ones on its devices."""
+    """Whether a replica may get a query to learn its speed: no quicker version is beside it, or a probe is due."""
     return not replica.has_quicker_beside or now_s >= replica.asked_s + probe_every_s(replica)
 
 
@@ -80,6 +80,6 @@ def given_up(decision: Decision, now_s: float) -> Taken:
 
 
 def copy_of(work: Work, now_s: float) -> Taken:
-    """Return a batch of the same row that nobody waits for."""
+    """Return a batch of a copy of this row, for which no query waits."""
     due_s = now_s + work.slo_s
     return Taken([Work(work.row, NOBODY, now_s, work.slo_s, due_s, due_s, work.row)], [])

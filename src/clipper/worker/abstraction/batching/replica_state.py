@@ -12,13 +12,14 @@ from clipper.worker.abstraction.batching.service_times import LEAST_S, MAX_GROWT
 # A batch that takes less than this is short. A second batch behind it hides a round trip of about 0.2 ms. A replica
 # that idles for this long loses less than a batch costs the worker and the container, so short batches may wait.
 SHORT_S = 0.001
-# Behind a batch that takes longer than this the round trip is negligible, and it is better to bind queries to a replica
-# only when the batch has ended.
+# If a batch takes longer than this, the round trip is negligible, and queries are better bound to a replica only when
+# the batch has ended.
 AHEAD_BELOW_S = 0.005
 # Behind a batch that is not short, a second batch leaves this long before its end. Any earlier, it would leave with
 # fewer queries than it could have gathered.
 ROUND_TRIP_S = 0.0003
-# The weight of the latest batch in the time that answers take to leave, and the most of the SLO that this may count as.
+# The weight of the latest batch in the time that answers take to leave, and the largest share of the SLO that this time
+# may count as.
 ANSWER_GAIN, MAX_ANSWER_SHARE = 0.1, 0.1
 # Short batches come thousands of times a second: after the first 64, the scheduler learns from every eighth, and from
 # each that follows a slow batch, so that it notices a change of speed. Whether a batch counts must not depend on its
@@ -32,16 +33,16 @@ class ReplicaState:
     """The state of one replica.
 
     Attributes:
-        max_batch: the largest batch that it takes, in rows; smaller if their outputs are large.
+        max_batch: the largest batch that the replica takes, in rows; smaller if outputs are large.
         controller: sets the batch limit, for the policies that have one; else None.
-        last_size: rows of that batch.
-        last_left: queries that were waiting at that moment.
+        last_size: rows of the latest batch that came back.
+        last_left: queries that were waiting when it came back.
         last_was_slow: whether that batch was not short.
         asked_s: when it was last sent a batch.
         probed_s: when it was last probed with rows that seem too long, or for being slower than another replica.
         capacity_per_s: cached ``rows_per_s``; 0 if it must be computed anew.
         answer_s: how long after a batch came back its answers had left. The next batch leaves before them.
-        devices: the accelerators that it shares with replicas of other versions, or may.
+        devices: the accelerators that it shares, or may share, with replicas of other versions.
     """
 
     id: str
@@ -68,7 +69,7 @@ class ReplicaState:
             device.join(Sharer(self, queue, replicas, await_turn))
 
     def release_devices(self) -> None:
-        """Give those a turn that wait for its devices: rows have left its queue."""
+        """Give the versions that wait for its devices a turn: rows have left its queue."""
         for device in self.devices:
             device.release()
 
@@ -86,7 +87,7 @@ class ReplicaState:
         return all(device.admits(self, now_s) for device in self.devices)
 
     def limit_beside(self, queue: DeadlineQueue, now_s: float) -> int:
-        """Return ``limit``, or less: the rows that make no other version on its devices late, or are due before it."""
+        """Return ``limit``, or fewer rows: those that are due before other versions' rows, or make none of them late."""
         limit = self.limit
         for device in self.devices:
             until_s, head_due_s = device.spare_s(queue, now_s)
@@ -122,7 +123,7 @@ class ReplicaState:
     def rows_per_s(self, slo_s: float) -> float:
         """Return the rows answered a second in batches of ``batch_limit``; 0 while nothing is known.
 
-        Replicas of the version on one device have that together.
+        Replicas of the version that share a device share this rate, too.
         """
         if not self.times.is_known:
             return 0.0
@@ -131,7 +132,7 @@ class ReplicaState:
         return rows / max(self.times.mean_s(rows), LEAST_S) / beside
 
     def wait_s(self, now_s: float) -> float:
-        """Return how long a batch that is sent now is expected to wait for those before it, on its devices, too."""
+        """Return how long a batch that is sent now is expected to wait for earlier batches, here and on its devices."""
         if self.devices:
             return max([device.busy_s(now_s, self) for device in self.devices])
         return self.rest_s(now_s) if self.in_flight else 0.0
@@ -145,7 +146,7 @@ class ReplicaState:
         return rest_s
 
     def busy_s(self, now_s: float) -> float:
-        """Return ``wait_s``, but longer, the longer a batch is overdue."""
+        """Return ``wait_s`` plus an amount that grows with the time for which a batch is overdue."""
         if self.devices:
             return max([device.busy_s(now_s, self) for device in self.devices])
         busy, began_s = 0.0, self.last_done_s
@@ -158,7 +159,7 @@ class ReplicaState:
         return busy
 
     def service_s(self, sent_s: float, now_s: float) -> float:
-        """Return how long a batch took that has just come back, without the time that others took meanwhile."""
+        """Return the service time of a batch that has just come back, without the time of others on its devices."""
         if self.devices:
             return max([device.service_s(sent_s, now_s) for device in self.devices])
         # A batch that was sent behind another began when the other ended.
@@ -191,7 +192,7 @@ class ReplicaState:
         return min(size, max(-(-size // idle), int(worth) + 1))
 
     def capacity_share(self, replicas: "Sequence[ReplicaState]", slo_s: float) -> float:
-        """Return this replica's part of what ``replicas``, of which it is one, answer together."""
+        """Return this replica's share of the rows that ``replicas``, including this one, answer together."""
         for each in replicas:
             if not each.capacity_per_s:
                 each.capacity_per_s = each.rows_per_s(slo_s)
@@ -215,7 +216,7 @@ class ReplicaState:
                 better with their queries in it, unless the running batch is short.
         """
         running = next(iter(self.in_flight.values()))
-        # A batch with bad rows takes longer than expected.
+        # A batch of suspected rows may take longer than expected.
         if running.source or running.expected_s > AHEAD_BELOW_S or (will_ask_again and not running.is_short):
             return False
         elapsed_s = now_s - max(running.sent_s, self.last_done_s)

@@ -1,4 +1,4 @@
-"""Clients that query again once they are answered, and how long a replica waits for them.
+"""Estimates which clients query again once they are answered, and how long a replica waits for them.
 
 Clients that wait for their answers split into two halves: one is being evaluated while the other sends queries, and
 each half pays the fixed cost of a batch. A replica that waits for the clients it has just answered puts both halves
@@ -18,7 +18,7 @@ LEAST_ANSWERED = 16
 LEAST_FIXED_S = 0.002
 # It waits for at most this many fixed times.
 MAX_TIMES = 2.0
-# It waits only if that is expected to answer a twentieth more queries a second: possibly no client comes back.
+# It waits only if the wait is expected to answer a twentieth more queries a second, since no client may come back.
 LEAST_GAIN = 1.05
 # The return of a batch's clients is timed once this share of them is back: a few may have left.
 MOST_BACK = 0.75

@@ -1,7 +1,7 @@
 """Decides for one version when a batch leaves, with which queries, and to which replica.
 
-The shell, ``abstraction.model_queue``, reports events and carries out decisions. Facts in: the queue, the replicas with
-their service times, the time. Decisions out: batches, drops, and when to decide again.
+The shell, ``abstraction.model_queue``, reports events and carries out decisions. Inputs: the queue, the replicas with
+their service times, and the time. Outputs: batches, drops, and the time of the next decision.
 """
 
 from collections.abc import Callable, Collection
@@ -29,7 +29,7 @@ MAX_IN_FLIGHT = 2
 # Near the replicas' capacity, a batch that would answer fewer queries a second than arrive waits for more, as long as
 # its deadlines allow. Below that load an idle replica is no loss, and a query leaves at once.
 NEAR_CAPACITY = 0.9
-# A replica that is slower than the fastest by this factor leaves to it the queries that it cannot answer in time.
+# A replica that is slower than the fastest by this factor leaves queries that it cannot answer in time to the fastest.
 SLOWER_TIMES = 1.2
 
 # Under a controller, the service time counts as at most this share of the SLO when lateness is decided. So a version
@@ -55,7 +55,7 @@ class Scheduler:
         # Whether some replicas drain; whether some of the others share accelerators; and whether some of them are on
         # this worker's node and others are not.
         self._are_draining = self._share_devices = self._is_mixed = False
-        self._only: ReplicaState | None = None  # the only replica, if nothing but its times decides what it gets
+        self._only: ReplicaState | None = None  # the only replica, if its times alone decide which batches it gets
         self.set_slo(1.0)
 
     # -- replicas --------------------------------------------------------------------------------------
@@ -91,12 +91,12 @@ class Scheduler:
         return replica
 
     def drain_replica(self, replica_id: str) -> None:
-        """Send it no more work; its batches in flight are still awaited."""
+        """Send the replica no more work, but still await its batches in flight."""
         self.replicas[replica_id].is_draining = True
         self._look_at_replicas()
 
     def resume_replica(self, replica_id: str) -> None:
-        """Stop draining: send it work again."""
+        """Stop draining the replica: send it work again."""
         self.replicas[replica_id].is_draining = False
         self._look_at_replicas()
 
@@ -177,7 +177,7 @@ class Scheduler:
     # -- decisions -------------------------------------------------------------------------------------
 
     def is_quiet(self) -> bool:
-        """Whether queries come one at a time, so that a new one can leave without waiting for the rest of the turn.
+        """Whether queries come one at a time, so that a new query can leave before the end of the loop's turn.
 
         False if batches take long: queries that came in the same turn would have to wait for this one's batch.
         """
@@ -198,9 +198,9 @@ class Scheduler:
         return small_batches.short_wait_until_s(self.queue, self.replicas.values(), self._short_wait_s)
 
     def send_alone(self, now_s: float) -> tuple[ReplicaState, Batch] | None:
-        """Give the only query, where ``is_quiet``, to the only replica; None if there is more to ``decide``.
+        """Give the only query to the only replica while ``is_quiet``; return None if ``decide`` has to be called.
 
-        This is what ``decide`` would do, in half of its time: at little load nearly all queries leave this way.
+        ``decide`` would do the same in twice the time. At low load nearly all queries leave this way.
         """
         queue, replica = self.queue, self._only
         if (
@@ -391,13 +391,14 @@ class Scheduler:
             return
         replica.probed_s = now_s
         lanes = self.queue.lanes()
-        # If it is not slow for a single query, the waiting rows are too long. Try a row, which has nothing to lose.
+        # If the replica is not slow for a single query, the waiting rows are too long. Try a row, which has nothing to
+        # lose.
         is_slow = alone_s([replica]) >= left_s
         taken = copy_of(lanes[0].works[-1], now_s) if is_slow else self.queue.take_newest(lanes)
         self._send(replica, taken, now_s, decision, is_probe=is_slow)
 
     def _send_background(self, now_s: float, decision: Decision) -> None:
-        """Send background work, since no prediction waits, but so little that one that arrives can be in time."""
+        """Send few enough rows of background work that a prediction that arrives meanwhile can be in time."""
         self._rate.look(self.queue.arrivals, now_s, self.slo_s)
         replicas = self.replicas.values()
         for replica in sorted(replicas, key=lambda one: one.is_far) if self._is_mixed else replicas:
@@ -417,7 +418,7 @@ class Scheduler:
             wake_at(decision, now_s + self.slo_s)
 
     def _send_suspects(self, now_s: float, decision: Decision) -> None:
-        """Send work that is kept apart, with each suspect's work in its own batches, as far as it is their turn."""
+        """Send work that is kept apart, each suspect's in batches of its own, while it is the suspects' turn."""
         suspects = self.suspects
         decision.late += suspects.expire(now_s)
         for replica in self.replicas.values():

@@ -1,4 +1,4 @@
-"""The service times of a replica's batches, learned from each batch that comes back, with the past forgotten.
+"""The service times of a replica's batches, learned from each batch that comes back, with exponential forgetting.
 
 The model of the time of a batch of ``n`` rows and ``m`` bytes is
 
@@ -39,7 +39,7 @@ class ServiceTimes:
 
     Attributes:
         fixed_s, per_row_s, per_byte_s: the fit; all 0 while nothing is known.
-        one_row_s: the median time of a batch of one row. It is read for each query, and computed for each change.
+        one_row_s: the median time of a batch of one row; cached, since each query reads it.
         largest, largest_bytes: rows and bytes of the largest batches so far.
     """
 

@@ -28,7 +28,7 @@ from clipper.worker.abstraction.work import Work
 LEAST_CLEAN, MOST_CLEAN = 200, 100_000
 MOST_ROWS = 16
 WORST_SHARE = 0.25
-# An application that asked for less than its fair share so far has at most this much of the model's time as credit.
+# The most of the model's time that an application keeps as credit if it has used less than its fair share so far.
 CREDIT_S = 0.5
 # Names of applications beyond this many are forgotten: a registry has few, and some were deleted.
 MAX_KNOWN = 1024
@@ -43,9 +43,9 @@ class Suspect(msgspec.Struct, eq=False):
     Attributes:
         limit: the rows of its next batch.
         clean: the rows since its last failure; ``needed`` rows make it trusted.
-        served_s: the model's time that it has had, on a scale that all waiting work shares.
+        served_s: the model's time that it has used, on a scale that all waiting work shares.
         deaths: how many condemned inputs it has sent.
-        held_until_s: the time until which nothing of it is sent because of them.
+        held_until_s: the time until which none of its work is sent because of them.
     """
 
     queue: DeadlineQueue
@@ -126,7 +126,7 @@ class Suspects:
                 self.queue_of(work).push_back([work])
 
     def try_apart(self, works: Sequence[Work]) -> None:
-        """Queue rows again whose error may be about another row of their batch."""
+        """Queue rows again, apart, because their error may be about another row of their batch."""
         for work in works:
             if not self.name_of(work):
                 work.group = UNCLEAR
@@ -155,7 +155,7 @@ class Suspects:
 
         An application that alone queries a version can only fail itself, and is left alone.
         """
-        # A copy that probes a replica is of no application.
+        # A copy that probes a replica belongs to no application.
         guilty = {works[row].source for row in failed if row < len(works) and works[row].source}
         if len(self.known) > 1:
             for source in guilty:

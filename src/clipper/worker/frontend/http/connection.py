@@ -41,7 +41,9 @@ class Connection:
         self._pending: deque[Exchange] = deque()
         self._body = Body(port.budget)
         self._held = Held(port.budget, port.turn, self._take_held, port.now_s())
-        self._usual: KnownHead | None = None  # the head of the latest request: a client's next one mostly has it, too
+        self._usual: KnownHead | None = (
+            None  # the head of the latest request, which a client's next request mostly repeats
+        )
         self._reading_paused = self.is_paused = self.writes_long = False
         self.untaken, self.long_answers = Untaken(port.budget), port.work
         self.is_going = self._is_refused = self._in_message = False
@@ -121,7 +123,7 @@ class Connection:
                     if known is None:
                         known, note = port.recognise(head, held.arrived_s, self.transport)
                 if known is None or size < (stop := end + known.body_bytes):
-                    # The parser sets a new head if a request begins in these bytes: blank lines alone are no request.
+                    # The parser sets a new head if a request begins in these bytes. Blank lines alone begin none.
                     self._head.is_plain = False
                     began = start
                     start = self._feed(data, start)
@@ -226,7 +228,7 @@ class Connection:
     def on_headers_complete(self) -> None:
         if self._parser.should_upgrade() and not self._is_refused:
             if self._parser.get_method() == b"CONNECT":
-                # CONNECT cannot be read without its upgrade.
+                # The parser cannot read CONNECT without its upgrade.
                 self._refuse("method_not_allowed", "CONNECT is not allowed: this is not a proxy")
             elif not self._parser.should_keep_alive():
                 self._head.add_close()
@@ -263,7 +265,7 @@ class Connection:
         method = self._parser.get_method().decode()
         exchange = self._append_exchange(method)
         exchange.has_body = method != "HEAD"
-        # A client of HTTP/1.0 that asks for keep-alive would need a header in each answer: its connection closes.
+        # Keep-alive for HTTP/1.0 would need a header in each answer, so the connection closes instead.
         goes_on = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         exchange.closes = self._port.is_draining or not goes_on
         self._is_refused = exchange.closes
@@ -305,7 +307,7 @@ class Connection:
     # -- answers -----------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write the answers whose turn it is, if the client reads them."""
+        """Write the answers that are next in order, if the client reads."""
         pending = self._pending
         if self.is_paused:
             self.look_at_untaken()
@@ -372,7 +374,7 @@ class Connection:
 
     @property
     def _is_behind(self) -> bool:
-        """Whether the client must read answers before more of its input is handled."""
+        """Whether the client must read answers before the worker handles more of its input."""
         return self.is_paused or len(self._pending) > MAX_PIPELINED
 
     def _hold(self, data: bytes, start: int) -> None:
@@ -393,7 +395,7 @@ class Connection:
     def _adjust_reading(self) -> None:
         held, is_behind = self._held, self._is_behind
         if held.data and not held.waits and not is_behind:
-            # Not directly: an answer to the held input may have called this.
+            # Wait instead of handling the input here: an answer to the held input may have called this.
             held.wait(None if self._in_message else self._port.known(held.data, held.start))
         # A client that waits for its answer sends nothing, so pausing would only cost system calls.
         should_pause = is_behind or held.size_bytes > limits.READ_AHEAD_BYTES

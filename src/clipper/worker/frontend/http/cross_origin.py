@@ -1,8 +1,8 @@
 """Decides which web pages may read the query port's answers: cross-origin requests of the Fetch standard.
 
 A browser sends the origin of the page, and hides the answer from the page unless the answer names that origin. Before a
-request with JSON or a key, it asks with OPTIONS, without a key, whether it may send the request. Clipper looks at none
-of this unless an origin is allowed; and a request of a program, which has no origin, costs the same either way.
+request with JSON or a key, it asks with OPTIONS, without a key, whether it may send the request. Clipper checks none of
+this unless an origin is allowed. A program's request has no origin and costs the same either way.
 """
 
 import re
@@ -18,7 +18,7 @@ ANY = "*"
 # The beginning of the answer to a browser that asks before it sends. An origin that is no longer allowed cannot send
 # keys for longer than the maximal age.
 _PREFLIGHT = b"HTTP/1.1 204 No Content\r\naccess-control-allow-methods: GET, POST\r\naccess-control-max-age: 600\r\n"
-# The texts of a request that may be sent back: text within a line.
+# The header values of a request that an answer may repeat: text within a line.
 _NAMES = re.compile(rb"[!-~ \t]+")
 _VARY = b"vary: origin\r\n"
 # Further headers of answers that a page may read.
@@ -51,7 +51,7 @@ class Origins:
     def preflight(self, head: Head) -> Endpoint | None:
         """Return the endpoint that answers a browser that asks before it sends; None for any other request.
 
-        The answer has what the page may send: everything that the path takes, or refuses by itself.
+        The answer allows the page to send everything that the path takes, or refuses by itself.
         """
         if not head.requested_method or not self._headers(head.origin):
             return None

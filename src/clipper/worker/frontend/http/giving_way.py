@@ -16,14 +16,14 @@ from typing import Generic, TypeVar
 
 from clipper.worker.frontend import limits
 
-# The connections that are looked at for each new connection: some 10 us.
+# The connections that ``look`` checks for each new connection: some 10 us.
 LOOKED_AT_FOR_EACH = 16
-# The connections that are sorted at once: some 5 ms. All 10,000 would hold up everybody for 30 ms.
+# The connections that are sorted at once: some 5 ms. Sorting all 10,000 would hold up the loop for 30 ms.
 SORTED_AT_ONCE = 2_000
 
 
 def slow_from_s(began_s: float, size_bytes: int) -> float:
-    """Return when a request counts as slow that began to arrive at ``began_s`` and has this much of its body."""
+    """Return when a request counts as slow, if it began to arrive at ``began_s`` and has this much of its body."""
     return began_s + limits.ARRIVES_WITHIN_S + size_bytes / limits.ARRIVES_BYTES_PER_S
 
 
@@ -81,7 +81,7 @@ class GivingWay(Generic[M_co]):
         while self._gives_way(now_s):
             from_s, one = self._order.pop()
             self._looks += 1
-            # Its client may have asked since.
+            # Its client may have sent a request since.
             if self._time_of(one) == from_s:
                 return one
         return None

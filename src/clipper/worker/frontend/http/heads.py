@@ -63,7 +63,8 @@ class Head:
         inference_header_length: for the Open Inference Protocol; None if the head has none.
         origin: the origin of the web page that sends it; empty if the head has none.
         is_cross_site: whether a browser says that a page of another site sends it.
-        requested_method, requested_headers: those that a browser asks to be allowed to send; empty if it does not ask.
+        requested_method, requested_headers: the method and headers that a browser asks to send; empty if it does not
+            ask.
         is_plain: whether an equal head always means the same: it says nothing about the connection, and needs no
             answer before the body.
         varying: the headers that differ in each request.
@@ -118,7 +119,8 @@ class Head:
                 self.is_csv = value.partition(b";")[0].strip().lower() == b"text/csv"
                 self._kept.append((name, value))
             case b"inference-header-content-length":
-                # If there are several values, none can be trusted: joined by commas they are no number.
+                # If there are several values, none can be trusted. Joined by commas they are not a number, and are
+                # refused.
                 before = self.inference_header_length
                 self.inference_header_length = value.strip() if before is None else before + b"," + value
                 self._kept.append((name, value))
@@ -147,7 +149,7 @@ class Head:
                 self._kept.append((name, value))
 
     def add_close(self) -> None:
-        """Keep the fact that the connection ends with this request, which a dropped header announced."""
+        """Note that the connection ends with this request, as a header announced that was dropped."""
         self._kept.append((b"connection", b"close"))
 
     @property

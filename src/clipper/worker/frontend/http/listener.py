@@ -52,8 +52,7 @@ class Listener:
     def _make_connection(self) -> asyncio.Protocol:
         self._port.coming += 1
         if self._port.is_full:
-            # Not directly: that would drop the connection that is being accepted. The loop accepts a connection in a
-            # turn.
+            # In a later turn: stopping now would drop the connection that the loop is accepting.
             self._loop.call_soon(self._stop_accepting)
         connection = self._make()
         return connection if self._handshakes is None else TlsTransport(connection, self._handshakes)

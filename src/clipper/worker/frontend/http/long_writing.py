@@ -1,7 +1,7 @@
 """Writes a long answer in pieces, as its client reads it, beside the worker's other work.
 
-Otherwise a client that reads as fast as the worker writes would get its whole answer in a turn of the loop, and so
-would all such clients.
+Otherwise a client that reads as fast as the worker writes would get its whole answer in a turn of the loop, and several
+such clients would block the loop.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ def give_up(port: Port, exchange: Exchange) -> None:
 
 
 def dropped(rest: deque[bytes | memoryview]) -> Steps:
-    """Free the rest of a long answer that nobody reads. All at once, 200 MB would take tens of milliseconds."""
+    """Free the rest of a long answer, in steps: freeing 200 MB at once would take tens of milliseconds."""
     while rest:
         rest.popleft()
         yield

@@ -1,4 +1,4 @@
-"""Finds paths that depend on more of a request's head than its path, so that no table can hold them."""
+"""Finds endpoints that depend on more of a request's head than its path, so that no table can hold them."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ DESCRIPTION, READY = b"/openapi.json", b"/health/ready"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OtherPaths:
-    """The paths of the Open Inference Protocol, the OpenAPI description, and the readiness, of all that is served."""
+    """The paths of the Open Inference Protocol, the OpenAPI description and readiness, for all applications."""
 
     applications: Collection[Application]
     inference: Inference

@@ -27,7 +27,7 @@ LEFT = "499"
 # The path of gRPC's health service.
 HEALTH_SERVICE = b"/grpc.health.v1.Health/"
 NEVER_S = float("inf")
-# If as many connections are on their way out as may be, some have gone after this.
+# If ``MAX_OVER_BOUND`` connections are closing, some have closed after this time.
 LEAVING_S = 0.01
 NO_HEADERS: Headers = []
 NO_IDS: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
@@ -107,18 +107,18 @@ class Port:
 
     Attributes:
         members: the open connections, in the order in which they were made.
-        max_connections: for further connections idle ones give way; if none does soon, they are refused.
-        coming: connections that were accepted but are not members yet. The loop may accept hundreds before it calls
-            the first one.
+        max_connections: beyond this, idle connections give way to new ones; if none does soon, the new one is refused.
+        coming: connections that were accepted but are not members yet. The loop may accept hundreds before it calls the
+            first of them.
         on_leaving: called when a connection was lost.
         known_heads: the known heads by their bytes; see ``Connection``.
-        plain_heads: known heads whose requests need no note unless they have an id.
+        plain_heads: the known heads of requests that need a note only if they have an id.
         budget: the memory that requests hold.
         work: runs work that takes too long for a turn.
         turn: the time of the loop's turns, for which requests wait while the worker has none.
         refused: the number of refused requests that no application saw, by error code; endpoints count theirs, too.
-        freed_large_body: whether a large body was dropped since the last sweep, which then frees its memory.
-        sweeps: the number of sweeps since the start, one a second: a clock that is free to read.
+        freed_large_body: whether a large body was dropped since the last sweep, so that the next sweep frees memory.
+        sweeps: the number of sweeps since the start, one a second: a clock that costs nothing to read.
         is_draining: whether each connection ends with its next answer.
         origins: the web pages that may read answers; None if no page of another origin may.
         watch: notes requests; None if there are neither logs nor traces.
@@ -149,7 +149,7 @@ class Port:
         self.coming = 0
         self.on_leaving: Callable[[], None] = lambda: None
         self.known_heads: dict[bytes, KnownHead] = {}
-        # If a watch may want to note any request, no head may be found here.
+        # If the watch may note any request, this table stays empty, so that no request bypasses the watch.
         self.plain_heads = {} if watch is not None and watch.most else self.known_heads
         self.budget = Budget()
         self.budget.make_room = self._stop_arriving
@@ -170,7 +170,7 @@ class Port:
         others: OtherPaths | None = None,
         gone: Iterable[bytes] = (),
     ) -> None:
-        """Serve these paths, too, from the next request on, or serve them by other endpoints.
+        """Serve these paths from the next request on, by these endpoints: add new paths and replace known ones.
 
         Args:
             others: finds paths that are not among the endpoints.
@@ -342,7 +342,7 @@ class Port:
         return len(self.members) - len(self._leaving) - self.max_connections
 
     def await_room(self) -> bool:
-        """Return whether a connection will give way soon, and if so let it do so then."""
+        """Return whether a connection will give way soon. If so, let it give way at that time."""
         now_s, next_s = self.now_s(), self._giving_way.next_s
         if self._unread_until_s > now_s:
             next_s = min(next_s, self._unread_until_s)
@@ -362,8 +362,7 @@ class Port:
     def make_room(self, most: int, giving_way: "GivingWay[Member] | None" = None) -> int:
         """Let up to ``most`` idle connections give way, among all or some; return how many did.
 
-        At most ``MAX_OVER_BOUND`` are on their way out at a time, since they keep their descriptors until they are
-        gone.
+        At most ``MAX_OVER_BOUND`` connections close at a time, since each keeps its descriptor until it is lost.
         """
         count, now_s = 0, self.now_s()
         giving_way = giving_way or self._giving_way

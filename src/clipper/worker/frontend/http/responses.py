@@ -68,9 +68,10 @@ def long_unsure(query_id: int, output: bytes, unsure: Output, confidence: float)
 
 
 class Joined:
-    """The parts of a long answer. Short ones are joined until the system gives them memory of their own.
+    """The parts of a long answer. Short parts are joined until they are large enough that the system maps memory for
+    them.
 
-    Otherwise the pieces of long answers would leave holes in the heap, and to give back 150 MB takes 20 ms.
+    Otherwise the pieces of long answers would leave holes in the heap, and returning 150 MB of it takes 20 ms.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ class QueryServer:
         self._http = Listener(port, lambda: cast(asyncio.Protocol, Connection(port)))
         self._listeners = [self._http]
         self._sweeper: asyncio.TimerHandle | None = None
-        # Connections whose timeouts are looked at: thousands take some of the time of many turns.
+        # The connections whose timeouts a sweep still has to check: thousands of them are spread over many turns.
         self._swept = Backlog[Member](port.turn, self._sweep_one)
 
     async def listen(self, bound: socket.socket) -> None:
@@ -47,8 +47,8 @@ class QueryServer:
     async def drain(self, timeout_s: float) -> int:
         """Stop accepting, answer open requests, and close. Return the number of requests that got no answer in time.
 
-        A client may have sent a request just before it could notice. So idle connections are read for a while longer,
-        and their next answer announces that it is the last.
+        A client may have sent a request before it could notice the drain. So the server reads idle connections for a
+        while longer, and their next answer announces that it is the last.
         """
         port = self.port
         port.is_draining = True

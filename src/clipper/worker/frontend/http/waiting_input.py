@@ -11,7 +11,7 @@ _NEVER_S = float("inf")
 
 
 def _take_nothing(data: bytes, start: int) -> None:
-    """Take in nothing: a closed connection may still have its turn."""
+    """Take in nothing: a closed connection may still get a turn."""
 
 
 class Asked(Protocol):
@@ -26,13 +26,13 @@ class Held:
 
     Attributes:
         data: the bytes; they count against the budget.
-        start: where the input begins in them. The bytes before were taken in: copying the rest for each request would
-            cost the square of what is sent at once.
+        start: where the input begins in ``data``; the bytes before it were taken in. Copying the rest for each request
+            would take quadratic time.
         arrived_s: when the first of these bytes, or the last input, was read; 0 if none ever came.
         patience_s, asks: see ``Visitor``.
         is_late: whether the input that is being taken in has waited too long.
         is_the_last: whether the client has sent EOF.
-        is_rest: whether it is the rest of an earlier visit, and so waits behind input that others have just sent.
+        is_rest: whether it remains from an earlier visit, and so waits behind new input of other connections.
         waits: whether it is queued for its turn.
     """
 
@@ -53,8 +53,8 @@ class Held:
     )
 
     def __init__(self, budget: Budget, turn: TurnBudget, take: Callable[[bytes, int], None], made_s: float) -> None:
-        """Hold nothing. ``take`` takes in the input, the data from the start on; it may hold a part of it again.
-        ``made_s`` is when the connection was made.
+        """Hold nothing yet. ``take`` takes in the data from the start on, and may hold a part of it again. ``made_s``
+        is when the connection was made.
         """
         self._budget, self._turn, self._take, self._made_s = budget, turn, take, made_s
         self.data = b""
