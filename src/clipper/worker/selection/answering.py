@@ -37,7 +37,7 @@ from clipper.worker.telemetry.watch import Watch
 # settled, it does not wait for one below the second.
 HARDLY_IN_TIME = 0.1
 USUALLY_IN_TIME = 0.5
-# Errors that mean that there was no time, and not that the model failed.
+# Errors of models that had no time, as opposed to models that failed.
 NO_TIME = ("timeout", "overloaded")
 TOO_LARGE_TO_COMBINE = (
     f"an output may have over {MAX_READ_BYTES} bytes as JSON, which the application's policy cannot combine or find a "
@@ -252,7 +252,7 @@ class Answering:
             self._joins.remember(query, now_s)
         if self._tries and choice is not None and query.pinned is None:
             self._count_trials(query, choice, now_s)
-        # With one model there is nothing to select, so nothing needs outcomes.
+        # With one model there is nothing to select, and outcomes are not needed.
         if choice is not None and choice is not self.terms.only_choice:
             self._count_outcome(query, choice, now_s)
 
@@ -360,13 +360,13 @@ class Answering:
             elif not query.missing or is_over or model in query.lost:
                 if arms.ramps and self.excuses(query, model):
                     outcomes.excused(arms.key(model))
-                elif not stands_in:  # one that was asked at the last moment need not have been in time
+                elif not stands_in:  # a model that was asked at the last moment cannot be blamed
                     outcomes.missed(model, choice, arms, query.features, chance)
-            # Only for the first model it was told how likely it would be in time.
+            # The chance to be in time was computed for the first model only.
             chance, stands_in = None, not self.goes_on and query.stage > 1
 
     def _count_trials(self, query: Query, choice: Choice, now_s: float) -> None:
-        """Count, for newcomers on trial, which of the models that the query awaited failed or are late."""
+        """Count, for newcomers on trial, the models of the query that failed or are late."""
         if query.is_settled and query.missing:
             return
         missing = [

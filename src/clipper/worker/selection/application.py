@@ -46,10 +46,10 @@ READ_SHARE = 0.25
 class Surroundings:
     """
     Attributes:
-        asking: bounds the feedback that models are being asked for; see ``Learner``.
+        asking: bounds the pieces of feedback for which models are asked at once; see ``Learner``.
         make: makes an application's policy and loss, without waiting for a user's code.
         decisions: the decision log; None if there is none.
-        watch: is told of queries that are slow, or whose request has a note; None if there is no watch.
+        watch: takes notes on queries that are slow, or whose request has a note; None if there is no watch.
         applications: the worker's applications by name, which pipelines ask.
     """
 
@@ -78,7 +78,7 @@ class Application:
         answering: answers queries after their models were asked.
         stages: lets a query ask further models, by its policy or in place of one that fails; None if there is no other.
         pipeline: asks other applications for its queries; None if it has no steps.
-        prices: what asking the models costs a query, in money or in places that others gain more by.
+        prices: the prices of asking the models: of money, and of places from which other queries gain more.
         counts, outcomes, forecasts, trials, contexts: the state that queries and feedback have made.
     """
 
@@ -108,8 +108,8 @@ class Application:
             surroundings.watch,
         )
         self._deadlines = Deadlines(self.answering.finish)
-        # The deadlines of queries that wait for a model to wake, even once it is awake. Each of the two is in order by
-        # itself.
+        # The deadlines of queries that have waited for a model to wake, even once it is awake. Each of the two FIFOs is
+        # in order by itself.
         self._waking_deadlines = Deadlines(self.answering.finish)
         self._deadlines_now = self._deadlines
         self._budget_s = self.terms.budget_s
@@ -247,7 +247,7 @@ class Application:
                 self._read_then_ask(query, row, context)
             elif timeout_s is None or self._availability is None:
                 self._select_and_ask(query, row, totals)
-            else:  # a look at who can answer a hurried query says little of others, and they of it
+            else:  # the chances for a hurried query say little about other queries, and theirs about it
                 self._availability.holds_below = 0
                 self._select_and_ask(query, row, totals)
                 self._availability.holds_below = 0
@@ -306,7 +306,7 @@ class Application:
         return None if confidences is None else confidences.answered_error(self.terms.models)
 
     def chance(self, model: str) -> float | None:
-        """Return the probability that a model answers a query of now in time; None if it is not chosen among others."""
+        """Return a model's probability to answer a query of now in time; None if no choice depends on it."""
         if self._availability is None or model not in self.terms.models:
             return None
         now_s = self.answering.now_s()
@@ -381,8 +381,8 @@ class Application:
     def _within_reach(
         self, query: Query, row: bytes, totals: Totals, availability: Availability
     ) -> tuple[QueryView, tuple[str, ...]]:
-        """Return what the policy sees of a query if some models may not answer in time, or have a price; and those that
-        it selects among.
+        """Return the policy's view of a query, and the models that it selects among, if some models may be late or have
+        a price.
 
         A model that the policy would have asked, had it had time, counts the query as demand.
         """

@@ -24,15 +24,15 @@ log = logging.getLogger(__name__)
 # At 10,000 observations a second, those of a second, in which Redis writes its file. If more wait, the store does not
 # keep up, and an error is better.
 MAX_WAITING = 10_000
-# The bound on waiting arrays: some hundred times the size of all other waiting observations.
+# The bound on the bytes of waiting arrays, which are some hundred times as large as all other waiting observations.
 MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
 
 # An observation that has waited for this long is refused, and not written: most senders have left by then, and others
 # send it again. Without a bound, the last of those that wait for a store that fails slowly would wait for minutes.
 MAX_WAIT_S = 10.0
 
-# During a wait for the disk, feedback gathers for this share of the longest recent wait, since an
-# acknowledgement takes as long anyway; but not for longer than this, since until then other workers do not know of it.
+# During a wait for the disk, feedback gathers for this share of the longest recent wait, since an acknowledgement takes
+# that long anyway. The second number bounds the time, since other workers do not see the feedback until then.
 GATHER_SHARE, MAX_GATHER_S = 0.1, 0.1
 # The most waits for the disk at once: a wait that begins during another may end with it. With Redis each has a
 # connection.
@@ -68,9 +68,9 @@ class _Batch:
     """Pieces that the store has. Their additions are not kept: arrays would be many during the wait for the disk.
 
     Attributes:
-        commits: what takes the answer on each piece.
+        commits: the takers of the answers, one for each piece.
         are_new: whether each piece was added.
-        told: set once all have been added to memory.
+        told: set once all pieces have been added to memory.
     """
 
     commits: list[Commit]

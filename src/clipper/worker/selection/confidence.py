@@ -77,7 +77,8 @@ class Confidences:
         """Return the models' answer with its raw confidence.
 
         Args:
-            answer: all of it as JSON, of which the policy combined one value: another one may have the probability.
+            answer: the whole answer as JSON if the policy combined only one of its values: another value may be the
+                probability.
         """
         model = choice.models[0] if len(choice.models) == 1 else SEVERAL
         claim = None

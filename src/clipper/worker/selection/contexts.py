@@ -109,7 +109,7 @@ class Contexts:
             self._follow_owners()
 
     def _follow_owners(self) -> None:
-        """Follow whose the numbers are that earlier Clippers keep under versions' names."""
+        """Find out which contents own the numbers that earlier Clippers keep under versions' names."""
         numbers = self._everyone.ledger.totals().numbers
         arms = self._told_arms.beside(numbers)
         if arms != self.arms:
@@ -200,7 +200,7 @@ class Contexts:
             except StoreUnavailable:
                 continue
             self._keep(None if name == EVERYONE else name, ledger)
-            # A state keeps the sums of two epochs, and of a few lineups; otherwise it would take ever longer to read.
+            # A state keeps the sums of two epochs and of a few lineups, so that reading it does not take ever longer.
             outdated = surplus(ledger.totals().numbers, self.arms.lineup) if name == EVERYONE else ()
             surpluses = [key for lineup in outdated for key in ledger.keys_of(prefix_of(lineup))]
             if stale := ledger.stale() + surpluses:

@@ -63,7 +63,7 @@ class ApplicationCounts:
         # How often each model had been asked when it was last charged, and the costs since then.
         self._charged: Counter[str] = Counter()
         self._costs: Mapping[str, float] = NO_WEIGHTS
-        # Models that have counts and are no longer asked; first, what has not been asked for longest.
+        # Models that have counts and are no longer asked, the one that was not asked for longest first.
         self._former: dict[str, None] = {}
         self.last_policy_error: str | None = None
         self.why_no_policy: str | None = None

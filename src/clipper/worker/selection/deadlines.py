@@ -18,7 +18,7 @@ class Deadlines:
     """Calls ``finish`` with each query that has no answer at its deadline.
 
     Queries of an application have the same SLO, so they expire in order of arrival: a FIFO and a timer serve all.
-    Queries that waited at the worker's door may come out of order, and are inserted in their place.
+    Queries that waited before the worker took them in may come out of order, and are inserted in their place.
     """
 
     def __init__(self, finish: Callable[[Query], None]) -> None:
@@ -33,7 +33,8 @@ class Deadlines:
 
     def wait(self, query: Query) -> None:
         waiting = self._waiting
-        # To remove a query for each that is added keeps the list short; the rest of a rush is removed at its deadlines.
+        # Removing one answered query for each new one keeps the list short. The rest of a burst leaves at its
+        # deadlines.
         if waiting and waiting[0].done:
             waiting.popleft()
         if waiting and waiting[-1].deadline_s > query.deadline_s:

@@ -49,7 +49,7 @@ class Remembering:
         self._applications = applications
         self._now_s = asyncio.get_running_loop().time
         self._wall_clock_s = wall_clock_s
-        # By identity; each is held, so that no other gets its place.
+        # By ``id()``; each object is held, so that no other object gets the same id.
         self._arms: dict[int, tuple[Arms, bytes, bytes]] = {}
         self._is_down = self._is_ending = False
         self._writing: asyncio.Task[None] | None = None

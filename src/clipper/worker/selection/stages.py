@@ -91,7 +91,7 @@ class Stages:
         # When each query's first models should have answered, with one timer. The queries within one SLO are the bound.
         self._calls: list[tuple[float, int, Query]] = []
         self._timer: asyncio.TimerHandle | None = None
-        # Looks for queries whose only model is nearly late, among those that wait: one timer, and nothing for a query.
+        # One timer for all waiting queries: finds queries whose only model is nearly late, at no cost for each query.
         self.watch_timer: asyncio.TimerHandle | None = None
 
     def follow(self, availability: Availability, prices: Prices) -> None:
@@ -277,7 +277,7 @@ class Stages:
         self._timer = self._loop.call_at(calls[0][0], self._call) if calls else None
 
     def _look(self, deadlines: Deadlines) -> None:
-        """Ask another model beside each that is nearly late; look again when the next will be."""
+        """Ask another model for each query whose model is nearly late; look again when the next one will be."""
         now_s = self._loop.time()
         self.watch_timer, next_s = None, math.inf
         called = 0

@@ -56,7 +56,7 @@ class Terms:
         budget_s: time from a query's arrival until its answer must be sent.
         joint_margin_s: how much earlier an answer of several models must be sent.
         default: JSON text of the default output, as the models' declared type has it; None if the application has none.
-        judged_default: what labels are compared with, of the default.
+        judged_default: the part of the default that labels are compared with.
         shows_model: whether answers say which versions gave them.
         wait: which models an answer waits for; see ``Selection.wait``.
         threshold: answers of less confidence are not believed.
@@ -254,7 +254,7 @@ class Terms:
             return default
         try:
             return common.convert(default)
-        except ModelFailed:  # from a time before it was checked
+        except ModelFailed:  # set before Clipper checked defaults
             return default
 
     def _narrowed_type(self, snapshot: ApplicationSnapshot) -> ValueType:

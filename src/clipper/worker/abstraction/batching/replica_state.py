@@ -87,7 +87,7 @@ class ReplicaState:
         return all(device.admits(self, now_s) for device in self.devices)
 
     def limit_beside(self, queue: DeadlineQueue, now_s: float) -> int:
-        """Return ``limit``, or fewer rows: those that are due before other versions' rows, or make none of them late."""
+        """Return ``limit``, or fewer rows: those due before other versions' rows, or that make none of them late."""
         limit = self.limit
         for device in self.devices:
             until_s, head_due_s = device.spare_s(queue, now_s)

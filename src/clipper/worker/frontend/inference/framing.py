@@ -69,7 +69,7 @@ def inflate(
 ) -> Generator[None, None, bytes | bytearray]:
     """Return the decompressed body, in steps of a few milliseconds at most. A long body is a bytearray.
 
-    It counts against the budget while it is made; the caller counts it afterwards.
+    The body counts against the budget while it is inflated; afterwards the caller has to count it.
 
     Raises MalformedRequest if the body is not compressed in this encoding, or ends too early or too late, TooLarge if
     the result is over ``max_bytes``, and Overloaded if the budget has no room for the result.

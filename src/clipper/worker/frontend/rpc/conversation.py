@@ -92,7 +92,7 @@ class Conversation:
         self._shared = shared
         self._later = later
         self._is_infer = stream.head.path == STREAM_INFER
-        # If messages may be compressed, their ids are not known in time: all are answered in their order.
+        # The ids of compressed messages are not known in time, so their answers keep the order of the messages.
         self._reads_ids = self._is_infer and stream.head.encoding == b"identity"
         # Messages that were not asked yet, and when they came.
         self._waiting: deque[tuple[Message, float]] = deque()

@@ -118,7 +118,7 @@ class Connection:
             raise
         except NGH2Error:
             if self._h2.state_machine.state is not ConnectionState.CLOSED:
-                raise  # h2 has said nothing
+                raise  # h2 has sent no error to the client
             self._end()
 
     def events(self) -> list[Event]:

@@ -391,7 +391,7 @@ class Session:
         self.close()
 
     def _fail(self, code: int) -> None:
-        """Tell the client that its input is not HTTP/2 or passes a bound, since libnghttp2 gives up without a word."""
+        """Tell the client that its input is not HTTP/2 or passes a bound: libnghttp2 itself ends without telling."""
         self._last_words = _GOAWAY.pack(0, 8, _GOAWAY_TYPE, 0, 0, self._last_stream, code)
         self.close()
 

@@ -50,7 +50,7 @@ class Latencies:
         return version.expected_s
 
     def promise_s(self, key: str, left_s: float) -> float:
-        """Return the same for a query with ``left_s``; 0 if it may try, which counts queries with too little time."""
+        """Return ``expected_s``; 0 if a query with ``left_s`` may try nevertheless. Counts queries without time."""
         expected_s = self.expected_s(key)
         if expected_s < left_s:
             return expected_s

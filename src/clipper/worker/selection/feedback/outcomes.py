@@ -1,11 +1,11 @@
 """Outcomes of queries for the versions that they asked: in time or not, and whether there is feedback on it.
 
 Every query shows whether a version is in time; only those with feedback show how right it is. Some applications send
-feedback on answers and none on defaults, about which they have nothing to say. If misses then taught nothing, a version
-that is right but never in time would look the best. If each miss taught, although one in a hundred answers has
-feedback, a miss would count a hundred times as much as a wrong answer. So misses teach as often as answers do: if a
-share f of the answers has feedback, and clearly fewer of a version's misses, the difference is made up. Until there are
-answers f counts as 1: a policy that only asks versions that are never in time must learn that.
+feedback on answers and none on defaults, about which they have nothing to say. If misses taught nothing, a version that
+is right but never in time would look the best. If each miss taught, although one in a hundred answers has feedback, a
+miss would count a hundred times as much as a wrong answer. So misses teach as often as answers do: if a share f of the
+answers has feedback, and clearly fewer of a version's misses, the difference is made up. Until there are answers f
+counts as 1: a policy that only asks versions that are never in time must learn that.
 """
 
 import math
@@ -37,7 +37,7 @@ class Version(msgspec.Struct, gc=False):
         recent: the share of the recent queries that it was in time for.
         seen: the number of queries in ``recent``, up to ``RECENT``.
         choice, arms, features: the data of the latest miss.
-        promises: how far it keeps its queue's chances; None while it was in time for all queries, and sure of them.
+        promises: how reliable its queue's chances are; None while it was in time, and sure to be, for all queries.
     """
 
     in_time: float = 0.0
@@ -102,12 +102,12 @@ class Outcomes:
         return self._default_loss / self._defaults_scored if self._defaults_scored else 1.0
 
     def believed(self, key: str, chance: float) -> float:
-        """Return how likely a version is to be in time, given its queue's chance, and how far it kept earlier ones."""
+        """Return how likely a version is to be in time, by its queue's chance, corrected by earlier outcomes."""
         version = self._versions.get(key)
         return chance if version is None or version.promises is None else version.promises.believed(chance)
 
     def regained(self, key: str) -> None:
-        """Note that a version which was only tried has answered in time: it is believed again."""
+        """Note that a version which was only tried has answered in time: trust its queue's chances again."""
         version = self._versions.get(key)
         if version is not None:
             version.recent, version.seen, version.promises = 1.0, 1, None

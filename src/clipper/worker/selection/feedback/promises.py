@@ -17,8 +17,8 @@ QUERIES = 64
 # A chance is corrected to no less than this share of it: a worker that had no processor for a moment missed all that
 # was in flight, and a model that is believed to have no chance at all could not even stand in for another one.
 LEAST_SHARE = 0.1
-# The share by which a correction that keeps queries away fades with each query that asks for it. Otherwise a version
-# that is passed over would never be known to be well again.
+# The share by which a downward correction fades at each use. Otherwise nothing would show that a version which gets no
+# queries has recovered.
 FADES = 1.0 / 256.0
 # The queries that pass a model over until it is tried; twice as many each time, up to the second number.
 FIRST_TRY, MOST_TRY = 20, 1280
@@ -27,7 +27,7 @@ CLEARLY, LEAST_VARIANCE = 2.5, 0.05
 
 
 class _Range(msgspec.Struct, gc=False):
-    """Queries, up to ``QUERIES``; the mean chance that they were told, and the share that was in time."""
+    """The number of queries, up to ``QUERIES``; their mean predicted chance, and the share that was in time."""
 
     queries: int = 0
     told: float = 0.0
@@ -68,7 +68,8 @@ class Promises:
 
 
 class Tries:
-    """Decides when an idle model that is still passed over gets a query as well, for which no answer waits.
+    """Decides when an idle model that gets no queries is tried: it gets a copy of a query, whose answer does not wait
+    for it.
 
     Such a model is slow, or has not kept its promises. Without a try, nothing would show that it has become quick.
     """

@@ -1,7 +1,7 @@
 """An answered query as bytes, so that another server can learn from feedback on it.
 
-It has what learning reads of a query. Times are the wall clock's, since each process has a clock of its own. Outputs
-are their JSON texts, which policies and losses read.
+It has all that learning reads of a query. Times are the wall clock's, since each process has a clock of its own.
+Outputs are their JSON texts, which policies and losses read.
 """
 
 import msgspec
@@ -24,7 +24,7 @@ class RememberedQuery(msgspec.Struct, array_like=True, frozen=True):
         application, application_id: of its application.
         asked_s: when it was asked, in seconds since 1970.
         slo_s: how long after that its deadline was.
-        output: None also if it is the first output, as of most queries.
+        output: the answer; None also if it is the first output, as for most queries.
         steps: the steps of its way through a pipeline; None if there is none.
     """
 
@@ -57,7 +57,7 @@ class RememberedQuery(msgspec.Struct, array_like=True, frozen=True):
     candidates: tuple[str, ...] | None
 
 
-# The fields that are the same in a query.
+# The fields that ``RememberedQuery`` shares with ``Query``.
 _SAME = RememberedQuery.__struct_fields__[RememberedQuery.__struct_fields__.index("row") :]
 
 

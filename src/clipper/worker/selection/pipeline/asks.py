@@ -1,4 +1,4 @@
-"""The shell of asks: a model that evaluates a batch asks an application, as a step of a pipeline is asked.
+"""The shell of asks: a model that evaluates a batch asks an application, as a pipeline asks for a step.
 
 Each row is a query of the application. All have one deadline: that of the batch's queries, less the time that the rest
 of the batch has taken lately after an ask of this application (``StepTimes``, as if it were a step that follows). If a
@@ -67,7 +67,7 @@ class Asks:
             send(replica, ask_id, [encode_error(ask_id, f"{error.code}: {name}{error}")])
 
     def ended(self, asks: "Sequence[_Ask]", *, is_answered: bool = True) -> None:
-        """Cancel what is open, and learn how long the batch took after what was answered."""
+        """Cancel the open asks, and learn how long the batch took after each answered ask."""
         now_s = self.now_s()
         for ask in asks:
             if not ask.is_over:
@@ -118,7 +118,7 @@ class Asks:
     def _deadline_s(self, batch: Batch, times: StepTimes, now_s: float, timeout_s: float) -> float | None:
         """Return the deadline of an ask; None for that of the application. Raises DeadlineExceeded if there is none.
 
-        It is that of the query of the batch that may wait longest: what is late for others is not yet in vain.
+        It is the deadline of the batch's most patient query: an answer too late for the other queries is still of use.
         """
         deadline_s: float | None = None
         if batch.works:

@@ -26,7 +26,7 @@ from clipper.worker.telemetry.watch import Watch
 MAX_AT_ONCE = 32
 # How long a look at the queues of all steps holds: some microseconds for each.
 LOOK_S = 0.001
-# Sources that are remembered: the versions of all steps, in most of their combinations while they change.
+# Sources to remember: most combinations of the steps' versions, while versions change.
 MAX_SOURCES = 256
 # How a step ends, in the decision log, besides the codes of errors.
 OPEN, ANSWERED, SKIPPED, DEFAULT = "open", "answered", "skipped", "default"
@@ -113,7 +113,7 @@ class Pipeline:
             query.failure = self._problem
             self._finish(query)
             return
-        # It stands if the deadline comes before the answers of the last steps, which should have come just before.
+        # The reason if the deadline comes before the answers of the last steps, which are due just before it.
         query.failure = DeadlineExceeded.code, "the steps did not answer within the SLO"
         self._go_on(_Asked(query, self._plan, self._times, {} if self._is_logged else None))
 
@@ -238,7 +238,7 @@ class Pipeline:
             asked.times.took(place, now_s, now_s - asked_s, is_late)
 
     def go_on(self, asked: "_Asked") -> None:
-        """Go on after a fact, unless the query is over: then nothing else needs to be computed for it."""
+        """Go on after a fact, unless the query is over: then the steps that remain need not be computed."""
         if asked.query.done:
             asked.cancel()
         else:
