@@ -70,7 +70,7 @@ class ApplicationDecisions:
         if default is not None:
             default = redaction.text(default)[:MAX_OUTPUTS_BYTES] or None
         input_type = str(redaction.input_type) if keeps_inputs and redaction.input_type is not None else ""
-        # Each block has the setting. A type of so many names would fill it.
+        # Each block repeats the setting, which a type with too many names would fill.
         self._keeps_inputs = 0 < len(input_type) <= log.most_input_bytes
         self._setting = msgspec.structs.replace(
             setting, default=default, input_type=input_type if self._keeps_inputs else None
@@ -84,7 +84,7 @@ class ApplicationDecisions:
         return (query_id * _STEP) % _RANGE < self._below
 
     def add(self, query: Asked, row: bytes | None, latency_s: float) -> None:
-        """Log a query with its ``row``. This is on the query path, so one that cannot change is only held."""
+        """Log a query with its ``row``. To keep the query path short, a query that cannot change is only held."""
         if self._below < _RANGE and not self.takes(query.id):
             return
         output, context = query.output, query.context

@@ -251,7 +251,7 @@ def _write_parquet(rows: Iterable[Row], path: Path, input_types: Sequence[ValueT
 
 # The names of columns for the values of outputs begin with it.
 _OUTPUT = "output."
-# More columns than that are no record of outputs, but objects with names of their own, such as of labels.
+# Outputs with more names than this are not records but objects with varying names, such as labels.
 MAX_NAMES = 100
 
 
@@ -272,7 +272,7 @@ def output_names(rows: Iterable[Row]) -> tuple[str, ...]:
     return names if len(names) <= MAX_NAMES else ()
 
 
-# An input that is no record has the column "input"; each field of a record has one with the field's name behind this.
+# The prefix of the columns of a record's fields. An input that is not a record has the column "input".
 _INPUT = "input."
 
 

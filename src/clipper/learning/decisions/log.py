@@ -24,7 +24,7 @@ from clipper.learning.decisions.records import (
 )
 from clipper.learning.decisions.segments import SegmentWriter
 
-# Some thousand records: the thread has few turns, and each takes milliseconds of the disk's time.
+# Some thousand records: so the thread wakes rarely, and each write takes milliseconds of the disk's time.
 BLOCK_BYTES = 128 * 1024
 # A killed worker loses at most the decisions of this time.
 FLUSH_S = 0.2
@@ -72,7 +72,7 @@ class DecisionLog:
 
     def __init__(self, folder: Path, writer: str, max_bytes: int) -> None:
         self._segments = SegmentWriter(folder, writer, max_bytes)
-        # Several blocks for each segment, however small that is.
+        # A segment holds several blocks, however small it is.
         self._block_bytes = min(BLOCK_BYTES, self._segments.segment_bytes // 4)
         self.most_input_bytes = min(MAX_INPUT_BYTES, self._segments.segment_bytes // 4)
         self.block = 0

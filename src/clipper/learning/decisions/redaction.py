@@ -50,7 +50,7 @@ class Redaction:
         self.input_type: ValueType | None = input_type
         self._whole: RecordRows | None = None
         if isinstance(input_type, RecordType):
-            # Only what a row's bytes depend on: each block of the log has the type.
+            # Keep only the facts that a row's bytes depend on, since each block of the log repeats the type.
             fields = {place: Field(*field.layout) for place, field in enumerate(input_type.fields)}
             self._kept = [place for place, field in fields.items() if field.name not in self._names]
             kept = RecordType(tuple(fields[place] for place in self._kept)) if self._kept else None
@@ -93,7 +93,7 @@ class Redaction:
             return text
         if len(text) > MAX_TEXT_BYTES:
             return b""
-        # With a backslash, a name may be written in another way.
+        # A name may be written with escapes, so a text with a backslash is always decoded.
         if b"\\" not in text and not any(name.encode() in text for name in self._names):
             return text
         try:

@@ -137,7 +137,7 @@ class Ledger:
         check_half_life(half_life)
         self.half_life = half_life
         self.clock = 0.0
-        # All sums but the clock, by key. A key is parsed when it is new here, and when it is read.
+        # All sums but the clock, by key. A key is parsed when it is first added, and when it is read.
         self._sums: dict[str, float] = {}
         self._arrays: dict[str, NDArray[np.float64]] = {}
         self._epochs: set[str] = set()
@@ -312,7 +312,7 @@ def fading(name: str, half_life: int | None) -> str:
     return f"{name}~{half_life or _NEVER}"
 
 
-# More names than a policy may reasonably have.
+# More names than any policy is expected to have.
 @lru_cache(maxsize=1024)
 def _half_life_of(name: str) -> tuple[bool, int | None]:
     """Return whether a number has a half-life of its own, and that half-life."""

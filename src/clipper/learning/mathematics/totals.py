@@ -39,13 +39,13 @@ CALIBRATION = "confidence."
 EVER_SCORED = "scored~never"
 EVER_LOSS = "loss~never"
 EVER_SPREAD = "spread~never"
-# The part of these numbers that is from queries whose models were chosen by what came with the query. Means of such
-# losses do not compare models; ``weighing`` keeps sums that do, under names that begin with this.
+# The part of these numbers that comes from queries whose own data chose their models. Means of such losses do not
+# compare models; ``weighing`` keeps sums that do, under names that begin with this.
 PICKED_SCORED = "picked_scored~never"
 PICKED_LOSS = "picked_loss~never"
 PICKED_SPREAD = "picked_spread~never"
 WEIGHED = "weighed."
-# The mark of a state that has distinguished these since its first piece of feedback.
+# Marks a state that has separated these numbers since its first piece of feedback.
 TELLS_PICKED = "tells_picked~never"
 _EVIDENCE = frozenset((EVER_SCORED, EVER_LOSS, EVER_SPREAD, PICKED_SCORED, PICKED_LOSS, PICKED_SPREAD, TELLS_PICKED))
 # The beginnings of the names of numbers that only the application's state has.
@@ -77,10 +77,10 @@ class Totals:
 
     Attributes:
         own, application: for a context, its own numbers, and the application's that are mixed in; else None.
-        prior_weight, prior_most: how much the application's count in the end, and for how many scores of a model now.
+        prior_weight, prior_most: the final weight of the application's numbers, and the scores that they count as now.
         costs: the costs of asking the application's models.
-        memo: results that a policy has computed from exactly these numbers, so that it need not for each query. Each
-            key contains the policy itself.
+        memo: results that a policy has computed from exactly these numbers, once for many queries. Each key contains
+            the policy itself.
         arrays: the application's arrays, even if the numbers are a context's.
     """
 

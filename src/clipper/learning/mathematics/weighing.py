@@ -53,7 +53,7 @@ MAX_WEIGHT = 1000.0
 # Lineups whose sums are kept: those with the most feedback. Each deployment makes one or two.
 MAX_LINEUPS = 8
 
-# Ranges of a loss or gain downwards, by which its mean is bounded: small ranges are sharper for small means.
+# Downward ranges of a loss or gain, which bound its mean: small ranges give sharper bounds for small means.
 _RANGES = (1.0, 0.25, 0.0625)
 
 

@@ -18,7 +18,7 @@ from clipper.settings.application import Selection
 
 # Importing a large library takes seconds. The kernel's alarm ends this process even if its parent is gone.
 TIMEOUT_S = 20
-# Characters of a message: enough to say what is wrong, but not for everything that it may quote.
+# The longest message: enough to name the problem, but not for everything that it may quote.
 MAX_VERDICT = 2000
 
 

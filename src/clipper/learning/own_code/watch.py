@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 # After this time a snapshot no longer waits for code that is being made; only the code's application does. Together
 # with the time to dial replicas, the snapshot is still answered before the supervisor considers the worker hung.
 WAIT_S = 5.0
-# Code that comes after code that hangs is waited for at least this long: most imports take some milliseconds.
+# A snapshot waits at least this long for code behind hanging code: most imports take some milliseconds.
 LEAST_WAIT_S = 0.2
 # Threads that hang and cannot be ended. More than this many mean that a user keeps trying.
 MAX_HANGING = 16
@@ -142,7 +142,7 @@ class _Attempt:
 
 
 class OwnCode:
-    """The policies and losses of users' own that a worker has made or is making. Clipper's are made where needed."""
+    """Users' own policies and losses that a worker has made or is making. Clipper's own are made where needed."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class OwnCode:
         self._attempts: dict[str, _Attempt] = {}
         self._trials: dict[bytes, asyncio.Task[Verdict]] = {}
         self._importing: set[_Attempt] = set()
-        # Two imports at once could get each other's modules if these have the same name.
+        # Two simultaneous imports could get each other's modules if these have equal names.
         self._turn = asyncio.Lock()
 
     async def prepare(self, applications: Iterable[ApplicationSnapshot], gone: Collection[str] | None = None) -> None:

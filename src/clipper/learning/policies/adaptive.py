@@ -124,8 +124,8 @@ def best_half_life(totals: Totals) -> int | None:
 def evidence(model: str, totals: Totals) -> tuple[float, float]:
     """Return how often a model was scored, and its losses, under the half-life that predicts best.
 
-    In a context, the application's half-life is used for the application's part, and the context's own for the rest: a
-    user whose losses differ from most has not seen the models change.
+    In a context, the application's part uses the application's half-life, and the rest uses the context's own. A
+    context whose losses differ from most others' is no sign that the models have changed.
     """
     own, application = totals.own or totals, totals.application
     half_life = best_half_life(own)

@@ -21,8 +21,8 @@ TESTED = "tested~never"
 # Share of the queries that is spread over all models in the test. It costs a tenth where early losses mislead or
 # feedback is late.
 SPREAD_SHARE = 0.1
-# Using that losses lie between 0 and 1, and not only at the ends, takes a hundred times as long. So it is done once in
-# this many observations; the test is valid whenever it is looked at.
+# The sharper test for losses between 0 and 1, and not only at the ends, takes a hundred times as long. So it runs once
+# in this many observations. The test is valid at any time.
 LOOK_EVERY = 64
 
 
@@ -100,7 +100,7 @@ class BestArm(Policy):
             totals.memo[self, models] = distribution
         choice = distribution.draw(random)
         if query.in_time is not None and len(query.in_time) > len(models):
-            # Others are too full for this query. A test among those that are left must not end for all.
+            # Other models are too full for this query. A test among the remaining models must not end the test of all.
             return Choice(choice.models, choice.shares)
         return choice
 

@@ -4,10 +4,10 @@ from clipper.learning.mathematics.totals import Totals
 from clipper.learning.policies.policy import LEAST_CHANCE, SURE, Policy, QueryView
 from clipper.learning.policies.prices import Prices
 
-# The share of queries that another model answers in time if the first one fails or sheds them. It is above 0.99 in the
-# simulation; with less, a query hardly tries a model in vain, for which its user would wait.
+# The assumed share of queries that another model answers in time if the first one fails or sheds them. It is above 0.99
+# in the simulation. The lower value makes queries avoid models that would probably keep their users waiting in vain.
 RESCUED = 0.9
-# A model whose expected loss exceeds the least by at most this is left to the policy: chances are no more certain.
+# The policy also gets models whose expected loss exceeds the least by at most this: chances are no more precise.
 HARDLY = 0.03
 
 

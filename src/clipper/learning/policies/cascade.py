@@ -124,11 +124,11 @@ class Cascade(Policy):
     ) -> Choice | None:
         others = by_cost(tuple(outlook.expected_s), totals.costs)
         in_time = [model for model in others if outlook.has_time_for(model)]
-        # Models that are hardly ever in time come last, and are tried now and then.
+        # Models that are rarely in time come last, and are tried occasionally.
         in_time.sort(key=lambda model: not is_usually_there(model, totals))
         answered = [model for model in choice.models if model in outputs]
         if answered and choice.among is not None and answered[-1] == choice.among[-1]:
-            return None  # the dearest was asked first, and there is none to go on to
+            return None  # the dearest was asked first, so no dearer one is left
         if not answered:
             # There is no confidence yet, and no threshold to learn.
             return self._with(choice, in_time[0], choice.steps) if in_time else None

@@ -61,8 +61,8 @@ class Exp3(Drawn):
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """Return ``excess_loss`` of the asked model; nothing for a model whose output is not known."""
         if len(choice.models) == 1 and choice.shares[0] >= 1.0:
-            # No other model could answer in time, so its loss tells it from none. Otherwise it would be blamed for the
-            # queries of busy times, or praised.
+            # No other model could answer in time, so its loss compares it with none. Learning would blame or praise the
+            # model for the queries of busy times.
             return {}
         # If an earlier policy asked several models, each of them was observed for certain.
         seen = choice.shares[0] if len(choice.models) == 1 else 1.0

@@ -9,8 +9,8 @@ from clipper.learning.policies.exp3 import EXCESS_LOSS, exponential_weights
 from clipper.learning.policies.joint import Joint
 from clipper.learning.policies.policy import Choice, Increments, JudgedQuery, Totals
 
-# How far a model may fall behind the best one, as a logarithm of its weight: to a 55th of the best one's. With less, a
-# permanently bad model has more of a say; with more, a recovered one is found later.
+# How far a model may fall behind the best one, as a logarithm of its weight: to a 55th of the best one's. A lower value
+# gives a permanently bad model more weight; a higher one delays finding a recovered model.
 FURTHEST = 4.0
 
 

@@ -1,9 +1,8 @@
 """Decides which models a query may ask at the present prices, and learns the prices.
 
-Three wishes are one linear program over the queries to come: the least loss within a mean cost
-(``--max-cost-per-query``), the least cost within a mean loss (``--min-quality``), and the least loss if a model cannot
-answer all queries. With l a model's expected loss on a query and c its cost, the solution asks for each query the model
-with the least
+Three goals form one linear program over future queries: the least loss within a mean cost (``--max-cost-per-query``),
+the least cost within a mean loss (``--min-quality``), and the least loss if a model cannot answer all queries. With l a
+model's expected loss on a query and c its cost, the solution asks for each query the model with the least
 
     l + rate * c + scarcity
 
@@ -47,7 +46,7 @@ import msgspec
 from clipper.learning.mathematics.costs import NO_COSTS, Costs
 from clipper.learning.policies.policy import SURE
 
-# A price changes by this share if a query uses the whole of what is bounded, and is entitled to nothing.
+# A price changes by this share if a query's excess is 1.
 STEP = 0.05
 # The number of queries within which a debt of money is paid, and of answers with feedback within which one of quality
 # is: a loss of 0 or 1 varies more than a cost.
@@ -60,16 +59,18 @@ LEAST_SHARE = 0.001
 OPTIMISM_OF_MONEY, OPTIMISM_OF_PLACES = 2.0, 1.0
 # A least quality begins with this share of the highest rate: with good models.
 FIRST_SHARE = 0.1
-# The part of a debt's bound that is kept of what was not used: some queries' worth, so that it is not spent at once.
+# Unused entitlement is saved up to this share of a debt's bound: some queries' worth, so that savings are not spent at
+# once.
 SAVED_SHARE = 0.1
 # The highest rate that makes a difference is that of the latest hundred queries or so.
 FADE = 0.99
-# Of costs that hardly differ, the product of a rate and a cost must still be a number.
+# Bounds the rate if costs hardly differ, so that the product of rate and cost stays finite.
 MAX_RATE = 1e12
 # The lowest scarcity; a model with it is not scarce.
 LEAST_SCARCITY = 0.001
-# The same for the time of the slowest model's row on a device that is half full. It keeps a full device for what gains
-# more than twice of it, and little else; bursts are shorter than it takes from a lower one to a busy device's price.
+# The same for the time of the slowest model's row on a device that is half full. It reserves a full device for queries
+# that gain more than twice of it. From a lower start, the price would reach that of a busy device only after a burst is
+# over.
 LEAST_OF_DEVICE = 0.06
 # How full a device is if its price is the learned one.
 HALF = 0.5
@@ -183,7 +184,8 @@ class Prices:
             chances: how likely each is to answer in time.
             losses, errors: each model's expected loss if it answers in time, and the standard error of that.
             expected: the loss that the user may expect, if the model is not in time included.
-            slack: the difference of expected losses that says nothing, for models that are not sure to be in time.
+            slack: the difference of expected losses that is not significant, for models that are not sure to be in
+                time.
         """
         is_by_device = not all(map(self._is_place, self.scarcity))
         optimism = OPTIMISM_OF_MONEY if self.has_budget else OPTIMISM_OF_PLACES
@@ -222,7 +224,7 @@ class Prices:
         )
 
     def lightest(self, models: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the model that takes least of a full device: rows in vain there make others late. Else all."""
+        """Return the model that takes least of a full device, since late rows delay others; else all models."""
         for name in self.scarcity:
             if not self._is_place(name) and (known := [model for model in models if model in self._uses[name]]):
                 return (min(known, key=self._uses[name].__getitem__),)
@@ -262,8 +264,8 @@ class Prices:
     def ration(self, asked: str, chances: Mapping[str, float], resources: Mapping[str, Resource], now_s: float) -> None:
         """Learn what is scarce, after a query has asked ``asked``.
 
-        A resource becomes scarce when a model that uses it is not sure to answer in time. While it is full, nothing of
-        it counts as free, so that a capacity that is believed too large does not matter, nor who else uses it.
+        A resource becomes scarce when a model that uses it is not sure to answer in time. While it is full, none of it
+        counts as free, so that neither an overestimated capacity nor other users of the resource matter.
 
         Args:
             chances: how likely each model is to answer in time; models that are not in it surely do.
@@ -323,7 +325,7 @@ class Prices:
         return LEAST_SHARE * self._high, 2.0 * self._high
 
     def _see(self, costs: Sequence[float], losses: Sequence[float], errors: Sequence[float]) -> None:
-        """Note from which rate on a query goes to the cheapest model, however little is known of the others."""
+        """Note the rate above which a query goes to the cheapest model, however uncertain the others' losses are."""
         cheapest, loss, error = min(zip(costs, losses, errors))
         high = max(
             (

@@ -36,12 +36,13 @@ from clipper.learning.policies.policy import Choice
 
 # The queries without a failure after which a comparison ends.
 COMPARED = 24
-# The queries that may wait at once for a newcomer that has not answered yet: no less than a test needs to stop it.
+# The queries that may wait at once for a newcomer that has not answered yet: as many as a test needs to stop it.
 FIRST_OPEN = 16
-# How often a newcomer is still asked if it fails more by this worker's counts, or too many queries wait for it: it may
-# be well again, and queries whose clients gave up never end.
+# The probability of asking a newcomer that fails more by this worker's counts, or for which too many queries wait. It
+# may have recovered, and queries whose clients gave up never end.
 SELDOM = 0.02
-# The expectation of a newcomer if nothing else was asked meanwhile: it answers at least half of its queries.
+# The allowed share of failures if no other version was asked meanwhile: a newcomer answers at least half of its
+# queries.
 EXPECTED_FAILURES = 0.5
 # How long a newcomer may be late. Learning batch sizes takes some hundred batches, two seconds under load.
 WARM_UP_S = 10.0

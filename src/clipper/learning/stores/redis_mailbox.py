@@ -20,12 +20,14 @@ from clipper.errors import ClipperError, Overloaded, StoreUnavailable, Unavailab
 
 log = logging.getLogger(__name__)
 
-# Members say so this often, and hear of others. A member that has not for so long has ended, or its loop was held up.
+# Members announce themselves this often, and learn of others. A member that is silent for ``MEMBER_FOR_S`` has ended,
+# or its loop was held up.
 MEET_EVERY_S = 1.0
 MEMBER_FOR_S = 5
-# A message that nobody takes for so long is for a worker that has ended: its sender has given up long before.
+# A message that no worker takes within this time is for a worker that has ended. Its sender gave up long before.
 KEPT_FOR_S = 30
-# Messages that wait for a worker. Another worker has at most three under way to it: with more, it is in trouble.
+# The most messages that may wait for a worker. Each other worker has at most three under way to it, so more waiting
+# messages mean that the worker hangs.
 MAX_WAITING = 128
 # Requests that a worker answers at once, each of which waits for the store's disk; further ones wait in its list.
 MAX_ANSWERING = 64

@@ -1,7 +1,7 @@
 """Answered queries in Redis: feedback finds them there when the worker that answered has ended.
 
 The queries of a thousand ids are one hash, with what they share. Redis removes it when its last query is too old for
-feedback. The disk is not waited for: of a Redis that fails itself, the latest may be lost.
+feedback. Writes do not wait for the disk: if Redis itself fails, the latest queries may be lost.
 """
 
 from collections import deque

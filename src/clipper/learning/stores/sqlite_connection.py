@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 # Pages of the file that a connection holds; SQLite's default of 2 MB is little for a file with millions of contexts.
 CACHE_KIB = 8 * 1024
-# The write-ahead log is copied to the file when it is this long, so that a page that many pieces of feedback have
-# changed is written once. That may take a slow disk seconds, so it is done while others write. SQLite begins the log
-# anew when a commit finds that all of it was copied. While several workers commit, no commit finds that, and the log
-# would grow by 12 KB for each piece. So one worker then makes the others wait while it copies the rest, but not for
-# long: somebody may be reading the file for a backup.
+# The store copies the write-ahead log to the file once it is this long, so that a page changed by many pieces of
+# feedback is written once. A slow disk may take seconds for the copy, so others go on writing meanwhile. SQLite begins
+# the log anew when a commit finds that all of it was copied. While several workers commit, no commit finds that, and
+# the log would grow by 12 KB for each piece. So one worker then makes the others wait while it copies the rest, but not
+# for long: somebody may be reading the file for a backup.
 LOG_BYTES = 64 * 1024 * 1024
 LOG_WAIT_S = 0.5
 # A call waits for this long: for a transaction of upkeep, for other workers' transactions, and for a slow disk. A disk

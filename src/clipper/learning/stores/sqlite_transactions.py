@@ -31,7 +31,7 @@ def transaction(database: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERR
 
 
 def _begin_writing(database: sqlite3.Connection) -> None:
-    """Begin a transaction that writes, as soon as nobody else has one."""
+    """Begin a writing transaction as soon as no other connection has one."""
     give_up_s = monotonic() + BUSY_TIMEOUT_S
     database.execute(f"PRAGMA busy_timeout = {BEGIN_AGAIN_S * 1000:.0f}")
     try:

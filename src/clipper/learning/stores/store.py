@@ -64,7 +64,7 @@ class Mailbox(Protocol):
         ...
 
     async def run(self, answer: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Be a member, and ``answer`` requests, until cancelled; those that are being answered then are finished."""
+        """Be a member, and ``answer`` requests, until cancelled; finish the answers that are under way then."""
         ...
 
     async def meet(self) -> None:
@@ -81,8 +81,9 @@ class Queries(Protocol):
         """Keep queries of this worker for this long, or a little longer. Raises StoreUnavailable.
 
         Args:
-            queries: by id, the name of what it shares with others, which has no space, and its text.
-            shared: by name, what queries share.
+            queries: by id, the name of the part that the query shares with others (without a space), and the query's
+                text.
+            shared: the shared parts of queries, by name.
             evicted: this worker's queries up to this id are no longer needed.
         """
         ...

@@ -90,7 +90,7 @@ def _sample(joined: Joined) -> Sample | str:
     if judgement is None:
         return "no feedback has come"
     (model,) = decision.models
-    # A policy is judged by what it would have chosen among the models that had time, as the one that was in force.
+    # The target chooses among the same models as the policy in force: those that had time.
     candidates, versions = candidates_of(setting, decision)
     chance = propensity(model, candidates, decision.shares[0], decision.beliefs)
     if not chance >= LEAST_PROPENSITY:

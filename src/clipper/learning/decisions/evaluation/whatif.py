@@ -35,7 +35,7 @@ MAX_UNSUPPORTED = 0.01
 # Draws for each query if a policy does not state its probabilities. Estimates are linear in the probabilities, so this
 # adds to their variance, but no bias.
 DRAWS = 20
-# For more models than this, whose beliefs change with each query, integrating takes longer than drawing.
+# With more models than this, integrating takes longer than drawing, since beliefs change with each query.
 MOST_INTEGRATED = 8
 # Contexts with a state of their own; queries of further contexts use the application's.
 MAX_CONTEXTS = 100_000
@@ -209,7 +209,7 @@ def logged(samples: Sequence[Sample]) -> Estimate:
 
 
 def evaluate(samples: Sequence[Sample], target: Target) -> Answer:
-    """Go through the queries in the order of their time; target and direct model learn from the feedback as it came.
+    """Replay the queries in the order of their time; the target and the direct model learn from feedback as it came.
 
     At each query they only know other queries, so every term is unbiased given the past, and so is their mean:
     progressive validation (Blum, Kalai, Langford: "Beating the Hold-Out", 1999). Raises InvalidArgument if the target
