@@ -67,9 +67,9 @@ class LoadedModel:
     Attributes:
         predict_batch: takes ``Inputs`` and should return one output for each, but may do anything.
         runtime: free text about the environment, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
-        output_type: what it says of its outputs; None if that has to be learned from them.
-        device: where it computes, if a GPU is reserved for it and that is known; else empty.
-        warning: what whoever deploys it should know, in a sentence; else empty.
+        output_type: the declared type of its outputs; None if it has to be learned from them.
+        device: the device on which it computes, if a GPU is reserved for it and the device is known; else empty.
+        warning: a sentence for the person who deploys the model; empty if there is none.
     """
 
     predict_batch: Callable[[Inputs], object]

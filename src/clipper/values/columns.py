@@ -15,8 +15,8 @@ class Column(NamedTuple):
             dimensions begins with its own dimensions if it has two or more, as ``InputType.leading_dimensions`` says.
         lengths: the size of each value in bytes; None if the type determines it.
         present: a bit for each row, the lowest bit of each byte first, 1 if the row has a value; None if all have one.
-        written_as: the type of the elements' JSON texts: the type's own, or float64 for float32.
-        is_json: whether the values are JSON texts of anything, and not strings.
+        written_as: the type by which elements become JSON text: the type's own, or float64 for float32.
+        is_json: whether the values are JSON texts of any kind, and not strings.
     """
 
     name: str

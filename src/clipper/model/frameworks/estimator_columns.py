@@ -34,9 +34,9 @@ _TAKE_ANYTHING = ("FunctionTransformer", "FeatureHasher", "DictVectorizer", "Dum
 _MOST_TRIED = 4
 # The most calls that look for columns that may lack values. Columns that were not tried then may not lack any.
 _MOST_CALLS = 128
-# Wide tables take long to answer: fewer calls, so that they have no more values than this together.
+# Wide tables take long to answer, so there are fewer calls: at most this many values in all calls together.
 _MOST_VALUES, _LEAST_CALLS = 4000, 8
-# The text in rows that are tried. Functions of dates take it, and numbers, too: so what they take is asked for.
+# The text in trial rows. Functions of dates take it, and also numbers, so the type of their columns stays unknown.
 _TEXT = "2000-01-01"
 # The longest ``--input-type`` of a guess that is shown. A container's warning has room for it.
 _MOST_CHARACTERS = 3000

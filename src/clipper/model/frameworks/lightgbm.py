@@ -40,7 +40,7 @@ def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     threads = thread_count()
     fields = fields_of(booster)
     record = RecordType(fields) if 0 < len(fields) <= MAX_FIELDS else None
-    # The booster takes a category as its place among those of the training, which it has.
+    # The booster takes a category as its place among the training's categories, which the booster has.
     read = (lambda rows: rows) if record is None else matrix(record, np.float64)
 
     def predict_batch(rows: Inputs) -> Any:

@@ -147,7 +147,7 @@ def _conversion(spec: Any) -> Callable[[Values], Any] | None:
     element = _WIRE.get(_numpy_name(getattr(spec.type, "dtype", None)))
     if element is not None and element.is_numeric:
         return lambda values: pandas.Series([None if one is None else np.asarray(one) for one in values])
-    # Objects, maps, lists of these, and of texts: each row has its JSON.
+    # Objects, maps, and lists of these or of texts come as JSON, one text for each row.
     return lambda values: pandas.Series([None if one is None else json.loads(one) for one in values], dtype=object)
 
 
@@ -233,7 +233,7 @@ def _answers(outputs: Any, names: Sequence[str]) -> Any:
     elif isinstance(outputs, dict):
         outputs = {str(name): value for name, value in outputs.items()}
     else:
-        return outputs  # the runtime says what is wrong with it, if anything is
+        return outputs  # the runtime reports what is wrong with it, if anything
     absent = [name for name in names if name not in outputs]
     if absent:
         raise ModelFailed(

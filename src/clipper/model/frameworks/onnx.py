@@ -47,8 +47,8 @@ _LABELLING = ("tensor(int64)", "tensor(string)")
 # The providers that compute on a GPU, in the order in which they are tried, and what they call it.
 _OF_GPUS = {"CUDAExecutionProvider": "cuda", "MIGraphXExecutionProvider": "rocm", "ROCMExecutionProvider": "rocm"}
 
-# How a graph takes rows. stacked: along a first dimension of any length. single: along a first dimension of length 1.
-# whole: it has no such dimension, and a row is the whole input.
+# The form in which a graph takes rows. stacked: along a first dimension of any length. single: along a first dimension
+# of length 1. whole: without such a dimension, so that a row is the whole input.
 _Batching = Literal["stacked", "single", "whole"]
 
 

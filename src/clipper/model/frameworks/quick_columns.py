@@ -101,7 +101,7 @@ class _QuickColumns:
 def quick_pipeline(estimator: Any, record: RecordType) -> Any | None:
     """Return a pipeline that takes the columns of a batch of records, and not a DataFrame; None if there is none.
 
-    ``agrees`` says whether its answers are right. It may raise any error where the estimator does, or answers.
+    ``agrees`` tells whether its answers are right. It may raise any error, also where the estimator answers.
     """
     while (best := getattr(estimator, "best_estimator_", None)) is not None:
         estimator = best

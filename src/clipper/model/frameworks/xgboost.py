@@ -40,7 +40,7 @@ def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     where = "" if not source.has_gpu else CPU if device == "cpu" else device
     objective = str(learner["objective"]["name"])
     if objective == "multi:softmax":
-        # This objective returns only labels. The other objective has the same scores, and returns them.
+        # This objective returns only labels. ``multi:softprob`` computes the same scores, and returns them.
         booster.set_param({"objective": "multi:softprob"})
     classes = max(2, int(learner["learner_model_param"]["num_class"])) if objective in _CLASSIFYING else 0
     names, answer = chosen_answer(source, _answers(objective, classes))
@@ -52,7 +52,7 @@ def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
         takes = InputType(DType.FLOAT32, (booster.num_features(),))
         return FrameworkModel(lambda rows: answer(predict(rows)), takes, library, output_type=gives, device=where)
     record = RecordType(fields)
-    # The booster takes a category as its place among those of the training.
+    # The booster takes a category as its place among the training's categories.
     read = matrix(record, np.float32)
     return FrameworkModel(lambda rows: answer(predict(read(rows))), record, library, output_type=gives, device=where)
 

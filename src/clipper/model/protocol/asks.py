@@ -14,15 +14,16 @@ from clipper.model.protocol.messages import Buffer, decode_error
 
 # The rows of an ask: 10,000 of 784 float64. A worker holds them until all are answered.
 MAX_ASK_BYTES = 64 * 1024 * 1024
-# An answer takes no longer to read. Ten times as many rows as any batch of a model needs, and as a queue has room for.
+# Reading an answer of this many rows takes no longer. It is ten times the rows of any model's batch, and the length of
+# a queue.
 MAX_ASK_ROWS = 16_384
-# The asks of a batch that are not answered: several threads of a model may ask at a time.
+# The most unanswered asks of a batch: several threads of a model may ask at a time.
 MAX_OPEN_ASKS = 8
 
 # A model is told this if its caller speaks an earlier version, as the supervisor does, which warms it up.
 CANNOT_ASK = "its caller cannot be asked"
-# The beginning of a failure's message if the model did not catch that an ask had no answer for want of time or room; a
-# code follows. It says nothing of the input.
+# The prefix of a failure's message, before a code, if an ask failed for lack of time or room and the model did not
+# catch that. Such a failure tells nothing about the input.
 ASK_FAILED = "ask_failed: "
 
 _ASK = struct.Struct("<QQHHI")  # batch, timeout in microseconds (0: none), bytes of the name, two reserved

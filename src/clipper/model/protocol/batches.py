@@ -13,11 +13,11 @@ from clipper.values.inputs.record_rows import RecordRows
 from clipper.values.records import RecordType, ValueType
 from clipper.values.types import InputType
 
-# To make columns of this much takes some 6 ms.
+# Making columns of this size takes some 6 ms.
 MAX_RECORDS_BYTES = 8 * 1024 * 1024
 # The lengths of a batch matter only by their remainder: all buffers are padded to so many bytes.
 _ALIGNED_BYTES = 8
-# Rows of fewer bytes are copied once more than has to be.
+# A frame with fewer bytes of rows is joined, which copies them once more.
 _SHORT_BYTES = 32 * 1024
 _PADDING = [bytes(size) for size in range(_ALIGNED_BYTES)]
 
@@ -26,8 +26,8 @@ class BatchEncoder(Protocol):
     """Encodes batches of one input type.
 
     Attributes:
-        least_version: of the protocol, that has such batches.
-        most_batch_bytes: of inputs in a batch of several; more would take too long in one step.
+        least_version: the first version of the protocol with such batches.
+        most_batch_bytes: the most bytes of inputs in a batch of several; more would take too long in one step.
     """
 
     least_version: int
@@ -69,7 +69,7 @@ class RecordEncoder:
         self._nullable_heads = [column_head(field.name, field.type, True, field.type.dtype) for field in fields]
         self._sizes = [field.type.row_bytes or 0 for field in fields]
         self._variable = self._rows.variable
-        # By the remainder of the number of rows: what stands before each column's values, and after the last one's.
+        # By the remainder of the number of rows: the bytes before each column's values, and after the last column's.
         self._before: dict[int, list[bytes]] = {}
         self._in_order = itemgetter(*self._order())
 

@@ -73,7 +73,7 @@ def predict_columns_frame(
 ) -> list[Buffer]:
     """Return the frame of a batch whose columns are encoded. ``parts``: the columns' buffers.
 
-    ``is_short``: it is certainly better joined. There are many parts, and to count their bytes takes as long.
+    ``is_short``: whether joining the parts is certainly better. Counting the bytes of many parts takes as long.
     """
     head = _PREDICT.pack(rows, columns, 0, len(trace), 0)
     if is_short:

@@ -23,7 +23,7 @@ def list_of(values: list[Any], input_type: ValueType | None) -> Any:
 
 
 def _number(text: str) -> Any:
-    """Return a text of JSON, such as a number, as it is in JSON; any other text as it is."""
+    """Return the value of a text that is JSON, such as a number; any other text unchanged."""
     try:
         return json.loads(text) if text else None
     except (ValueError, RecursionError):
@@ -31,13 +31,13 @@ def _number(text: str) -> Any:
 
 
 def record_of_texts(texts: Mapping[str, str], record: RecordType) -> dict[str, Any]:
-    """Return the record that texts mean; an empty one is missing, or the default. Raises InvalidArgument."""
+    """Return the record of these texts; an empty text means missing, or the default. Raises InvalidArgument."""
     by_name = {field.name: field for field in record.fields}
     found = {}
     for name, text in texts.items():
         field = by_name.get(name)
         if field is None:
-            found[name] = _number(text)  # the server says what it thinks of it
+            found[name] = _number(text)  # the server refuses or ignores an unknown field
         elif text or field.is_required:
             found[name] = _value_of(text, field)
     return found
@@ -62,5 +62,5 @@ def _no_number(text: str) -> Any:
 
 
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-# As tables write what is missing.
+# The texts that tables write for missing values.
 _MISSING = frozenset({"nan", "na", "null", "none"})

@@ -20,7 +20,7 @@ from clipper.values.types import DType
 
 # The most characters of a list in a message.
 SHOWN_CHARACTERS = 200
-# To read so many values one by one takes about a millisecond.
+# Reading this many values one by one takes about a millisecond.
 _STEP_ITEMS = 500
 # The errors of msgspec or a converter that does not take a value.
 NOT_QUICK = (
@@ -148,7 +148,7 @@ class FieldReader:
         return of_type, Raw(default) if of_type is Raw else msgspec.json.decode(default, type=of_type), convert
 
     def read_column(self, text: bytearray, start: int, stop: int, most: int) -> Generator[None, None, list[Any]]:
-        """Return the list in ``text[start:stop]``, ``most`` and one at most, in steps. Raises as ``Reader.read``."""
+        """Return the list in ``text[start:stop]``, at most ``most`` + 1 values, in steps. Raises as ``Reader.read``."""
         if stop - start <= SHORT_TEXT_BYTES:
             own = bytes(text[start:stop])
             if (quick := self.quick_column(own)) is not None and len(quick) <= most:

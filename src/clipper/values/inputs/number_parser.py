@@ -1,6 +1,6 @@
 """The parser that makes a buffer of the numbers in JSON text: simdjson's, or another where that is not installed.
 
-Readers take their own, slower way for all that it refuses.
+Readers parse all texts that it refuses in their own, slower way.
 """
 
 from collections.abc import Callable

@@ -158,7 +158,8 @@ class NumberReader:
     def __init__(self, input_type: InputType, null_is_nan: bool = False) -> None:
         self.input_type = input_type
         self.row_bytes = input_type.row_bytes
-        # A fixed shape has one skeleton of brackets and commas, and ``[*]`` has one pair of brackets. The rest is slow.
+        # A fixed shape has one skeleton of brackets and commas, and ``[*]`` has one pair of brackets. Other shapes are
+        # read slowly.
         self._skeleton = _skeleton(input_type.shape) if _fits_a_short_text(input_type) else None
         self._is_list = len(input_type.shape) == 1
         self._is_simple = input_type.dtype == DType.FLOAT64

@@ -61,7 +61,7 @@ class RecordFeatures:
             if value is not None:
                 numbers = make(value)
                 features[first : first + len(numbers)] = numbers
-        # A single NaN would make a linear policy lose all that it knows.
+        # A single NaN would erase everything that a linear policy has learned.
         features[~np.isfinite(features)] = 0.0
         return features.tobytes()
 

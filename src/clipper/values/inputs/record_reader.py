@@ -24,16 +24,16 @@ from clipper.values.records import MAX_FIELD_NAME_BYTES, MAX_FIELDS, RecordType,
 
 # The longest name in JSON, all of it in escapes, with quotes.
 _MAX_KEY_BYTES = 6 * MAX_FIELD_NAME_BYTES + 2
-# msgspec's structs cannot have such a name, and neither have tables that people train on.
+# msgspec's structs cannot have names with these characters. Tables that people train on have none, either.
 _NO_STRUCT_NAME = frozenset('"\\').union(map(chr, range(0x20)))
-# The most of a value, and the most fields, in a message.
+# The most bytes of a value, and the most fields, that a message shows.
 _SHOWN_VALUE_BYTES = 40
 _SHOWN_FIELDS = 20
-# To make rows of so many values takes about a millisecond.
+# Making rows of this many values takes about a millisecond.
 _STEP_VALUES = 5_000
-# A digit and a comma may be a float64 of a tensor.
+# A digit and a comma, two characters, may become a float64 of a tensor: eight bytes.
 _BYTES_PER_CHARACTER = 4
-# Orders of columns that are kept: clients of an application send one or a few. To make the decoder for so many columns
+# The orders of columns to keep: clients of an application send one or a few. Making the decoder for this many columns
 # takes half a millisecond.
 _MAX_ORDERS, _MAX_COLUMNS = 16, 2 * MAX_FIELDS
 

@@ -142,7 +142,7 @@ class RecordRows:
         return list(map(b"".join, zip(heads, *following))) if following else heads
 
     def _write_bits(self, bits: "np.ndarray[Any, Any]", columns: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        """Write which values are there; return the columns with nothing in place of None."""
+        """Set the bits of the values that are present; return the columns with empty values in place of None."""
         bits[:] = np.frombuffer(self._no_bit_missing, np.uint8)
         present = list(columns)
         for bit, index in enumerate(self._nullable):
@@ -160,7 +160,7 @@ class RecordRows:
         return sum(sum(map(len, filter(None, columns[index]))) for index in long) > STEP_BYTES
 
     def row_in_steps(self, values: Sequence[Any]) -> Generator[None, None, bytes]:
-        """Return the same as ``row``, in steps if the row is long: new memory is what takes most of the time."""
+        """Return the same as ``row``, in steps if the row is long. Touching new memory takes most of the time."""
         if sum(len(value) for value in values if isinstance(value, bytes)) <= STEP_BYTES:
             return self.row(values)
         bits, values = self._without_missing(values)
@@ -179,7 +179,7 @@ class RecordRows:
         return row.getvalue()
 
     def _without_missing(self, values: Sequence[Any]) -> tuple[bytes, Sequence[Any]]:
-        """Return the bits of the fields that are there, and the values with nothing in place of None."""
+        """Return the bits of the fields that are present, and the values with empty ones in place of None."""
         there = sum(1 << bit for bit, index in enumerate(self._nullable) if values[index] is not None)
         present = [absent if value is None else value for value, absent in zip(values, self._absent)]
         return there.to_bytes(self._bits_bytes, "little"), present

@@ -34,7 +34,7 @@ from clipper.values.outputs.record_columns import RecordColumns, names_of
 from clipper.values.records import RecordType, ValueType
 from clipper.values.types import DType, InputType
 
-# The largest array that is made of several: an output of this size is at the default bound of a server's outputs.
+# The largest array to make of several: the default bound on an output has this size.
 MAX_LIST_BYTES = 32 * 1024 * 1024
 NULL = b"null"
 T = TypeVar("T")
@@ -112,7 +112,7 @@ input_rows = lru_cache(256)(InputRows)
 
 
 def field_of(output: Output, name: str) -> Part | None:
-    """Return a value with a name; None if the output has none. Raises OutputTooLarge for a text that is too large."""
+    """Return the value of this name; None if there is none. Raises OutputTooLarge if a text is too large."""
     if isinstance(output, RecordOutput):
         return output.part(name)
     if isinstance(output, TypedOutput) or output[:1] != b"{":
@@ -142,7 +142,7 @@ class Elements:
 
 
 def items_of(output: Output) -> Elements | Sequence[bytes] | None:
-    """Return the elements of a list; None if it is none. Raises OutputTooLarge for a text that is too large."""
+    """Return the elements of a list; None if the output is no list. Raises OutputTooLarge if a text is too large."""
     if isinstance(output, TypedOutput):
         return None if not output.form.shape else Elements(output)
     if isinstance(output, RecordOutput) or output[:1] != b"[":
@@ -155,7 +155,7 @@ def items_of(output: Output) -> Elements | Sequence[bytes] | None:
 
 
 def _decoded(decode: Callable[[bytes], T], text: bytes) -> T:
-    """Decode a text that was checked when it came: then, fewer calls were open, so it may be too deep now."""
+    """Decode a text that was checked on arrival; with more calls on the stack, it may be too deep now."""
     try:
         return decode(text)
     except RecursionError:

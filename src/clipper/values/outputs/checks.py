@@ -31,15 +31,15 @@ def read_texts(outputs: Sequence[bytes], failures: Mapping[int, str]) -> Mapping
     """
     if not failures:
         try:
-            # To check the joined outputs is faster than to check each: nearly all outputs are ASCII, without exponents,
-            # and most batches have short ones.
+            # Checking the joined outputs is faster than checking each: nearly all outputs are ASCII without exponents,
+            # and most batches have short outputs.
             text = b"\n".join(outputs)
             if not text.isascii() or len(text) >= 2 * _BLOCK or _LOWER_E in text or _UPPER_E in text:
                 check_characters(text)
             for output in outputs:
                 check_json(output)
         except NOT_JSON:
-            pass  # rare: the loop below finds the outputs that are not valid
+            pass  # rare: the loop below finds the invalid outputs
         else:
             return failures
     found = dict(failures)

@@ -49,7 +49,7 @@ class Conversion:
 
     Args:
         is_declared: whether it was declared, or learned from the version's first answer: messages say which.
-        is_input: whether it is the type of inputs that are made of outputs, which messages then say instead.
+        is_input: whether it is the type of inputs that are made of outputs; messages then say so.
     """
 
     def __init__(self, to: ValueType, *, is_declared: bool = True, is_input: bool = False) -> None:
@@ -290,7 +290,7 @@ def _lost(numbers: _Array, cast: _Array) -> "np.ndarray[Any, np.dtype[np.bool_]]
     lost: np.ndarray[Any, np.dtype[np.bool_]] = back != numbers
     if numbers.dtype.kind == "f" and cast.dtype.kind == "f":
         lost &= ~(np.isnan(numbers) & np.isnan(back))
-    # Out of its range, a cast may give any number, which by chance may be cast back to the first.
+    # A cast out of range may give any number, which by chance may be cast back to the original.
     if cast.dtype.kind in "iu":
         bounds = np.iinfo(cast.dtype)
         lost |= ~((numbers >= bounds.min) & (numbers < float(bounds.max) + 1))
@@ -371,7 +371,7 @@ def learning(output: Output) -> Generator[None, None, ValueType | None]:
         return (yield from _learning(output))
     if _NULL in output.parts:
         raise NoType
-    if b"[]" in output.parts:  # long lists beside it need not be read in vain each time
+    if b"[]" in output.parts:  # do not read long lists beside an empty one in vain each time
         return None
     types: dict[str, InputType | None] = {}
     for name, part in zip(output.of.names, output.parts):

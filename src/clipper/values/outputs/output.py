@@ -21,8 +21,8 @@ from clipper.values.output_arrays import OutputForm, TypedResults
 from clipper.values.outputs.json_text import json_pieces, json_text, most_text_bytes
 from clipper.values.types import DType
 
-# An output that may have a longer text is long. To make a text of this size takes a millisecond. The text of a long
-# output is made in pieces, and not kept.
+# An output whose text may be longer than this is long. Making a text of this size takes a millisecond. The text of a
+# long output is made in pieces, and not kept.
 LONG_TEXT_BYTES = 256 * 1024
 # The longest text of an output that a policy combines, and that feedback is scored against: Python reads it in some ten
 # milliseconds.
@@ -263,7 +263,7 @@ def judged_text(output: Output, names: Sequence[str], *, is_named: bool, kept_wi
         names: of that value; the first that there is.
         is_named: whether the application's settings name it, so that it is also taken from a text that is an object.
             Otherwise the only number or text among the values is taken, if no name is there.
-        kept_with: with one of these beside it, a label is not taken alone: they say how sure the model is of it.
+        kept_with: names that say how sure the model is of its label. If one is present, the label is not taken alone.
     """
     if isinstance(output, RecordOutput):
         for name in names:

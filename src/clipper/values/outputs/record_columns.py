@@ -1,4 +1,4 @@
-"""Takes the output of each row out of the columns of a batch, which have a name or none."""
+"""Takes the output of each row out of the columns of a batch, with or without names."""
 
 import base64
 import struct
@@ -33,8 +33,8 @@ from clipper.values.types import DType
 _PIECE_BYTES = 192 * 1024
 _NULL = b"null"
 _encode = msgspec.json.encode
-# The names of the models that answer: each model has the same names again and again. Names of over this size in all
-# are not kept: a container may send a thousand other names in every batch, and 256 such sets would take 200 MB.
+# Sets of names are kept, since each model repeats its own. A set of over this size is not kept: a container may send a
+# thousand new names in every batch, and 256 such sets would take 200 MB.
 MAX_KEPT_BYTES = 32 * 1024
 names_of = lru_cache(256)(OutputNames)
 
