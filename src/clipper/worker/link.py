@@ -265,7 +265,7 @@ class _Connection(asyncio.Protocol):
         self.is_faulty = False
         self._stray_answers = self._unread_asks = self._asks_at_once = 0
         self._may_tell = False
-        self._read_bytes = 0  # since it let the loop look at the others
+        self._read_bytes = 0  # since the loop last handled other connections
         # Pieces of large frames, and of those behind them, that are still to be written.
         self._unwritten: deque[Buffer] = deque()
         self._is_paused = False

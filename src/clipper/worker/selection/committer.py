@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # At 10,000 observations a second, those of a second, in which Redis writes its file. If more wait, the store does not
 # keep up, and an error is better.
 MAX_WAITING = 10_000
-# The bound on the bytes of waiting arrays, which are some hundred times as large as all other waiting observations.
+# The bound on the bytes of waiting arrays, which may be some hundred times as large as all other waiting observations.
 MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
 
 # An observation that has waited for this long is refused, and not written: most senders have left by then, and others

@@ -391,8 +391,7 @@ class Scheduler:
             return
         replica.probed_s = now_s
         lanes = self.queue.lanes()
-        # If the replica is not slow for a single query, the waiting rows are too long. Try a row, which has nothing to
-        # lose.
+        # If it is not slow for a single query, the waiting rows are too long. Try a row, which has nothing to lose.
         is_slow = alone_s([replica]) >= left_s
         taken = copy_of(lanes[0].works[-1], now_s) if is_slow else self.queue.take_newest(lanes)
         self._send(replica, taken, now_s, decision, is_probe=is_slow)

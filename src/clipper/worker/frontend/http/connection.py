@@ -41,9 +41,7 @@ class Connection:
         self._pending: deque[Exchange] = deque()
         self._body = Body(port.budget)
         self._held = Held(port.budget, port.turn, self._take_held, port.now_s())
-        self._usual: KnownHead | None = (
-            None  # the head of the latest request, which a client's next request mostly repeats
-        )
+        self._usual: KnownHead | None = None  # the head of the latest request, which the next mostly repeats
         self._reading_paused = self.is_paused = self.writes_long = False
         self.untaken, self.long_answers = Untaken(port.budget), port.work
         self.is_going = self._is_refused = self._in_message = False

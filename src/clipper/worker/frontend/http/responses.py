@@ -68,8 +68,7 @@ def long_unsure(query_id: int, output: bytes, unsure: Output, confidence: float)
 
 
 class Joined:
-    """The parts of a long answer. Short parts are joined until they are large enough that the system maps memory for
-    them.
+    """The parts of a long answer. Short parts are joined until the system maps memory for them.
 
     Otherwise the pieces of long answers would leave holes in the heap, and returning 150 MB of it takes 20 ms.
     """

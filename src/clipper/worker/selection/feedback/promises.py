@@ -68,8 +68,7 @@ class Promises:
 
 
 class Tries:
-    """Decides when an idle model that gets no queries is tried: it gets a copy of a query, whose answer does not wait
-    for it.
+    """Decides when an idle model that gets no queries is tried: a query asks it without waiting for it.
 
     Such a model is slow, or has not kept its promises. Without a try, nothing would show that it has become quick.
     """
