@@ -3,7 +3,7 @@
 set -eu
 work=$(mktemp -d)
 export CLIPPER_HOME="$work/home" PATH="$1:$PATH"
-trap 'clipper stop > "$work/stopped" 2>&1 || true; rm -rf "$work"' EXIT
+trap 'clipper stop > "$work/stopped" 2>&1 || true; chmod -R u+w "$work"; rm -rf "$work"' EXIT
 printf 'def predict(inputs):\n    return inputs.sum(1)\n' >"$work/sums.py"
 cd "$work"
 clipper start --query-port 0 --management-port 0 --grpc-port off

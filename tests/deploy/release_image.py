@@ -26,10 +26,15 @@ NEEDED = (".[grpc,otel,redis]", "dumb-init>=1.2.5", "hatchling", "mypy", "setupt
 MAX_DATA = "6g"
 
 
+class Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """A web server of the files in a folder; its address."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    handler = functools.partial(Files, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
