@@ -380,7 +380,7 @@ def test_importing_clipper_loads_none_of_its_libraries() -> None:
 
 def test_a_file_that_is_no_place(tmp_path: Path) -> None:
     (tmp_path / "supervisor.json").write_text("{")
-    with pytest.raises(Unavailable, match="cannot read"):
+    with pytest.raises(Unavailable, match="cannot be read"):
         Clipper.connect(home=tmp_path)
 
 

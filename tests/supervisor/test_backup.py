@@ -171,7 +171,7 @@ def test_a_home_in_use_is_left_alone(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
     back_up(home, file)
     lock = lock_home(home)
-    with pytest.raises(Conflict, match="already runs"):
+    with pytest.raises(Conflict, match="runs already"):
         restore(home, file)
     os.close(lock)
     with Popen([sys.executable, "-c", "input()"], stdin=-1) as worker:

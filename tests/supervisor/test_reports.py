@@ -13,6 +13,7 @@ from clipper.cli.main import main
 from clipper.client import Clipper
 from clipper.learning.mathematics.comparison import PooledEvidence, compare
 from clipper.learning.mathematics.confidence_sequences import Evidence
+from clipper.worker.selection.query import QueryIds
 from tests.supervisor.live_server import Server
 from tests.supervisor.three_models import ROW, with_application
 from tests.waiting import until
@@ -106,6 +107,9 @@ def test_a_test_ends_survives_a_restart_and_reopens_for_a_newcomer(taught: Serve
 
     with Clipper.connect(home=taught.home) as clipper:
         assert is_over(clipper)
+        # Of the newcomer, too, the workers have to know a replica first.
+        clipper.create_application("third", model="three", slo_ms=20_000)
+        until(lambda: len({QueryIds.instance_of(taught.predict("third", ROW)["query_id"]) for _ in range(9)}) == 2)
         clipper.link("app", "three")
         assert not is_over(clipper)
         answered: list[int] = []
@@ -117,6 +121,7 @@ def test_a_test_ends_survives_a_restart_and_reopens_for_a_newcomer(taught: Serve
         until(ended_again)
         # The model that lost before takes no part in it.
         assert set(answered) == {1, 3}
+        clipper.delete_application("third")
         (group,) = clipper.report("app").groups
         assert group.test is not None and group.test.winner == group.best == "one"
         # A report with stricter limits than the test's rests on the evidence alone.

@@ -374,7 +374,7 @@ def test_a_home_that_the_user_cannot_reach_is_refused_before_a_start(server: Ser
 def test_a_second_server_does_not_close_the_home_to_the_first_ones_models(server: Server) -> None:
     server.start()
     argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(server.home)]
-    assert b"already runs" in subprocess.run(argv, capture_output=True, check=False, timeout=TIMEOUT_S).stderr
+    assert b"runs already" in subprocess.run(argv, capture_output=True, check=False, timeout=TIMEOUT_S).stderr
     assert server.home.stat().st_mode & 0o777 == 0o710
     assert server.deploy("m", answering("one"), input_type="float64[2]")["state"] == "ready"
 

@@ -39,7 +39,7 @@ def test_a_real_server_that_goes_and_comes_back(server: Server) -> None:
         # Those of the server's own processes.
         screen.go("logs")
         expect(page.get_by_role("region", name="Log of supervisor")).to_contain_text("started m:1#1")
-        page.get_by_label("Log", exact=True).select_option("worker-0")
+        page.get_by_role("combobox", name="Log", exact=True).select_option("worker-0")
         expect(page.get_by_role("region", name="Log of supervisor")).to_have_count(0)
         expect(page.get_by_role("region", name="Log of worker-0")).to_be_visible()
 

@@ -255,7 +255,7 @@ def test_caller_that_goes_or_floods_ends_the_wait(container: Container) -> None:
         ({"x": 5}, "expected a list of inputs"),
         ({"x": [1, 2], "y": [1]}, "cannot be sent"),
         ([object()], "cannot be sent"),
-        ([0] * 20_000, "16384 at most"),
+        ([0] * 20_000, "at most 16384"),
         (np.zeros((16, 1 << 20)), "ask in parts"),
         (["x"], "there is no batch to ask for"),
     ],

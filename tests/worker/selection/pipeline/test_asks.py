@@ -167,7 +167,7 @@ def test_ask_that_cannot_be_let_in_says_why(tmp_path: Path) -> None:
         talk.applications["features"].terms.features_size = 3
         typed = encode_typed_results(0, 1, OutputForm(DType.BOOL, (), DType.BOOL), b"\7")
         for application, rows, code, message in (
-            ("none", ONE, "not_found", "no such application"),
+            ("none", ONE, "not_found", "does not exist"),
             ("a", ONE, "conflict", "a, which asks a"),
             ("both", ONE, "conflict", "a, which asks a"),
             ("pipe", ONE, "conflict", "a, which asks a"),
@@ -175,7 +175,7 @@ def test_ask_that_cannot_be_let_in_says_why(tmp_path: Path) -> None:
             ("b", messages.encode_results(0, 1, b'"text"'), "wrong_input", "expected"),
             ("b", messages.encode_results(0, 2, b"[1]\nnone"), "wrong_input", "row 1: "),
             ("b", typed, "wrong_input", "not 0 or 1"),
-            ("b", messages.encode_results(0, 20_000, b"\n".join([b"[1]"] * 20_000)), "wrong_input", "16384 at most"),
+            ("b", messages.encode_results(0, 20_000, b"\n".join([b"[1]"] * 20_000)), "wrong_input", "at most 16384"),
         ):
             found = await talk.answer(talk.ask(batch, application, rows))
             assert isinstance(found, Refusal) and found.code == code, found
