@@ -44,6 +44,8 @@ from clipper.values.output_arrays import TypedResults
 
 # A worker answers by the deadline of the batch. This bounds the wait for one that is stopped and does not end.
 MAX_WAIT_S = 60.0
+# A thread that waits for an answer notices this late that its batch is over.
+LOOK_EVERY_S = 0.5
 # Frames that came while a model waited. A worker sends a few batches before their answers.
 MAX_SET_ASIDE = 64
 
@@ -138,7 +140,7 @@ class Asker:
         batch.is_read = True
         self._changed.release()
         try:
-            batch.connection.wait(left_s)
+            batch.connection.wait(min(left_s, LOOK_EVERY_S))
         finally:
             self._changed.acquire()
             batch.is_read = False

@@ -64,10 +64,11 @@ class Talk:
         self.applications[name] = Application(snapshot, self.desk.surroundings)
         await self.applications[name].load()
 
-    async def batch(self, model: str = "a", row: bytes = ROW) -> Batch:
-        """A batch of a model that stays open."""
+    async def batch(self, model: str = "a", row: bytes = ROW, after_s: float = 0.0) -> Batch:
+        """A batch of a model that stays open. Its query waits for it for some time."""
         self.desk.models.held.add(model)
         _, self.query = self.desk.ask(self.applications[model], row)
+        self.desk.loop.advance(after_s)
         container = self.desk.models.containers[model]
         await self.desk.serve_until(lambda: container.batches)
         return container.take()
@@ -125,8 +126,9 @@ def test_ask_gets_the_time_that_the_rest_of_the_batch_leaves(tmp_path: Path) -> 
                 left.append(talk.query.deadline_s - arguments[2])
             return before(self, *arguments, **fields)
 
-        for _ in range(2):
-            batch = await talk.batch()
+        # With a batch of 60 s, a query first waits for others.
+        for after_s in (0.0, 0.36 * SLO_S):
+            batch = await talk.batch(after_s=after_s)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Application, "predict", noted)
                 await talk.answer(talk.ask(batch))
