@@ -93,12 +93,14 @@ def measure(
         print(f"{name}: batches of one row take {took}", flush=True)
         server.load(application, 2 * able, FLOOD_S, *options)
     models, rows_each = shape.second
+    worker = server.process_ids()[1]
     found = []
     for load in loads:
         server.load(application, able * load, SETTLE_S, *options)
-        before = rows_of(server, application, models)
+        before, used_ns = rows_of(server, application, models), servers.processor_ns(worker)
         run = server.load(application, able * load, seconds, *options)
         made = rows_of(server, application, models) - before
+        used_s = (servers.processor_ns(worker) - used_ns) / 1e9
         split = min(1.0, 1.0 / load)
         if steps:
             split = best_split(steps, slo_s, able * load, seconds)[1].in_time
@@ -114,6 +116,7 @@ def measure(
                 in_vain=max(0.0, 1.0 - run.by_model * rows_each / max(made, 1.0)),
                 p99_ms=None if run.latency_ms is None else run.latency_ms.p99,
                 lag_ms=None if run.sender.lag_ms is None else run.sender.lag_ms.p99,
+                worker=None if steps else used_s / run.elapsed_s,
             )
         )
     server.run("app", "delete", application, "--yes")

@@ -23,6 +23,7 @@ class Cell(msgspec.Struct, frozen=True):
         in_vain: the share of the second step's rows whose query got no answer.
         p99_ms: of all answers, defaults too, from when the query was due.
         lag_ms: the load generator's own p99 of noticing that a query is due.
+        worker: the share of a processor that the worker took, below models that compute.
     """
 
     models: str
@@ -35,6 +36,7 @@ class Cell(msgspec.Struct, frozen=True):
     in_vain: float
     p99_ms: float | None
     lag_ms: float | None
+    worker: float | None = None
 
     @property
     def of_split(self) -> float:
@@ -60,6 +62,7 @@ class Cell(msgspec.Struct, frozen=True):
             f"{self.of_split:.3f}",
             f"{self.in_vain:.1%}",
             p99,
+            *([] if self.worker is None else [f"{self.worker:.2f}"]),
         ]
 
     def line(self) -> str:
@@ -97,6 +100,7 @@ def read() -> list[Cell]:
 def describe(cells: list[Cell], models: str) -> str:
     """A table of one kind of models, as Markdown."""
     head = ["shape", "load", "queries/s", "in time", "of the best split", "second step in vain", "p99, ms"]
+    head += ["worker"] if models == "computed" else []
     rows = [cell.fields() for cell in cells if cell.models == models]
     return table(head, rows)
 
