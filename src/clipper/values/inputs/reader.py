@@ -13,13 +13,14 @@ import msgspec
 import numpy as np
 
 from clipper.errors import MalformedRequest, WrongInput
-from clipper.values.decoding import NOT_JSON
+from clipper.values.decoding import NOT_JSON, parsed
 from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, NumberPieces, Row, read_base64, read_string, strip
 from clipper.values.inputs.number_parser import Parser
 from clipper.values.inputs.numbers import FLOATS, NUMPY, pack, show
 from clipper.values.types import DType, InputType
 
 _NUMBER_CHARACTERS = b"0123456789.eE+- \t\r\n"
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 class Reader(Protocol):
@@ -55,12 +56,9 @@ def make_reader(input_type: InputType, null_is_nan: bool = False) -> Reader:
 class StringReader:
     """Reads a JSON string; the row is its UTF-8."""
 
-    def __init__(self) -> None:
-        self._decode = msgspec.json.Decoder(str).decode
-
     def read(self, text: bytes) -> bytes:
         try:
-            return self._decode(text).encode()
+            return _decode_text(text).encode()
         except (msgspec.DecodeError, UnicodeError) as error:
             raise _wrong(text, "a JSON string", error) from error
 
@@ -70,12 +68,9 @@ class StringReader:
 class BytesReader:
     """Reads a JSON string of base64; the row has the bytes that it encodes."""
 
-    def __init__(self) -> None:
-        self._decode = msgspec.json.Decoder(str).decode
-
     def read(self, text: bytes) -> bytes:
         try:
-            return base64.b64decode(self._decode(text), validate=True)
+            return base64.b64decode(_decode_text(text), validate=True)
         except (msgspec.DecodeError, UnicodeError, binascii.Error, ValueError) as error:
             raise _wrong(text, "a JSON string of base64", error) from error
 
@@ -117,39 +112,32 @@ class ArrayReader:
 
     def __init__(self, input_type: InputType, null_is_nan: bool = False) -> None:
         self._type, self._null_is_nan = input_type, null_is_nan
-        self._decode = msgspec.json.Decoder().decode
         self._pieces = NumberPieces(input_type, null_is_nan)
 
     def read_long(self, text: bytearray, start: int, stop: int) -> Row:
         return self._pieces.read(text, start, stop)
 
     def read(self, text: bytes) -> bytes:
-        try:
-            value = self._decode(text)
-        except NOT_JSON as error:
-            raise MalformedRequest(f"input is not JSON: {error}") from error
-        return self.row_of(value)
+        return self.row_of(parsed(text))
 
     def row_of(self, value: Any) -> bytes:
         """Return the row of an input that was read from its JSON. Raises WrongInput."""
-        shape = self._measure(value, len(self._type.shape))
-        flat: list[Any] = []
-        _flatten(value, len(shape), flat)
+        shape = self._measure(value)
+        flat = _flattened(value, shape, self._type)
         prefix = np.array(shape, "<u4").tobytes() if self._type.leading_dimensions else b""
         return prefix + pack(self._type.dtype, flat, null_is_nan=self._null_is_nan)
 
-    def _measure(self, value: Any, dimensions: int) -> tuple[int, ...]:
+    def _measure(self, value: Any) -> list[int]:
+        expected = self._type.shape
         shape: list[int] = []
         level = value
-        while isinstance(level, list) and len(shape) <= dimensions:
+        while isinstance(level, list) and len(shape) <= len(expected):
             shape.append(len(level))
             level = level[0] if level else None
-        expected = self._type.shape
         if len(shape) != len(expected) or any(want not in (None, got) for want, got in zip(expected, shape)):
             got = f"has shape [{','.join(map(str, shape))}]" if shape else f"is {show(value)}"
             raise WrongInput(f"input {got}: expected {self._type}")
-        _check_regular(value, shape, self._type)
-        return tuple(shape)
+        return shape
 
 
 class NumberReader:
@@ -221,7 +209,8 @@ def _skeleton(shape: tuple[int | None, ...]) -> bytes:
     return text
 
 
-def _check_regular(value: Any, shape: list[int], input_type: InputType) -> None:
+def _flattened(value: Any, shape: list[int], input_type: InputType) -> list[Any]:
+    """Return the elements of nested lists of this shape. Raises WrongInput if a list has another length."""
     level = [value]
     for length in shape:
         for part in level:
@@ -229,16 +218,7 @@ def _check_regular(value: Any, shape: list[int], input_type: InputType) -> None:
                 got = f"a list of {len(part)}" if isinstance(part, list) else show(part)
                 raise WrongInput(f"input is ragged: {got} beside lists of {length}: expected {input_type}")
         level = [item for part in level for item in part]
-
-
-def _flatten(value: Any, dimensions: int, into: list[Any]) -> None:
-    if dimensions == 0:
-        into.append(value)
-    elif dimensions == 1:
-        into.extend(value)
-    else:
-        for part in value:
-            _flatten(part, dimensions - 1, into)
+    return level
 
 
 def _wrong(text: bytes, expected: str, error: Exception) -> MalformedRequest | WrongInput:
