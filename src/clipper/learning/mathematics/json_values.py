@@ -1,14 +1,16 @@
 """Compares outputs and labels, which mostly stay JSON text: finds which are equal, and which are numbers."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from clipper.values.types import MAX_DIMENSIONS
+from clipper.values.json_types import flattened
 
 Shape = tuple[int, ...]
+
+_NUMBERS = frozenset({int, float})
 
 
 def value_key(text: bytes) -> Hashable:
@@ -48,12 +50,11 @@ def parse_array(text: bytes) -> Array | None:
     value = decode(text)
     if type(value) is float:  # as most labels and outputs of feedback are
         return Array((), (value,))
-    shape = _shape(value)
-    if shape is None or len(shape) > MAX_DIMENSIONS:
+    flat, shape = flattened(value)
+    if shape is None or not flat or not _NUMBERS.issuperset(map(type, flat)):
         return None
-    numbers: list[float] = []
     try:
-        return Array(shape, tuple(numbers)) if _flatten(value, shape, numbers) else None
+        return Array(shape, tuple(map(float, flat)))
     except OverflowError:
         return None
 
@@ -78,26 +79,3 @@ def _key(value: Any) -> Hashable:
     if isinstance(value, dict):
         return frozenset((name, _key(item)) for name, item in value.items())
     return value  # type: ignore[no-any-return]
-
-
-def _shape(value: Any) -> Shape | None:
-    """Return the shape that the first element of each dimension shows."""
-    shape: list[int] = []
-    while isinstance(value, list):
-        if not value:
-            return None
-        shape.append(len(value))
-        value = value[0]
-    return tuple(shape)
-
-
-def _flatten(value: Any, shape: Sequence[int], numbers: list[float]) -> bool:
-    """Append the numbers; return False if ``value`` is not of that shape."""
-    if not shape:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return False
-        numbers.append(float(value))
-        return True
-    if not isinstance(value, list) or len(value) != shape[0]:
-        return False
-    return all(_flatten(item, shape[1:], numbers) for item in value)
