@@ -174,12 +174,9 @@ class _Part:
             part: Part = yield from self._text(value)
         else:
             part = yield from self._numbers(value)
-        if self._categories and not self._is_category(part):
+        if self._categories and msgspec.json.encode(_decode(bytes(part))) not in self._categories:
             raise _Unfit(_shown(part), self.field)
         return part
-
-    def _is_category(self, part: Part) -> bool:
-        return msgspec.json.encode(_decode(bytes(part))) in self._categories
 
     def _text(self, value: Part) -> Generator[None, None, bytes]:
         """Return a copy of a text's JSON, which was checked when it came; check that the text of bytes is base64."""

@@ -97,11 +97,6 @@ def _pieces(array: _Array, form: OutputForm) -> Iterator[bytes]:
     yield b"]"
 
 
-def _cast(array: _Array, written_as: DType) -> _Array:
-    with np.errstate(invalid="ignore"):  # numpy warns of a NaN that signals
-        return array.astype(NUMPY[written_as], copy=False)
-
-
 def _text(array: _Array, form: OutputForm) -> bytes:
     text = _with_nulls(array, form.written_as)
     if not form.nan_as_text or b"null" not in text:
@@ -115,7 +110,10 @@ def _with_nulls(array: _Array, written_as: DType) -> bytes:
     if written_as is DType.FLOAT32:
         with np.errstate(invalid="ignore"):
             return _float32_text(array.ravel(), array.shape)
-    values = array if array.dtype == NUMPY[written_as] else _cast(array, written_as)
+    values = array
+    if array.dtype != NUMPY[written_as]:
+        with np.errstate(invalid="ignore"):  # numpy warns of a NaN that signals
+            values = array.astype(NUMPY[written_as])
     return _float64_text(values) if written_as is DType.FLOAT64 else _encode(values.tolist())
 
 
