@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,23 +81,18 @@ class Epoch:
 
     def scale(self, clock: float) -> float:
         """Return the factor of an increment at ``clock``."""
-        if self.half_life is None:
-            return 1.0
         return float(2.0 ** self._age(clock))
 
     def fade(self, clock: float) -> float:
         """Return how much of the epoch's sums counts at ``clock``."""
-        if self.half_life is None:
-            return 1.0
         return float(2.0 ** -self._age(clock))
 
     def is_stale(self, clock: float) -> bool:
-        return self.half_life is not None and self._age(clock) >= 2 * EPOCH_HALF_LIVES
+        return self._age(clock) >= 2 * EPOCH_HALF_LIVES
 
     def _age(self, clock: float) -> float:
-        """Return the age in half-lives; at least 0, since a number may be seen before its clock."""
-        assert self.half_life is not None
-        return max(clock - self.start, 0.0) / self.half_life
+        """Return the age in half-lives: 0 if nothing fades, and for a number that is seen before its clock."""
+        return 0.0 if self.half_life is None else max(clock - self.start, 0.0) / self.half_life
 
     def __str__(self) -> str:
         return f"{self.half_life or _NEVER}@{self.start}"
@@ -235,20 +229,6 @@ class Ledger:
         """Forget stale keys here: a state holds two epochs, however long it lives."""
         self.drop(self.stale())
         self._epochs -= self._stale_epochs()
-
-    def encode(self) -> bytes:
-        """Return the sums as JSON text."""
-        return msgspec.json.encode(self.sums(), enc_hook=lambda array: list(map(float, array)))
-
-    @staticmethod
-    def decode(text: bytes, half_life: int | None = DEFAULT_HALF_LIFE) -> "Ledger":
-        """Decode what ``encode`` returned. Raises InvalidArgument if the text is not a state."""
-        try:
-            sums = msgspec.json.decode(text, type=dict[str, float | list[float]])
-            amounts = {key: np.array(each) if isinstance(each, list) else each for key, each in sums.items()}
-            return Ledger(half_life, amounts)
-        except msgspec.MsgspecError as error:
-            raise InvalidArgument(f"not a learned state: expected a JSON object of numbers: {error}") from error
 
     def _faded(self) -> Numbers:
         fades = {epoch: Epoch.parse(epoch).fade(self.clock) for epoch in self._epochs}
