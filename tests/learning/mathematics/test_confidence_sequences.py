@@ -18,7 +18,6 @@ from clipper.learning.mathematics.confidence_sequences import (
     log_capital_less,
     mean_interval,
     nearest_means,
-    sureness,
 )
 from tests.example_counts import share_of
 
@@ -45,7 +44,7 @@ def test_without_losses_nothing_is_known() -> None:
     assert (interval.low, interval.high) == (0.0, 1.0)
     both = difference_interval(NO_EVIDENCE, NO_EVIDENCE, 0.05)
     assert (both.low, both.high) == (-1.0, 1.0)
-    assert sureness(NO_EVIDENCE, NO_EVIDENCE) == 0.0
+    assert log_capital_less(NO_EVIDENCE, NO_EVIDENCE) <= 0.0
     assert NO_EVIDENCE + of(0.5) == of(0.5) + NO_EVIDENCE == of(0.5)
     assert NO_EVIDENCE.mean == 0.5
 
@@ -108,7 +107,7 @@ def test_least_capital_of_a_pair_is_the_least(first: Evidence, second: Evidence,
 @settings(max_examples=share_of(20))
 @given(evidence(), evidence())
 def test_sureness_is_the_confidence_whose_interval_is_on_one_side(first: Evidence, second: Evidence) -> None:
-    sure = sureness(first, second)
+    sure = -math.expm1(-max(log_capital_less(first, second), 0.0))
     if 1e-6 < sure < 1 - 1e-6:
         assert difference_interval(first, second, (1 - sure) * 0.98).high >= -1e-6
         assert difference_interval(first, second, min((1 - sure) * 1.02, 0.999)).high <= 1e-6
@@ -194,12 +193,6 @@ def test_a_pairs_capital_is_the_least_over_all_pairs_of_means(first: Evidence, s
         grid = [step / 1000 * (1 - margin) for step in range(1001)]
         least = min(log_capital_below(first, mean + margin) + log_capital_above(second, mean) for mean in grid)
         assert log_capital_less(first, second, margin) == pytest.approx(least, abs=1e-3)
-
-
-def test_what_is_sure_is_one_less_what_the_capital_leaves() -> None:
-    better, other = Evidence(200, 20), Evidence(200, 60)
-    assert sureness(better, other) == pytest.approx(1 - math.exp(-log_capital_less(better, other)))
-    assert sureness(better, other) > 0.9 > 0.0 == sureness(other, better)
 
 
 def test_below_is_above_of_what_was_not_lost() -> None:

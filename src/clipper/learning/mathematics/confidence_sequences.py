@@ -115,15 +115,6 @@ def difference_interval(first: Evidence, second: Evidence, error: float, *, are_
     return Interval(-low, high)
 
 
-def sureness(better: Evidence, other: Evidence, margin: float = 0.0) -> float:
-    """Return the certainty that ``better`` has a mean loss below the other's plus ``margin``: from 0 to 1.
-
-    This is one minus an always-valid p-value: if the statement is false, the certainty ever reaches c with a
-    probability of at most 1 - c.
-    """
-    return -math.expm1(-max(log_capital_less(better, other, margin), 0.0))
-
-
 def log_capital_less(first: Evidence, second: Evidence, margin: float = 0.0, *, are_together: bool = False) -> float:
     """Return the least capital against all pairs of means with the first at least the second plus ``margin``.
 
