@@ -23,7 +23,7 @@ from clipper.model.frameworks.framework import LABEL, LABELS, FrameworkModel, Fr
 from clipper.model.frameworks.hidden_markov import sequence_model
 from clipper.model.frameworks.quick_columns import agrees, quick_pipeline
 from clipper.model.frameworks.quick_predict import quick_predict_of
-from clipper.model.frameworks.table import as_columns, declared_record, matrix
+from clipper.model.frameworks.table import as_columns, declared_record, is_alike, matrix
 from clipper.model.model import Inputs, LoadedModel
 from clipper.model.runtime.annotations import RowClass, by_rows, row_class, wanted
 from clipper.values.records import RecordType, ValueType, parse_type
@@ -132,25 +132,22 @@ def _load_pickle(source: ModelSource) -> FrameworkModel:
     found, saved_with = _load_object(source)
     framework = _SERVED_BY_FRAMEWORK.get((type(found).__module__, type(found).__name__))
     if framework is not None:
-        return _from_object(framework, found, source)
+        module = importlib.import_module(f"clipper.model.frameworks.{framework}")
+        model_of: Callable[[Any, FrameworkSource], FrameworkModel] = module.model_of
+        given = source.of_file(source.artifact / source.target)
+        return _loading(f"{framework} model {source.target}", lambda: model_of(found, given))
     model = sequence_model(found)
     predict_batch, output_type = _served(model, source)
     predict_batch, input_type, warning = _taken(model, predict_batch, source)
+    limit = getattr(model, "max_batch", None)
     return FrameworkModel(
         predict_batch=predict_batch,
         input_type=input_type,
         library=_library_text(found, saved_with),
-        max_batch=_max_batch_of(model),
+        max_batch=limit if isinstance(limit, int) and limit > 0 else None,
         output_type=output_type,
         warning=warning,
     )
-
-
-def _from_object(framework: str, found: Any, source: ModelSource) -> FrameworkModel:
-    given = source.of_file(source.artifact / source.target)
-    module = importlib.import_module(f"clipper.model.frameworks.{framework}")
-    model_of: Callable[[Any, FrameworkSource], FrameworkModel] = module.model_of
-    return _loading(f"{framework} model {source.target}", lambda: model_of(found, given))
 
 
 def _load_object(source: ModelSource) -> tuple[Any, str | None]:
@@ -265,7 +262,8 @@ def _served(model: Any, source: ModelSource) -> tuple[Callable[[Inputs], object]
     if predict is not None:
         _check_answers_at_once(predict, source)
     if predict is not None and is_plain:
-        return predict, _output_type_of(model, source)
+        said = getattr(model, "output_type", None)
+        return predict, _parsed(said, source, "output") if isinstance(said, str) else None
     answers = scikit_learn.answers_of(model, predict)
     if not answers:
         raise ContainerFailed(
@@ -396,31 +394,12 @@ def _parsed(text: object, source: ModelSource, what: str = "input") -> ValueType
         raise ContainerFailed(f"{what} type of {source.target}: {error}") from error
 
 
-def _output_type_of(model: Any, source: ModelSource) -> ValueType | None:
-    said = getattr(model, "output_type", None)
-    return _parsed(said, source, "output") if isinstance(said, str) else None
-
-
 def _chosen_type(source: ModelSource, known: ValueType | None) -> ValueType:
     # The default is a list of any length, which most functions can take.
     chosen = _parsed(source.input_type, source) if source.input_type else known or InputType.parse("float64")
-    if isinstance(known, InputType) and not _suits(chosen, known):
+    if isinstance(known, InputType) and not (isinstance(chosen, InputType) and is_alike(chosen, known)):
         raise ContainerFailed(f"input type {chosen} does not suit {source.target}, which takes {known}")
     return chosen
-
-
-def _suits(chosen: ValueType, known: InputType) -> bool:
-    """Whether inputs of a declared type fit an estimator. Any type of number fits any other."""
-    if isinstance(chosen, RecordType):
-        return False
-    if not known.dtype.is_numeric:
-        return chosen.dtype is known.dtype
-    return chosen.dtype.is_numeric and InputType(known.dtype, chosen.shape).accepts(known)
-
-
-def _max_batch_of(model: Any) -> int | None:
-    limit = getattr(model, "max_batch", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def _library_text(model: Any, saved_with: str | None) -> str:
