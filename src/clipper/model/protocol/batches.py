@@ -97,7 +97,8 @@ class RecordEncoder:
         if present:
             before = list(before)
             for index, bits in present.items():
-                before[index] = self._padding(index, count) + self._nullable_heads[index] + _padded(bits)
+                after = _PADDING[-len(bits) % _ALIGNED_BYTES]
+                before[index] = self._padding(index, count) + self._nullable_heads[index] + bits + after
         padding = [_PADDING[-len(payloads[index]) % _ALIGNED_BYTES] for index in self._variable]
         after_lengths = _PADDING[-4 * count % _ALIGNED_BYTES]
         parts = self._in_order((*before, *payloads, *lengths, *padding, after_lengths))
@@ -111,7 +112,3 @@ class RecordEncoder:
     def _made(self, remainder: int) -> list[bytes]:
         heads = [self._padding(index, remainder) + head for index, head in enumerate(self._heads)]
         return [*heads, self._padding(len(heads), remainder)]
-
-
-def _padded(buffer: bytes) -> bytes:
-    return buffer + _PADDING[-len(buffer) % _ALIGNED_BYTES]

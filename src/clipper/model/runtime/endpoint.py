@@ -38,10 +38,6 @@ class Endpoint:
             return f"unix:{self.path}"
         return f"tcp:[{self.host}]:{self.port}" if ":" in self.host else f"tcp:{self.host}:{self.port}"
 
-    @property
-    def is_tcp(self) -> bool:
-        return self.path is None
-
 
 @contextmanager
 def listening(endpoint: Endpoint) -> Iterator[socket.socket]:

@@ -62,7 +62,8 @@ def main() -> int:
         gc.collect()
         # A collection writes to the objects that it looks at, and pages are shared only until a process writes to them.
         gc.freeze()
-        _send(channel, {"type": "Warm", "resident_bytes": _resident_bytes()})
+        resident_pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        _send(channel, {"type": "Warm", "resident_bytes": resident_pages * os.sysconf("SC_PAGE_SIZE")})
         is_container = _serve(channel, texts)
     if is_container:
         end(container_program.main())
@@ -158,10 +159,6 @@ def _alive(channel: int) -> str:
         if int(descriptor.name) > 2 and int(descriptor.name) != channel and target.startswith(_LIVE_DESCRIPTORS):
             return f"its libraries open {target} when they are imported"
     return ""
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _send(channel: socket.socket, reply: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ class KeptMemory:
 
     def __init__(self) -> None:
         self._memory: Array | None = None
-        self._lent: Callable[[], object] = _nothing
+        self._lent: Callable[[], object] = lambda: None
 
     def lend(self, size_bytes: int) -> memoryview:
         """Return so much memory with any content. A caller may keep it, or a part of it."""
@@ -31,7 +31,3 @@ class KeptMemory:
             self._memory, self._lent = memory, weakref.ref(lent)
         # Views of the view refer to it, while arrays of an array refer to the memory.
         return lent.data
-
-
-def _nothing() -> None:
-    return None

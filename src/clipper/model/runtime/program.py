@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the program, and return its exit code."""
     # The token is removed, so that neither the model nor the processes that it starts can read it.
     token = os.environ.pop("CLIPPER_TOKEN", "")
-    if arguments.listen.is_tcp and not token:
+    if arguments.listen.path is None and not token:
         log.critical("a container on tcp needs a token: set CLIPPER_TOKEN")
         return EXIT_WRONG_USAGE
     prepare(arguments.memory_bytes)

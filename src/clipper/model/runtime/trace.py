@@ -42,13 +42,9 @@ def _attach(span: TraceContext) -> Callable[[], None]:
     """Make a span OpenTelemetry's current span, and return a function that undoes that."""
     # Nobody makes spans without this module, so a model that makes none does not pay for its import.
     if "opentelemetry.context" not in sys.modules:
-        return _nothing
+        return lambda: None
     from opentelemetry import context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     token = context.attach(TraceContextTextMapPropagator().extract(span._asdict()))
     return lambda: context.detach(token)
-
-
-def _nothing() -> None:
-    """Do nothing: there is nothing to undo."""
