@@ -34,8 +34,10 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
     """Serve a booster, from a model file or a pickle. Raises like ``load``."""
+    # For example, ``multiclass num_class:3``. A training with the user's own objective leaves none.
+    objective = str(booster.dump_model(num_iteration=1).get("objective", "")).partition(" ")[0]
     # A booster with a single tree for each iteration tells two classes apart.
-    classes = max(2, booster.num_model_per_iteration()) if _objective(booster) in _CLASSIFYING else 0
+    classes = max(2, booster.num_model_per_iteration()) if objective in _CLASSIFYING else 0
     names, answer = chosen_answer(source, score_answers(classes) if classes else regressor_answers())
     threads = thread_count()
     fields = fields_of(booster)
@@ -67,9 +69,3 @@ def _categorical(booster: Any) -> list[int]:
     """Return the places of the columns that were categories."""
     found = _CATEGORICAL.search(booster.model_to_string(num_iteration=1))
     return sorted(int(place) for place in found[1].split(",")) if found is not None and found[1] else []
-
-
-def _objective(booster: Any) -> str:
-    # For example, ``multiclass num_class:3``. A training with the user's own objective leaves none.
-    text: str = booster.dump_model(num_iteration=1).get("objective", "")
-    return text.partition(" ")[0]

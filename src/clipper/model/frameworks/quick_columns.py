@@ -122,7 +122,11 @@ def agrees(quick: Callable[[Any], object], slow: Callable[[Any], object], pipeli
     ``quick`` and ``slow``: answer a batch of columns, with the pipeline and with the estimator.
     """
     chance = np.random.default_rng(0)
-    known = {name: table for block in pipeline.steps[0][1]._blocks for name, table in _tables(block)}
+    known: dict[str, list[Any]] = {}
+    for block in pipeline.steps[0][1]._blocks:
+        if isinstance(block, _Codes):
+            others = [] if block.unknown is None else [_UNKNOWN]
+            known |= {name: [*table, *others] for name, table in zip(block.names, block.tables)}
     try:
         for rows in _TRIED_ROWS:
             columns = {field.name: column_of(field, _made(field, known, rows, chance)) for field in record.fields}
@@ -131,13 +135,6 @@ def agrees(quick: Callable[[Any], object], slow: Callable[[Any], object], pipeli
     except Exception:  # noqa: BLE001  whatever it is, it is not certain that the answers agree
         return False
     return True
-
-
-def _tables(block: _Numbers | _Codes) -> list[tuple[str, list[Any]]]:
-    if isinstance(block, _Numbers):
-        return []
-    others = [] if block.unknown is None else [_UNKNOWN]
-    return [(name, [*table, *others]) for name, table in zip(block.names, block.tables)]
 
 
 def _made(field: Any, known: Mapping[str, list[Any]], rows: int, chance: np.random.Generator) -> list[Any]:
@@ -225,17 +222,13 @@ def _codes(steps: Sequence[Any], names: Sequence[str], start: int, stop: int) ->
             if fill in table:
                 table[_MISSING] = table[fill]
         tables.append(table)
-    unknown = {"error": None, "ignore": -1.0, "use_encoded_value": _unknown_code(encoder)}[encoder.handle_unknown]
+    value = getattr(encoder, "unknown_value", None)  # an OrdinalEncoder's
+    code_of_unknown = None if value is None else float(value)
+    unknown = {"error": None, "ignore": -1.0, "use_encoded_value": code_of_unknown}[encoder.handle_unknown]
     starts = np.arange(start, stop) if not is_one_hot else start + np.cumsum([0, *map(len, encoder.categories_[:-1])])
     if len(starts) != len(names) or (is_one_hot and sum(map(len, encoder.categories_)) != stop - start):
         raise _Unsupported
     return _Codes(names, tables, unknown, starts, is_one_hot)
-
-
-def _unknown_code(encoder: Any) -> float | None:
-    """Return an OrdinalEncoder's code of values that it does not know; None if it has none."""
-    value = getattr(encoder, "unknown_value", None)
-    return None if value is None else float(value)
 
 
 def _number_step(step: Any, width: int) -> Callable[[Array], Array]:

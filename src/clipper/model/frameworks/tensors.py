@@ -137,7 +137,10 @@ class Answer:
         """Return an answer for each row, or for each name. Raises ModelFailed if other outputs came than requested."""
         if self.labels:
             return labels_of(_only(outputs))
-        return answered({name: _returned(name, outputs) for name in self.names or outputs})
+        for name in self.names:
+            if name not in outputs:
+                raise ModelFailed(f"the network returned no output {name}: it has {', '.join(outputs)}")
+        return answered({name: outputs[name] for name in self.names or outputs})
 
 
 def labels_of(scores: Array) -> Array:
@@ -150,12 +153,6 @@ def labels_of(scores: Array) -> Array:
         )
     labels: Array = flat.argmax(axis=1)
     return labels
-
-
-def _returned(name: str, outputs: Outputs) -> Array | list[Any]:
-    if name not in outputs:
-        raise ModelFailed(f"the network returned no output {name}: it has {', '.join(outputs)}")
-    return outputs[name]
 
 
 def _only(outputs: Outputs) -> Array:
