@@ -144,7 +144,9 @@ def _find(kind: Literal["policy", "loss"], name: str, code: str | None) -> Calla
 def _is_of(target: str, code: str) -> bool:
     """Whether the module is the artifact's. Raises InvalidArgument if it would hide one of Python or Clipper."""
     parts = target.partition(":")[0].split(".")
-    if not all(part.isidentifier() for part in parts) or not _has(code, parts[0]):
+    if not all(part.isidentifier() for part in parts):
+        return False
+    if not Path(code, parts[0]).is_dir() and not Path(code, f"{parts[0]}.py").is_file():
         return False
     if parts[0] in sys.stdlib_module_names or parts[0] == "clipper":
         raise InvalidArgument(f"module {parts[0]!r} has the name of one of Python's or Clipper's: rename it")
@@ -173,10 +175,6 @@ def _prefer(folder: str, package: str) -> None:
     if loaded is not None and not Path(str(getattr(loaded, "__file__", None))).is_relative_to(folder):
         for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
             del sys.modules[name]
-
-
-def _has(folder: str, package: str) -> bool:
-    return Path(folder, package).is_dir() or Path(folder, f"{package}.py").is_file()
 
 
 def _make(name: str, kind: Callable[..., T], parameters: Mapping[str, object]) -> T:

@@ -46,7 +46,11 @@ class Ramp:
         """
         drawn = random.random()
         if drawn >= self.share:
-            return _scaled(select(models), 1.0 - self.share)
+            choice = select(models)
+            if len(choice.models) > 1:  # their shares are weights in the answer
+                return choice
+            probability = (1.0 - self.share) * choice.shares[0]
+            return Choice(choice.models, (probability,), choice.beliefs, choice.among)
         each = self.share / len(self.newcomers)
         name = tuple(self.newcomers)[min(int(drawn / each), len(self.newcomers) - 1)]
         if is_joint:
@@ -71,10 +75,3 @@ class Ramp:
         if name in select(self.after(models, name)).models:
             return True
         return place in models and place in select(models).models
-
-
-def _scaled(choice: Choice, probability: float) -> Choice:
-    """Return the choice with its probability scaled; weights of several models in the answer stay."""
-    if len(choice.models) > 1:
-        return choice
-    return Choice(choice.models, (probability * choice.shares[0],), choice.beliefs, choice.among)

@@ -260,6 +260,7 @@ def _answer(
 ) -> Answer:
     count = len(losses)
     effective = effective_sample_size(weights)
+    normal = {model: share / count for model, share in sorted(shares.items())}
     warnings = []
     missing = sum(unsupported.values()) / count if count else 1.0
     if missing > MAX_UNSUPPORTED:
@@ -285,20 +286,16 @@ def _answer(
                 "would choose, or the logged probabilities are not those by which models were chosen"
             )
     if effective <= 0 or missing >= 1.0 - MAX_UNSUPPORTED:
-        return Answer(name, None, None, None, effective, _normal(shares, count), tuple(warnings))
+        return Answer(name, None, None, None, effective, normal, tuple(warnings))
     return Answer(
         name,
         ips(losses, weights),
         value,
         dr(losses, weights, expected_chosen, expected_target),
         effective,
-        _normal(shares, count),
+        normal,
         tuple(warnings),
     )
-
-
-def _normal(shares: Mapping[str, float], count: int) -> dict[str, float]:
-    return {model: share / count for model, share in sorted(shares.items())}
 
 
 @dataclass(frozen=True, slots=True)
