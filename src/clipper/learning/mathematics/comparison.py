@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, TypeAlias
 
 from clipper.learning.mathematics.confidence_sequences import (
     Evidence,
@@ -12,6 +12,7 @@ from clipper.learning.mathematics.confidence_sequences import (
     log_capital_less,
     mean_interval,
 )
+from clipper.learning.mathematics.weighing import WeighedEvidence
 
 # ``best``: the model certainly has the least mean loss. ``as_good``: certainly no model is better by more than the
 # tolerance. ``open``: neither is known. ``alone``: there is no other model.
@@ -20,33 +21,6 @@ Verdict = Literal["best", "as_good", "open", "alone", "no_feedback"]
 # More than a million times the feedback so far is not worth waiting for.
 _MOST_DOUBLINGS = 20
 _HALVINGS = 12
-
-
-class ModelEvidence(Protocol):
-    """Evidence on models' losses, of ``feedback`` pieces: ``PooledEvidence``, or ``weighing.WeighedEvidence``."""
-
-    @property
-    def feedback(self) -> float: ...
-
-    def statements(self, models: int) -> int:
-        """Return the number of statements on pairs among which a verdict on this many models divides its error."""
-        ...
-
-    def count(self, model: str) -> float:
-        """Return the number of pieces of feedback that tell about a model."""
-        ...
-
-    def mean(self, model: str) -> float: ...
-
-    def mean_interval(self, model: str, error: float) -> Interval: ...
-
-    def difference_interval(self, first: str, second: str, error: float) -> Interval: ...
-
-    def log_capital_less(self, first: str, second: str, margin: float = 0.0) -> float: ...
-
-    def times(self, factor: float) -> "ModelEvidence":
-        """Return the evidence of the same feedback, repeated this many times."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +41,9 @@ class PooledEvidence:
     are_together: bool = False
 
     def statements(self, models: int) -> int:
-        """Return K - 1: means are constant, so a wrong verdict contradicts the one model that is truly the best."""
+        """Return the number of statements on pairs among which a verdict on this many models divides its error. It is
+        K - 1: means are constant, so a wrong verdict contradicts the one model that is truly the best.
+        """
         return models - 1
 
     def count(self, model: str) -> float:
@@ -91,6 +67,9 @@ class PooledEvidence:
             for model, each in self.by_model.items()
         }
         return PooledEvidence(grown, self.feedback * factor, self.are_together)
+
+
+ModelEvidence: TypeAlias = PooledEvidence | WeighedEvidence
 
 
 @dataclass(frozen=True, slots=True)

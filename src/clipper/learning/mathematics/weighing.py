@@ -91,7 +91,7 @@ _NONE = Weighed()
 
 
 class WeighedEvidence:
-    """The evidence on models by weighed losses. See ``comparison.ModelEvidence``."""
+    """The evidence on models by weighed losses, with the methods of ``comparison.PooledEvidence``."""
 
     def __init__(self, lineups: Iterable[Lineup]) -> None:
         self._lineups = tuple(lineups)
