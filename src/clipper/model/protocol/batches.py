@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from math import inf
 from operator import itemgetter
-from typing import Protocol
+from typing import TypeAlias
 
 from clipper.model.protocol import messages
 from clipper.model.protocol.columns import column_head, predict_columns_frame
@@ -22,28 +22,13 @@ _SHORT_BYTES = 32 * 1024
 _PADDING = [bytes(size) for size in range(_ALIGNED_BYTES)]
 
 
-class BatchEncoder(Protocol):
-    """Encodes batches of one input type.
+class TensorEncoder:
+    """Encodes batches of tensors, texts or bytes.
 
     Attributes:
         least_version: the first version of the protocol with such batches.
         most_batch_bytes: the most bytes of inputs in a batch of several; more would take too long in one step.
     """
-
-    least_version: int
-    most_batch_bytes: float
-
-    def encode(self, batch_id: int, rows: Sequence[bytes], trace: bytes = b"") -> list[Buffer]:
-        """Return the frame as buffers. ``rows``: 1 to ``MAX_ROWS``. ``trace``: as in ``add_trace``, or empty."""
-        ...
-
-
-def make_encoder(input_type: ValueType) -> BatchEncoder:
-    return RecordEncoder(input_type) if isinstance(input_type, RecordType) else TensorEncoder(input_type)
-
-
-class TensorEncoder:
-    """Encodes batches of tensors, texts or bytes."""
 
     least_version = OLDEST_VERSION
     most_batch_bytes = inf  # large rows are not copied
@@ -52,6 +37,7 @@ class TensorEncoder:
         self._dtype, self._dimensions = input_type.dtype, input_type.leading_dimensions
 
     def encode(self, batch_id: int, rows: Sequence[bytes], trace: bytes = b"") -> list[Buffer]:
+        """Return the frame as buffers. ``rows``: 1 to ``MAX_ROWS``. ``trace``: as in ``add_trace``, or empty."""
         frame = messages.encode_predict(batch_id, self._dtype, self._dimensions, rows)
         return messages.add_trace(frame, trace) if trace else frame
 
@@ -112,3 +98,10 @@ class RecordEncoder:
     def _made(self, remainder: int) -> list[bytes]:
         heads = [self._padding(index, remainder) + head for index, head in enumerate(self._heads)]
         return [*heads, self._padding(len(heads), remainder)]
+
+
+BatchEncoder: TypeAlias = TensorEncoder | RecordEncoder
+
+
+def make_encoder(input_type: ValueType) -> BatchEncoder:
+    return RecordEncoder(input_type) if isinstance(input_type, RecordType) else TensorEncoder(input_type)
