@@ -11,7 +11,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +127,7 @@ def _evaluate(
             is_no_fault = isinstance(error, DeadlineExceeded | NoReplica | Overloaded | Unavailable)
             message = f"{ASK_FAILED}{error.code}: {error}" if is_no_fault else describe(error)
             return Encoded(b"\n" * (rows - 1), dict.fromkeys(range(rows), message))
-        return _Bisection(predict_batch, read_inputs, clock_s, rows).answer(describe(error))
+        return _bisected(predict_batch, read_inputs, clock_s, rows, describe(error))
     return _encode(outputs, rows)
 
 
@@ -242,54 +241,41 @@ class _Parts:
         return Encoded(b"\n".join(lines), self._failures, type=of_type)
 
 
-@dataclass(slots=True)
-class _Bisection:
-    """Finds the inputs of a failed batch that fail by themselves."""
+def _bisected(
+    predict_batch: Callable[[Inputs], object],
+    read_inputs: Callable[[], Inputs],
+    clock_s: Callable[[], float],
+    rows: int,
+    message: str,
+) -> Encoded:
+    """Return the outputs of a batch for which the model raised ``message``: only inputs fail that fail by themselves.
 
-    predict_batch: Callable[[Inputs], object]
-    read_inputs: Callable[[], Inputs]
-    clock_s: Callable[[], float]
-    rows: int
-    until_s: float = field(init=False)
-    parts: _Parts = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.until_s = self.clock_s() + MAX_EXTRA_S
-        self.parts = _Parts(self.rows)
-
-    def answer(self, message: str) -> Encoded:
-        """Answer a batch for which the model raised ``message``.
-
-        The largest parts are tried first, so that most of the good inputs have outputs if the time does not suffice.
-        """
-        failed = deque([(range(self.rows), message)])
-        while failed:
-            rows, message = failed.popleft()
-            if len(rows) == 1:
-                self.parts.fail(rows, message)
+    The largest parts are tried first, so that most of the good inputs have outputs if the time does not suffice.
+    """
+    until_s, parts = clock_s() + MAX_EXTRA_S, _Parts(rows)
+    failed = deque([(range(rows), message)])
+    while failed:
+        part, message = failed.popleft()
+        if len(part) == 1:
+            parts.fail(part, message)
+            continue
+        middle = len(part) // 2
+        for half in (part[:middle], part[middle:]):
+            if clock_s() > until_s:
+                parts.fail(half, NOT_ISOLATED)
                 continue
-            middle = len(rows) // 2
-            for half in (rows[:middle], rows[middle:]):
-                if self.clock_s() > self.until_s:
-                    self.parts.fail(half, NOT_ISOLATED)
-                elif (raised := self._try(half)) is not None:
-                    failed.append((half, raised))
-        return self.parts.joined()
-
-    def _try(self, rows: range) -> str | None:
-        """Evaluate these rows. Return what the model raised; None if they are settled."""
-        inputs = _chosen(self.read_inputs(), rows)
-        try:
-            encoded = _encode(_call(self.predict_batch, inputs), len(rows))
-        except KeyboardInterrupt:
-            raise
-        except ModelFailed as error:
-            self.parts.fail(rows, str(error))
-        except BaseException as error:  # noqa: BLE001  as in evaluate
-            return describe(error)
-        else:
-            self.parts.add(rows, encoded)
-        return None
+            inputs = _chosen(read_inputs(), half)
+            try:
+                encoded = _encode(_call(predict_batch, inputs), len(half))
+            except KeyboardInterrupt:
+                raise
+            except ModelFailed as error:
+                parts.fail(half, str(error))
+            except BaseException as error:  # noqa: BLE001  as in ``_evaluate``
+                failed.append((half, describe(error)))
+            else:
+                parts.add(half, encoded)
+    return parts.joined()
 
 
 def describe(error: BaseException) -> str:
