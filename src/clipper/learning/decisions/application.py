@@ -96,7 +96,7 @@ class ApplicationDecisions:
         if is_short and output is query.first_output and len(query.choice.models) == 1:
             self._held.append((query, row, latency_s))
             if len(self._held) == 1:
-                self._log.wait_for(self)
+                self._log.wait_for(self.write_held)
             elif len(self._held) >= HELD:
                 self.write_held()
         else:

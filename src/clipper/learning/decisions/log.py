@@ -6,9 +6,8 @@ Queries are held, and records are made for several at once. A block of records g
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from clipper.base.background import Background
 from clipper.control.statistics import DecisionLogStatistics
@@ -32,12 +31,6 @@ FLUSH_S = 0.2
 MAX_WAITING_BYTES = 16 * 1024 * 1024
 # A stop waits this long for the disk.
 CLOSE_TIMEOUT_S = 5.0
-
-
-class Holder(Protocol):
-    """An application that holds queries, and gives their records to ``DecisionLog.add``."""
-
-    def write_held(self) -> None: ...
 
 
 class _Blocks(Background[bytearray]):
@@ -77,7 +70,7 @@ class DecisionLog:
         self.most_input_bytes = min(MAX_INPUT_BYTES, self._segments.segment_bytes // 4)
         self.block = 0
         self.monotonic_began_s = 0.0
-        self._holders: set[Holder] = set()
+        self._held: set[Callable[[], None]] = set()
         self._buffer = begin_block()
         self._records = self._settings = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -93,9 +86,9 @@ class DecisionLog:
         self._settings += 1
         return self._settings - 1
 
-    def wait_for(self, holder: Holder) -> None:
-        """Let ``holder`` write the queries that it holds before the next block goes to the thread."""
-        self._holders.add(holder)
+    def wait_for(self, write_held: Callable[[], None]) -> None:
+        """Call ``write_held``, which passes the queries of an application, before the next block goes to the thread."""
+        self._held.add(write_held)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
@@ -113,9 +106,9 @@ class DecisionLog:
 
     def flush(self) -> None:
         """Pass the records so far to the thread."""
-        holders, self._holders = self._holders, set()
-        for holder in holders:
-            holder.write_held()
+        held, self._held = self._held, set()
+        for write_held in held:
+            write_held()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

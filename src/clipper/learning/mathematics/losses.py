@@ -7,20 +7,16 @@ Every policy learns from losses on one scale, so a loss with another scale is di
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.learning.mathematics.json_values import decode, is_same, parse_array
 from clipper.learning.mathematics.parameters import check_number
 from clipper.learning.mathematics.probabilities import read_claim
 
-
-class Loss(Protocol):
-    """A loss. Making a loss with a parameter outside of its range raises InvalidArgument."""
-
-    def __call__(self, output: bytes, label: bytes) -> float:
-        """Return the loss of ``output``, in [0, 1]; both are JSON. Raises InvalidArgument for an unfit ``label``."""
-        ...
+# Returns the loss of an output in [0, 1], given its label; both are JSON. It raises InvalidArgument for an unfit label,
+# and so does making a loss with a parameter outside of its range.
+Loss = Callable[[bytes, bytes], float]
 
 
 @dataclass(frozen=True, slots=True)
