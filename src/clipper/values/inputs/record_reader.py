@@ -201,17 +201,17 @@ class RecordReader:
         extents = yield from find_items(text, start, stop, width)
         if extents is None or len(extents) != width:
             raise WrongInput(f"a row is no list of {width}: expected a value for each column")
-        found: list[Any] = []
-        for field, place in zip(self.fields, places):
-            found.append(field.absent if place is None else (yield from field.read_long(text, *extents[place])))
-            yield
-        return (yield from self.rows.row_in_steps(found))
+        return (yield from self._row_of_extents(text, places, extents))
 
     def read_long(self, text: bytearray, start: int, stop: int) -> Row:
         """Return the row of a record in steps, like ``Reader.read_long``."""
         extents = yield from self._extents(text, start, stop, "input")
+        return (yield from self._row_of_extents(text, self.places_of(extents), extents))
+
+    def _row_of_extents(self, text: bytearray, places: Sequence[Any], extents: Any) -> Row:
+        """Return the row of values at these ``places`` among the ``extents`` of a text; None is an absent field."""
         values: list[Any] = []
-        for field, place in zip(self.fields, self.places_of(extents)):
+        for field, place in zip(self.fields, places):
             values.append(field.absent if place is None else (yield from field.read_long(text, *extents[place])))
             yield
         return (yield from self.rows.row_in_steps(values))

@@ -183,9 +183,7 @@ def _quoted(name: str) -> str:
     return f" {name!r}" if name else ""
 
 
-@lru_cache(1024)
-def _form_of(dtype: DType, shape: tuple[int, ...], written_as: DType) -> OutputForm:
-    return OutputForm(dtype, shape, written_as)
+_form_of = lru_cache(1024)(OutputForm)
 
 
 def _closed_form(column: Column) -> OutputForm:
