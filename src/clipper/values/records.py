@@ -56,15 +56,9 @@ class Field:
     def __str__(self) -> str:
         name = self.name if _PLAIN_NAME.fullmatch(self.name) else json.dumps(self.name, ensure_ascii=False)
         of_type = str(self.type) if self.type.shape else self.type.dtype.label
-        categories = json.dumps(self.categories, ensure_ascii=False)[1:-1] if self.categories else ""
-        return "".join(
-            (
-                f"{name}: {of_type}",
-                f"{{{categories}}}" if self.categories else "",
-                "?" if self.is_nullable else "",
-                "" if self.default is None else f" = {self.default}",
-            )
-        )
+        categories = f"{{{json.dumps(self.categories, ensure_ascii=False)[1:-1]}}}" if self.categories else ""
+        default = "" if self.default is None else f" = {self.default}"
+        return f"{name}: {of_type}{categories}{'?' if self.is_nullable else ''}{default}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,14 +136,18 @@ def decode_column_results(body: Buffer) -> ColumnResults:
         rows, failed, evaluation_us, count, reserved, reserved_too = _RESULTS.unpack_from(view)
         if reserved or reserved_too or failed > rows:
             raise ProtocolViolation(f"it has {failed} failures in {rows} rows, or a reserved field that is not 0")
-        columns, start = _read_columns(view, _RESULTS.size, rows, count)
+        _check_counts(rows, count)
+        columns, start = list[Column](), _RESULTS.size
+        for _ in range(count):
+            column, start = _read_column(view, start, rows)
+            columns.append(column)
         _check_names(columns)
         failures, last = read_failures(view, start, rows, failed)
         if last != len(view):
             raise ProtocolViolation(f"it has {len(view) - last} bytes after its failures")
     except ProtocolViolation as error:
         raise ModelFailed(f"the container's COLUMN_RESULTS is not valid: {error}") from error
-    return ColumnResults(rows, columns, evaluation_us, failures)
+    return ColumnResults(rows, tuple(columns), evaluation_us, failures)
 
 
 def _framed(kind: Kind, batch_id: int, parts: list[Buffer]) -> list[Buffer]:
@@ -174,16 +178,6 @@ def column_head(name: str, of_type: InputType, has_present: bool, written_as: in
     head = _COLUMN.pack(of_type.dtype, len(shape), has_present, written_as, len(text), 0)
     head += struct.pack(f"<{len(shape)}I", *shape) + text
     return head + bytes(-len(head) % 8)
-
-
-def _read_columns(view: memoryview, start: int, rows: int, count: int) -> tuple[tuple[Column, ...], int]:
-    """Return the columns that begin at ``start``, and where they end."""
-    _check_counts(rows, count)
-    columns = []
-    for _ in range(count):
-        column, start = _read_column(view, start, rows)
-        columns.append(column)
-    return tuple(columns), start
 
 
 def _check_counts(rows: int, count: int) -> None:
