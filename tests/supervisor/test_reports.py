@@ -182,7 +182,7 @@ def test_a_model_asked_where_queries_are_hard_is_not_reported_as_worse(taught: S
     with Clipper.connect(home=taught.home) as clipper:
         everything, *contexts = clipper.report("picks", by_context=True, confidence=SURE).groups
     assert (everything.estimator, everything.compared, everything.verdict) == ("weighted", 1600.0, "open")
-    assert "one over the probability" in everything.basis
+    assert "divided by the probability" in everything.basis
     for model, mean in (("one", 0.325), ("two", 0.4)):
         found = next(each for each in everything.models if each.model == model)
         assert found.interval.low < mean < found.interval.high

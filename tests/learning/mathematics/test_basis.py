@@ -38,7 +38,7 @@ def test_what_contexts_picked_is_weighed_and_what_came_before_is_left_out() -> N
     assert (found.estimator, found.feedback, found.compared) == ("weighted", 7.0, 4.0)
     assert found.scored == {"a:1": 7.0} and found.pooled["a:1"].count == 3.0
     assert "--by-context" in found.why and "--by-context" not in basis(taught(picked=4), "query").why
-    assert "one over the probability" in found.why and "3 pieces of feedback are left out" in found.why
+    assert "divided by the probability" in found.why and "3 pieces of feedback are left out" in found.why
 
 
 def test_earlier_losses_are_unknown_where_contexts_may_have_picked() -> None:
@@ -59,7 +59,7 @@ def test_a_context_is_compared_by_its_means_unless_more_than_it_picks() -> None:
 def test_queries_that_named_a_version_are_left_out() -> None:
     found = basis(taught(plain=5, picked=2, weighs=False))
     assert (found.estimator, found.compared, found.feedback) == ("pooled", 5.0, 7.0)
-    assert "2 are left out" in found.why
+    assert "2 losses are left out" in found.why
 
 
 def test_models_that_were_asked_together_may_depend_on_each_other() -> None:

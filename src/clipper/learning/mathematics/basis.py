@@ -66,13 +66,11 @@ def basis_of(
     weighed = WeighedEvidence(()) if is_of_context else evidence_of(totals.numbers, names)
     if weighed.feedback > 0:
         why = (
-            "compared over all queries alike: choices depend on what comes with a query, such as its context, so each "
-            "loss counts by one over the probability of its choice"
+            "compared over all queries alike: choices depend on the query itself, such as its context, so each loss is "
+            "divided by the probability of its choice"
         )
         if (left_out := feedback - weighed.feedback) >= 1:
-            why += (
-                f"; {left_out:,.0f} pieces of feedback are left out, on queries with other versions or that named one"
-            )
+            why += f"; {left_out:,.0f} pieces of feedback are left out: their queries had other versions or named one"
         if goes_by == "context":
             why += "; within one context it takes less feedback (clipper app report --by-context)"
         return basis("weighted", weighed, why)
@@ -80,8 +78,7 @@ def basis_of(
         return basis(
             "none",
             weighed,
-            "not compared: in a context, too, the policy chooses by what comes with a query; see the report on all "
-            "queries",
+            "not compared: in a context, too, the policy chooses by the query itself; see the report on all queries",
         )
     is_told = is_of_context or tells_picked(totals) or not feedback
     if not is_told and (has_contexts or goes_by == "query"):
@@ -89,7 +86,7 @@ def basis_of(
             "none",
             weighed,
             f"not compared: the {feedback:,.0f} pieces of feedback so far came to an earlier version of Clipper, which "
-            "did not keep what it takes to compare models that are chosen by what comes with a query",
+            "did not keep the sums that a comparison needs if choices depend on the query itself",
         )
     evidence = {model: pooled.get(key, NO_EVIDENCE) for model, key in names.items()}
     compared = min(feedback, sum(each.count for each in evidence.values()))
@@ -97,7 +94,8 @@ def basis_of(
     why = "compared by the means of all losses"
     if picked >= 1:
         why += (
-            f"; {picked:,.0f} are left out: queries named a version, or a context keeps its model after the first query"
+            f"; {picked:,.0f} losses are left out: their queries named a version, or a context keeps the model of its "
+            "first query"
         )
     return basis("pooled", PooledEvidence(evidence, compared, are_together), why)
 
