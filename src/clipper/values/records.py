@@ -132,7 +132,9 @@ class RecordType:
     def parse(text: str) -> "RecordType":
         """Read the text of ``str()``. Raises InvalidArgument if the text is not of that form."""
         if len(text) > MAX_TYPE_CHARACTERS:
-            raise InvalidArgument(f"a type of {len(text)} characters is too long: expected {MAX_TYPE_CHARACTERS}")
+            raise InvalidArgument(
+                f"a type of {len(text)} characters is too long: expected at most {MAX_TYPE_CHARACTERS}"
+            )
         return RecordType(tuple(_parse_field(part) for part in _split(text)))
 
 

@@ -61,7 +61,7 @@ def model(inputs):
         pid = os.fork()
         if pid == 0:
             found = told("child", ["x"])
-            os._exit(0 if found.startswith("unavailable: there is no batch") else 1)
+            os._exit(0 if found.startswith("unavailable: no batch is") else 1)
         return [os.waitpid(pid, 0)[1]] * len(inputs)
     if what == 7: clipper.ask("gone", ["x"])
     if what == 9: return [[told("slow", ["x"], deadline=1e-4) for _ in range(9)] + [told("last", ["x"])]] * len(inputs)
@@ -180,7 +180,7 @@ def test_forked_child_and_a_model_that_loads_cannot_ask(container: Container) ->
     with calling(container) as caller:
         send(caller, 6)
         assert results(caller) == 0
-    assert "while it loads: there is no batch to ask for" in container.log
+    assert "while it loads: no batch is being evaluated" in container.log
 
 
 def test_older_caller_is_named(container: Container) -> None:
@@ -257,7 +257,7 @@ def test_caller_that_goes_or_floods_ends_the_wait(container: Container) -> None:
         ([object()], "cannot be sent"),
         ([0] * 20_000, "at most 16384"),
         (np.zeros((16, 1 << 20)), "ask in parts"),
-        (["x"], "there is no batch to ask for"),
+        (["x"], "no batch is being evaluated"),
     ],
 )
 def test_rows_that_cannot_be_asked(rows: Any, message: str) -> None:

@@ -100,7 +100,7 @@ class Asker:
         with self._changed:
             batch = self._batch
             if batch is None:
-                raise Unavailable("there is no batch to ask for: ask inside predict_batch, until it returns")
+                raise Unavailable("no batch is being evaluated: call ask inside predict_batch, before it returns")
             if batch.connection.version < ASKS_VERSION:
                 raise NotImplementedYet(
                     f"{CANNOT_ASK}: it speaks version {batch.connection.version} of the container protocol, and asks "
@@ -109,7 +109,7 @@ class Asker:
             if batch.given_up and not batch.is_read:
                 self._take_in(batch)
             if len(batch.answers) + len(batch.given_up) >= MAX_OPEN_ASKS:
-                raise Overloaded(f"{MAX_OPEN_ASKS} asks of this batch wait already: wait for one of them first")
+                raise Overloaded(f"this batch has {MAX_OPEN_ASKS} unanswered asks already: wait for an answer first")
             ask_id = next(self._ids)
             timeout_us = 0 if timeout_s is None else max(1, int(1e6 * timeout_s))
             batch.answers[ask_id] = None

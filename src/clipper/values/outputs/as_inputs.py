@@ -76,7 +76,9 @@ def as_part(output: Output) -> Part:
     if not isinstance(output, RecordOutput):
         return output
     if not is_readable(output):
-        raise OutputTooLarge(f"an output with names has over {MAX_READ_BYTES} bytes as JSON: refer to a value of it")
+        raise OutputTooLarge(
+            f"an output with names has over {MAX_READ_BYTES} bytes as JSON: refer to one of its values instead"
+        )
     return bytes(output)
 
 
@@ -118,7 +120,10 @@ def field_of(output: Output, name: str) -> Part | None:
     if isinstance(output, TypedOutput) or output[:1] != b"{":
         return None
     if not is_readable(output):
-        raise OutputTooLarge(f"a text of {len(output)} bytes has no fields: expected at most {MAX_READ_BYTES}")
+        raise OutputTooLarge(
+            f"the object has {len(output)} bytes as JSON, too many to read a field: expected at most {MAX_READ_BYTES}; "
+            "have the model answer its outputs by name"
+        )
     found = _decoded(_decode_object, output).get(name)
     return None if found is None else bytes(found)
 
@@ -149,7 +154,8 @@ def items_of(output: Output) -> Elements | Sequence[bytes] | None:
         return None
     if not is_readable(output):
         raise OutputTooLarge(
-            f"a list of {len(output)} bytes as JSON: expected at most {MAX_READ_BYTES}; have the model answer an array"
+            f"the list has {len(output)} bytes as JSON: expected at most {MAX_READ_BYTES}; have the model answer an "
+            "array"
         )
     return [bytes(item) for item in _decoded(_decode_list, output)]
 
