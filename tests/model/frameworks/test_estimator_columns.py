@@ -201,7 +201,7 @@ def test_dates_are_asked_for_though_a_number_would_do(tmp_path: Path) -> None:
         (FunctionTransformer(years), ["bought"]), ("passthrough", ["is_alone"]), (StandardScaler(), ["pclass"])
     )
     fitted = make_pipeline(columns, LinearRegression()).fit(frame, SURVIVED)
-    line = "--input-type 'pclass: float64, bought: string, is_alone: float64', where theirs are guesses"
+    line = "--input-type 'pclass: float64, bought: string, is_alone: float64', in which the types .* are guesses"
     asks = f"types of its columns bought, is_alone: deploy it again with --sample .* {line}"
     with pytest.raises(ContainerFailed, match=asks):
         saved(tmp_path, fitted)

@@ -177,7 +177,7 @@ def test_what_is_not_finite_among_the_outputs_of_a_program(torch: Desk, small: P
     ("target", "output", "cause"),
     [
         ("networks:Named", "total", "returned no output total: it has sum, same"),
-        ("networks:Named", "labels", "labels are of one output, and the network has sum, same"),
+        ("networks:Named", "labels", "needs a network with one output, and this one has sum, same"),
         ("networks:Wrong", "sum", "returned a str: expected a tensor"),
     ],
 )

@@ -87,7 +87,8 @@ def find_record(
             known |= _tried(taken, known, guessed, answer)
         if any(name not in known for name in taken):
             fields = [known.get(name) or number(name, DType.STRING) for name in taken]
-            raise ContainerFailed(f"{_unsaid(guessed)}: deploy it again {_ways(fields)}, where theirs are guesses")
+            advice = f"deploy it again {_ways(fields)}, in which the types of these columns are guesses"
+            raise ContainerFailed(f"{_unsaid(guessed)}: {advice}")
         record = RecordType(tuple(known[name] for name in taken))
         lacking = {name for name, field in (shown | bound).items() if field.is_nullable}
         record = _with_missing(record, lacking, [name for name in taken if name not in bound], answer)

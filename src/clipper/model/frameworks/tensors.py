@@ -149,7 +149,7 @@ def labels_of(scores: Array) -> Array:
     if flat.shape[1] < 2:
         raise ModelFailed(
             "a label is the index of the largest of a row's scores, but each row has a single score: "
-            "deploy without --output labels to be answered the score"
+            "deploy without --output labels to get the score"
         )
     labels: Array = flat.argmax(axis=1)
     return labels
@@ -157,7 +157,10 @@ def labels_of(scores: Array) -> Array:
 
 def _only(outputs: Outputs) -> Array:
     if len(outputs) != 1:
-        raise ModelFailed(f"labels are of one output, and the network has {', '.join(outputs)}: name some instead")
+        raise ModelFailed(
+            f"--output labels needs a network with one output, and this one has {', '.join(outputs)}: "
+            "name some of these in --output instead"
+        )
     return np.asarray(next(iter(outputs.values())))
 
 
