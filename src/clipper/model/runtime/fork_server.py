@@ -167,10 +167,10 @@ def _send(channel: socket.socket, reply: dict[str, Any]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m clipper.model.runtime.fork_server", description="Fork containers.")
-    parser.add_argument("--socket", type=int, required=True, metavar="FD", help="where its parent commands it")
+    parser.add_argument("--socket", type=int, required=True, metavar="FD", help="the socket of its parent's commands")
     parser.add_argument("--guarded", action="store_true", help="keep other processes of this user out of its memory")
-    parser.add_argument("--room", metavar="TEXT", help="makes room for the arguments of containers")
-    parser.add_argument("modules", nargs="*", help="what to import")
+    parser.add_argument("--room", metavar="TEXT", help="a text that makes room for the arguments of containers")
+    parser.add_argument("modules", nargs="*", help="the modules to import")
     return parser
 
 
