@@ -159,7 +159,7 @@ def test_the_decision_log_has_losses_by_the_names_that_were_chosen(tmp_path: Pat
             assert each.setting.models == ("m", "m:1") and each.setting.versions == ("2", "1")
         samples = samples_of(found)
         assert {(sample.model, sample.loss) for sample in samples.taken} == {("m", 1.0), ("m:1", 0.0)}
-        assert samples.left_out == {"a version was asked for, past the policy": 1}
+        assert samples.left_out == {"the query named a version, which bypasses the policy": 1}
 
     run(tmp_path, TWO, scenario)
 

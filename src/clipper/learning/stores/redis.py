@@ -127,7 +127,7 @@ class RedisStore:
         known, written = await pipeline.execute()
         if known < len(names):
             raise StoreUnavailable(
-                f"selection store {self._address} has lost what it was told last: it was started again, or replaced"
+                f"selection store {self._address} has lost the latest feedback: Redis was restarted or replaced"
             )
         check_on_disk(written)
 
@@ -223,9 +223,9 @@ class RedisStore:
                 before, known = known, self._known.read_again(self._address)
                 if known == before:
                     raise StoreUnavailable(
-                        f"selection store {self._address} is not the one that this server has known: its Redis was "
-                        "emptied, or another one has its address. Give it back what it had stored; or, to begin anew, "
-                        f"remove the file {STORE_ID_NAME} of the server's home"
+                        f"selection store {self._address} is not the store that this server knows: Redis was emptied, "
+                        "or another Redis has its address. Restore its data; or, to begin anew, remove the file "
+                        f"{STORE_ID_NAME} from the server's home"
                     ) from error
 
     async def _changes(self, cursor: int) -> tuple[int, list[State]]:

@@ -79,7 +79,7 @@ def _sample(joined: Joined) -> Sample | str:
     """Return the sample of a decision, or why there is none."""
     setting, decision, judgement = joined.setting, joined.decision, joined.judgement
     if decision.pinned is not None:
-        return "a version was asked for, past the policy"
+        return "the query named a version, which bypasses the policy"
     if not decision.models:
         return "no model was chosen"
     if decision.steps:

@@ -266,7 +266,8 @@ def _answer(
     if missing > MAX_UNSUPPORTED:
         names = ", ".join(sorted(unsupported)) or "any of these models"
         warnings.append(
-            f"no answer for {missing:.0%} of its choices: the log never chose {names}; use a policy that explores"
+            f"the log has no answer for {missing:.0%} of its choices, since it never chose {names}: use a policy that "
+            "explores"
         )
     if effective < LEAST_EFFECTIVE:
         warnings.append(
