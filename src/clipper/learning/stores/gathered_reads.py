@@ -1,10 +1,13 @@
 """Gathers reads of single states, and does many at once."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from clipper.errors import StoreUnavailable
 from clipper.learning.stores.store import Amount
+
+log = logging.getLogger(__name__)
 
 # The name of a state: the application's id, and the context's name.
 State = tuple[str, str]
@@ -53,9 +56,13 @@ class GatheredReads:
             now, self._wanted = self._wanted[:READ_AT_ONCE], self._wanted[READ_AT_ONCE:]
             try:
                 found = await self._read([state for state, _ in now])
-            except StoreUnavailable as error:
+            except Exception as error:
+                failure = error
+                if not isinstance(failure, StoreUnavailable):  # such as a damaged row: nobody may wait for ever
+                    log.exception("failed to read learned states")
+                    failure = StoreUnavailable(f"learned states cannot be read: {error!r:.200}")
                 now, self._wanted = now + self._wanted, []
-                found = [error] * len(now)
+                found = [failure] * len(now)
             for (_, future), each in zip(now, found):
                 if future.done():
                     continue  # nobody waits for it any more
