@@ -45,6 +45,14 @@ def test_all_or_nothing(database: sqlite3.Connection) -> None:
     assert rows(database) == [1, 2] and not database.in_transaction
 
 
+def test_an_error_of_the_block_itself_undoes_it_and_frees_the_file(path: Path, database: sqlite3.Connection) -> None:
+    with pytest.raises(ValueError, match="no array"), transaction(database):
+        database.execute("INSERT INTO t VALUES (1)")
+        raise ValueError("no array")
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other, transaction(other):
+        assert rows(other) == []
+
+
 def test_workers_write_one_after_another(path: Path) -> None:
     def write(number: int) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as own:

@@ -24,7 +24,7 @@ def transaction(database: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERR
     try:
         yield
         database.execute("COMMIT")
-    except sqlite3.Error:
+    except BaseException:  # an error that is not SQLite's would leave the file locked for other workers
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
