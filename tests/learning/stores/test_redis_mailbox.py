@@ -40,6 +40,23 @@ async def know_each_other(*mailboxes: RedisMailbox) -> None:
             await each.meet()
 
 
+class Broken:
+    """A client whose connection breaks at each script."""
+
+    def register_script(self, text: str) -> Callable[..., Awaitable[None]]:
+        async def run(args: list[object]) -> None:
+            raise ConnectionResetError("the connection has broken")
+
+        return run
+
+
+def test_a_connection_that_breaks_is_told_like_an_error_of_redis() -> None:
+    mailbox = RedisMailbox(Broken(), PREFIX, 1)
+    mailbox._tokens = {2: "token"}
+    with pytest.raises(StoreUnavailable, match="has broken"):
+        asyncio.run(mailbox.ask(2, b"a", TIMEOUT_S))
+
+
 def test_each_asks_the_other_and_all_replies_are_to_their_requests(redis_server: RedisServer) -> None:
     async def scenario() -> None:
         async with member(redis_server, 1) as one, member(redis_server, 2) as two:

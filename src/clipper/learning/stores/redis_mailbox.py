@@ -198,7 +198,7 @@ class RedisMailbox:
         arguments = [self._prefix, token, _encode(message), MAX_WAITING, KEPT_FOR_S]
         try:
             has_room = await self._post(args=arguments)
-        except RedisError as error:
+        except (RedisError, OSError) as error:
             raise StoreUnavailable(f"it cannot be reached through the store: {error}") from error
         if not has_room:
             raise Overloaded(f"{MAX_WAITING} messages wait for it already")
