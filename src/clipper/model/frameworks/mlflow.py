@@ -16,15 +16,9 @@ from clipper.values.records import Field, RecordType, ValueType
 from clipper.values.types import DType, InputType
 
 # Types of values by numpy's names of MLflow's column and tensor types. Values of other types come as texts.
-_WIRE = {
-    "bool": DType.BOOL,
-    "uint8": DType.UINT8,
+_WIRE = {dtype.label: dtype for dtype in DType if dtype.is_numeric} | {
     "int8": DType.INT32,
     "int16": DType.INT32,
-    "int32": DType.INT32,
-    "int64": DType.INT64,
-    "float32": DType.FLOAT32,
-    "float64": DType.FLOAT64,
     "str": DType.STRING,
     "bytes": DType.BYTES,
 }

@@ -23,16 +23,7 @@ SHOWN_CHARACTERS = 200
 # Reading this many values one by one takes about a millisecond.
 _STEP_ITEMS = 500
 # The errors of msgspec or a converter that does not take a value.
-NOT_QUICK = (
-    DecodeError,
-    UnicodeError,
-    RecursionError,
-    RequestError,
-    KeyError,
-    OverflowError,
-    ValueError,
-    struct.error,
-)
+NOT_QUICK = (DecodeError, RecursionError, RequestError, KeyError, OverflowError, ValueError, struct.error)
 _QUICK_TYPES: Mapping[DType, Any] = {
     DType.INT32: int,
     DType.INT64: int,

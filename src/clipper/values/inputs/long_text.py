@@ -49,7 +49,7 @@ class NumberPieces:
 
     def __init__(self, input_type: InputType, null_is_nan: bool = False) -> None:
         self._type, self._null_is_nan = input_type, null_is_nan
-        self._most = None if input_type.row_bytes is None else input_type.row_bytes // input_type.dtype.size_bytes
+        self._most = input_type.elements or None
         self._kind = "d" if input_type.dtype in FLOATS else "i"
         self._parser = Parser()
 

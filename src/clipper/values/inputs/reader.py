@@ -147,8 +147,9 @@ class NumberReader:
         self.input_type = input_type
         self.row_bytes = input_type.row_bytes
         # A fixed shape has one skeleton of brackets and commas, and ``[*]`` has one pair of brackets. Other shapes are
-        # read slowly.
-        self._skeleton = _skeleton(input_type.shape) if _fits_a_short_text(input_type) else None
+        # read slowly, and so are inputs whose texts, with two characters a number, cannot be short.
+        is_short = 0 < 2 * input_type.elements <= SHORT_TEXT_BYTES
+        self._skeleton = _skeleton(input_type.shape) if is_short else None
         self._is_list = len(input_type.shape) == 1
         self._is_simple = input_type.dtype == DType.FLOAT64
         self._kind = "d" if input_type.dtype in FLOATS else "i"
@@ -194,12 +195,6 @@ class NumberReader:
     def _checked(self, row: bytes, text: bytes) -> bytes:
         # ``[]`` has the same skeleton as ``[1]``.
         return row if self.row_bytes is None or len(row) == self.row_bytes else self._slow.read(text)
-
-
-def _fits_a_short_text(input_type: InputType) -> bool:
-    """Whether a row has a fixed size, and its text with two characters a number can be short."""
-    row_bytes = input_type.row_bytes
-    return row_bytes is not None and row_bytes // input_type.dtype.size_bytes * 2 <= SHORT_TEXT_BYTES
 
 
 def _skeleton(shape: tuple[int | None, ...]) -> bytes:
