@@ -31,7 +31,7 @@ READS = {
     ("model/frameworks/caffe.py", "load"): "the model's own process reads it, and fails as on any of its files",
     (
         "model/frameworks/spark.py",
-        "_class_name",
+        "_read",
     ): "the model's own process reads it, and fails as on any of its files",
     ("settings/texts.py", "text_of"): "a file of the command's own user",
     ("supervisor/config.py", "_store_address"): "a file of the operator's",

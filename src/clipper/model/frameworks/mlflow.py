@@ -32,7 +32,8 @@ def load(source: FrameworkSource) -> FrameworkModel:
     model = mlflow.pyfunc.load_model(str(source.path))
     input_type, read = _takes(model.metadata.get_input_schema())
     parameters = _parameters(model.metadata.get_params_schema(), input_type)
-    named = _output_names(model.metadata.get_output_schema())
+    outputs_schema = model.metadata.get_output_schema()
+    named = [] if outputs_schema is None else [spec.name for spec in outputs_schema.inputs if spec.name is not None]
     names = source.names(named or [VALUES], named)
 
     def predict_batch(rows: Inputs) -> Any:
@@ -180,7 +181,7 @@ def _splits_batches(field: Field) -> bool:
 def _groups(
     columns: Columns, record: RecordType, parameters: Mapping[str, Field]
 ) -> list[tuple[list[int], Columns, dict[str, Any]]]:
-    """Split a batch into groups for a call of the function each. Yield their rows, columns and parameters."""
+    """Split a batch into groups for a call of the function each. Return their rows, columns and parameters."""
     given = {name: columns[field.name] for name, field in parameters.items()}
     splitting = [field for field in record.fields if _splits_batches(field)]
     keys: dict[str, list[int]] = {}
@@ -214,10 +215,6 @@ def _plain(field: Field, value: Any) -> Any:
         return None
     plain = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
     return int(plain) if field.type.dtype in (DType.INT32, DType.INT64) and isinstance(plain, float) else plain
-
-
-def _output_names(schema: Any) -> list[str]:
-    return [] if schema is None else [spec.name for spec in schema.inputs if spec.name is not None]
 
 
 def _answers(outputs: Any, names: Sequence[str]) -> Any:

@@ -183,13 +183,15 @@ def _outputs(nodes: Sequence[Any], batching: _Batching, classes: Sequence[Any]) 
     if _is_classifier(nodes):
         labels, probabilities = (known[node.name] for node in nodes)
         if classes:
-            known[CLASS_PROBABILITIES] = _Output(probabilities.name, lambda maps: _columns(maps, classes))
+            known[CLASS_PROBABILITIES] = _Output(
+                probabilities.name, lambda maps: dict(zip(map(str, classes), _matrix(maps, classes).T))
+            )
             probabilities = _Output(probabilities.name, lambda maps: _matrix(maps, classes))
         return known | {LABELS: labels, LABEL: labels, PROBABILITIES: probabilities}, [LABELS]
     if len(nodes) == 1 and nodes[0].type in _FLOATING and len(nodes[0].shape) > 1:
         scores = known[nodes[0].name]
         of_type = None if scores.type is None else InputType(DType.INT64, scores.type.shape[:-1])
-        largest = _Output(scores.name, _largest, of_type)
+        largest = _Output(scores.name, lambda values: np.asarray(np.asarray(values).argmax(axis=-1)), of_type)
         return known | {LABELS: largest, LABEL: largest}, list(known)[:1]
     return known, list(known)
 
@@ -228,10 +230,6 @@ def _mapped_classes(session: Any, inputs: Sequence[_Input], nodes: Sequence[Any]
 
 def _matrix(maps: Sequence[Mapping[Any, float]], classes: Sequence[Any]) -> Array:
     return np.array([[row[each] for each in classes] for row in maps], np.float32)
-
-
-def _columns(maps: Sequence[Mapping[Any, float]], classes: Sequence[Any]) -> dict[str, Array]:
-    return dict(zip(map(str, classes), _matrix(maps, classes).T))
 
 
 def _output_type(
@@ -279,10 +277,6 @@ def _with_texts(value: Any) -> Any:
 def _is_classifier(nodes: Sequence[Any]) -> bool:
     """Whether the outputs are those of a converted classifier: its labels, and its probabilities."""
     return len(nodes) == 2 and nodes[0].type in _LABELLING and "probabilit" in nodes[1].name.lower()
-
-
-def _largest(scores: Any) -> Array:
-    return np.asarray(np.asarray(scores).argmax(axis=-1))
 
 
 def _split(value: Any, name: str, batching: _Batching, rows: int) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from clipper.model.frameworks.estimator_columns import chosen_names
 from clipper.model.frameworks.table import column_of, with_nan
-from clipper.model.model import Array, Columns, Values
+from clipper.model.model import Array, Columns
 from clipper.values.records import RecordType
 from clipper.values.types import DType
 
@@ -65,7 +65,9 @@ class _Codes:
     def entries(self, columns: Columns, rows: int) -> tuple[Array, Array]:
         codes = np.empty((rows, len(self.names)))
         for place, (name, table) in enumerate(zip(self.names, self.tables)):
-            values = [_MISSING if value is None or value != value else value for value in _plain(columns[name])]
+            column = columns[name]
+            plain = column.tolist() if isinstance(column, np.ndarray) else column
+            values = [_MISSING if value is None or value != value else value for value in plain]
             if self.unknown is None:
                 codes[:, place] = [table[value] for value in values]
             else:
@@ -270,7 +272,3 @@ def _is_own(step: Any, name: str) -> bool:
     """Whether an object is of scikit-learn's own class, and not of one that derives from it."""
     kind = type(step)
     return kind.__name__ == name and kind.__module__.startswith("sklearn.")
-
-
-def _plain(values: Values) -> Sequence[Any]:
-    return values.tolist() if isinstance(values, np.ndarray) else values

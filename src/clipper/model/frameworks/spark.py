@@ -49,7 +49,9 @@ def load(source: FrameworkSource) -> FrameworkModel:
     session = _session()
     model = _read(source.path)
     if hasattr(model, "predict"):
-        return FrameworkModel(_by_vector(model, source), _vectors_of(model), LIBRARY)
+        features = getattr(model, "numFeatures", None)
+        takes = InputType(DType.FLOAT64, (features if isinstance(features, int) and features > 0 else None,))
+        return FrameworkModel(_by_vector(model, source), takes, LIBRARY)
     stages = model.stages if isinstance(model, PipelineModel) else [model]
     pipeline = Pipeline(session, stages, source)
     return FrameworkModel(pipeline.predict_batch, pipeline.input_type, LIBRARY)
@@ -65,24 +67,15 @@ def _session() -> SparkSession:
 
 def _read(folder: Path) -> Any:
     """Load a model of the class that its metadata name; from a search over models, load the best one."""
-    name = _class_name(folder)
+    parts = sorted((folder / "metadata").glob("part-*"))
+    if not parts:
+        raise ContainerFailed(f"{folder.name} has no metadata/part-…: expected what a model's save() wrote")
+    name = str(json.loads(parts[0].read_text().splitlines()[0]).get("class"))
     if not name.startswith("org.apache.spark.ml."):
         raise ContainerFailed(f"{folder.name} holds a {name}: expected a model of pyspark.ml, saved by its save()")
     module, _, attribute = name.replace("org.apache.spark", "pyspark", 1).rpartition(".")
     model = getattr(importlib.import_module(module), attribute).load(folder.resolve().as_uri())
     return getattr(model, "bestModel", model)
-
-
-def _class_name(folder: Path) -> str:
-    parts = sorted((folder / "metadata").glob("part-*"))
-    if not parts:
-        raise ContainerFailed(f"{folder.name} has no metadata/part-…: expected what a model's save() wrote")
-    return str(json.loads(parts[0].read_text().splitlines()[0]).get("class"))
-
-
-def _vectors_of(model: Any) -> InputType:
-    features = getattr(model, "numFeatures", None)
-    return InputType(DType.FLOAT64, (features if isinstance(features, int) and features > 0 else None,))
 
 
 def _by_vector(model: Any, source: FrameworkSource) -> Callable[[Inputs], Any]:

@@ -193,8 +193,5 @@ def texts(array: Array) -> Array:
     """Convert tensors of bytes, in which strings come, to texts; return other tensors unchanged."""
     if array.dtype != object:
         return array
-    return np.array([_text(each) for each in array.ravel()], dtype=object).reshape(array.shape)
-
-
-def _text(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    plain = [each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in array.ravel()]
+    return np.array(plain, dtype=object).reshape(array.shape)
