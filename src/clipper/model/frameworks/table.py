@@ -174,10 +174,10 @@ def _arrays(values: Sequence[Any] | Array, code: str) -> Values:
     return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
 
 
-def matrix(record: RecordType, dtype: Any, missing: float = np.nan) -> Callable[[Inputs], Array]:
+def matrix(record: RecordType, dtype: Any) -> Callable[[Inputs], Array]:
     """Return a function that makes the matrix (rows, fields) of a batch: categories become their places in their field.
 
-    A missing value, or a value that is no category of its field, is ``missing``.
+    A missing value, or a value that is no category of its field, is NaN.
     """
     places = {
         field.name: {category: place for place, category in enumerate(field.categories)}
@@ -192,11 +192,9 @@ def matrix(record: RecordType, dtype: Any, missing: float = np.nan) -> Callable[
         for index, (name, values) in enumerate(inputs.items()):
             if name in places:
                 known = places[name]
-                made[:, index] = [known.get(value, missing) for value in values]
-            elif isinstance(values, list):
-                made[:, index] = [missing if value is None else value for value in values]
+                made[:, index] = [known.get(value, np.nan) for value in values]
             else:
-                made[:, index] = values
+                made[:, index] = with_nan(values) if isinstance(values, list) else values
         return made
 
     return make

@@ -1,7 +1,6 @@
 """Reads the values of a record's field from JSON: one by one, or a short list of them in a step."""
 
 import base64
-import binascii
 import struct
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
@@ -54,7 +53,6 @@ class FieldReader:
         self._pack = struct.Struct("<f" if dtype is DType.FLOAT32 else "<d").pack
         # The value of a category in a row, by its value in JSON.
         self.categories: Mapping[Any, Any] = {value: self._converted(value) for value in field.categories}
-        self._kinds = set(map(type, self.categories))
         self.absent: Any = None
         if field.default is not None:
             try:
@@ -89,7 +87,7 @@ class FieldReader:
                 raise WrongInput(f"it is base64 of {len(data)} bytes")
             if dtype.is_numeric:
                 return self._array.row_of(value)
-        except (WrongInput, UnicodeError, binascii.Error, ValueError, OverflowError) as error:
+        except (WrongInput, ValueError, OverflowError) as error:
             raise self._wrong(value, "" if self._is_scalar else str(error)) from error
         raise self._wrong(value)
 
