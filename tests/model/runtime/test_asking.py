@@ -65,6 +65,7 @@ def model(inputs):
         return [os.waitpid(pid, 0)[1]] * len(inputs)
     if what == 7: clipper.ask("gone", ["x"])
     if what == 9: return [[told("slow", ["x"], deadline=1e-4) for _ in range(9)] + [told("last", ["x"])]] * len(inputs)
+    if what == 10: return [told("slow", ["x"], deadline=float("inf"))] * len(inputs)
     if what == 8: return [told("large", np.arange(2_000_000.0).reshape(2, -1))] * len(inputs)
     return [float(row.sum()) for row in inputs]
 
@@ -157,6 +158,15 @@ def test_answer_that_does_not_come_is_given_up_by_the_deadline(container: Contai
         answer(caller, ask_id, b'"too late"')
         send(caller, 0.5, batch_id=2)
         assert results(caller) == 0.5
+
+
+def test_deadline_without_end_is_the_longest_wait(container: Container) -> None:
+    with calling(container) as caller:
+        send(caller, 10)
+        ask_id, ask = asked(caller)
+        assert ask.timeout_us == 60_000_000
+        answer(caller, ask_id, b"1")
+        assert results(caller) == [1]
 
 
 def test_asks_that_were_given_up_count_until_they_are_answered(container: Container) -> None:

@@ -96,7 +96,8 @@ class Asker:
 
     def ask(self, application: str, frame: bytes, timeout_s: float | None) -> BatchResults:
         """Ask with a frame of results, and wait for the answer. Raises ``ClipperError`` if there is none."""
-        until_s = time.monotonic() + min(MAX_WAIT_S, MAX_WAIT_S if timeout_s is None else timeout_s)
+        wait_s = MAX_WAIT_S if timeout_s is None else min(timeout_s, MAX_WAIT_S)
+        until_s = time.monotonic() + wait_s
         with self._changed:
             batch = self._batch
             if batch is None:
@@ -111,7 +112,7 @@ class Asker:
             if len(batch.answers) + len(batch.given_up) >= MAX_OPEN_ASKS:
                 raise Overloaded(f"this batch has {MAX_OPEN_ASKS} unanswered asks already: wait for an answer first")
             ask_id = next(self._ids)
-            timeout_us = 0 if timeout_s is None else max(1, int(1e6 * timeout_s))
+            timeout_us = 0 if timeout_s is None else max(1, int(1e6 * wait_s))
             batch.answers[ask_id] = None
             try:
                 batch.connection.send(encode_ask(ask_id, batch.id, timeout_us, application, frame))
