@@ -278,6 +278,12 @@ def test_rows_that_cannot_be_asked(rows: Any, message: str) -> None:
         clipper.ask("name", ["x"], deadline=0)
 
 
+@pytest.mark.parametrize("name", ["", "a b", "x" * 70_000])
+def test_name_that_no_application_has_is_refused_before_it_is_sent(name: str) -> None:
+    with pytest.raises(ClipperError, match="is not a valid name"):
+        clipper.ask(name, ["x"])
+
+
 def test_sigterm_waits_for_the_batch_that_asks(tmp_path: Path) -> None:
     with running(tmp_path, *code(tmp_path, ASKING), "--input-type", "float64[1]") as container:
         with calling(container) as caller:

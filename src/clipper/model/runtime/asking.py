@@ -41,6 +41,7 @@ from clipper.model.runtime.connection import Connection
 from clipper.model.runtime.named_outputs import by_name
 from clipper.model.runtime.outputs import encode_outputs
 from clipper.values.output_arrays import TypedResults
+from clipper.values.types import check_name
 
 # A worker answers by the deadline of the batch. This bounds the wait for one that is stopped and does not end.
 MAX_WAIT_S = 60.0
@@ -198,6 +199,7 @@ def ask(name: str, rows: Any, deadline: float | None = None) -> Array | list[Any
             ``unavailable``, ``not_found``, ``wrong_input``, ``model_error``; ``conflict`` for a circle of asks;
             ``not_implemented`` if the query worker is of a Clipper without asks.
     """
+    check_name("application", name)
     if deadline is not None and not deadline > 0:
         raise DeadlineExceeded(f"{name}: the deadline was {deadline} s from now: expected more than 0")
     named = by_name(rows) if not isinstance(rows, str | bytes) else None
