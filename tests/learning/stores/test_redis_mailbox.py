@@ -171,7 +171,9 @@ def test_what_somebody_else_writes_there_is_passed_over(redis_server: RedisServe
     async def scenario() -> None:
         async with member(redis_server, 7) as one, member(redis_server, 8) as two:
             await know_each_other(one, two)
-            await one._client.rpush(f"{PREFIX}mailbox:{two._token}", b"\xff", b"", b"text")
+            # The last one has the form of a message, and a sender that is no text.
+            nonsense = (b"\xff", b"", b"text", b"\x94\xa1\xff\x01\xc2\xc0")
+            await one._client.rpush(f"{PREFIX}mailbox:{two._token}", *nonsense)
             await one._client.zadd(f"{PREFIX}workers", {"nonsense": 9e9, "x:y": 9e9, "12": 9e9})
             await one.meet()
             assert await one.ask(8, b"a", TIMEOUT_S) == b"A"

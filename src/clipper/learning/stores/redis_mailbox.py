@@ -168,7 +168,7 @@ class RedisMailbox:
             except (RedisError, OSError):
                 await asyncio.sleep(RETRY_S)
                 continue
-            except msgspec.MsgspecError as error:  # somebody else wrote it
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # somebody else wrote it
                 log.warning("a message of another worker cannot be read: %(error)s", {"error": error})
                 continue
             if message is None:
