@@ -212,9 +212,10 @@ def test_what_was_being_imported_when_a_worker_ended_is_left_out(code: Path, tmp
     asyncio.run(run())
 
 
-def test_notes_that_cannot_be_read_or_written_are_done_without(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [b'{"a": ', b'["\xff"]'])
+def test_notes_that_cannot_be_read_or_written_are_done_without(tmp_path: Path, damaged: bytes) -> None:
     path = tmp_path / "note"
-    path.write_bytes(b'{"a": ')
+    path.write_bytes(damaged)
     notes = ImportNotes(path)
     assert not notes.was_fatal("a")
     notes.begin("a")

@@ -81,7 +81,7 @@ def _read(path: Path) -> list[str]:
         return msgspec.json.decode(path.read_bytes(), type=list[str])
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         log.warning(
             "cannot read which code was being imported from %(file)s: %(error)s", {"file": path, "error": error}
         )
