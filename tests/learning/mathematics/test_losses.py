@@ -96,7 +96,7 @@ def test_a_users_loss_gets_values() -> None:
 
 @pytest.mark.parametrize("result", [-0.1, 2, math.nan, None, "0"])
 def test_a_users_loss_that_returns_nonsense_is_told(result: object) -> None:
-    with pytest.raises(PolicyFailed, match=r"what loss mine:loss returned is .*: expected a number"):
+    with pytest.raises(PolicyFailed, match=r"the result of loss mine:loss is .*: expected a number"):
         UserLoss(lambda output, label: result, "mine:loss")(b"1", b"1")  # type: ignore[arg-type, return-value]
 
 

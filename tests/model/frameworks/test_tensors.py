@@ -34,7 +34,7 @@ def test_what_a_tensor_takes(dtype: str, shape: tuple[int | None, ...], declared
 def test_a_tensor_that_no_input_is() -> None:
     with pytest.raises(ContainerFailed, match="input 'x' is of complex64: expected int32"):
         Tensor("x", "complex64", (None, 2)).input_type(None)
-    with pytest.raises(ContainerFailed, match="input 'x' is one value"):
+    with pytest.raises(ContainerFailed, match="input 'x' is a single value"):
         Tensor("x", "float32", ()).input_type(None)
 
 

@@ -89,7 +89,7 @@ class UserLoss:
         except (Exception, SystemExit) as error:  # the user's code may raise anything, which the user is shown
             raise PolicyFailed(f"loss {self.name} raised {type(error).__name__}: {error}") from error
         try:
-            check_number(f"what loss {self.name} returned", loss, 0, 1)
+            check_number(f"the result of loss {self.name}", loss, 0, 1)
         except InvalidArgument as error:
             raise PolicyFailed(str(error)) from error
         return float(loss)

@@ -128,8 +128,8 @@ def _find(kind: Literal["policy", "loss"], name: str, code: str | None) -> Calla
     if ":" in name:
         if code is None or not _is_of(name, code):
             raise InvalidArgument(
-                f"{kind} {name[:100]!r} comes without its code: run the command where the module's file is, which "
-                f"sends it along; an installed package offers one by an entry point of the group {group}"
+                f"{kind} {name[:100]!r} comes without its code: run the command in the folder of the module's file, or "
+                f"install a package that offers the {kind} by an entry point of the group {group}"
             )
         _prefer(code, name.partition(":")[0].partition(".")[0])
         return _load(name)

@@ -48,7 +48,7 @@ def _files(source: FrameworkSource) -> tuple[Path, Path]:
 def _only(folder: Path, *endings: str) -> Path:
     found = [path for path in folder.iterdir() if path.name.endswith(endings)]
     if len(found) != 1:
-        raise ContainerFailed(f"the folder has {len(found)} files *{endings[0]}: expected one")
+        raise ContainerFailed(f"the folder has {len(found)} files that end in {endings[0]}: expected one")
     return found[0]
 
 

@@ -149,7 +149,7 @@ def _type_of(one: _Input, batching: _Batching) -> InputType:
     shape = one.shape if batching == "whole" else one.shape[1:]
     if one.wire is DType.STRING and any(size not in (1, None) for size in shape):
         raise ContainerFailed(
-            f"the graph's input {one.name} takes texts of shape {list(shape)} a row: expected one text for each row"
+            f"the graph's input {one.name} takes texts of shape {list(shape)} for each row: expected one text for each"
         )
     return InputType(one.wire, shape)
 

@@ -46,7 +46,9 @@ class Tensor:
         ContainerFailed if no type of input fits the graph's.
         """
         if not self.shape:
-            raise ContainerFailed(f"input {self.name!r} is one value: expected its first dimension to be the batch")
+            raise ContainerFailed(
+                f"input {self.name!r} is a single value: expected a tensor whose first dimension is the batch"
+            )
         if self.dtype == "string":
             return InputType(DType.BYTES if declared == DType.BYTES.label else DType.STRING)
         label = _COMPUTED_AS.get(self.dtype, self.dtype)

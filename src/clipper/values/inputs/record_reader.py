@@ -135,7 +135,7 @@ class RecordReader:
         if not self._ignores_unknown and (unknown := given - self._by_name.keys()):
             raise WrongInput(
                 f"input has the field {min(unknown)!r:.100}, which is not known: expected {self._shown()}; "
-                "`clipper app update NAME --ignore-unknown-fields` lets others pass"
+                "`clipper app update NAME --ignore-unknown-fields` makes it ignore other fields"
             )
         missing = [each.field for each in self.fields if each.field.is_required and each.field.name not in given]
         if missing:
