@@ -1,6 +1,7 @@
 """Users' own policies are made apart: what hangs, what fails, what comes late."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -141,6 +142,24 @@ def test_no_more_than_so_many_hang(code: Path, monkeypatch: pytest.MonkeyPatch) 
             own.made(hanging[2])
 
     asyncio.run(run())
+
+
+def test_one_for_which_no_thread_is_left_says_so_and_is_not_noted(
+    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def run() -> None:
+        own, quick = OwnCode(lambda name: None, passes, notes), application("a", "own_code_that_hangs:Quick", code)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        await own.prepare([quick])
+        with pytest.raises(InvalidArgument, match="can't start new thread"):
+            own.made(quick)
+
+    notes = ImportNotes(tmp_path / "note")
+    asyncio.run(run())
+    assert msgspec.json.decode((tmp_path / "note").read_bytes()) == []
 
 
 def test_what_is_tried_in_vain_is_not_imported(code: Path) -> None:

@@ -295,7 +295,10 @@ class OwnCode:
 
         self._notes.begin(key)
         self._importing.add(attempt)
-        threading.Thread(target=run, name="own-code", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="own-code", daemon=True).start()
+        except RuntimeError as error:
+            end(None, f"policy {policy} is not made, since no thread can be started for it: {error}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(max(deadline_s, loop.time() + LEAST_WAIT_S)):
                 await attempt.ended.wait()
