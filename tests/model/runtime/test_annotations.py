@@ -71,6 +71,15 @@ def test_what_is_no_type_of_an_input_is_refused_with_what_is() -> None:
     assert row_class(int) is row_class("Typed") is None
 
 
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [([("x", "Missing")], "name 'Missing' is not defined"), ([], "a record has 0 fields"), ([("x", tuple[()])], "")],
+)
+def test_class_whose_annotations_make_no_record_is_refused(fields: list[Any], why: str) -> None:
+    with pytest.raises(ContainerFailed, match=f"annotations of Wrong make no record: .*{why}"):
+        row_class(dataclasses.make_dataclass("Wrong", fields))
+
+
 def columns() -> Any:
     return {
         "age": np.array([31.0, np.nan]),

@@ -63,9 +63,14 @@ def row_class(found: object) -> RowClass | None:
         }
     else:
         return None
-    hints = typing.get_type_hints(found, include_extras=True)
-    fields = (_field(found.__name__, name, hints[name], default) for name, default in defaults.items())
-    return RowClass(RecordType(tuple(fields)), found, hints)
+    try:
+        hints = typing.get_type_hints(found, include_extras=True)
+        fields = (_field(found.__name__, name, hints[name], default) for name, default in defaults.items())
+        return RowClass(RecordType(tuple(fields)), found, hints)
+    except ContainerFailed:
+        raise
+    except Exception as error:  # annotations are expressions of the user, and there may be none
+        raise ContainerFailed(f"the annotations of {found.__name__} make no record: {error!r:.200}") from error
 
 
 def _default_of(field: "dataclasses.Field[Any]") -> Any:
