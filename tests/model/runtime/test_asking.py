@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 
 import clipper
@@ -265,6 +266,7 @@ def test_caller_that_goes_or_floods_ends_the_wait(container: Container) -> None:
         ({"x": 5}, "expected a list of inputs"),
         ({"x": [1, 2], "y": [1]}, "cannot be sent"),
         ([object()], "cannot be sent"),
+        (pandas.DataFrame([[1, 2]], columns=["x", "x"]), "cannot be sent: a frame has two columns"),
         ([0] * 20_000, "at most 16384"),
         (np.zeros((16, 1 << 20)), "ask in parts"),
         (["x"], "no batch is being evaluated"),

@@ -202,7 +202,10 @@ def ask(name: str, rows: Any, deadline: float | None = None) -> Array | list[Any
     check_name("application", name)
     if deadline is not None and not deadline > 0:
         raise DeadlineExceeded(f"{name}: the deadline was {deadline} s from now: expected more than 0")
-    named = by_name(rows) if not isinstance(rows, str | bytes) else None
+    try:
+        named = by_name(rows) if not isinstance(rows, str | bytes) else None
+    except ModelFailed as error:
+        raise WrongInput(f"{name} was asked with rows that cannot be sent: {error}") from error
     values = next(iter(named.values()), ()) if named is not None else rows
     if isinstance(rows, str | bytes) or not hasattr(values, "__len__"):
         raise WrongInput(f"{name} was asked with a {type(rows).__name__}: expected a list of inputs, or an array")

@@ -70,7 +70,7 @@ def by_name(outputs: object) -> dict[Any, Any] | None:
     if type(columns).__name__ == "RangeIndex":
         return None
     if not columns.is_unique:
-        raise ModelFailed("predict_batch returned a frame with two columns of one name: expected each name once")
+        raise ModelFailed("a frame has two columns of one name: expected each name once")
     return {name: _of_series(outputs[name]) for name in columns}
 
 
