@@ -193,7 +193,7 @@ ON_NODES = "--manager=ray --ray-python=/p --workers-per-node=2 "
         (f"{ON_NODES} --store=redis://r --host=0.0.0.0", "at its node's address in Ray: leave out --host"),
         (f"{ON_NODES} --store=redis://r --query-port=0", "at one port: give --query-port and --grpc-port other than 0"),
         (f"{ON_NODES} --store=redis://r --grpc-port=0", "at one port"),
-        ("--workers-per-node=65", "65 is out of range"),
+        ("--workers-per-node=65", "it is 65: expected a number from 0 to 64"),
     ],
 )
 def test_workers_that_cannot_be_on_nodes(options: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:

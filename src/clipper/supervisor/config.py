@@ -1,11 +1,10 @@
 """The supervisor's settings, read from its command line and checked."""
 
 import argparse
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from clipper.base.extras import has_cryptography, has_grpc
 from clipper.base.run_as import RunAs, find_run_as
@@ -14,10 +13,8 @@ from clipper.errors import InvalidArgument
 from clipper.settings.fields import Described, settings_of
 from clipper.settings.server import ADDRESSES, GRPC_PORT, ServerSettings, why_not_together
 from clipper.settings.start_options import StartOptions, decode, start_options
-from clipper.settings.texts import read_endpoint, read_grpc_port, read_ports, read_registry
+from clipper.settings.texts import read_registry
 from clipper.values.types import START_VARIABLE, STOPS_WITH
-
-T = TypeVar("T")
 
 # Stores that other machines can reach.
 REDIS_SCHEMES = ("redis://", "rediss://")
@@ -108,10 +105,6 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         parser.error("--remember-in-store: other servers find queries in a Redis: give --store redis://HOST:PORT/DB")
     if why := _why_not_on_nodes(config):
         parser.error(f"--workers-per-node {config.workers_per_node}: {why}")
-    try:
-        read_ports(config.ray_ports)
-    except InvalidArgument as error:
-        parser.error(f"--ray-ports: {error}")
     return config
 
 
@@ -138,27 +131,24 @@ def _why_not_on_nodes(config: Config) -> str | None:
 def _reading(described: Described) -> dict[str, Any]:
     """Return the arguments for argparse: by the setting's type, or special arguments for some settings."""
     kind, setting = described.type, described.setting
-    if described.name in _READ_HERE:
-        return {"type": _READ_HERE[described.name]}
     if kind is bool:
         return {"action": "store_true"}
-    if kind == tuple[str, ...]:
-        return {"action": "append", "type": str if setting.read is None else _by(setting.read)}
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
+    by_type: Callable[[str], Any] = Path if kind == (Path | None) else str
     if setting.least is not None:
-        return {"type": _between(int if kind is int else float, setting.least, setting.most)}
-    return {"type": Path if kind == (Path | None) else str}
+        by_type = int if kind is int else float
+    read = _READ_HERE.get(described.name) or setting.read or by_type
 
-
-def _by(read: Callable[[str], T]) -> Callable[[str], T]:
-    def parse(text: str) -> T:
+    def parse(text: str) -> Any:
         try:
-            return read(text)
+            value = read(text)
+            setting.check("it", value)
         except InvalidArgument as error:
             raise argparse.ArgumentTypeError(str(error)) from error
+        return value
 
-    return parse
+    return {"action": "append" if kind == tuple[str, ...] else "store", "type": parse}
 
 
 def _run_as(text: str) -> str:
@@ -173,26 +163,12 @@ def _store_address(store: str) -> str:
         try:
             return _store_address(Path(path).expanduser().read_text().strip())
         except (OSError, UnicodeDecodeError, RecursionError) as error:
-            raise argparse.ArgumentTypeError(f"{path} cannot be read: {type(error).__name__}") from error
+            raise InvalidArgument(f"{path} cannot be read: {type(error).__name__}") from error
     return f"sqlite:{Path(path).expanduser().absolute()}" if scheme == "sqlite" and path else store
 
 
-def _between(kind: type[int] | type[float], least: float, most: float | None) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        number = kind(text)
-        # A NaN is in no range.
-        if not least <= number <= (math.inf if most is None else most):
-            expected = f"at least {least:.16g}" + ("" if most is None else f", at most {most:.16g}")
-            raise argparse.ArgumentTypeError(f"{number} is out of range: expected {expected}")
-        return number
-
-    return parse
-
-
-_READ_HERE: dict[str, Callable[[str], object]] = {
+_READ_HERE: dict[str, Callable[[str], Any]] = {
     "store": _store_address,
-    "registry": lambda text: _by(read_registry)(_store_address(text)),
-    "run_as": _by(_run_as),
-    "grpc_port": _by(read_grpc_port),
-    "otlp_endpoint": _by(read_endpoint),
+    "registry": lambda text: read_registry(_store_address(text)),
+    "run_as": _run_as,
 }
