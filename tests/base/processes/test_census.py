@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from clipper.base.processes.census import MAX_DEPTH, Census, CensusEntry, disk_usage, memory_bytes
+from clipper.base.processes.census import Census, CensusEntry, disk_usage, memory_bytes
 from clipper.base.processes.excess import Usage
 from clipper.base.processes.marks import MARK
-from clipper.base.trees import remove_tree
+from clipper.base.trees import MAX_DEPTH, remove_tree
 from tests.descriptors import no_descriptors
 from tests.waiting import TIMEOUT_S, until
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from clipper.base.processes.excess import Usage
 from clipper.base.processes.marks import mark_of
 from clipper.base.processes.proc import (
+    PAGE_BYTES,
     RESIDENT_PAGES,
     START_TIME,
     THREADS,
@@ -20,12 +21,10 @@ from clipper.base.processes.proc import (
     stat_fields,
     user_of,
 )
+from clipper.base.trees import MAX_DEPTH
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # For a moment after a fork, a process still has its parent's environment.
 _SETTLED_S = 2.0
-# Levels of nested folders. Packages have about ten; each open level costs a descriptor.
-MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Census:
                 mark = mark_of(pid)
             self._marks[pid, started] = mark
             if mark and user_of(pid) in self._users:
-                resident_bytes = int(fields[RESIDENT_PAGES]) * _PAGE_BYTES
+                resident_bytes = int(fields[RESIDENT_PAGES]) * PAGE_BYTES
                 entries.setdefault(mark, []).append(CensusEntry(pid, int(fields[THREADS]), resident_bytes))
         return entries
 

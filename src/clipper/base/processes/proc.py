@@ -24,6 +24,7 @@ _SESSION = 6 - _FIRST_FIELD
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 THREADS = 20 - _FIRST_FIELD
 RESIDENT_PAGES = 24 - _FIRST_FIELD
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def is_own_shortage(error: BaseException) -> bool:

@@ -1,13 +1,12 @@
 """Takes samples for series and problems: asks workers for their counts, and looks at processes."""
 
 import asyncio
-import os
 import time
 from collections import Counter
 
 from msgspec.structs import replace
 
-from clipper.base.processes.proc import CPU_TICKS, RESIDENT_PAGES, stat_fields
+from clipper.base.processes.proc import CPU_TICKS, PAGE_BYTES, RESIDENT_PAGES, TICKS_PER_S, stat_fields
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.history.recent import Health
 from clipper.supervisor.history.sampler import STEP_S, ApplicationFacts, Facts, ModelFacts, ProcessFacts, Sampler
@@ -15,8 +14,6 @@ from clipper.supervisor.history.values import Replicas
 from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.workers.workers import Workers
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # A slow worker gets no more time than this: then the next step begins.
 ANSWER_TIMEOUT_S = STEP_S / 2
 
@@ -77,5 +74,5 @@ def _process(worker: tuple[int, int]) -> ProcessFacts | None:
     fields = stat_fields(pid)
     if fields is None:
         return None
-    cpu_s = sum(int(fields[tick]) for tick in CPU_TICKS) / _TICKS_PER_S
-    return ProcessFacts(index, pid, cpu_s, int(fields[RESIDENT_PAGES]) * _PAGE_BYTES)
+    cpu_s = sum(int(fields[tick]) for tick in CPU_TICKS) / TICKS_PER_S
+    return ProcessFacts(index, pid, cpu_s, int(fields[RESIDENT_PAGES]) * PAGE_BYTES)
