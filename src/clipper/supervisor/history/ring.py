@@ -98,12 +98,12 @@ class SeriesRing:
         kept = set(subjects)
         self._left_out &= kept
         for gone in self._subjects.keys() - kept:
-            self._drop(gone)
+            self.drop(gone)
 
     def drop(self, subject: Subject) -> None:
-        """Drop the series of a subject, if there are any: its name now belongs to another thing."""
-        if subject in self._subjects:
-            self._drop(subject)
+        """Drop the series of a subject, if there are any."""
+        if (kept := self._subjects.pop(subject, None)) is not None:
+            self._free.extend(kept.rows.values())
 
     def names(self, subject: Subject) -> tuple[str, ...]:
         kept = self._subjects.get(subject)
@@ -148,8 +148,5 @@ class SeriesRing:
             self._idle = sorted(idle, key=lambda one: -self._subjects[one].busy_step)
         while self._idle and not self._free:
             subject = self._idle.pop()
-            self._drop(subject)
+            self.drop(subject)
             self._left_out.add(subject)
-
-    def _drop(self, subject: Subject) -> None:
-        self._free.extend(self._subjects.pop(subject).rows.values())

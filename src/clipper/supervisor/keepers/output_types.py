@@ -5,12 +5,11 @@ answer of a version without a sample goes to a client: each worker learns its ow
 and the first finding that this module reads is recorded for all.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from clipper.control.statistics import WorkerStatistics
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.scaler import DEMAND
 from clipper.supervisor.registry.records import VersionRecord
@@ -33,8 +32,9 @@ class OutputTypes:
     async def look(self) -> None:
         if not any(_has_to_learn(record) for record in self._catalog.versions.values()):
             return
-        replies = await self._workers.ask_all(DEMAND)
-        found = (each for _, reply in replies for each in _found(reply.worker))
+        found: list[tuple[ModelId, str | None]] = []
+        for _, reply in await self._workers.ask_all(DEMAND):
+            found += [*reply.worker.learned, *((id_, None) for id_ in reply.worker.untyped)]
         if learned := learned_types(self._catalog.versions, found):
             self._catalog.note_all((record, "") for record in learned)
             self._wake()
@@ -50,12 +50,6 @@ def learned_types(
         if record is not None and id_ not in changed and _has_to_learn(record):
             changed[id_] = replace(record, output_type=output_type, output_is_untyped=output_type is None)
     return list(changed.values())
-
-
-def _found(worker: WorkerStatistics) -> Iterator[tuple[ModelId, str | None]]:
-    yield from worker.learned
-    for id_ in worker.untyped:
-        yield id_, None
 
 
 def _has_to_learn(record: VersionRecord) -> bool:

@@ -58,13 +58,10 @@ class Lease:
         self._confirmed_at_s = asked_at_s
         self.renew_at_s = asked_at_s + times.renew_every_s
 
-    @property
-    def may_act_until_s(self) -> float:
-        return self._confirmed_at_s + self._times.duration_s - self._times.margin_s
-
     def may_act(self, now_s: float) -> bool:
         """Whether certainly no other supervisor leads."""
-        return self.why_lost is None and now_s < self.may_act_until_s
+        until_s = self._confirmed_at_s + self._times.duration_s - self._times.margin_s
+        return self.why_lost is None and now_s < until_s
 
     def age_s(self, now_s: float) -> float:
         """The time since the last request that the storage has answered."""

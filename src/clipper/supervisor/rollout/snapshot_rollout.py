@@ -103,8 +103,6 @@ class SnapshotRollout:
             or facts.applications is not found.applications
             or view.in_service is not self._in_service
         ):
-            found = None
-        if found is None:
             found = self._contents.make(
                 view.records,
                 view.runs,
