@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httptools
@@ -51,10 +51,9 @@ _TICKS_A_SWEEP = 2
 class Connection(HttpToolsProtocol):
     """A client's connection. ``read_at_s``: when the client last sent something."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        assert isinstance(self.config, _Settings)
-        self._max_connections = self.config.max_connections
+    def __init__(self, max_connections: int, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._max_connections = max_connections
         self._running: RequestResponseCycle | None = None
         self._is_in_head = False
         self._has_begun = False
@@ -68,16 +67,13 @@ class Connection(HttpToolsProtocol):
         """Whether none of the connection's requests is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
-    @property
-    def is_read_slowly(self) -> bool:
-        return self.transport.get_write_buffer_size() > 0
-
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         if len(self.connections) <= self._max_connections:
             return
         others: list[Connection] = [one for one in self.connections if isinstance(one, Connection) and one is not self]
-        idle = [one for one in others if one.asks_nothing] or [one for one in others if one.is_read_slowly]
+        idle = [one for one in others if one.asks_nothing]
+        idle = idle or [one for one in others if one.transport.get_write_buffer_size()]  # their clients do not read
         if idle:
             min(idle, key=lambda one: one.read_at_s).transport.abort()
         else:
@@ -187,16 +183,12 @@ class Connection(HttpToolsProtocol):
             return
         if self.transport.is_closing():
             return
-        is_new = self.cycle is None
+        is_new, is_silent = self.cycle is None, now_s - self.read_at_s > BODY_TIMEOUT_S
         if (self._is_in_head or is_new) and now_s - self._head_since_s > HEAD_TIMEOUT_S:
             self._refuse(RequestTimeout(f"the request's head did not arrive within {HEAD_TIMEOUT_S:g} s"))
-        elif self._sends_a_body and now_s - self.read_at_s > BODY_TIMEOUT_S:
+        elif not is_new and self.cycle.more_body and is_silent and not self.flow.read_paused:
+            # While we do not read, a pause within a body is not the client's fault.
             self.transport.abort()
-
-    @property
-    def _sends_a_body(self) -> bool:
-        """Whether we wait for more of a body. While we do not read, a pause is not the client's fault."""
-        return self.cycle is not None and self.cycle.more_body and not self.flow.read_paused
 
     def _refuse(self, error: ClipperError) -> None:
         """Answer a request that was not read to its end with an error, and close."""
@@ -211,13 +203,15 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-class _Settings(uvicorn.Config):
-    """uvicorn's settings, without its own bound, which would answer the next request with 503."""
+class ManagementServer(uvicorn.Server):
+    """uvicorn's server, but the supervisor handles signals."""
 
-    def __init__(self, app: Gate, max_connections: int, connect: Callable[..., asyncio.Protocol]) -> None:
-        super().__init__(
+    def __init__(self, app: Gate, max_descriptors: int, tls: ssl.SSLContext | None = None) -> None:
+        """Serve ``app``. ``max_descriptors``: how many the process may have open. ``tls``: None serves plain HTTP."""
+        # Without its own bound on connections, which would answer the next request with 503.
+        config = uvicorn.Config(
             app,
-            http=connect,  # type: ignore[arg-type]  # whatever makes a protocol of what one is made of
+            http=self._connect,  # type: ignore[arg-type]  # whatever makes a protocol of what one is made of
             log_config=None,
             access_log=False,
             server_header=False,
@@ -226,15 +220,8 @@ class _Settings(uvicorn.Config):
             ws="none",
             timeout_graceful_shutdown=GRACE_S,
         )
-        self.max_connections = max_connections
-
-
-class ManagementServer(uvicorn.Server):
-    """uvicorn's server, but the supervisor handles signals."""
-
-    def __init__(self, app: Gate, max_descriptors: int, tls: ssl.SSLContext | None = None) -> None:
-        """Serve ``app``. ``max_descriptors``: how many the process may have open. ``tls``: None serves plain HTTP."""
-        super().__init__(_Settings(app, min(MAX_CONNECTIONS, max_descriptors // DESCRIPTORS_SHARE), self._connect))
+        super().__init__(config)
+        self._max_connections = min(MAX_CONNECTIONS, max_descriptors // DESCRIPTORS_SHARE)
         self._tls = tls
         self._handshakes: Handshakes | None = None
 
@@ -245,7 +232,7 @@ class ManagementServer(uvicorn.Server):
             self._handshakes.context = tls
 
     def _connect(self, **parts: Any) -> asyncio.Protocol:
-        connection = Connection(**parts)
+        connection = Connection(self._max_connections, **parts)
         if self._tls is None:
             return connection
         if self._handshakes is None:
