@@ -29,7 +29,10 @@ AUTHORIZED = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
 
 
 class App:
-    """Answers /large with much, holds /held until it is let go, and reads the bodies of all others."""
+    """Answers /large with much, holds /held until it is let go, and reads the bodies of all others.
+
+    /blocking holds the whole server meanwhile.
+    """
 
     def __init__(self) -> None:
         self.held = 0
@@ -48,6 +51,9 @@ class App:
             self.held += 1
             while not self.go.is_set():
                 await asyncio.sleep(0.005)
+        if scope["path"] == "/blocking":
+            self.held += 1
+            self.go.wait(TIMEOUT_S)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
 
@@ -115,6 +121,16 @@ def test_idle_connections_give_way(running: Running) -> None:
     assert running.connections <= MAX_CONNECTIONS
     # The oldest went first.
     assert running.answer(idle[0]) == b""
+
+
+def test_connections_that_come_in_one_turn_give_way_to_each_other(running: Running) -> None:
+    running.connect(b"GET /blocking HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
+    until(lambda: running.app.held == 1)
+    for _ in range(5 * MAX_CONNECTIONS):
+        running.connect()
+    running.app.go.set()
+    assert running.ask("/health/live").endswith(b"ok")
+    assert running.connections <= MAX_CONNECTIONS
 
 
 def test_requests_under_way_do_not_give_way(running: Running) -> None:

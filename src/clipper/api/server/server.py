@@ -74,8 +74,11 @@ class Connection(HttpToolsProtocol):
         others: list[Connection] = [one for one in self.connections if isinstance(one, Connection) and one is not self]
         idle = [one for one in others if one.asks_nothing]
         idle = idle or [one for one in others if one.transport.get_write_buffer_size()]  # their clients do not read
-        if idle:
-            min(idle, key=lambda one: one.read_at_s).transport.abort()
+        leaving = min(idle, key=lambda one: one.read_at_s, default=self)
+        # At once, and not when it is lost, in the next turn: others that came in this turn would find it again.
+        self.connections.discard(leaving)
+        if leaving is not self:
+            leaving.transport.abort()
         else:
             self._refuse(
                 Overloaded(f"{len(others)} requests are under way, the most that are allowed: try again later")
