@@ -54,13 +54,10 @@ class _Range:
     last: float
 
     def pixel(self, value: float) -> float:
-        return self.first + self._share(value) * (self.last - self.first)
-
-    def _share(self, value: float) -> float:
         low, high = self.low, self.high
         if self.scale == "log":
             value, low, high = math.log(max(value, low)), math.log(low), math.log(high)
-        return (value - low) / (high - low)
+        return self.first + (value - low) / (high - low) * (self.last - self.first)
 
 
 def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:

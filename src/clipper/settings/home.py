@@ -15,18 +15,18 @@ from msgspec import Struct
 from clipper.errors import Conflict, Unavailable
 
 _DEFAULT = "~/.clipper"
-# The file with the home's name among those that share a registry.
-ID_NAME = "supervisor.id"
-# The file of the server's own token.
-TOKEN_NAME = "token"
-# The file with the options of the server's last start.
-OPTIONS_NAME = "options.json"
-# The registry and the learned state.
-REGISTRY_NAME = "registry.sqlite3"
-SELECTION_NAME = "selection.sqlite3"
-# The folders of unpacked artifacts, and of processes' notes and sockets.
+# Files and folders of a home: see README.md.
 ARTIFACTS_NAME = "artifacts"
+CERTIFICATE_NAME = "certificate.pem"
+DECISIONS_NAME = "decisions"
+EVENTS_NAME = "events.jsonl"
+ID_NAME = "supervisor.id"
+OPTIONS_NAME = "options.json"
+PLACE_NAME = "supervisor.json"
+REGISTRY_NAME = "registry.sqlite3"
 RUN_NAME = "run"
+SELECTION_NAME = "selection.sqlite3"
+TOKEN_NAME = "token"
 _LOCK_NAME = "supervisor.lock"
 # A supervisor tries to take the lock for this long: a command that checks the home holds the lock for microseconds.
 _LOOKED_AT_S = 0.25
@@ -35,12 +35,6 @@ _LOOK_AGAIN_S = 0.01
 _MAX_TOKEN_BYTES = 4096
 # The mode bits that let other users change a folder.
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-# The folder of the decision log.
-DECISIONS_NAME = "decisions"
-# The file of events.
-EVENTS_NAME = "events.jsonl"
-# The file of the certificate that the server shows, if it has one.
-CERTIFICATE_NAME = "certificate.pem"
 
 
 class Place(Struct, frozen=True):
@@ -151,7 +145,7 @@ def read_token(home: Path) -> str | None:
 
 def read_place(home: Path) -> Place:
     """Return the addresses of the server of ``home``, or of the last one there. Raises Unavailable without one."""
-    path = home / "supervisor.json"
+    path = home / PLACE_NAME
     try:
         return msgspec.json.decode(path.read_bytes(), type=Place)
     except FileNotFoundError:

@@ -52,8 +52,8 @@ class HomeFolders:
 
     registry = _Inside(homes.REGISTRY_NAME)
     selection_store = _Inside(homes.SELECTION_NAME)
-    place = _Inside("supervisor.json")
-    # A file with the home's name among those that share a registry; there while it shares one.
+    place = _Inside(homes.PLACE_NAME)
+    # There while the home shares a registry.
     id = _Inside(homes.ID_NAME)
     token = _Inside(homes.TOKEN_NAME)
     # The key that signs for workers on nodes; there only if there are or were such workers.
