@@ -3,6 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -18,6 +19,8 @@ from clipper.supervisor.rollout import rules, wanted
 from clipper.values.types import CLIPPER, Caller, ModelId, in_other_case
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R", records.ApplicationRecord, records.ModelRecord)
 
 
 class Catalog:
@@ -61,16 +64,10 @@ class Catalog:
         self._name_contents()
 
     def application(self, name: str) -> records.ApplicationRecord:
-        try:
-            return self.applications[name]
-        except KeyError:
-            raise _missing("application", name, self.applications, "clipper app list") from None
+        return _found(self.applications, "application", name, "clipper app list")
 
     def model(self, name: str) -> records.ModelRecord:
-        try:
-            return self.models[name]
-        except KeyError:
-            raise _missing("model", name, self.models, "clipper model list") from None
+        return _found(self.models, "model", name, "clipper model list")
 
     def version(self, model: str, version: str) -> records.VersionRecord:
         self.model(model)
@@ -302,9 +299,9 @@ class Numbers:
         return self._next - 1
 
 
-def _missing(kind: str, name: str, known: Iterable[str], command: str) -> NotFound:
-    other = in_other_case(name, known)
-    return NotFound(
-        f"{kind} {name!r} does not exist: "
-        + (f"did you mean {other!r}?" if other is not None else f"{command} shows those that do")
-    )
+def _found(records: Mapping[str, R], kind: str, name: str, command: str) -> R:
+    if (record := records.get(name)) is not None:
+        return record
+    other = in_other_case(name, records)
+    hint = f"{command} shows those that do" if other is None else f"did you mean {other!r}?"
+    raise NotFound(f"{kind} {name!r} does not exist: {hint}")
