@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from clipper.base.tls.mutual import Contexts, make_contexts
-from clipper.control.address import TcpAddress
+from clipper.control.address import ControlAddress, TcpAddress
 from clipper.control.authority import Authority, make_authority
-from clipper.control.client import Connections, ask
+from clipper.control.client import Connections
 from clipper.control.feedback import Outcome
 from clipper.control.identity import IdentityFile, PeerName, Secured, write_identity
 from clipper.control.messages import (
@@ -49,6 +49,15 @@ def contexts(name: PeerName, of: int = 0, age: timedelta = timedelta(0)) -> Cont
     return make_contexts(authority(of).issue(name, NOW - age))
 
 
+async def ask(address: ControlAddress, command: Command[R], timeout_s: float, secured: Secured | None = None) -> R:
+    """Ask on a connection of its own."""
+    connections = Connections()
+    try:
+        return await connections.ask(address, command, timeout_s, secured=secured)
+    finally:
+        connections.close()
+
+
 class Listening:
     """A worker's end of the channel, which answers everything and keeps what it took."""
 
@@ -71,8 +80,10 @@ class Listening:
         by: Connections | None = None,
     ) -> R:
         """``by``: those that are kept; without it, on a connection of its own."""
-        send = ask if by is None else by.ask
-        return await send(self.address, command, TIMEOUT_S, secured=Secured(context, expects or self._name))
+        secured = Secured(context, expects or self._name)
+        if by is None:
+            return await ask(self.address, command, TIMEOUT_S, secured)
+        return await by.ask(self.address, command, TIMEOUT_S, secured=secured)
 
     async def _answer(self, command: AnyCommand) -> AnyReply:
         self.took.append(command)

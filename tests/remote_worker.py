@@ -5,11 +5,10 @@ import json
 import socket
 
 from clipper.control.address import TcpAddress
-from clipper.control.client import ask
 from clipper.control.identity import PeerName, Secured, write_identity
 from clipper.control.messages import Command, R
 from clipper.supervisor.workers.ports import port_of
-from tests.control_channel import LEADS, NOW, authority, contexts
+from tests.control_channel import LEADS, NOW, ask, authority, contexts
 from tests.ports import keep_port
 from tests.serving import Process, Serving
 from tests.waiting import TIMEOUT_S

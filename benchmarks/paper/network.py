@@ -24,7 +24,7 @@ from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict
 from benchmarks.paper.namespaces import Link, behind_link
 from benchmarks.paper.replicas import describe, load
 from clipper.control.address import UnixAddress
-from clipper.control.client import ask
+from clipper.control.client import Connections
 from clipper.control.messages import Apply
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.settings.application import Link as ModelLink
@@ -133,7 +133,7 @@ def _apply(folder: Path, generation: int, replicas: Sequence[ReplicaAddress]) ->
     async def told() -> Any:
         async with asyncio.timeout(READY_WITHIN_S):
             while True:
-                applied = await ask(address, Apply(snapshot), APPLY_WITHIN_S)
+                applied = await Connections().ask(address, Apply(snapshot), APPLY_WITHIN_S)
                 if not applied.unlinked:
                     return
                 await asyncio.sleep(0.2)  # containers that still start

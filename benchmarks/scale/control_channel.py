@@ -25,7 +25,7 @@ import uvloop
 from clipper.base.tls.mutual import make_contexts
 from clipper.control.address import ControlAddress, TcpAddress, UnixAddress, parse_address
 from clipper.control.authority import Authority, make_authority
-from clipper.control.client import Connections, ask
+from clipper.control.client import Connections
 from clipper.control.difference import EPOCH_BITS, Difference
 from clipper.control.identity import IdentityFile, PeerName, Secured, write_identity
 from clipper.control.messages import AnyCommand, AnyReply, Applied, Apply, ApplyDifference, encode
@@ -79,9 +79,10 @@ def processor_s(pid: int) -> float:
 
 async def push(end: "End", command: Apply | ApplyDifference, times: int) -> None:
     message, kept = encode(command), Connections()
-    send = kept.ask if end.keeps else ask
     for _ in range(times):
-        await send(end.address, command, 10, message, end.secured)
+        await kept.ask(end.address, command, 10, message, end.secured)
+        if not end.keeps:
+            kept.close()
     kept.close()
 
 

@@ -12,7 +12,7 @@ from benchmarks.harness import servers, wrk
 from benchmarks.harness.workbench import FOUR, TURN_S
 from benchmarks.scale.fleet import INPUT_TYPE, Size, await_path, model_name, process
 from clipper.control.address import UnixAddress
-from clipper.control.client import ask
+from clipper.control.client import Connections
 from clipper.control.messages import Apply
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.settings.application import Link, Selection
@@ -74,7 +74,8 @@ def query_us(sizes: tuple[Size, Size], rounds: int) -> list[tuple[float, float]]
                 line.connect(str(host))
                 line.sendall(msgspec.json.encode(config) + b"\n")
                 await_path(folder / "control.sock")
-                asyncio.run(ask(UnixAddress(str(config["control"])), Apply(snapshot(size)), APPLY_WITHIN_S))
+                control = UnixAddress(str(config["control"]))
+                asyncio.run(Connections().ask(control, Apply(snapshot(size)), APPLY_WITHIN_S))
             sides.append((pid, f"http://127.0.0.1:{port}/app-0/predict"))
         for _, url in sides:
             asked = 0

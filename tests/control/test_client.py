@@ -9,7 +9,7 @@ import pytest
 
 from clipper.control import client as client_module
 from clipper.control.address import UnixAddress
-from clipper.control.client import FREE_S, LIFE_S, MAX_FREE, Connections, ask
+from clipper.control.client import FREE_S, LIFE_S, MAX_FREE, Connections
 from clipper.control.identity import PeerName
 from clipper.control.messages import (
     AnyCommand,
@@ -25,7 +25,7 @@ from clipper.control.server import LIFE_S as SERVER_LIFE_S
 from clipper.control.server import MAX_CONNECTIONS, SILENCE_S
 from clipper.errors import ProtocolViolation
 from clipper.worker.forwarder import MAX_ASKING_COMMANDS, MAX_COMMANDS
-from tests.control_channel import LEADS, OTHER, Listening, contexts, listening
+from tests.control_channel import LEADS, OTHER, Listening, ask, contexts, listening
 from tests.event_loops import ShiftedLoop, run_clean, turn_over
 from tests.waiting import until_async
 

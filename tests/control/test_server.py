@@ -16,7 +16,6 @@ import pytest
 from clipper.base.tls.mutual import make_contexts
 from clipper.control import server as server_module
 from clipper.control.address import TcpAddress, UnixAddress
-from clipper.control.client import ask
 from clipper.control.difference import EPOCH_BITS
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.identity import PeerName, Secured, write_identity
@@ -36,7 +35,7 @@ from clipper.control.messages import (
 from clipper.control.server import MAX_CONNECTIONS, MAX_HANDSHAKES, SILENCE_S, ControlServer
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
 from clipper.errors import InvalidArgument, ProtocolViolation
-from tests.control_channel import LEADS, LISTENS, NOW, OTHER, Listening, authority, contexts, listening
+from tests.control_channel import LEADS, LISTENS, NOW, OTHER, Listening, ask, authority, contexts, listening
 from tests.event_loops import ShiftedLoop, run_clean
 from tests.waiting import until_async
 

@@ -26,33 +26,8 @@ LIFE_S = 1800.0
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def ask(
-    address: ControlAddress,
-    command: Command[R],
-    timeout_s: float,
-    message: bytes | None = None,
-    secured: Secured | None = None,
-) -> R:
-    """Send a command on a connection of its own, and return its reply.
-
-    Args:
-        message: the encoded command, if it was encoded before, as for several workers.
-        secured: how the worker is dialled over TCP. Over a unix socket it is not needed.
-
-    Raises OSError if the worker cannot be reached, if it does not answer in time (TimeoutError), or if one end does not
-    trust the other's certificate; CommandRefused if the worker does not take this command from us; ProtocolViolation if
-    the answer is not the command's reply, or if another worker than expected has that address.
-    """
-    async with asyncio.timeout(timeout_s):
-        streams = await _connect(address, secured)
-        try:
-            return await _exchange(streams, command, message)
-        finally:
-            streams[1].transport.abort()
-
-
 class Connections:
-    """Asks workers as ``ask`` does, and keeps connections over TCP for the next command.
+    """Asks workers, and keeps connections over TCP for the next command.
 
     A handshake of TLS takes both ends a millisecond and more, a command on a kept connection a tenth of that. Over a
     unix socket each command has a connection of its own. A command never waits for a connection that another command
@@ -71,12 +46,20 @@ class Connections:
         message: bytes | None = None,
         secured: Secured | None = None,
     ) -> R:
-        """See ``ask``."""
-        if isinstance(address, UnixAddress) or secured is None:
-            return await ask(address, command, timeout_s, message, secured)
-        key = address, secured
+        """Send a command, and return its reply.
+
+        Args:
+            message: the encoded command, if it was encoded before, as for several workers.
+            secured: how the worker is dialled over TCP. Over a unix socket it is not needed.
+
+        Raises OSError if the worker cannot be reached, if it does not answer in time (TimeoutError), or if one end does
+        not trust the other's certificate; CommandRefused if the worker does not take this command from us;
+        ProtocolViolation if the answer is not the command's reply, or if another worker than expected has that address.
+        """
+        key = None if isinstance(address, UnixAddress) or secured is None else (address, secured)
         async with asyncio.timeout(timeout_s):
-            streams, made_s = self._take(key) or (await _connect(address, secured), asyncio.get_running_loop().time())
+            free = None if key is None else self._take(key)
+            streams, made_s = free or (await _connect(address, secured), asyncio.get_running_loop().time())
             try:
                 reply = await _exchange(streams, command, message)
             except CommandRefused:
@@ -107,9 +90,9 @@ class Connections:
             streams[1].transport.abort()
         return None
 
-    def _keep(self, key: tuple[TcpAddress, Secured], streams: Streams, made_s: float) -> None:
+    def _keep(self, key: tuple[TcpAddress, Secured] | None, streams: Streams, made_s: float) -> None:
         loop = asyncio.get_running_loop()
-        if len(self._free.get(key, ())) >= MAX_FREE or loop.time() - made_s > LIFE_S:
+        if key is None or len(self._free.get(key, ())) >= MAX_FREE or loop.time() - made_s > LIFE_S:
             streams[1].transport.abort()
             return
         self._free.setdefault(key, []).append((streams, made_s, loop.call_later(FREE_S, self._drop_oldest, key)))
