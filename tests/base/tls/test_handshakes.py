@@ -33,7 +33,7 @@ class One:
         self.shaken += 1
         self.desk.now_s += self.takes_s
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         self.is_given_up = True
 
 

@@ -25,7 +25,7 @@ class Handshake(Protocol):
     def shake(self) -> None:
         """Go on with the handshake as far as possible."""
 
-    def give_up(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class Reading(Protocol):
@@ -97,7 +97,7 @@ class Handshakes:
 
     def _give_up(self, handshake: Handshake, why: str) -> None:
         self.fail(handshake, why)
-        handshake.give_up()
+        handshake.abort()
 
     def _shake(self, handshake: Handshake, end_s: float) -> bool:
         began_s = self._due.pop(handshake, None)

@@ -149,9 +149,6 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             self._read(data)
             self._go_on_reading()
 
-    def give_up(self) -> None:
-        self.abort()
-
     # -- data --------------------------------------------------------------------------------------------
 
     def read_on(self) -> bool:
