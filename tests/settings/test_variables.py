@@ -32,6 +32,7 @@ def test_variables_of_a_command_line_and_of_a_file() -> None:
     with pytest.raises(InvalidArgument, match="line 4: 'B ' is not the name"):
         read_env_file(text)
     assert read_env_file(text.replace("  B = two \n", "  B= two \n")) == {"A": "3", "B": " two ", "C": '"in quotes"'}
+    assert read_env_file("A=1\f2\u20283\x854\r\nB=5") == {"A": "1\f2\u20283\x854", "B": "5"}
     assert [secret_of(read_secret(one)) for one in ("KEY", "A=b.c")] == [("KEY", "KEY"), ("A", "b.c")]
 
 

@@ -97,10 +97,11 @@ def read_env_file(text: str) -> dict[str, str]:
     Raises InvalidArgument with the line's number, and without its value.
     """
     found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not by splitlines, which also splits a value at a form feed, or at a line separator of Unicode.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             try:
-                found |= read_variable(line.lstrip())
+                found |= read_variable(line.lstrip().removesuffix("\r"))
             except InvalidArgument as error:
                 raise InvalidArgument(f"line {number}: {error}") from error
     return found
