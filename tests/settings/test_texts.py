@@ -7,6 +7,7 @@ from clipper.settings.replicas import ReplicaRange, read_replicas
 from clipper.settings.texts import (
     checked_ports,
     read_endpoint,
+    read_grpc_port,
     read_json,
     read_ports,
     read_registry,
@@ -45,6 +46,12 @@ def test_ports() -> None:
 def test_texts_that_are_no_ports(text: str) -> None:
     with pytest.raises(InvalidArgument, match="21000-21999"):
         checked_ports(text)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "65536", "0000070000", "9" * 5000, "OFF", "²"])
+def test_texts_that_are_no_port(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="from 0 to 65535, or off"):
+        read_grpc_port(text)
 
 
 @pytest.mark.parametrize(

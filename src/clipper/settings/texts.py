@@ -169,7 +169,7 @@ def read_grpc_port(text: str) -> int | Literal["off"]:
     """Read a port, or ``off``."""
     if text == "off":
         return "off"
-    if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
         raise InvalidArgument(f"{text!r:.100} is not a port: expected a number from 0 to 65535, or off")
     return int(text)
 
