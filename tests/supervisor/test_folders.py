@@ -165,3 +165,11 @@ def test_what_gone_processes_left_is_removed_and_the_rest_kept(tmp_path: Path) -
     home.remove_stale({"kept"}, {str(home.run / "kept.sock")})
     left = sorted(path.name for path in [*home.run.iterdir(), *home.scratch.iterdir()])
     assert left == ["kept", "kept.json", "kept.sock", "pythonpath", "scratch"]
+
+
+def test_what_an_ending_process_removes_itself_meanwhile_fails_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = open_home(tmp_path)
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: [folder / f"gone{pattern[1:]}"])
+    home.remove_stale(set(), set())

@@ -93,13 +93,13 @@ class HomeFolders:
         for pattern in ("*.json", "*.importing"):
             for record in self.run.glob(pattern):
                 if record.stem not in processes:
-                    record.unlink()
+                    record.unlink(missing_ok=True)  # a process that is just ending may have been quicker
         for scratch in self.scratch.iterdir():
             if scratch.name not in processes:
                 remove_tree(scratch)  # as far as possible: a model may have made files that we cannot remove
         for socket in self.sockets.glob("*.sock"):
             if str(socket) not in sockets:
-                socket.unlink()
+                socket.unlink(missing_ok=True)
 
     def remove_sockets_folder(self) -> None:
         if self.sockets != self.run:
