@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,6 +21,14 @@ def write_whole(path: Path, content: Iterable[bytes], *, is_synced: bool = False
             file.flush()
             os.fsync(file.fileno())
     temporary.replace(path)
+    if is_synced:
+        # The new name is in the folder, which is written by itself. Not all file systems can be asked for that.
+        with suppress(OSError):
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 # Its inode, size and modification time in nanoseconds.
