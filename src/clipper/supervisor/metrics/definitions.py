@@ -96,7 +96,8 @@ SELECTION: Group[statistics.SelectionStatistics] = Group(
         counter("clipper_selection_answer_loss", "Sum of the losses of scored answers.", lambda s: s.answer_loss),
         counter(
             "clipper_selection_answer_loss_by_reason",
-            "The same by reason: wrong if the answer was a model's output, else the code of the default or error.",
+            "Sum of the losses of scored answers, by reason: wrong if a model's output was answered, else the code of "
+            "the default or error.",
             lambda s: s.answer_loss_by_reason,
             "reason",
         ),
@@ -285,17 +286,21 @@ SERVER: Group[Status] = Group(
         gauge("clipper_ready", "1 if the server is ready for queries.", lambda s: s.ready),
         gauge("clipper_uptime_seconds", "Age of the supervisor.", lambda s: s.uptime_s),
         gauge("clipper_applications", "Number of applications.", lambda s: s.applications),
-        gauge("clipper_applications_ready", "Those that can answer.", lambda s: s.applications_ready or 0),
+        gauge(
+            "clipper_applications_ready",
+            "Number of applications that can answer.",
+            lambda s: s.applications_ready or 0,
+        ),
         gauge("clipper_models", "Number of models.", lambda s: s.models),
         gauge(
             "clipper_disk_free_bytes",
-            "What the server may still write to the disk of a folder.",
+            "Bytes that the server may still write to the disk of a folder.",
             lambda s: {disk.path: disk.free_bytes for disk in s.disks},
             "path",
         ),
         gauge(
             "clipper_disk_size_bytes",
-            "Size of that disk.",
+            "Size of the disk of a folder that the server writes to.",
             lambda s: {disk.path: disk.size_bytes for disk in s.disks},
             "path",
         ),
@@ -314,7 +319,7 @@ LEASE: Group[LeaseStatus] = Group(
             "clipper_lease_epoch", "Number of the lease in force; a new one begins with each leader.", lambda s: s.epoch
         ),
         gauge(
-            "clipper_lease_age_seconds", "Time since the registry has confirmed the lease.", lambda s: s.renewed_s_ago
+            "clipper_lease_age_seconds", "Time since the registry last confirmed the lease.", lambda s: s.renewed_s_ago
         ),
         counter(
             "clipper_lease_renewals_failed",
@@ -364,7 +369,11 @@ WORKER: Group[statistics.WorkerStatistics] = Group(
         gauge(
             "clipper_feedback_bytes", "Bytes of the queries kept for feedback.", lambda w: w.feedback_window.size_bytes
         ),
-        gauge("clipper_feedback_capacity_bytes", "Bound of these bytes.", lambda w: w.feedback_window.capacity_bytes),
+        gauge(
+            "clipper_feedback_capacity_bytes",
+            "Bound of the bytes of the queries kept for feedback.",
+            lambda w: w.feedback_window.capacity_bytes,
+        ),
         counter(
             "clipper_feedback_evictions",
             "Queries evicted while feedback on them could still come.",
@@ -377,7 +386,7 @@ WORKER: Group[statistics.WorkerStatistics] = Group(
         ),
         counter(
             "clipper_feedback_queries_unstored",
-            "Queries that were too long for that, or that the store did not take.",
+            "Queries not written to the store for other servers: they were too long, or the store refused them.",
             lambda w: w.feedback_window.unstored,
         ),
         gauge(
@@ -414,7 +423,7 @@ TELEMETRY: Group[statistics.TelemetryStatistics] = Group(
         ),
         counter(
             "clipper_log_lines_left_out",
-            "Lines that these logs lack, since there were too many or the disk did not take them.",
+            "Lines missing from the access log and the slow-query log: there were too many, or the disk refused them.",
             lambda t: t.lines_left_out,
             "log",
         ),
