@@ -195,7 +195,9 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     ] = None
     confidence_from: Annotated[
         ConfidenceFrom,
-        Setting("What an answer's confidence is: the share of models that agree, or the probability that it states."),
+        Setting(
+            "The source of an answer's confidence: the share of models that agree, or the probability that it states."
+        ),
     ] = "agreement"
     label_field: Annotated[
         str | None,
@@ -300,8 +302,8 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     waking_slo_ms: Annotated[
         float | None,
         number_or_none(
-            "The same for queries that wait until a model is awake: longer, or shorter to get the default at once; "
-            "none means the same time.",
+            "The time for queries that wait until a model is awake: longer than usual, or shorter to get the default "
+            "at once; none means the usual time.",
             least=0,
             above=True,
             most=MAX_SLO_MS,
@@ -367,7 +369,7 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     output: Annotated[
         Wiring | None,
         Setting(
-            "What a pipeline answers: a value such as rank.label, or a value for each name.",
+            "The pipeline's answer: a value such as rank.label, or a value for each name.",
             default="the last step's output",
             option="",
         ),

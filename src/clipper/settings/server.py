@@ -189,7 +189,7 @@ class ServerSettings(TelemetrySettings, frozen=True, kw_only=True):
     max_output_bytes: Annotated[
         int,
         size(
-            "Bound of one output of a model, e.g. 128m: of the elements of an array, or of any other output's JSON.",
+            "The largest output of a model, e.g. 128m: the bytes of an array's elements, or of another output's JSON.",
             least=LEAST_MAX_OUTPUT_BYTES,
             most=MOST_MAX_OUTPUT_BYTES,
             option="max-output-size",
