@@ -18,7 +18,7 @@ def test_a_secret_is_read_from_standard_input_or_a_file_and_never_printed(tmp_pa
     listed = succeed(run("secret", "list"))
     assert "FROM_FILE" in listed and "of-a-file" not in listed
     short = run("secret", "set", "SHORT", "--file", "/dev/null")
-    assert (short.returncode, "under 4 characters" in short.stderr) == (1, True)
+    assert (short.returncode, "expected at least 4 characters" in short.stderr) == (1, True)
     missing = run("secret", "set", "A", "--file", "nowhere")
     assert (missing.returncode, "nowhere cannot be read" in missing.stderr) == (1, True)
     as_argument = run("secret", "set", "A", "hunter2")

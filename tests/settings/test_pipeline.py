@@ -160,7 +160,7 @@ TEXT, VECTOR = (
             "string",
             graph("b or a", a=Step(), b=Step(when="a < 0.5")),
             {"a": TEXT, "b": TEXT},
-            "steps.b.when: a is string, which is not compared with 0.5",
+            "steps.b.when: a is string, which cannot be compared with 0.5",
         ),
         (
             "string",

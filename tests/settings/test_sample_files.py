@@ -46,7 +46,7 @@ def test_a_long_table_gives_its_first_rows(tmp_path: Path) -> None:
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(InvalidArgument, match=r"is not a \w+ file of a row or more|has no row"):
+    with pytest.raises(InvalidArgument, match=r"is not a \w+ file with at least one row|has no row"):
         read_sample(f"@{tmp_path / name}")
     with pytest.raises(InvalidArgument, match="cannot be read"):
         read_sample(f"@{tmp_path / 'absent.csv'}")

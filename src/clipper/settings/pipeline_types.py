@@ -81,7 +81,9 @@ class _Known:
             if not isinstance(condition.constant, kinds) or (
                 isinstance(condition.constant, bool) and bool not in kinds
             ):
-                raise InvalidArgument(f"{at}: {each} is {found}, which is not compared with {condition.constant!r:.60}")
+                raise InvalidArgument(
+                    f"{at}: {each} is {found}, which cannot be compared with {condition.constant!r:.60}"
+                )
 
     def _type(self, at: str, reference: Reference, item: ValueType | None) -> ValueType | None:
         found = item if reference.source == ITEM else self._sources[reference.source]

@@ -39,8 +39,8 @@ def read_replicas(text: str) -> int | ReplicaRange:
         raise InvalidArgument(f"{text!r:.100} is not a number of replicas: expected e.g. 3, or a range such as 1..4")
     if (dots and int(most) < max(int(least), 1)) or (not dots and int(least) < 1):
         raise InvalidArgument(
-            f"{text!r}: expected at least 1 replica, or a range that does not end below 1 or its start; with 0..1 a "
-            "model that nobody asks has none"
+            f"{text!r} cannot be a number of replicas: expected at least 1, or a range in order, such as 1..4; with "
+            "0..1 a model that nobody asks has no replica"
         )
     return ReplicaRange(int(least), int(most)) if dots else int(least)
 

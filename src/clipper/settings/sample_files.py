@@ -27,9 +27,9 @@ def read_sample_table(path: Path) -> list[dict[str, Any]]:
     try:
         rows = _READERS[path.suffix](path)
     except (ValueError, csv.Error, StopIteration) as error:
-        raise InvalidArgument(f"{path} is not a {path.suffix[1:]} file of a row or more: {error}") from error
+        raise InvalidArgument(f"{path} is not a {path.suffix[1:]} file with at least one row: {error}") from error
     if not rows:
-        raise InvalidArgument(f"{path} has no row: expected one or more")
+        raise InvalidArgument(f"{path} has no row: expected at least one")
     return rows
 
 

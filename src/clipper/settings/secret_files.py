@@ -121,5 +121,5 @@ def _checked(name: str, value: str) -> str:
     """Return a secret without the line feed that editors and ``echo`` put at its end."""
     value = check_value(f"the secret {name}", value.removesuffix("\n").removesuffix("\r"))
     if len(value) < LEAST_SECRET_CHARACTERS:
-        raise InvalidArgument(f"the secret {name} has under {LEAST_SECRET_CHARACTERS} characters")
+        raise InvalidArgument(f"the secret {name} is too short: expected at least {LEAST_SECRET_CHARACTERS} characters")
     return value

@@ -218,7 +218,7 @@ def _read(described: Described, value: Any) -> Any:
             return Path(msgspec.convert(value, str))
         found = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"has {described.flag} with a value that cannot be: {error}") from error
+        raise InvalidArgument(f"has an invalid value for {described.flag}: {error}") from error
     setting.check(described.flag, found)
     if setting.read is not None and get_origin(kind) is not tuple and isinstance(found, str):
         setting.read(found)

@@ -48,7 +48,9 @@ def check_secret_name(name: str) -> str:
 def check_value(what: str, value: str) -> str:
     """Return a variable's value. Raises InvalidArgument, without the value, if a process cannot get it."""
     if "\0" in value or len(value.encode("utf-8", "surrogatepass")) > MAX_VALUE_BYTES:
-        raise InvalidArgument(f"the value of {what} is not valid: expected at most {MAX_VALUE_BYTES} bytes, none of 0")
+        raise InvalidArgument(
+            f"the value of {what} is not valid: expected at most {MAX_VALUE_BYTES} bytes, without a zero byte"
+        )
     return value
 
 
