@@ -200,11 +200,11 @@ def test_a_worker_that_is_lost_and_found() -> None:
         (
             "lost",
             "worker 0",
-            "the worker, on the node 10.0.0.2, goes on by what it knows, and nothing waits for it: "
-            "worker-0 cannot be reached: TimeoutError()",
+            "the worker on node 10.0.0.2 cannot be reached: it goes on with its last snapshot, and nothing waits for "
+            "it: worker-0 cannot be reached: TimeoutError()",
             "warning",
         ),
-        ("lost", "worker 0", "the worker, on the node 10.0.0.2, can be reached again", "info"),
+        ("lost", "worker 0", "the worker on node 10.0.0.2 can be reached again", "info"),
     ]
     ended = follow(up, lost, replace(up, phase="backing_off", last_error="was lost with its node"))
     assert [one.kind for one in ended] == ["lost", "restart"]

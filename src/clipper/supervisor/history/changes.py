@@ -46,7 +46,7 @@ def _of_change(before: Before, change: Change, why: str) -> list[NewEvent]:
         case Put(KeyRecord() as key):
             return [_of_key(before.keys.get(key.name), key)]
         case Put(TokenRecord() as token):
-            return [NewEvent("token", f"token {token.name}", f"the token, of the role {token.role}, is made")]
+            return [NewEvent("token", f"token {token.name}", f"the token is made, with the role {token.role}")]
         case Delete(kind, name):
             return [_of_deletion(before, kind, name)]
         case _:  # what deleted applications learned
@@ -63,7 +63,7 @@ def _of_deletion(before: Before, kind: type[Record], name: str) -> NewEvent:
         return NewEvent("deployment", f"model {model}", f"version {version} is deleted", version)
     if kind is KeyRecord:
         return NewEvent("key", f"key {name}", "the key is revoked")
-    return NewEvent("token", f"token {name}", f"the token, of the role {before.tokens[name].role}, is revoked")
+    return NewEvent("token", f"token {name}", f"the token, with the role {before.tokens[name].role}, is revoked")
 
 
 def _of_key(before: KeyRecord | None, now: KeyRecord) -> NewEvent:

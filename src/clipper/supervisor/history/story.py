@@ -92,10 +92,13 @@ def _of_replica(slot: SlotFacts, *, loops: bool, looped: bool) -> list[NewEvent]
 def _of_worker(worker: WorkerFacts, was: str) -> list[NewEvent]:
     subject, why = f"worker {worker.index}", f": {worker.last_error}" if worker.last_error else ""
     if worker.phase == "lost":
-        text = f"the worker, on the node {worker.node}, goes on by what it knows, and nothing waits for it{why}"
+        text = (
+            f"the worker on node {worker.node} cannot be reached: it goes on with its last snapshot, and nothing waits "
+            f"for it{why}"
+        )
         return [NewEvent("lost", subject, text, level="warning")]
     if was == "lost" and worker.phase == "ready":
-        return [NewEvent("lost", subject, f"the worker, on the node {worker.node}, can be reached again")]
+        return [NewEvent("lost", subject, f"the worker on node {worker.node} can be reached again")]
     if worker.phase == "crash_loop":
         text = f"the worker ends again and again, and is started every half minute{why}"
         return [NewEvent("crash_loop", subject, text, level="error")]
