@@ -185,7 +185,7 @@ def test_a_broken_pair_changes_nothing_and_is_told(secure: Server, authority: Au
     good = pair.certificate.read_bytes()
     pair.certificate.write_bytes(authority.issue("of another key").certificate.read_bytes())
     until(lambda: "is not the key of the certificate" in problems(secure))
-    assert "the certificate stays as it was" in secure.log
+    assert "the old certificate stays in use" in secure.log
     assert secure.call("GET", "/status")["ready"] is True
     # Nor does it for a worker that starts now, and for a command that has seen nothing of it.
     secure.kill_workers()
@@ -210,12 +210,12 @@ def test_hangups_without_end_while_a_pair_is_half_written(secure: Server, author
                 for _ in range(200):
                     os.kill(secure.place.pid, signal.SIGHUP)
                 assert b'"output":"one"' in asked(kept)
-                until(lambda: "the certificate stays as it was" in problems(secure))
+                until(lambda: "the old certificate stays in use" in problems(secure))
                 assert shown(secure, authority) == before
             path.write_bytes(whole)
             until(lambda: problems(secure) == "")
     # Once for each thing that is wrong, not for each hang-up.
-    assert secure.log.count("the certificate stays as it was") <= 20
+    assert secure.log.count("the old certificate stays in use") <= 20
 
 
 @pytest.mark.long

@@ -71,16 +71,16 @@ class Certificates:
             material = read_material(self._paths)
             self._write_copy(material)
         except InvalidArgument as error:
-            self._stay(f"its new files cannot be used: {error}")
+            self._stay(f"the new files cannot be used: {error}")
             return
         except OSError as error:
             # The next look tries again: the certificate's files are not at fault.
             self._taken = ()
-            self._stay(f"{self._copy}, by which commands know it, cannot be written: {error}")
+            self._stay(f"{self._copy}, the copy for commands, cannot be written: {error}")
             return
         self.problem = None
         if material == self.material:
-            log.info("the certificate is as it was")
+            log.info("the certificate has not changed")
             return
         self.material = material
         for follower in self._followers:
@@ -88,7 +88,7 @@ class Certificates:
         log.info("new connections get the new certificate")
 
     def _stay(self, why: str) -> None:
-        problem = f"the certificate stays as it was: {why}"
+        problem = f"the old certificate stays in use: {why}"
         if problem != self.problem:
             log.error("%(reason)s", {"reason": problem})
         self.problem = problem
