@@ -239,7 +239,7 @@ def _info(tar: tarfile.TarFile, member: tarfile.TarInfo, source: Path) -> Backup
         )
     if not all(map(_DIGEST.fullmatch, info.artifacts)) or not 0 <= info.at < _END_OF_TIMES_S:
         raise InvalidArgument(
-            f"{source} is not a backup, or is damaged: {_INFO} names an artifact or a time that cannot be"
+            f"{source} is not a backup, or is damaged: {_INFO} names an impossible artifact or time"
         )
     return info
 
@@ -267,7 +267,7 @@ def _check_store(store: Path, source: Path) -> None:
         (found,) = database.execute("PRAGMA user_version").fetchone()
     if found > SCHEMA_VERSION:
         raise InvalidArgument(
-            f"what was learned has schema version {found} in {source}, but this Clipper knows {SCHEMA_VERSION}: "
+            f"the learned state in {source} has schema version {found}, but this Clipper knows {SCHEMA_VERSION}: "
             "restore it with the Clipper that wrote it, or a newer one"
         )
 

@@ -81,7 +81,8 @@ def _unpack(source: BinaryIO, root: int, is_to_stop: Callable[[], bool]) -> int:
             _make(source, root, entry, is_to_stop, is_flushed=number <= FLUSHED_ALONE)
     for path, target in symlinks.items():
         if leads_out(path, symlinks):
-            raise refusal(f"the link {shown(b'/'.join(path))} to {shown(target)} leads out of it, or through too many")
+            link = f"the link {shown(b'/'.join(path))} to {shown(target)}"
+            raise refusal(f"{link} leads out of it, or through over {MAX_HOPS} links")
         with _explained(path), _folder(root, path[:-1]) as folder:
             os.symlink(target, path[-1], dir_fd=folder)
     return number

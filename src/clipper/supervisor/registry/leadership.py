@@ -57,8 +57,8 @@ class Leadership:
             return []
         seconds = clock_s() - self._lease.silent_since_s
         return [
-            f"{self._lease.why_silent}; for {seconds:.0f} s. Until Redis answers, changes are refused; queries are "
-            "answered, and what runs on this machine is kept running"
+            f"{self._lease.why_silent}. It has not answered for {seconds:.0f} s. Until it does, changes are refused; "
+            "queries are answered, and the processes of this machine keep running"
         ]
 
     def status(self) -> LeaseStatus:

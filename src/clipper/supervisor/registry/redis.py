@@ -90,7 +90,7 @@ class RedisRegistry:
                 if reply[0] == b"another":
                     return shared.Away(
                         f"the registry {self.shown_address} is not the one that this server has known: its Redis was "
-                        "emptied, or another one has its address. Give it back what it had stored; or, to begin anew, "
+                        "emptied, or another one has its address. Restore the data of that Redis; or, to begin anew, "
                         f"stop this server and remove the file {shared.REGISTRY_ID_NAME} of its home"
                     )
                 if reply[0] == b"newer":
@@ -184,7 +184,7 @@ class RedisRegistry:
         return known
 
     def _in_doubt(self, why: str) -> str:
-        return f"{why}; the change may have been made or not: look before you ask again"
+        return f"{why}; the change may have been made or not: check that before you ask again"
 
     def reserve(self, counter: str, count: int) -> int:
         return int(self._change("RESERVE", [counter, count])[1]) - count + 1
@@ -205,7 +205,7 @@ class RedisRegistry:
     def admit_artifact(self, size_bytes: int) -> None:
         if size_bytes > shared.MAX_ARTIFACT_BYTES:
             raise TooLarge(
-                f"the artifact has {size_bytes} bytes, and a registry in Redis keeps none over "
+                f"the artifact has {size_bytes} bytes, and a registry in Redis takes at most "
                 f"{shared.MAX_ARTIFACT_BYTES}: leave out what the model does not need, or let it get its data from "
                 "elsewhere"
             )

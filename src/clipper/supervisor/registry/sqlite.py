@@ -111,7 +111,7 @@ class SqliteRegistry:
         if found is not None and found > SCHEMA_VERSION:
             raise RegistryUnavailable(
                 f"registry {self._path} has schema version {found}, this Clipper knows {SCHEMA_VERSION}: "
-                "run the Clipper that wrote it, or a newer one; or, without what it has stored since, restore a backup "
+                "run the Clipper that wrote it, or a newer one. To go back, and lose later changes, restore a backup "
                 f"or the copy {self._copy_path(SCHEMA_VERSION).name}, if there is one"
             )
         if found is not None and found < SCHEMA_VERSION:
