@@ -157,12 +157,12 @@ class Changes:
         if difference.peers is not None:
             self._peers_changed = now
         for kind in KINDS:
-            for part in getattr(difference, kind):
-                self._mark((kind, part.name), now)
-                self._gone.pop((kind, part.name), None)
-            for name in getattr(difference, f"gone_{kind}"):
-                self._mark((kind, name), now)
-                self._gone[kind, name] = now
+            gone: tuple[str, ...] = getattr(difference, f"gone_{kind}")
+            for name in [*(part.name for part in getattr(difference, kind)), *gone]:
+                self._changed[kind, name] = now
+                self._changed.move_to_end((kind, name))
+                self._gone.pop((kind, name), None)
+            self._gone.update(((kind, name), now) for name in gone)
         while len(self._gone) > self._max_gone:
             key, generation = self._gone.popitem(last=False)
             del self._changed[key]
@@ -188,10 +188,6 @@ class Changes:
         if self._peers_changed > base:
             rest["peers"] = held.peers
         return Difference(base, held.generation, **{kind: tuple(each) for kind, each in parts.items()} | rest)
-
-    def _mark(self, key: tuple[str, str], generation: int) -> None:
-        self._changed[key] = generation
-        self._changed.move_to_end(key)
 
 
 def _changes(held: Mapping[str, P], parts: Iterable[P]) -> tuple[tuple[P, ...], tuple[str, ...]]:

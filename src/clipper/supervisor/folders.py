@@ -72,11 +72,9 @@ class HomeFolders:
 
     def make_id(self) -> str:
         """Return the home's name among homes that share a registry: random, and the same over restarts."""
-        try:
+        with suppress(FileNotFoundError):
             if name := self.id.read_text("ascii").strip():
                 return name
-        except FileNotFoundError:
-            pass
         name = secrets.token_hex(8)
         self.id.write_text(name + "\n", "ascii")
         return name

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,6 @@ class StopRequests:
         await self._first.wait()
         if self.drain_delay_s > 0 and not self._second.is_set():
             announce()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self.drain_delay_s):
                     await self._second.wait()
-            except TimeoutError:
-                pass

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 from clipper.base.processes.proc import pids, variable
 
@@ -114,10 +115,8 @@ class _Ending:
 
 def send(pidfd: int, number: signal.Signals) -> None:
     """Signal the process of a pidfd. A process that has exited counts as signalled."""
-    try:
+    with suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        return
 
 
 def _kill_if(is_meant: Callable[[str], bool], pid: int) -> None:

@@ -155,10 +155,9 @@ class ManagedProcess:
 
 def kill_group(pid: int) -> None:
     """Send SIGKILL to the process group that this process leads."""
-    try:
+    # Suppressed: nothing is left in it, or only the leader, which waits to be reaped.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return  # nothing is left in it, or only the leader, which waits to be reaped
 
 
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -21,10 +22,8 @@ def expires_at(chain: bytes) -> float | None:
     """
     ends = []
     for found in _PEM.findall(chain.decode("ascii", "ignore")):
-        try:
+        with suppress(ValueError, IndexError):
             ends.append(_not_after(ssl.PEM_cert_to_DER_cert(found)))
-        except (ValueError, IndexError):
-            continue
     return min(ends, default=None)
 
 
