@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from clipper.control.statistics import ApplicationStatistics, WorkerStatistics
 from clipper.settings.pipeline import read_graph
+from clipper.settings.server import MAX_WORKERS
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.managers.reconcile.together import Coming
 from clipper.supervisor.metrics.totals import increase, total
@@ -51,7 +52,9 @@ class PipelineMeter:
         parts: dict[str, list[ApplicationStatistics]] = {}
         for key, now in said.items():
             parts.setdefault(key[1], []).append(increase(self._before.get(key), now))
-        self._before |= said
+        # A worker that ended never answers again: of the silent ones, only as many as may be running are kept.
+        silent = [each for each in self._before.items() if each[0] not in said]
+        self._before = dict(silent[-MAX_WORKERS * len(wanted) :]) | said
         before_s, self._looked_at_s = self._looked_at_s, now_s
         if before_s is None or name not in parts:
             return {}
