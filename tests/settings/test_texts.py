@@ -1,5 +1,7 @@
 """How texts on the command line are read."""
 
+import io
+
 import pytest
 
 from clipper.errors import InvalidArgument
@@ -13,6 +15,7 @@ from clipper.settings.texts import (
     read_registry,
     read_resources,
     read_size,
+    text_of,
 )
 
 
@@ -35,6 +38,12 @@ def test_sizes(text: str, size_bytes: int) -> None:
 def test_texts_that_are_no_size(text: str) -> None:
     with pytest.raises(InvalidArgument, match="512m"):
         read_size(text)
+
+
+def test_standard_input_that_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), "utf-8"))
+    with pytest.raises(InvalidArgument, match="standard input cannot be read"):
+        text_of("-")
 
 
 def test_ports() -> None:

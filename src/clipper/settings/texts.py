@@ -118,14 +118,13 @@ def _finite(text: str) -> float:
 
 def text_of(text: str) -> str:
     """Return a text; that of a file for ``@`` and its path, and that of standard input for ``-``."""
-    if text == "-":
-        return sys.stdin.read().strip()
-    if not text.startswith("@"):
+    if text != "-" and not text.startswith("@"):
         return text
     try:
-        return Path(text[1:]).read_text(encoding="utf-8").strip()
+        return (sys.stdin.read() if text == "-" else Path(text[1:]).read_text(encoding="utf-8")).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"{text[1:]} cannot be read: {error}") from error
+        place = "standard input" if text == "-" else text[1:]
+        raise InvalidArgument(f"{place} cannot be read: {error}") from error
 
 
 def read_json_or_file(text: str) -> Any:
