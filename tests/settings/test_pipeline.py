@@ -80,6 +80,8 @@ def test_every_step_comes_after_all_that_it_needs(
         ({"a": Step(input={})}, "steps.a.input: expected a value"),
         ({"a": Step(input={"x": "item"})}, "steps.a.input.x: item is an element of for_each"),
         ({"a": Step(when="query")}, "steps.a.when: 'query' is not a comparison"),
+        ({"a": Step(when=" " * 1000)}, "is not a comparison"),
+        ({"a": Step(when="query.age < 1" + " " * 1000 + "or 2")}, "steps.a.when: it has 1017 characters"),
         ({"a": Step(when="query.age < old")}, "steps.a.when: 'old' is not a constant"),
         ({"a": Step(when="query.age < true")}, "steps.a.when: true is neither more nor less"),
         ({"a": Step(at_most=0)}, "steps.a.at_most is 0"),

@@ -33,7 +33,7 @@ MAX_REFERENCE_CHARACTERS = 1000
 
 QUERY, ITEM, CONFIDENCE = "query", "item", "confidence"
 _STEP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
-_CONDITION = re.compile(r"\s*(.+?)\s*(<=|>=|==|!=|<|>)\s*(.+?)\s*", re.DOTALL)
+_CONDITION = re.compile(r"(.+?)\s*(<=|>=|==|!=|<|>)\s*(.+)", re.DOTALL)
 _OR = re.compile(r"\s+or\s+")
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -178,9 +178,13 @@ def _values(at: str, wiring: Wiring, names: frozenset[str]) -> Values:
 
 
 def _value(at: str, text: str, names: frozenset[str]) -> Value:
+    return tuple(_reference(at, part.strip(), names) for part in _OR.split(_bounded(at, text)))
+
+
+def _bounded(at: str, text: str) -> str:
     if len(text) > MAX_REFERENCE_CHARACTERS:
         raise InvalidArgument(f"{at}: it has {len(text)} characters: expected at most {MAX_REFERENCE_CHARACTERS}")
-    return tuple(_reference(at, part.strip(), names) for part in _OR.split(text))
+    return text
 
 
 def _reference(at: str, text: str, names: frozenset[str]) -> Reference:
@@ -197,7 +201,7 @@ def _known(names: frozenset[str]) -> str:
 
 
 def _condition(at: str, text: str, names: frozenset[str]) -> Condition:
-    found = _CONDITION.fullmatch(text[:MAX_REFERENCE_CHARACTERS])
+    found = _CONDITION.fullmatch(_bounded(at, text).strip())
     if found is None:
         raise InvalidArgument(
             f"{at}: {text!r:.100} is not a comparison: expected e.g. gate.confidence < 0.8, with one of "
