@@ -92,8 +92,7 @@ def _nothing(title: str) -> str:
 def _range(values: Sequence[float], scale: Scale, first: float, last: float) -> _Range:
     if scale == "log":
         low = min((value for value in values if value > 0), default=1.0)
-        high = max(*values, low * 1.01) if values else low * 10
-        return _Range(low, high, scale, first, last)
+        return _Range(low, max(*values, low * 1.01), scale, first, last)
     low, high = min(0.0, *values), max(0.0, *values)
     return _Range(low, high if high > low else low + 1.0, scale, first, last)
 
@@ -106,14 +105,11 @@ def _ticks(axis: Axis, within: _Range) -> list[tuple[float, str]]:
         steps = (1,) if len(powers) > _TICKS else (1, 2, 5)
         values = [step * 10.0**power for power in powers for step in steps]
         return [(value, f"{value:g}") for value in values if within.low <= value <= within.high]
-    step = _round_step((within.high - within.low) / _TICKS)
+    least = (within.high - within.low) / _TICKS
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * 0.999)
     numbers = range(math.ceil(within.low / step - 1e-9), math.floor(within.high / step + 1e-9) + 1)
     return [(step * number, f"{step * number:.6g}") for number in numbers]
-
-
-def _round_step(step: float) -> float:
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= step * 0.999)
 
 
 def _x_axis(axis: Axis, across: _Range, bottom: float) -> list[str]:

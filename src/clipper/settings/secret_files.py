@@ -78,7 +78,8 @@ class SecretFiles:
         for folder, prefix in self._places:
             try:
                 # Without blocking: the opening of a pipe would wait for a writer.
-                with open(folder / f"{prefix}{name}", "rb", opener=_without_blocking) as file:
+                path = folder / f"{prefix}{name}"
+                with open(path, "rb", opener=lambda at, flags: os.open(at, flags | os.O_NONBLOCK)) as file:
                     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                         continue
                     content = file.read(MAX_VALUE_BYTES + 2)
@@ -104,10 +105,6 @@ class SecretFiles:
         if sum(len(value.encode()) for value in found.values()) > MAX_VALUES_BYTES:
             raise InvalidArgument(f"the secrets are too large: expected at most {MAX_VALUES_BYTES} bytes together")
         return found
-
-
-def _without_blocking(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _is_secret(name: str) -> bool:
