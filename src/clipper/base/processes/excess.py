@@ -51,7 +51,7 @@ def excess(usage: Usage, bounds: Bounds) -> str | None:
     if usage.files > bounds.files:
         return f"made {usage.files} files in its folder: the bound is {bounds.files}"
     if usage.is_too_deep:
-        return "nested folders too deeply in its folder for what is in them to be counted"
+        return "nested folders too deeply: their contents cannot be counted"
     return None
 
 
