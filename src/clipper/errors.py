@@ -30,8 +30,8 @@
         ├── ProtocolViolation     protocol_violation    a container broke the container protocol
         └── NotImplementedYet     not_implemented
 
-Codes are stable: they are in answers, metrics and logs. This module knows no HTTP; each front maps
-codes to statuses in one table. Standard library only.
+Codes are stable: they are in answers, metrics and logs. This module knows no HTTP: see ``base/http_statuses.py``.
+Standard library only.
 """
 
 from collections.abc import Iterator

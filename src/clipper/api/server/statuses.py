@@ -10,6 +10,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import Send
 
 from clipper.api.schemas import Failure
+from clipper.base.http_statuses import HTTP_STATUSES
 from clipper.errors import ClipperError, ContainerFailed
 
 _log = logging.getLogger(__name__)
@@ -17,33 +18,11 @@ _log = logging.getLogger(__name__)
 # Status, headers and body.
 BareAnswer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
-STATUSES: dict[str, int] = {
-    "malformed_request": 400,
-    "wrong_input": 400,
-    "invalid_argument": 400,
-    "unauthorized": 401,
-    "forbidden": 403,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "request_timeout": 408,
-    "conflict": 409,
-    "too_large": 413,
-    "unsupported_media_type": 415,
-    "too_many_requests": 429,
-    "internal_error": 500,
-    "not_implemented": 501,
-    "model_error": 502,
-    "output_too_large": 502,
+STATUSES = HTTP_STATUSES | {
     "container_failed": 502,
-    "policy_error": 502,
     "protocol_violation": 502,
-    "no_replica": 503,
-    "overloaded": 503,
-    "unavailable": 503,
     "registry_unavailable": 503,
     "not_leader": 503,
-    "store_unavailable": 503,
-    "timeout": 504,
 }
 
 # Error codes for the framework's own refusals, by status. Any other 4xx is malformed_request.

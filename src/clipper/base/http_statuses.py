@@ -1,0 +1,26 @@
+"""The HTTP statuses of the error codes that both ports answer. Each port adds those that it alone has."""
+
+HTTP_STATUSES = {
+    "malformed_request": 400,
+    "wrong_input": 400,
+    "invalid_argument": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "conflict": 409,
+    "too_large": 413,
+    "unsupported_media_type": 415,
+    "too_many_requests": 429,
+    "internal_error": 500,
+    "not_implemented": 501,
+    "model_error": 502,
+    "output_too_large": 502,
+    "policy_error": 502,
+    "no_replica": 503,
+    "overloaded": 503,
+    "store_unavailable": 503,
+    "unavailable": 503,
+    "timeout": 504,
+}
