@@ -183,10 +183,11 @@ def test_an_application_without_links() -> None:
 
 def test_a_link_says_whether_it_answers() -> None:
     shadow = replace(APP, links=(Link("m"), Link("n", "2", shadow=True, cost=2.5)))
-    assert told(before(), Put(shadow))[0][1] == ("the application is created: m, n:2 (shadow, cost 2.5), policy single")
+    created = told(before(), Put(shadow))[0][1]
+    assert created == "the application is created: m, n:2 (shadow) (cost 2.5), policy single"
     answering = replace(APP, links=(Link("m"), Link("n", "2", cost=2.5)))
     assert told(before(shadow), Put(answering))[0][1] == (
-        "the application is changed: links m, n:2 (cost 2.5) in place of m, n:2 (shadow, cost 2.5)"
+        "the application is changed: links m, n:2 (cost 2.5) in place of m, n:2 (shadow) (cost 2.5)"
     )
     many = replace(APP, links=tuple(Link("m", str(number)) for number in range(20)))
     assert told(before(APP), Put(many))[0][1] == (

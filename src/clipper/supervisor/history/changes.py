@@ -184,11 +184,7 @@ def _shown(value: Any) -> str:
 
 def _links(links: Sequence[Link]) -> str:
     """Write which models are linked, and which of them are shadows, which never answer."""
-    shown = list(map(_link, links))
+    shown = list(map(str, links))
     more = [f"{len(shown) - _SHOWN_LINKS} more"] if len(shown) > _SHOWN_LINKS else []
     return ", ".join(shown[:_SHOWN_LINKS] + more) or "no model"
 
-
-def _link(link: Link) -> str:
-    about = ["shadow"] * link.shadow + ([] if link.cost is None else [f"cost {link.cost}"])
-    return f"{link.target} ({', '.join(about)})" if about else link.target
