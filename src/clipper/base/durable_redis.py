@@ -35,12 +35,6 @@ def open_async_client(url: str) -> Any:
     return redis.asyncio.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
 
 
-def shown(url: str) -> str:
-    """Return an address without name and password: messages go to logs."""
-    scheme, slashes, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else url
-
-
 def disk_wait() -> tuple[str, int, int, int]:
     """Return the command that waits until the writes of its own connection are on disk; see ``check_on_disk``."""
     return "WAITAOF", 1, 0, round(DISK_TIMEOUT_S * 1000)

@@ -20,3 +20,9 @@ def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the values of a container's variables that are secrets."""
     names = environ.get(SECRETS_VARIABLE, "").split(",")
     return tuple(environ[name] for name in names if name in environ)
+
+
+def without_password(address: str) -> str:
+    """Return the address of a store without name and password: messages go to logs."""
+    scheme, slashes, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else address.rpartition("@")[2]

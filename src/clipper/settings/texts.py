@@ -10,6 +10,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from clipper.base.hosts import address_of
+from clipper.base.masking import without_password
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Setting, check_range
 from clipper.settings.sample_files import TABLES, read_sample_table
@@ -218,11 +219,9 @@ def read_registry(text: str) -> str:
     except ValueError:
         is_one = False
     if not is_one:
-        scheme, slashes, rest = text.partition("://")
-        # The address may have a password.
-        shown = f"{scheme}{slashes}{rest.rpartition('@')[2]}"
         raise InvalidArgument(
-            f"registry {shown!r:.100} is not known: expected redis://HOST:PORT/DB, or file:PATH of a file that has this"
+            f"registry {without_password(text)!r:.100} is not known: expected redis://HOST:PORT/DB, or file:PATH of a "
+            "file that has this"
         )
     return text
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from clipper.base.known_ids import Known
+from clipper.base.masking import without_password
 from clipper.errors import InvalidArgument
 from clipper.learning.stores.sqlite import SqliteStore
 from clipper.learning.stores.store import Store
@@ -18,7 +19,9 @@ def open_store(address: str, home: Path | None = None) -> Store:
     if scheme == "sqlite" and rest:
         return SqliteStore(Path(rest))
     if scheme not in ("redis", "rediss", "unix"):
-        raise InvalidArgument(f"store {_shown(address)!r} is not known: expected sqlite:PATH or redis://HOST:PORT/DB")
+        raise InvalidArgument(
+            f"store {without_password(address)!r} is not known: expected sqlite:PATH or redis://HOST:PORT/DB"
+        )
     try:
         from clipper.learning.stores.redis import STORE_ID_NAME, RedisStore
     except ImportError as error:
@@ -27,11 +30,5 @@ def open_store(address: str, home: Path | None = None) -> Store:
         return RedisStore(address, known=Known(None if home is None else home / STORE_ID_NAME))
     except ValueError as error:
         raise InvalidArgument(
-            f"store {_shown(address)!r} is malformed: {error}; expected redis://HOST:PORT/DB"
+            f"store {without_password(address)!r} is malformed: {error}; expected redis://HOST:PORT/DB"
         ) from error
-
-
-def _shown(address: str) -> str:
-    """Return the address without name and password: messages go to logs."""
-    scheme, slashes, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else address

@@ -15,8 +15,9 @@ import numpy as np
 from msgspec import msgpack
 from redis.exceptions import RedisError, ResponseError
 
-from clipper.base.durable_redis import check_on_disk, disk_wait, open_async_client, shown, why_it_evicts
+from clipper.base.durable_redis import check_on_disk, disk_wait, open_async_client, why_it_evicts
 from clipper.base.known_ids import Known
+from clipper.base.masking import without_password
 from clipper.errors import StoreUnavailable
 from clipper.learning.stores import redis_scripts
 from clipper.learning.stores.gathered_reads import GatheredReads, Read, State
@@ -52,7 +53,7 @@ class RedisStore:
 
     def __init__(self, url: str, wall_clock_s: Callable[[], float] = time, known: Known | None = None) -> None:
         """Open nothing yet. ``known`` keeps the store's id. Raises ValueError if the address is malformed."""
-        self._address = shown(url)
+        self._address = without_password(url)
         self._known = known or Known()
         self._wall_clock_s = wall_clock_s
         self._own = OwnChanges()

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from clipper.base import durable_redis
 from clipper.base.known_ids import Known
+from clipper.base.masking import without_password
 from clipper.errors import NotLeader, RegistryUnavailable, TooLarge
 from clipper.supervisor.registry import redis_scripts, shared
 from clipper.supervisor.registry.lease import Lease, LeaseTimes
@@ -58,7 +59,7 @@ class RedisRegistry:
         known: Known | None = None,
     ) -> None:
         """Open nothing yet. ``known`` keeps the registry's id. Raises ValueError if the address is malformed."""
-        self.shown_address = durable_redis.shown(url)
+        self.shown_address = without_password(url)
         self.id = ""
         self.lease: Lease | None = None
         self.doubt: str | None = None
