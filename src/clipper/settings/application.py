@@ -202,13 +202,17 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     label_field: Annotated[
         str | None,
         Setting(
-            "Of outputs with names: the one that policies combine and labels are compared with.",
+            "The named output that policies combine, and that labels are compared with.",
             default="label, or the only number or text",
             metavar="NAME",
         ),
     ] = None
     calibrate: Annotated[
-        bool, Setting("Learn from feedback how often answers with a confidence are right, and answer that.")
+        bool,
+        Setting(
+            "Learn from feedback how often answers of each confidence are right, and answer that share as their "
+            "confidence."
+        ),
     ] = False
     feedback_ttl_s: Annotated[
         float, Setting("For how many seconds feedback on a query is accepted.", least=0, most=MAX_FEEDBACK_TTL_S)
