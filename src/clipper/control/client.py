@@ -72,7 +72,6 @@ class Connections:
         return reply
 
     def close(self) -> None:
-        """Close all free connections."""
         for kept in self._free.values():
             for streams, _, timer in kept:
                 timer.cancel()

@@ -223,7 +223,6 @@ def _condition(at: str, text: str, names: frozenset[str]) -> Condition:
 
 
 def _sources(values: Values) -> Iterator[str]:
-    """Return the steps that values refer to."""
     for _, value in values:
         for reference in value:
             if reference.source not in (QUERY, ITEM):

@@ -145,7 +145,6 @@ def read_sample(text: str) -> Any:
 
 
 def read_number_or_none(text: str) -> float | None:
-    """Read a number, or ``none``."""
     if text.lower() == "none":
         return None
     try:
@@ -166,7 +165,6 @@ def read_count_or_none(text: str) -> int | None:
 
 
 def read_grpc_port(text: str) -> int | Literal["off"]:
-    """Read a port, or ``off``."""
     if text == "off":
         return "off"
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
@@ -227,7 +225,6 @@ def read_registry(text: str) -> str:
 
 
 def read_text_or_none(text: str) -> str | None:
-    """Read a text, or ``none``."""
     return None if text == "none" else text
 
 

@@ -152,7 +152,6 @@ class ProcessFolder:
         return process
 
     def update(self, record: ProcessRecord) -> None:
-        """Replace a record."""
         write_whole(self._path(record.name), (msgspec.json.encode(record),))
 
     def forget(self, name: str) -> None:

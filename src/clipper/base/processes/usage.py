@@ -42,7 +42,6 @@ class UsageKeeper:
         self._looks = 0
 
     async def run(self) -> None:
-        """Look until cancelled."""
         while True:
             if containers := self._running():
                 usages = await asyncio.to_thread(self._look, containers)

@@ -180,7 +180,6 @@ class Health:
                 self._told[trouble] = f"model {trouble.name} failed on {of}; its last error: {_line(rows.last_error)}"
 
     def fails(self, version: ModelId) -> bool:
-        """Return whether a version fails on its inputs."""
         return Trouble("errors", str(version)) in self._told
 
     def problems(self) -> list[str]:

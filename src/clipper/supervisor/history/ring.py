@@ -101,7 +101,6 @@ class SeriesRing:
             self.drop(gone)
 
     def drop(self, subject: Subject) -> None:
-        """Drop the series of a subject, if there are any."""
         if (kept := self._subjects.pop(subject, None)) is not None:
             self._free.extend(kept.rows.values())
 

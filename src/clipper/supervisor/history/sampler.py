@@ -252,7 +252,6 @@ class Sampler:
         return self._increase(facts, {one: answer for one, answer in answers.items() if one not in back})
 
     def _increase(self, facts: Facts, answers: Mapping[int, WorkerStatistics]) -> _Counted:
-        """Add up the counts of these workers since their last answers."""
         names, keys = self._asked_of(facts)
         asked_for: set[str | ModelId] = {*names, *keys}
         begun: set[str | ModelId] = set()
@@ -355,7 +354,6 @@ class Sampler:
         self._looked_s = now_s
 
     def _forget_others(self, facts: Facts) -> None:
-        """Forget applications, models and workers that no longer exist."""
         ids = {one.name: one.id for one in facts.applications}
         versions = {ModelId(one.name, version) for one in facts.models for version in one.versions}
         keys = versions | ids.keys()

@@ -37,7 +37,6 @@ class Table(Generic[K, T]):
         self._things: dict[K, T] = {}
 
     def write(self, key: K, labels: Labels, thing: T) -> None:
-        """Write the text of a thing."""
         rows = self._rows(labels, thing)
         self._text[key] = tuple(text for group, of in zip(self._groups, rows) for text in group.text(of))
 
@@ -74,7 +73,6 @@ class _Group:
         self.families = [_Family(metric) for metric in group.metrics]
 
     def text(self, rows: Rows) -> list[bytes]:
-        """Return the text of each metric."""
         written = [
             (",".join([f'{name}="{_escaped(values[place])}"' for name, place in self._labels]), thing)
             for values, thing in rows

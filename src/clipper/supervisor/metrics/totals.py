@@ -265,7 +265,6 @@ class Totals(Generic[K, S]):
         self._away: set[int] = set()
 
     def marks(self, instance: int, keys: Iterable[K]) -> tuple[int, ...]:
-        """Return the marks of a worker's last readings."""
         last = self._last.get(instance, {})
         return tuple([known[0] if (known := last.get(key)) else NO_MARK for key in keys])
 
@@ -332,7 +331,6 @@ class Totals(Generic[K, S]):
         return total(parts) if parts else None
 
     def of_worker(self, instance: int, key: K) -> S | None:
-        """Return a worker's last reading."""
         known = self._last.get(instance, {}).get(key)
         return None if known is None else self._decode(known[1])
 

@@ -41,7 +41,6 @@ class SlotGathering:
         self._looked_s = float("-inf")
 
     def facts(self, now_s: float) -> tuple[SlotFacts, ...]:
-        """Return the facts of all slots, in their order."""
         touched = self._manager.touched()
         if now_s - self._looked_s >= LOOK_AT_ALL_S:
             self._looked_s = now_s
