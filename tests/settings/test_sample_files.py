@@ -41,6 +41,7 @@ def test_a_long_table_gives_its_first_rows(tmp_path: Path) -> None:
         ("a.csv", "a\n1,2\n"),
         ("a.jsonl", "[1]\n"),
         ("a.jsonl", "{"),
+        ("a.jsonl", "[" * 100_000),
         ("a.parquet", "PAR1"),
     ],
 )

@@ -26,7 +26,7 @@ def read_sample_table(path: Path) -> list[dict[str, Any]]:
     """
     try:
         rows = _READERS[path.suffix](path)
-    except (ValueError, csv.Error, StopIteration) as error:
+    except (ValueError, csv.Error, StopIteration, RecursionError) as error:
         raise InvalidArgument(f"{path} is not a {path.suffix[1:]} file with at least one row: {error}") from error
     if not rows:
         raise InvalidArgument(f"{path} has no row: expected at least one")
