@@ -68,9 +68,9 @@ class RedisRegistry:
         self._now_s = now_s
         self._known = known or Known()
         self._client: Any = durable_redis.open_client(url)
-        # The names of changes that may not be on disk yet; how many there have been, and how many are on disk.
+        # The names of changes that may not be on disk yet, and how many are on disk.
         self._unsynced: list[str] = []
-        self._changes = self._synced = 0
+        self._synced = 0
         self._syncing: asyncio.Task[None] | None = None
         self._scripts: dict[str, Any] = {
             name: self._client.register_script(getattr(redis_scripts, name))
@@ -90,9 +90,9 @@ class RedisRegistry:
                 reply = self._scripts["ACQUIRE"](args=[*known, int(takes), expected], client=connection)
                 if reply[0] == b"another":
                     return shared.Away(
-                        f"the registry {self.shown_address} is not the one that this server has known: its Redis was "
-                        "emptied, or another one has its address. Restore the data of that Redis; or, to begin anew, "
-                        f"stop this server and remove the file {shared.REGISTRY_ID_NAME} of its home"
+                        f"the registry {self.shown_address} is not the registry that this server knows: Redis was "
+                        "emptied, or another Redis has its address. Restore its data; or, to begin anew, stop this "
+                        f"server and remove the file {shared.REGISTRY_ID_NAME} from its home"
                     )
                 if reply[0] == b"newer":
                     raise RegistryUnavailable(
@@ -149,7 +149,7 @@ class RedisRegistry:
             )
 
     async def sync(self) -> None:
-        wanted = self._changes
+        wanted = self._synced + len(self._unsynced)
         while self._synced < wanted:
             if self.doubt is not None:
                 raise RegistryUnavailable(self._in_doubt(self.doubt))
@@ -161,7 +161,7 @@ class RedisRegistry:
 
     async def _sync_all(self) -> None:
         """Wait for the disk on a thread. Changes that come meanwhile wait for the next time."""
-        names, changes, asked_at_s = list(self._unsynced), self._changes, self._now_s()
+        names, asked_at_s = list(self._unsynced), self._now_s()
         try:
             known = await asyncio.to_thread(self._wait_for_disk, names)
         except (redis.ConnectionError, redis.TimeoutError) as error:
@@ -176,7 +176,7 @@ class RedisRegistry:
         if known < len(names):
             self.doubt = f"Redis has lost {len(names) - known} changes: it was started again, or replaced"
             raise RegistryUnavailable(self._in_doubt(self.doubt))
-        self._synced, self._unsynced = changes, self._unsynced[len(names) :]
+        self._synced, self._unsynced = self._synced + len(names), self._unsynced[len(names) :]
 
     def _wait_for_disk(self, names: Sequence[str]) -> int:
         with self._client.client() as connection:
@@ -279,7 +279,6 @@ class RedisRegistry:
             raise NotLeader(f"{lease.why_lost}; nothing was changed: ask that server")
         # This does not confirm the lease: Redis may forget in a crash that it was renewed.
         self._unsynced.append(name)
-        self._changes += 1
         return reply
 
     def _away(self, why: str) -> str:
