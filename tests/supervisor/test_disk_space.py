@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipper.supervisor.keepers.disks import FULL_BYTES, LOW_BYTES, DiskFacts, DiskSpace, State, state_of
+from clipper.supervisor.keepers.disks import FULL_BYTES, LOW_BYTES, DiskFacts, Disks, State, state_of
 
 LARGE, SMALL = 100 * LOW_BYTES, 32 * FULL_BYTES
 
@@ -30,14 +30,14 @@ def test_how_a_disk_is(free_bytes: int, size_bytes: int, before: State, expected
 
 
 def test_a_problem_says_which_disk_how_much_is_free_and_what_is_refused() -> None:
-    space = DiskSpace()
-    assert space.problems() == []
+    disks = Disks()
+    assert disks.problems() == []
     refused = ("nothing can be changed", "feedback is refused")
-    space.look([DiskFacts("/home", refused, 0, LARGE), DiskFacts("/other", refused[1:], LOW_BYTES // 2, LARGE)])
-    assert space.problems() == [
+    disks.note([DiskFacts("/home", refused, 0, LARGE), DiskFacts("/other", refused[1:], LOW_BYTES // 2, LARGE)])
+    assert disks.problems() == [
         "the disk of /home is full, 0.0 MiB of 102,400 MiB are free: nothing can be changed, and feedback is refused; "
         "queries are answered. Free some space",
         "the disk of /other is nearly full, 512.0 MiB of 102,400 MiB are free: once it is full, feedback is refused",
     ]
-    space.look([DiskFacts("/other", refused[1:], LARGE, LARGE)])
-    assert space.problems() == [] and len(space.facts) == 1
+    disks.note([DiskFacts("/other", refused[1:], LARGE, LARGE)])
+    assert disks.problems() == [] and len(disks.facts) == 1

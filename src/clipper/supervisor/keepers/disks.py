@@ -34,22 +34,6 @@ class DiskFacts:
     size_bytes: int
 
 
-class DiskSpace:
-    """Decides which disks have too little room: facts in by ``look``, problems out."""
-
-    def __init__(self) -> None:
-        self._states: dict[str, State] = {}
-        self.facts: tuple[DiskFacts, ...] = ()
-
-    def look(self, facts: Sequence[DiskFacts]) -> None:
-        self.facts = tuple(facts)
-        self._states = {one.path: state_of(one, self._states.get(one.path, "room")) for one in facts}
-
-    def problems(self) -> list[str]:
-        """Return a line for each disk that is full or nearly full: its folder, its free space, what is refused."""
-        return [_text(one, self._states[one.path]) for one in self.facts if self._states[one.path] != "room"]
-
-
 def state_of(disk: DiskFacts, before: State) -> State:
     full, low = FULL_BYTES, min(LOW_BYTES, LOW_SHARE * disk.size_bytes)
     if disk.free_bytes < full * (ENDS_ABOVE if before == "full" else 1):
@@ -75,15 +59,24 @@ Folders = Sequence[tuple[Path, str]]
 
 
 class Disks:
-    """Watches disks. ``space`` decides which have too little room."""
+    """Watches disks, and decides which have too little room. ``facts``: those of the last look."""
 
-    def __init__(self, folders: Folders) -> None:
-        self.space = DiskSpace()
+    def __init__(self, folders: Folders = ()) -> None:
+        self.facts: tuple[DiskFacts, ...] = ()
         self._folders = folders
+        self._states: dict[str, State] = {}
 
     async def look(self) -> None:
         # A network file system may take long to answer.
-        self.space.look(await asyncio.to_thread(looked_at, self._folders))
+        self.note(await asyncio.to_thread(looked_at, self._folders))
+
+    def note(self, facts: Sequence[DiskFacts]) -> None:
+        self.facts = tuple(facts)
+        self._states = {one.path: state_of(one, self._states.get(one.path, "room")) for one in facts}
+
+    def problems(self) -> list[str]:
+        """Return a line for each disk that is full or nearly full: its folder, its free space, what is refused."""
+        return [_text(one, self._states[one.path]) for one in self.facts if self._states[one.path] != "room"]
 
 
 def folders_of(home: Path, store: str) -> Folders:

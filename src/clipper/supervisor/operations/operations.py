@@ -88,7 +88,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._problem_of_home(),
                 *(parts.leadership.problems() if parts.leadership is not None else ()),
                 *(parts.nodes.problems() if parts.nodes is not None else ()),
-                *parts.disks.space.problems(),
+                *parts.disks.problems(),
                 *parts.sampling.health.problems(),
                 *self._catalog.problems(),
                 *parts.keepers.problems(),
@@ -116,9 +116,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             ),
             lease=parts.leadership.status() if parts.leadership is not None else None,
             options=self._options,
-            disks=tuple(
-                schemas.DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in parts.disks.space.facts
-            ),
+            disks=tuple(schemas.DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in parts.disks.facts),
         )
 
     async def history(self) -> list[Step]:
