@@ -87,16 +87,14 @@ class _Family:
     """A metric's name and text."""
 
     def __init__(self, metric: Metric[Any]) -> None:
-        is_histogram = isinstance(metric, Histogram)
-        kind = "histogram" if isinstance(metric, Histogram) else metric.kind
-        self._name = f"{metric.name}_total" if kind == "counter" else metric.name
-        self.head = f"# HELP {self._name} {metric.help}\n# TYPE {self._name} {kind}\n".encode()
-        self.text: Callable[[str, Any], str] = self._histogram if is_histogram else self._number
-        self._read: Callable[[Any], Any] = metric.read
+        kind, self.text = "histogram", self._histogram
         if isinstance(metric, Histogram):
             self._ends = [f',le="{end}"}} ' for end in (*map(_of_float, metric.bounds), "+Inf")]
         else:
-            self._extra = metric.extra
+            kind, self.text, self._extra = metric.kind, self._number, metric.extra
+        self._name = f"{metric.name}_total" if kind == "counter" else metric.name
+        self.head = f"# HELP {self._name} {metric.help}\n# TYPE {self._name} {kind}\n".encode()
+        self._read: Callable[[Any], Any] = metric.read
 
     def _number(self, labels: str, thing: Any) -> str:
         number = self._read(thing)
