@@ -57,6 +57,19 @@ def test_any_message_stays_one_line(path: Path, text: str) -> None:
     file.close()
 
 
+def test_a_file_that_somebody_removed_is_written_again(path: Path) -> None:
+    file = EventFile(path)
+    assert file.load() == []
+    assert file.append([event(1)], list)
+    path.unlink()
+    assert file.append([event(2)], lambda: [event(1), event(2)])
+    assert file.append([event(3)], list) and file.problem is None
+    file.close()
+    again = EventFile(path)
+    assert again.load() == [event(1), event(2), event(3)]
+    again.close()
+
+
 def test_an_end_that_was_cut_short_is_dropped(path: Path) -> None:
     written(path, event(1), event(2))
     path.write_bytes(path.read_bytes()[:-5])

@@ -60,8 +60,11 @@ class EventFile:
         return events
 
     def append(self, new: Sequence[Event], latest: Callable[[], Sequence[Event]]) -> bool:
-        """Append events; return whether the file has them. One that is too long is written anew with ``latest``."""
-        if self._lines + len(new) > MAX_LINES:
+        """Append events; return whether the file has them. One that is too long, or was removed, is written anew with
+        ``latest``.
+        """
+        is_gone = self._descriptor is not None and not os.fstat(self._descriptor).st_nlink
+        if is_gone or self._lines + len(new) > MAX_LINES:
             return self._write_anew(latest())
         lines = b"".join(_encode(event) + b"\n" for event in new)
         try:
