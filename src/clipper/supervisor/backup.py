@@ -238,9 +238,7 @@ def _info(tar: tarfile.TarFile, member: tarfile.TarInfo, source: Path) -> Backup
             f"{source} is a backup of Clipper {info.clipper}, which this version cannot read: restore it with that one"
         )
     if not all(map(_DIGEST.fullmatch, info.artifacts)) or not 0 <= info.at < _END_OF_TIMES_S:
-        raise InvalidArgument(
-            f"{source} is not a backup, or is damaged: {_INFO} names an impossible artifact or time"
-        )
+        raise InvalidArgument(f"{source} is not a backup, or is damaged: {_INFO} names an impossible artifact or time")
     return info
 
 

@@ -187,4 +187,3 @@ def _links(links: Sequence[Link]) -> str:
     shown = list(map(str, links))
     more = [f"{len(shown) - _SHOWN_LINKS} more"] if len(shown) > _SHOWN_LINKS else []
     return ", ".join(shown[:_SHOWN_LINKS] + more) or "no model"
-
