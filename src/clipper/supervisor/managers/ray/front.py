@@ -11,7 +11,6 @@ import errno
 import random
 import socket
 import ssl
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from clipper.base.tcp import end_when_cut
 from clipper.base.tls.handshakes import Handshakes
+from clipper.base.tls.material import TlsMaterial, server_context
 from clipper.base.tls.transport import TlsTransport
 from clipper.base.turn_budget import TurnBudget
 from clipper.errors import ContainerFailed
@@ -184,20 +184,10 @@ def make_identity() -> Identity:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Python reads a key only from a file. The folder is private, and is removed after the reading.
-    with tempfile.TemporaryDirectory(prefix="clipper-") as folder:
-        path = Path(folder) / "pair.pem"
-        path.write_bytes(private + certificate)
-        context.load_cert_chain(path)
-    return Identity(certificate.decode(), context)
+    return Identity(certificate.decode(), server_context(TlsMaterial(certificate, private)))
 
 
-PortRange = tuple[int, int]
-
-
-def bind_in_range(host: str, ports: PortRange) -> socket.socket:
+def bind_in_range(host: str, ports: tuple[int, int]) -> socket.socket:
     """Bind a free port of a range, both ends included.
 
     The search begins anywhere, so that actors that start at once do not try the same ports. Raises ContainerFailed if
