@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import ray
@@ -16,6 +16,7 @@ import ray
 import clipper
 from clipper.base.processes.folder import ProcessFolder
 from clipper.supervisor.managers.environments.builder import environments_root
+from clipper.supervisor.managers.launcher import Running
 from clipper.supervisor.managers.ray.actor_tasks import Reviver, WatchedTasks
 from clipper.supervisor.managers.ray.artifacts import NodeArtifacts
 from clipper.supervisor.managers.ray.messages import Description
@@ -24,17 +25,7 @@ from clipper.supervisor.managers.ray.messages import Description
 LOOK_EVERY_S = 1.0
 
 
-class Running(Protocol):
-    """The process that an actor runs: a ``ManagedProcess`` or a ``LocalContainer``."""
-
-    exited: asyncio.Event
-
-    @property
-    def how_it_ended(self) -> str: ...
-
-    async def stop(self, grace_s: float) -> None: ...
-
-
+# The process that an actor runs: a ``ManagedProcess`` or a ``LocalContainer``.
 P = TypeVar("P", bound=Running)
 
 
