@@ -80,16 +80,6 @@ class Caller:
             raise
 
     @classmethod
-    async def welcome_now(cls, address: ReplicaAddress, timeout_s: float) -> Welcome | None:
-        """Return the container's present description, as after a warm-up; None if it fails, or takes too long."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                with closing(await cls.dial(address)) as caller:
-                    return caller.welcome
-        except (OSError, ProtocolViolation):
-            return None
-
-    @classmethod
     async def probe(cls, address: ReplicaAddress, timeout_s: float) -> "Caller":
         """Dial for a connection that only watches. Raises TimeoutError, an ``OSError``, too."""
         async with asyncio.timeout(timeout_s):

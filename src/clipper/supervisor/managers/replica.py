@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -126,9 +126,12 @@ class BringUp:
 
     async def welcome_of_warm(self, welcome: Welcome) -> Welcome:
         """Return what the container says once it is warm: it may have learned the type of its outputs by then."""
-        if welcome.output_type is not None:
-            return welcome
-        return await Caller.welcome_now(self._container.address, HANDSHAKE_TIMEOUT_S) or welcome
+        if welcome.output_type is None:
+            with suppress(OSError, ProtocolViolation):  # TimeoutError is an OSError
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                    with closing(await Caller.dial(self._container.address)) as caller:
+                        return caller.welcome
+        return welcome
 
     def _is_too_late(self, now_s: float) -> bool:
         if not self._time.has_to_look(now_s):
