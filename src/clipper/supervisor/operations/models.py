@@ -239,7 +239,12 @@ class ModelOperations(OfParts):
             raise InvalidArgument(f"target {deployment.target!r} is not valid: expected module:attribute")
         if deployment.loader == "binary" and deployment.python is not None:
             raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
-        self._check_environment(deployment)
+        if deployment.loader == "binary" and (deployment.requirements or deployment.needs):
+            raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
+        check_range("the number of needs", len(deployment.needs), 0, MAX_NEEDS)
+        for need in deployment.needs:
+            if not _NEED.fullmatch(need):
+                raise InvalidArgument(f"need {need!r} is not valid: expected a requirement, such as name==version")
         self._manager.check(deployment.manager or self._parts.default_manager, deployment)
         _check_framework(deployment)
         if deployment.input_type is not None:
@@ -261,14 +266,6 @@ class ModelOperations(OfParts):
         sample = _sample_text(deployment.sample)
         if sample is not None and deployment.input_type is not None:  # else only the container knows its type
             read_sample(sample, parse_type(deployment.input_type))
-
-    def _check_environment(self, deployment: Deployment) -> None:
-        if deployment.loader == "binary" and (deployment.requirements or deployment.needs):
-            raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
-        check_range("the number of needs", len(deployment.needs), 0, MAX_NEEDS)
-        for need in deployment.needs:
-            if not _NEED.fullmatch(need):
-                raise InvalidArgument(f"need {need!r} is not valid: expected a requirement, such as name==version")
 
     def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
         declared, outputs = deployment.input_type, deployment.output_type
@@ -408,11 +405,6 @@ def _check_texts(deployment: Deployment) -> None:
             raise InvalidArgument(f"{field} is {text!r:.100}: expected at most {MAX_TEXT_LENGTH} printable characters")
 
 
-def _takes_one_gpu(gpus: str | None) -> bool:
-    asked = None if gpus is None else parse_gpus(gpus)
-    return asked is not None and (asked.count == 1 or asked.part is not None)
-
-
 def _check_framework(deployment: Deployment) -> None:
     framework, output, loader = deployment.framework, deployment.output, deployment.loader
     if loader == "binary" and (framework or output) is not None:
@@ -429,7 +421,8 @@ def _check_framework(deployment: Deployment) -> None:
             f"precision {deployment.precision} is for PyTorch's networks, from a TorchScript file or a state dict: "
             "expected none. The file of any other model says how it computes"
         )
-    if deployment.gpu_memory_bytes is not None and not _takes_one_gpu(deployment.gpus):
+    gpus = None if deployment.gpu_memory_bytes is None else parse_gpus(deployment.gpus or "all")
+    if gpus is not None and gpus.count != 1 and gpus.part is None:
         raise InvalidArgument(
             f"gpu_memory_bytes is for a replica with one GPU or a part of one, and gpus is {deployment.gpus}: "
             "expected gpus 1, or a part such as 0.5"

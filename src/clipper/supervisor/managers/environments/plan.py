@@ -118,12 +118,10 @@ def plan_environment(requirements: str | None, python: str | None, needs: Sequen
 
 def needs_of(spec: VersionSpec) -> tuple[str, ...]:
     """Return the needs of a version: those of its model's file, and for GPUs the packages that can use them."""
-    return spec.needs if spec.gpus is None else tuple(map(_with_gpus, spec.needs))
-
-
-def _with_gpus(need: str) -> str:
-    name, equals, version = need.partition("==")
-    return f"{_WITH_GPUS.get(name, name)}{equals}{version}"
+    if spec.gpus is None:
+        return spec.needs
+    parts = (need.partition("==") for need in spec.needs)
+    return tuple(_WITH_GPUS.get(name, name) + equals + version for name, equals, version in parts)
 
 
 def unmet(needs: Sequence[str], installed: Mapping[str, str]) -> list[str]:
