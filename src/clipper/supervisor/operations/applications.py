@@ -27,7 +27,6 @@ from clipper.supervisor.operations.selections import (
     new_selection,
 )
 from clipper.supervisor.operations.views import application_view, policy_view
-from clipper.supervisor.reconciler.reconciler import REACH_TIMEOUT_S
 from clipper.supervisor.reconciler.servable import check_json
 from clipper.supervisor.registry.records import ApplicationRecord
 from clipper.supervisor.registry.store import Delete, ForgetLater, Put
@@ -137,7 +136,7 @@ class ApplicationOperations(OfParts):
         self._catalog.commit(Delete(ApplicationRecord, name), ForgetLater(record.state_id), by=CALLER.get())
         self._recent.applications.forget(name)
         try:
-            await self._reach_workers(f"that application {name!r} is deleted")
+            await self._reach_workers(f"application {name!r} is deleted")
         finally:
             # Even if a worker does not know of it yet: that worker has the code loaded, and what it still learns is
             # awaited.
@@ -181,15 +180,8 @@ class ApplicationOperations(OfParts):
         check_pipeline(record, self._catalog)
         self._reconciler.servable.check(record, self._catalog.applications)
         self._catalog.commit(Put(record), by=CALLER.get())
-        await self._reach_workers(f"application {record.name!r}")
+        await self._reach_workers(f"application {record.name!r} is stored")
         return application_view(record, self._ramps)
-
-    async def _reach_workers(self, what: str) -> None:
-        if not await self._reconciler.reach_workers(REACH_TIMEOUT_S):
-            raise Unavailable(
-                f"{what} is stored, but a worker did not take it within {REACH_TIMEOUT_S:g} s: "
-                "it will as soon as it can; see clipper status"
-            )
 
     def _check_is_new(self, name: str) -> None:
         check_name("application", name, self._catalog.applications)

@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from clipper.api.schemas import FINGERPRINT_LENGTH, CreatedKey, Key, NewKey
 from clipper.api.server.operations import CALLER
-from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from clipper.errors import Conflict, InvalidArgument, NotFound
 from clipper.settings.fields import check_ranges, shared
 from clipper.supervisor.operations.parts import OfParts
 from clipper.supervisor.operations.tokens import TOKEN, check_expiry, digest_of
@@ -70,11 +70,7 @@ class KeyOperations(OfParts):
         if name not in self._catalog.keys:
             raise NotFound(f"key {name!r} does not exist: clipper key list shows those that do")
         self._catalog.commit(Delete(KeyRecord, name), by=CALLER.get())
-        if not await self._reconciler.reach_workers(REACH_TIMEOUT_S):
-            raise Unavailable(
-                f"key {name!r} is revoked, but a worker has not confirmed it within {REACH_TIMEOUT_S:g} s: it "
-                "will as soon as it can; see clipper status"
-            )
+        await self._reach_workers(f"key {name!r} is revoked")
 
 
 def _view(record: KeyRecord) -> Key:

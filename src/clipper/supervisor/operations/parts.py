@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from clipper.errors import Unavailable
 from clipper.learning.stores.store import Store
 from clipper.settings.version import ManagerName
 from clipper.supervisor.artifacts.store import Artifacts
@@ -17,7 +18,7 @@ from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.managers.manager import Manager
 from clipper.supervisor.operations.selections import SelectionChecker
 from clipper.supervisor.operations.tokens import Tokens
-from clipper.supervisor.reconciler.reconciler import Reconciler
+from clipper.supervisor.reconciler.reconciler import REACH_TIMEOUT_S, Reconciler
 from clipper.supervisor.registry.leadership import Leadership
 from clipper.supervisor.workers.nodes import NodeFollower
 from clipper.supervisor.workers.workers import Workers
@@ -64,3 +65,11 @@ class OfParts:
         self._artifacts = parts.artifacts
         self._ramps = parts.ramps
         self._recent = parts.sampling.sampler.recent
+
+    async def _reach_workers(self, done: str) -> None:
+        """Wait until every worker serves by the records. Raises Unavailable, which tells what is ``done``."""
+        if not await self._reconciler.reach_workers(REACH_TIMEOUT_S):
+            raise Unavailable(
+                f"{done}, but a worker has not confirmed it within {REACH_TIMEOUT_S:g} s, and will as soon as it can: "
+                "see clipper status"
+            )
