@@ -293,24 +293,14 @@ def problems_of_replicas(slots: Sequence[SlotStatus]) -> list[str]:
 
 def _problems_of_workers(statistics: Sequence[WorkerStatistics]) -> list[str]:
     """Return the problems that workers report. Queries are still answered; with a failing policy by the default."""
-    problems = [
-        f"worker {worker.index} cannot write the decision log: {worker.decisions.problem}"
-        for worker in statistics
-        if worker.decisions is not None and worker.decisions.problem is not None
-    ]
-    problems += [
-        f"worker {worker.index} {problem}"
-        for worker in statistics
-        if worker.telemetry is not None
-        for problem in worker.telemetry.problems
-    ]
-    problems += [
-        f"worker {worker.index} refuses feedback, since it cannot be stored: {worker.store_problem}"
-        for worker in statistics
-        if worker.store_problem is not None
-    ]
-    return problems + [
-        f"application {name!r}, in worker {worker.index}: {why}"
-        for worker in statistics
-        for name, why in worker.policy_problems.items()
-    ]
+    problems = []
+    for worker in statistics:
+        name = f"worker {worker.index}"
+        if worker.decisions is not None and worker.decisions.problem is not None:
+            problems.append(f"{name} cannot write the decision log: {worker.decisions.problem}")
+        if worker.telemetry is not None:
+            problems += [f"{name} {problem}" for problem in worker.telemetry.problems]
+        if worker.store_problem is not None:
+            problems.append(f"{name} refuses feedback, since it cannot be stored: {worker.store_problem}")
+        problems += [f"application {app!r}, in {name}: {why}" for app, why in worker.policy_problems.items()]
+    return problems
