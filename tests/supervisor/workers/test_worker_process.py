@@ -1,6 +1,7 @@
 """One real query worker under its keeper."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -135,6 +136,27 @@ def test_one_that_does_not_take_a_snapshot_is_replaced(
         assert worker.last_error is not None and "did not take a snapshot" in worker.last_error
         monkeypatch.setattr(worker_process, "APPLY_TIMEOUT_S", 15.0)
         await until_async(lambda: has_applied(worker, 2))
+
+    with_worker(tmp_path, processes, test)
+
+
+def test_one_whose_files_cannot_be_removed_is_started_again(
+    processes: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clean_up = LocalWorkerHost.clean_up
+
+    async def refused(host: LocalWorkerHost, *given: Any) -> None:
+        await clean_up(host, *given)
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    async def test(worker: WorkerProcess) -> None:
+        worker.tell(Snapshot(1))
+        await until_async(lambda: has_applied(worker, 1))
+        monkeypatch.setattr(LocalWorkerHost, "clean_up", refused)
+        assert worker.process is not None
+        os.kill(worker.process.pid, signal.SIGKILL)
+        await until_async(lambda: worker.restarts == 1 and has_applied(worker, 1))
+        assert "the files of worker-0 cannot be removed: [Errno 30] Read-only file system" in caplog.text
 
     with_worker(tmp_path, processes, test)
 

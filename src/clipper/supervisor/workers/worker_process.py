@@ -244,7 +244,10 @@ class WorkerProcess:
         self.applied = self._sent = None
         self.found_generation = 0
         self._connections.close()
-        await self._host.clean_up(self.name, process, self.control)
+        try:
+            await self._host.clean_up(self.name, process, self.control)
+        except OSError as error:  # its disk may be read-only, and writable again when the next process starts
+            log.warning("the files of %(worker)s cannot be removed: %(error)s", {"worker": self.name, "error": error})
 
     async def _regained(self) -> RunningWorker | None:
         """Return the process that its host has started again by itself; None if there is none."""
