@@ -1,9 +1,12 @@
 """Containers that start at the same time: how many may, and who waits."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from clipper.errors import ContainerFailed
 from clipper.settings.version import VersionSpec
@@ -96,5 +99,24 @@ def test_a_replica_awaits_its_turn_says_so_and_can_be_stopped_meanwhile(tmp_path
         assert "it cannot be started" in (await first).reason
         await asyncio.wait([third_life, elsewhere])
         assert launcher.begun == [1, 4, 3] and not starts.is_full
+
+    run_clean(scenario())
+
+
+def test_one_whose_files_cannot_be_removed_is_settled(tmp_path: Path) -> None:
+    """A server waits at its start until adopted replicas are settled."""
+
+    class OnReadOnlyDisk(FailingLauncher):
+        async def clean_up(self, note: ContainerNote) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    async def scenario() -> None:
+        launcher, unused = OnReadOnlyDisk(), cast(Any, None)
+        launcher.may_fail.set()
+        note = ContainerNote("m", "1", 1, 1, "unix:s", VersionSpec("a", "import", "m:f"))
+        replica = Replica(note, cast(Launcher, launcher), tmp_path / "log")
+        with pytest.raises(OSError, match="Read-only"):
+            await replica.live(60.0, lambda: 30.0, unused, lambda: None)
+        assert replica.settled.is_set()
 
     run_clean(scenario())

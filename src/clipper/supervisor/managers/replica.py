@@ -341,8 +341,10 @@ class Replica:
             return Death(str(error), 0.0, tuple(error.log_tail), rows, is_of_node=is_lost)
         finally:
             self._end_start()
-            await self._launcher.clean_up(self.note)
-            self.settled.set()
+            try:
+                await self._launcher.clean_up(self.note)
+            finally:
+                self.settled.set()
 
     def retire(self) -> None:
         """Take the replica out of service. It answers until it is stopped."""
