@@ -19,6 +19,7 @@ from clipper.errors import ContainerFailed, Unavailable
 from clipper.supervisor.managers.launcher import NodeLost
 from clipper.supervisor.managers.ray import actor_processes, connection
 from clipper.supervisor.managers.ray.connection import Cluster
+from clipper.supervisor.managers.ray.messages import List
 from clipper.supervisor.managers.ray.worker_host import RayWorkerHost
 from clipper.supervisor.managers.worker_host import ClusterNode, WorkerStart
 from tests.waiting import TIMEOUT_S, until_async
@@ -255,4 +256,34 @@ def test_one_that_its_actor_has_not_started_again_is_ended_by_who_may(bench: Ben
         assert bench.actors == {}
         host.close()
 
+    run(test)
+
+
+def test_one_that_is_closed_while_it_connects_leaves_no_driver(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection that was closed forgot the one after it, whose driver nobody ended."""
+    drivers: list[connection._DriverProcess] = []
+
+    class Driver(connection._DriverProcess):
+        def __init__(self, cluster: Cluster) -> None:
+            super().__init__(cluster)
+            drivers.append(self)
+
+    async def test() -> None:
+        opened = connection.Connection(bench.cluster)
+
+        async def ask_later() -> Any:
+            while len(drivers) < 2:
+                await asyncio.sleep(0)
+            return await opened.ask(List)
+
+        first, later = asyncio.ensure_future(opened.ask(List)), asyncio.ensure_future(ask_later())
+        while not drivers:
+            await asyncio.sleep(0)
+        opened.close()
+        assert await opened.ask(List) == await later == []
+        assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], asyncio.CancelledError)
+        opened.close()
+        assert len(drivers) == 2 and all(one._process.poll() is not None for one in drivers)
+
+    monkeypatch.setattr(connection, "_DriverProcess", Driver)
     run(test)

@@ -124,7 +124,8 @@ class Connection:
             self._retry_at_s = asyncio.get_running_loop().time() + RETRY_AFTER_S
             raise
         finally:
-            self._connecting = None
+            if self._connecting is asyncio.current_task():  # else it was closed, and another may be under way
+                self._connecting = None
         return self._process
 
     async def _start(self) -> "_DriverProcess":
