@@ -120,3 +120,18 @@ def test_one_whose_files_cannot_be_removed_is_settled(tmp_path: Path) -> None:
         assert replica.settled.is_set()
 
     run_clean(scenario())
+
+
+def test_one_that_is_stopped_before_its_task_begins_is_not_launched(tmp_path: Path) -> None:
+    """A launch may build an environment, for which the stop waited."""
+
+    async def scenario() -> None:
+        launcher = FailingLauncher()
+        launcher.may_fail.set()
+        note = ContainerNote("m", "1", 1, 1, "unix:s", VersionSpec("a", "import", "m:f"))
+        replica = Replica(note, cast(Launcher, launcher), tmp_path / "log")
+        replica.begin_to_stop()
+        death = await replica.live(60.0, lambda: 30.0, cast(Any, None), lambda: None)
+        assert "was stopped before it was started" in death.reason and launcher.begun == []
+
+    run_clean(scenario())

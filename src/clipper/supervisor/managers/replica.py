@@ -375,6 +375,8 @@ class Replica:
             return await self._launcher.launch(self.note, self._log_path, on_progress, self._variables)
 
         self._launching = asyncio.get_running_loop().create_task(launch())
+        if self._is_to_stop:  # it was asked to stop before this task began
+            self._launching.cancel()
         try:
             container = await self._launching
         except (ClipperError, OSError) as error:
