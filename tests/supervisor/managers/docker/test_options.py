@@ -10,7 +10,6 @@ from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.docker.options import (
     PUBLISHED,
     Setting,
-    User,
     container_name,
     creation,
     dial_address,
@@ -31,13 +30,13 @@ def note(loader: Loader = "file", target: str = "model.joblib", **fields: Any) -
 
 
 def created(one: ContainerNote) -> dict[str, Any]:
-    return creation(one, "image:1", User(1000, 100), ARTIFACT, AROUND)
+    return creation(one, "image:1", "1000:100", ARTIFACT, AROUND)
 
 
 def over_tcp(network: str, listen: str, loader: Loader = "file") -> tuple[dict[str, Any], dict[str, Any]]:
     """The options that are given to ``create_container`` and to ``create_host_config``."""
     setting, one = Setting("/home/me/.clipper", network, "tcp"), replace(note(loader, "sum:3"), listen=listen)
-    options = creation(one, "image:1", User(1000, 100), ARTIFACT, setting, token="s3cret")
+    options = creation(one, "image:1", "1000:100", ARTIFACT, setting, token="s3cret")
     return options, limits(one, ARTIFACT, setting)
 
 

@@ -123,7 +123,8 @@ class DockerLauncher(Launcher):
         self._setting = setting
         self._addresses = Addresses(sockets, setting)
         self._label = f"{options.HOME_LABEL}={setting.home}"
-        self._user: options.User | None = None
+        # UID:GID of containers; empty until dockerd was asked.
+        self._user = ""
         # All by the id of the container's note. ``_orphans`` has the Docker ids of orphaned containers.
         self._containers: dict[str, DockerContainer] = {}
         self._starting: set[str] = set()
@@ -223,10 +224,9 @@ class DockerLauncher(Launcher):
 
     async def _create(self, note: ContainerNote, image: str, token: str, variables: Mapping[str, str]) -> str:
         artifact = self._artifacts / note.spec.artifact
-        if self._user is None:
+        if not self._user:
             # A rootless dockerd maps its user to root in the container, and all other users to nobody.
-            ids = (0, 0) if await self._engine.is_rootless() else (os.geteuid(), os.getegid())
-            self._user = options.User(*ids)
+            self._user = "0:0" if await self._engine.is_rootless() else f"{os.geteuid()}:{os.getegid()}"
         asked = options.creation(note, image, self._user, artifact, self._setting, token, variables)
         name = options.container_name(note, secrets.token_hex(3))
         return await self._engine.create(name, asked, options.limits(note, artifact, self._setting))

@@ -51,17 +51,6 @@ _FILES = {"read_only": True, "tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,
 
 
 @dataclass(frozen=True, slots=True)
-class User:
-    """The user of a container: the user that runs Clipper, because a container's unix socket has mode 0600."""
-
-    uid: int
-    gid: int
-
-    def __str__(self) -> str:
-        return f"{self.uid}:{self.gid}"
-
-
-@dataclass(frozen=True, slots=True)
 class Setting:
     """The options that all containers of a home, and the builds of their images, share; ``home`` names it in labels."""
 
@@ -111,7 +100,7 @@ def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
 def creation(
     note: ContainerNote,
     image: str,
-    user: User,
+    user: str,
     artifact: Path,
     setting: Setting,
     token: str = "",
@@ -119,8 +108,9 @@ def creation(
 ) -> dict[str, Any]:
     """Return the arguments of the SDK's ``create_container``, except ``host_config``, which is made from ``limits``.
 
-    ``artifact`` is the unpacked artifact on this machine. ``token`` is the token of its callers; empty over a unix
-    socket. ``own`` are the version's own variables.
+    ``user`` is UID:GID of the user that runs Clipper, because a container's unix socket has mode 0600. ``artifact`` is
+    the unpacked artifact on this machine. ``token`` is the token of its callers; empty over a unix socket. ``own`` are
+    the version's own variables.
     """
     # Docker decides which processors and GPUs the container sees.
     variables = environment(note.spec.cpus, Share(gpus=None)) | dict(own) | ({"CLIPPER_TOKEN": token} if token else {})
@@ -133,10 +123,10 @@ def creation(
     }
     if note.spec.loader == "image":
         # Over TCP it shares no files with us, so it runs as its image's user.
-        return given if token else {**given, "user": str(user)}
+        return given if token else {**given, "user": user}
     # The user has no home in the image, and can write only to /tmp.
     at_home = {"working_dir": "/tmp", "environment": {**variables, "HOME": "/tmp"}}
-    return {**given, **at_home, "user": str(user), "entrypoint": []}
+    return {**given, **at_home, "user": user, "entrypoint": []}
 
 
 def limits(note: ContainerNote, artifact: Path, setting: Setting) -> dict[str, Any]:
