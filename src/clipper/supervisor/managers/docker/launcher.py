@@ -20,7 +20,7 @@ from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, InvalidArgument
 from clipper.supervisor.managers.docker import options
 from clipper.supervisor.managers.docker.container import DockerContainer, DockerLog
-from clipper.supervisor.managers.docker.engine import Engine, State
+from clipper.supervisor.managers.docker.engine import Engine, ListedContainer, State
 from clipper.supervisor.managers.docker.images import Images, Sources
 from clipper.supervisor.managers.launcher import ContainerNote, Launcher, OnProgress, Runnable, check_needs_no_cluster
 from clipper.supervisor.managers.shares import Shares, parse_gpus
@@ -158,25 +158,25 @@ class DockerLauncher(Launcher):
             raise
 
     async def seen(self) -> list[tuple[ContainerNote, int | None]]:
-        try:
-            found = await self._engine.containers(self._label)
-        except ClipperError as error:
-            log.info("containers in Docker cannot be looked for: %(error)s", {"error": error})
-            return []
-        return [(note, None) for one in found if one.is_running and (note := options.noted(one.labels))]
+        return [(note, None) for one, note in await self._noted() or [] if one.is_running]
 
     async def orphans(self) -> list[ContainerNote]:
+        found = await self._noted()
+        if found is None:
+            return []
+        self._orphans = {note.id: one.id for one, note in found}
+        notes = [note for _, note in found]
+        self._addresses.give_back_others(notes)
+        return [replace(note, ready=self._addresses.is_ready(note)) for note in notes]
+
+    async def _noted(self) -> list[tuple[ListedContainer, ContainerNote]] | None:
+        """Return the containers of the home with their notes; None if dockerd cannot be asked."""
         try:
             found = await self._engine.containers(self._label)
         except ClipperError as error:
-            log.info(
-                "containers that an earlier server left in Docker cannot be looked for: %(error)s", {"error": error}
-            )
-            return []
-        notes = {one.id: note for one in found if (note := options.noted(one.labels))}
-        self._orphans = {note.id: id_ for id_, note in notes.items()}
-        self._addresses.give_back_others(notes.values())
-        return [replace(note, ready=self._addresses.is_ready(note)) for note in notes.values()]
+            log.info("the server cannot list its containers in Docker: %(error)s", {"error": error})
+            return None
+        return [(one, note) for one in found if (note := options.noted(one.labels))]
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> DockerContainer | None:
         id_ = self._orphans.pop(note.id)
