@@ -26,11 +26,8 @@ STEP_DOWN_TIMEOUT_S = 2.0
 def start_again(config: Config) -> NoReturn:
     """Start this process again. The system closes descriptors, such as the lock of the home."""
     addresses = {variable: getattr(config, name) for name, variable in ADDRESSES.items()}
-    environment = {
-        **os.environ,
-        **{variable: address for variable, address in addresses.items() if address is not None},
-    }
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    given = {variable: address for variable, address in addresses.items() if address is not None}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | given)
 
 
 async def step_down(parts: Parts, config: Config, why: str) -> NoReturn:

@@ -196,14 +196,10 @@ class Workers:
         self, command: Command[R], is_enough: Callable[[R], bool], timeout_s: float = ANSWER_TIMEOUT_S
     ) -> R | None:
         """Ask workers that are up, a few at a time, until a reply is enough; return that, or None if no reply is."""
-
-        async def ask(worker: WorkerProcess) -> R | None:
-            return await _ask(worker, command, timeout_s)
-
         ready = self._ready()
         for first in range(0, len(ready), ASKED_AT_ONCE):
             some = ready[first : first + ASKED_AT_ONCE]
-            for reply in await asyncio.gather(*map(ask, some)):
+            for reply in await asyncio.gather(*(_ask(worker, command, timeout_s) for worker in some)):
                 if reply is not None and is_enough(reply):
                     return reply
         return None
