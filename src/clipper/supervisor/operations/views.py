@@ -74,7 +74,11 @@ def application_view(
         "default_output": UNSET if record.default_output is None else msgspec.json.decode(record.default_output),
         "id": record.state_id,
         "newcomers": tuple(
-            _newcomer_view(newcomer, 0.0 if newcomer.stopped else share, ramps.outcome(record, newcomer))
+            Newcomer(
+                **shared(newcomer, Newcomer) | asdict(ramps.outcome(record, newcomer)),
+                share=0.0 if newcomer.stopped else share,
+                enough_feedback=ENOUGH_FEEDBACK,
+            )
             for newcomer in record.newcomers
         ),
         "watched": tuple(_watched_view(newcomer, ramps.trial(record, newcomer)) for newcomer in record.watched),
@@ -86,11 +90,6 @@ def application_view(
         test=None if description is None else description.test,
         last_minute=recent,
     )
-
-
-def _newcomer_view(newcomer: snapshot.Newcomer, share: float, outcome: snapshot.RampOutcome) -> Newcomer:
-    values = shared(newcomer, Newcomer) | asdict(outcome)
-    return Newcomer(**values, share=share, enough_feedback=ENOUGH_FEEDBACK)
 
 
 def _watched_view(newcomer: snapshot.Newcomer, trial: Evidence) -> Watched:
