@@ -70,7 +70,7 @@ def test_who_leads_is_shown_on_each_server_that_shares_a_registry() -> None:
 
 
 def test_a_server_whose_registry_is_away_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
-    away = ("this server is a standby, and who leads is not known: Connection refused",)
+    away = ("this server is a standby, and does not know which server leads: Connection refused",)
     lease = LeaseStatus("standby", "redis://h/0")
     print_running(
         Output(as_json=False), Status("1", 1, "h", "q", "m", 1.0, False, away, (), 0, 0, {}, lease=lease), "runs"

@@ -114,7 +114,7 @@ def test_a_refusal_is_no_reason_to_end(clock: list[float], tmp_path: Path) -> No
     ("outcome", "said"),
     [
         (OTHER, "the server at http://other:1338 leads, with epoch 7; ask there"),
-        (AWAY, "who leads is not known: the registry cannot be used"),
+        (AWAY, "does not know which server leads: the registry cannot be used"),
         (RegistryUnavailable("schema version 9"), "cannot lead: schema version 9"),
         (GRANTED, "taking over"),
     ],

@@ -24,6 +24,7 @@ from tests.waiting import until_async
 
 SETTINGS = WorkerSettings("", 1337, 1000, store_digest="digest")
 A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+UNKNOWN = "the server does not know which nodes are up"
 
 
 class Cluster:
@@ -146,14 +147,14 @@ def test_an_emptied_node_drains_its_workers_before_its_replicas_move(on_cluster:
 
 def test_while_the_cluster_does_not_answer_workers_stay_where_they_are(on_cluster: OnCluster) -> None:
     async def test(cluster: Cluster) -> None:
-        assert cluster.follower.problems() == ["which nodes are up is not known: it was not asked yet"]
+        assert cluster.follower.problems() == [f"{UNKNOWN}: the cluster was not asked yet"]
         await cluster.follower.look()
         assert cluster.follower.problems() == []
         assert await own_address(cluster.host) == A
         cluster.host.cluster_is_away = True
         await cluster.follower.look()
         assert [worker.node for worker in cluster.workers] == [A, B]
-        assert cluster.follower.problems() == ["which nodes are up is not known: Ray: no answer within 10 s"]
+        assert cluster.follower.problems() == [f"{UNKNOWN}: Ray: no answer within 10 s"]
         assert await own_address(cluster.host) is None
         cluster.host.cluster_is_away = False
         cluster.host.up = [A, A, B]

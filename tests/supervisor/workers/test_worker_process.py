@@ -175,7 +175,8 @@ def test_one_whose_home_is_away_goes_on_and_is_told_later(
         worker.tell(Snapshot(2))
         await until_async(
             lambda: (
-                "whether worker-0 answers is not known" in caplog.text and "could not be sent a snapshot" in caplog.text
+                "the server cannot tell whether worker-0 answers" in caplog.text
+                and "could not be sent a snapshot" in caplog.text
             )
         )
         (tmp_path / "away").rename(tmp_path / "run")

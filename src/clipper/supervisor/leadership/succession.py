@@ -185,7 +185,7 @@ def who_leads(standby: Standby) -> str:
         case Leader(epoch=epoch, address=address):
             return f"this server is a standby: the server at {address} leads, with epoch {epoch}; ask there"
         case Away(why=why):
-            return f"this server is a standby, and who leads is not known: {why}"
+            return f"this server is a standby, and does not know which server leads: {why}"
         case RegistryUnavailable() as error:
             return f"this server is a standby, and cannot lead: {error}"
     return "this server is taking over: ask again in a moment"

@@ -40,7 +40,7 @@ class NodeFollower:
         self._draining: dict[str, float] = {}
         # The placement at the last look: a draining worker leaves by itself.
         self._placed: dict[int, str] = {}
-        self._trouble = "it was not asked yet"
+        self._trouble = "the cluster was not asked yet"
         self._lacking = 0
         self._is_closed = False
 
@@ -55,7 +55,7 @@ class NodeFollower:
             nodes = await self._host.nodes()
         except Unavailable as error:
             if not self._trouble:
-                log.warning("which nodes are up is not known: %(error)s", {"error": error})
+                log.warning("the server does not know which nodes are up: %(error)s", {"error": error})
             self._trouble = str(error)
             return
         self._trouble = ""
@@ -105,7 +105,7 @@ class NodeFollower:
         self._host.close()
 
     def problems(self) -> list[str]:
-        problems = [f"which nodes are up is not known: {self._trouble}"] if self._trouble else []
+        problems = [f"the server does not know which nodes are up: {self._trouble}"] if self._trouble else []
         if self._lacking:
             problems.append(
                 f"{self._lacking} query workers are not started: all nodes together have {MAX_WORKERS_ON_NODES} "

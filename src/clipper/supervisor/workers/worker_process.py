@@ -304,7 +304,8 @@ class WorkerProcess:
             except (OSError, ProtocolViolation) as error:
                 if self._tells_nothing(error):
                     log.warning(
-                        "whether %(worker)s answers is not known: %(error)s", {"worker": self.name, "error": error}
+                        "the server cannot tell whether %(worker)s answers: %(error)s",
+                        {"worker": self.name, "error": error},
                     )
                 elif not await process.has_exited_within(EXIT_AFTER_LOSS_S):
                     if self.node:
@@ -380,7 +381,7 @@ class WorkerProcess:
             reply = await self.ask(message.command, APPLY_TIMEOUT_S, message.body)
         except commands.CommandRefused as error:
             # It obeys a later epoch: the fault is ours, and replacing its process would not help.
-            log.error("%(worker)s takes no snapshot from us: %(error)s", {"worker": self.name, "error": error})
+            log.error("%(worker)s refuses snapshots of this server: %(error)s", {"worker": self.name, "error": error})
             self.last_error = str(error)
             return
         except (OSError, ClipperError) as error:

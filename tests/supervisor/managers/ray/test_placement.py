@@ -72,8 +72,8 @@ def test_placements_that_ray_does_not_have(text: str) -> None:
 @pytest.mark.parametrize(
     ("resources", "says"),
     [
-        ({"CPU": 1.0}, "the resource CPU has an option of its own: expected it in cpus"),
-        ({"memory": 1e6}, "expected it in memory"),
+        ({"CPU": 1.0}, "the resource CPU has an option of its own: give cpus"),
+        ({"memory": 1e6}, "give memory"),
         ({"ssd": 0.0}, "the resource ssd is 0.0: expected a number from 0.0001"),
         ({"ssd": 0.00001}, "from 0.0001"),
         ({"ssd": float("nan")}, "the resource ssd is nan"),

@@ -259,7 +259,7 @@ class DockerLauncher(Launcher):
             except (ClipperError, OSError) as error:
                 # Meanwhile pings show which containers run. Log this once, not four times a second.
                 if str(error) != trouble:
-                    log.warning("containers in Docker cannot be looked at now: %(error)s", {"error": error})
+                    log.warning("the server cannot look at its containers in Docker now: %(error)s", {"error": error})
                 trouble = str(error)
 
     async def _look(self) -> None:

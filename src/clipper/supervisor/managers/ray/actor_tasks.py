@@ -41,7 +41,7 @@ class Reviver:
                     await self._start()
                     break
                 except (ClipperError, OSError) as error:
-                    log.warning("it cannot be started again, which is tried once more: %(error)s", {"error": error})
+                    log.warning("the process cannot be started again; another try follows: %(error)s", {"error": error})
             else:
                 return
 

@@ -192,7 +192,7 @@ class Actors:
                     found[actor] = note
                     self._known.add(actor)
         except Unavailable as error:
-            log.info("processes of an earlier server on Ray cannot be looked for: %(error)s", {"error": error})
+            log.info("the server cannot look for what an earlier one left on Ray: %(error)s", {"error": error})
             self._may_be_more = self._has_missed = True
         self.close_if_idle()
         return found

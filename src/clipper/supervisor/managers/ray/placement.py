@@ -45,7 +45,7 @@ def check_placement(asked: Runnable) -> None:
         parse_nodes(asked.placement)
     for name in checked_resources(asked.resources):
         if name in _OWN_OPTIONS:
-            raise InvalidArgument(f"the resource {name} has an option of its own: expected it in {_OWN_OPTIONS[name]}")
+            raise InvalidArgument(f"the resource {name} has an option of its own: give {_OWN_OPTIONS[name]}")
 
 
 def gpu_count(text: str) -> float:
