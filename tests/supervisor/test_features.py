@@ -83,7 +83,7 @@ def test_an_input_may_be_its_own_features(server: Server) -> None:
 @pytest.mark.parametrize(
     ("fields", "cause"),
     [
-        ({"policy": "linucb"}, "policy linucb needs features: say how many each query brings"),
+        ({"policy": "linucb"}, "policy linucb needs features: expected how many numbers each query brings"),
         ({"features": 0}, "features is 0: expected a number from 1 to 64"),
         ({"features": 65}, "features is 65: expected a number from 1 to 64"),
         (

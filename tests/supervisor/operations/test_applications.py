@@ -112,7 +112,7 @@ def test_a_budget_is_kept_changed_and_taken_away(shared: Server, budget: str) ->
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_a_budget_over_models_without_costs_is_refused(shared: Server, budget: str) -> None:
     name, free = f"free-{budget.replace('_', '-')}", {"policy": "thompson", budget: 0.5}
-    why = f"{budget} weighs what models cost, and no linked model has a cost: expected one for each"
+    why = f"{budget} weighs the costs of models, but no linked model has one: expected a cost for each"
     for links in (
         [{"model": "m"}],
         [{"model": "m", "cost": 0}],

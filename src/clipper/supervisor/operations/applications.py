@@ -249,7 +249,7 @@ class ApplicationOperations(OfParts):
             known = input_type_of(new, self._catalog)
             if known is None:
                 raise InvalidArgument(
-                    "input_type: a pipeline needs it, e.g. string, unless the query is a step's input as it is"
+                    "input_type: a pipeline needs one, e.g. string, unless a step takes the whole query as its input"
                 )
             return known
         if not new.links:

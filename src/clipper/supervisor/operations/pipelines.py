@@ -17,9 +17,9 @@ def check_pipeline(record: ApplicationRecord, catalog: Catalog, *, may_lack: boo
     """
     if not record.steps:
         if record.output is not None:
-            raise InvalidArgument("output: it goes with steps: an application without steps answers as its policy does")
+            raise InvalidArgument("output: it is for applications with steps; without them the policy answers")
         if record.max_replicas is not None:
-            raise InvalidArgument("max_replicas: it goes with steps: without them, give a model a range of replicas")
+            raise InvalidArgument("max_replicas: it is for applications with steps; give a model a range of replicas")
         return
     graph = read_graph(record.name, record.steps, record.output)
     if record.links:

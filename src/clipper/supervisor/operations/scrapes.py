@@ -156,6 +156,6 @@ class Scrapes:
             of = f"{applications} applications, {versions} versions and {replicas} replicas"
             by, sums = (f" by {workers} workers", "ask without by_worker, or ") if workers > 1 else ("", "")
             raise InvalidArgument(
-                f"these are some {series} series, of {of}{by}, and {MAX_SERIES} at most are answered: {sums}"
-                "ask for those of some, with application=NAME and model=NAME, each as often as needed"
+                f"an answer would have some {series} series, of {of}{by}, and may have {MAX_SERIES}: {sums}"
+                "ask for some of them with application=NAME and model=NAME, each as often as needed"
             )

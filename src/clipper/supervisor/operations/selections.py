@@ -108,9 +108,7 @@ def check_budget(selection: Selection) -> None:
             f"query and may choose it by its price: {', '.join(able)}"
         )
     if len(given) > 1:
-        raise InvalidArgument(
-            "max_cost_per_query and min_quality are both set: expected one of them, and none for the other"
-        )
+        raise InvalidArgument("max_cost_per_query and min_quality are both set: expected one of them alone")
     if selection.cost_weight:
         raise InvalidArgument(
             f"{given[0]} is set, and so is cost_weight {selection.cost_weight:g}: expected a cost_weight of 0, since a "
@@ -124,8 +122,8 @@ def check_has_costs(selection: Selection, links: Sequence[Link]) -> None:
     answering = [link for link in links if not link.shadow]
     if budgets and answering and not any(link.cost for link in answering):
         raise InvalidArgument(
-            f"{budgets[0]} weighs what models cost, and no linked model has a cost: expected one for each, as a number "
-            f"or auto, e.g. --cost {answering[0].model}=auto"
+            f"{budgets[0]} weighs the costs of models, but no linked model has one: expected a cost for each, as a "
+            f"number or auto, e.g. --cost {answering[0].model}=auto"
         )
 
 
@@ -137,8 +135,8 @@ def check_features(selection: Selection, input_type: ValueType) -> None:
     """Raise InvalidArgument if the policy needs features that queries do not bring, or that inputs cannot be."""
     if selection.features is None and _goes_by_features(selection.policy):
         raise InvalidArgument(
-            f"policy {selection.policy} needs features: say how many each query brings, features N, or that its "
-            "input is them, features input"
+            f"policy {selection.policy} needs features: expected how many numbers each query brings, or input if the "
+            "input itself is the features"
         )
     if not isinstance(selection.features, str):
         return
@@ -146,13 +144,13 @@ def check_features(selection: Selection, input_type: ValueType) -> None:
         RecordFeatures(input_type, selection.features)
     elif selection.features != "input":
         raise InvalidArgument(
-            f"features {selection.features!r:.100} are names of fields, and inputs of {input_type} have none: expected "
+            f"features {selection.features!r:.100} are names of fields, but inputs of {input_type} have none: expected "
             "a number, input or none"
         )
     elif not 1 <= input_type.elements <= MAX_FEATURES:
         raise InvalidArgument(
-            f"inputs of {input_type} cannot be features: expected numbers of a shape that fixes how many, at most "
-            f"{MAX_FEATURES}, such as float64[8]; send others beside the input, features N"
+            f"inputs of {input_type} cannot be features: expected 1 to {MAX_FEATURES} numbers, always as many, such as "
+            "float64[8]; or set features to how many numbers each query brings beside its input"
         )
 
 
@@ -167,7 +165,7 @@ def check_log(
     """
     if selection.log_inputs != "off" and not selection.log_decisions:
         raise InvalidArgument(
-            f"log_inputs is {selection.log_inputs}, and no query is logged: expected log_decisions (--log-decisions) "
+            f"log_inputs is {selection.log_inputs}, but no query is logged: expected log_decisions (--log-decisions) "
             "above 0, or log_inputs off"
         )
     if selection.redact is None or (before is not None and before.redact == selection.redact):
