@@ -133,7 +133,7 @@ def test_a_rollback_to_what_no_longer_starts_fails_and_changes_nothing(own: Own,
 def test_a_model_that_never_came_up_has_nothing_to_return_to(shared: Server) -> None:
     assert shared.deploy("never", "raise RuntimeError('no weights')", input_type="float64[2]")["state"] == "failed"
     refused = shared.call("POST", "/models/never/rollback", {}, status=409)["cause"]
-    assert "no version to return to: none was current and is sound; version 1 is failed; name one" in refused
+    assert "no version to return to: no sound version was current; version 1 is failed; name one" in refused
 
 
 def test_a_deployment_that_is_not_to_be_current_runs_beside_it(own: Own) -> None:

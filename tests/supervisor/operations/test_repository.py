@@ -48,7 +48,7 @@ def test_what_cannot_be_loaded_or_unloaded(shared: Server, own: Own) -> None:
     assert "clipper app list" in refused("unload", 404, name="nobody")
     other = {**APP, "name": f"{own.name}-too", "links": [{"model": own.name}]}
     shared.call("POST", "/applications", other)
-    assert f"also answer {other['name']}" in refused("unload", 409)
+    assert f"also serve {other['name']}" in refused("unload", 409)
     shared.call("DELETE", f"/applications/{other['name']}")
     made = shared.call("POST", "/tokens", {"name": own.name, "role": "read"})
     answer = httpx.post(

@@ -159,7 +159,7 @@ class ModelOperations(OfParts):
         versions = self._running_of(application)
         linking = {one.name for each in versions for one, _ in self._catalog.linking(each.model)}
         if others := sorted(linking - {application}):
-            raise Conflict(f"models of application {application!r} also answer {', '.join(others)}: unlink them there")
+            raise Conflict(f"models of application {application!r} also serve {', '.join(others)}: unlink them there")
         running = [each for each in versions if each.loads_with is None]
         self._catalog.commit(*(Put(rules.scaled(each, 0)) for each in running), by=CALLER.get())
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
@@ -309,8 +309,8 @@ class ModelOperations(OfParts):
         target = self._catalog.version(model, name)
         if target.stopped is not None and not allow_stopped and name != owner.current:
             raise Conflict(
-                f"version {name!r} of model {model!r} was stopped ({target.stopped}): deploy a mended version, or say "
-                "that this one is to answer nevertheless: clipper model rollback --to asks, the API takes allow_stopped"
+                f"version {name!r} of model {model!r} was stopped ({target.stopped}): deploy a mended version; or, to "
+                "let this one answer all the same, confirm it to clipper model rollback --to, or set allow_stopped"
             )
         for application, pinned in self._catalog.linking(model):
             if pinned is None:
@@ -326,8 +326,8 @@ class ModelOperations(OfParts):
         ]
         if not others:
             return f": it has no version but {owner.current}, so deploy another" if owner.current else ": deploy one"
-        before = f"before {owner.current} " if owner.current else ""
-        return f": none was current {before}and is sound; {', '.join(others)}; name one to make it current"
+        before = f" before {owner.current}" if owner.current else ""
+        return f": no sound version was current{before}; {', '.join(others)}; name one to make it current"
 
     async def _until_current(self, target: VersionRecord) -> None:
         def is_decided() -> bool:
