@@ -43,7 +43,7 @@ def test_many_make_a_few_lines_and_the_first_to_expire_comes_first() -> None:
     token = TokenRecord("ci", "admin", "digest", BEGAN_S, BEGAN_S + 100.0)
     problems = expiry_problems(keys, [token], BEGAN_S + 80.0 * 60)
     assert [line.split()[1] for line in problems[:5]] == ["'k19'", "'k18'", "'k17'", "'k16'", "'k15'"]
-    assert problems[5].endswith("more keys expire: clipper key list shows when")
+    assert problems[5].endswith("more keys expire, too: clipper key list shows when")
     assert expiry_problems([], [token], BEGAN_S + 90.0)[0].startswith("token 'ci' expires in 10 seconds")
 
 

@@ -41,7 +41,7 @@ def check_expiry(at_s: float | None) -> None:
     if at_s is not None and not now_s < at_s < now_s + MAX_LIFE_S:
         raise InvalidArgument(
             f"expires_at is {at_s:.17g}: expected seconds since 1970, later than now ({now_s:.0f}) and within "
-            f"{MAX_LIFE_S / YEAR_S:.0f} years; leave it out for what never expires"
+            f"{MAX_LIFE_S / YEAR_S:.0f} years; leave it out for no expiry"
         )
 
 
@@ -69,7 +69,7 @@ def _problems(kind: str, records: Iterable[Expiring], now_s: float) -> list[str]
         for when in (f"expires in {duration(at_s - now_s)}" if at_s > now_s else "has expired, and is refused",)
     ]
     more = len(due) - MAX_TOLD
-    return told + ([f"{more} more {kind}s expire: clipper {kind} list shows when"] if more > 0 else [])
+    return told + ([f"{more} more {kind}s expire, too: clipper {kind} list shows when"] if more > 0 else [])
 
 
 log = logging.getLogger(__name__)
@@ -188,8 +188,8 @@ class Tokens:
                 holder = Holder(record.name, record.role)
                 if record.expires_at is not None and time.time() >= record.expires_at:
                     raise Unauthorized(
-                        f"token {record.name!r} expired on {day(record.expires_at)}: whoever has one of the role admin "
-                        "makes another with clipper token create"
+                        f"token {record.name!r} expired on {day(record.expires_at)}: ask someone with the role admin "
+                        "to make another with clipper token create"
                     )
         return holder
 
@@ -203,10 +203,7 @@ class Tokens:
         """Make a token. Raises InvalidArgument, RegistryUnavailable; Conflict for a taken name, or too many tokens."""
         check_name("token", new.name, self._catalog.tokens)
         if new.name.lower() in RESERVED_CALLERS:
-            raise InvalidArgument(
-                f"token {new.name!r} cannot be told from what {new.name.lower()!r} stands for in events: "
-                "choose another name"
-            )
+            raise InvalidArgument(f"token {new.name!r} stands for the server or its operator in events: choose another")
         check_expiry(new.expires_at)
         if new.name in self._catalog.tokens:
             raise Conflict(f"token {new.name!r} exists already: revoke it first, or choose another name")
