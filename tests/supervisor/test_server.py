@@ -228,7 +228,7 @@ def test_a_home_that_is_moved_away_is_told_of_until_it_is_back(server: Server) -
     server.home.rename(away)
     try:
         (problem,) = httpx.get(status, headers=headers, timeout=TIMEOUT_S).json()["problems"]
-        assert problem.startswith(f"its home {server.home} is not there")
+        assert problem.startswith(f"its home {server.home} is gone: ")
         answer = httpx.post(predict, json={"input": [1, 2]}, timeout=TIMEOUT_S)
         assert answer.json()["output"] == "one"
     finally:

@@ -107,8 +107,8 @@ def test_a_model_that_leaves_its_gpu_idle_is_told(manager: Manager, device: str,
     status = SlotStatus(Slot("m", "1", 1), spec, on_gpu)
     facts = slot_facts(status, manager)
     assert facts.runtime == runtime
-    unused = "; GPUs are reserved for it (--gpus 0.5), and it computes on the processor: its library found no GPU that"
+    unused = "; GPUs are reserved for it (--gpus 0.5), but it computes on the processor: its library found no GPU that"
     assert (facts.warning or "").startswith(f"saved with another version{unused if warned else ''}")
     assert (facts.warning == on_gpu.warning) is not warned
     problems = problems_of_replicas([status])
-    assert problems == (["m:1: GPUs are reserved for it (--gpus), and it computes on the processor"] if warned else [])
+    assert problems == (["m:1: GPUs are reserved for it (--gpus), but it computes on the processor"] if warned else [])

@@ -210,7 +210,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         if lock_path(Path(self._home)).exists():
             return []
         return [
-            f"its home {self._home} is not there: queries are answered, but nothing can be changed, stored or started; "
+            f"its home {self._home} is gone: workers answer queries, but nothing can be changed, stored or started: "
             "put it back where it was"
         ]
 
@@ -275,13 +275,13 @@ def problems_of_replicas(slots: Sequence[SlotStatus]) -> list[str]:
     """
     by_version: defaultdict[ModelId, list[SlotStatus]] = defaultdict(list)
     for slot in slots:
-        by_version[ModelId(slot.slot.model, slot.slot.version)].append(slot)
+        by_version[slot.slot.model_id].append(slot)
     problems = []
     for id_, those in by_version.items():
         crashing = [one for one in those if one.is_looping]
         welcomes = [one.replica.welcome for one in those if one.replica is not None]
         if any(welcome is not None and welcome.device == CPU for welcome in welcomes):
-            problems.append(f"{id_}: GPUs are reserved for it (--gpus), and it computes on the processor")
+            problems.append(f"{id_}: GPUs are reserved for it (--gpus), but it computes on the processor")
         if crashing and any(one.phase == "ready" for one in those):
             why = f": {crashing[0].last_error}" if crashing[0].last_error else ""
             problems.append(f"{id_}: {len(crashing)} of its {len(those)} replicas crash each time they start{why}")

@@ -93,7 +93,7 @@ def _warning(replica: Replica, spec: VersionSpec) -> str | None:
     if welcome is None:
         return replica.warning
     unused = (
-        f"GPUs are reserved for it (--gpus {spec.gpus}), and it computes on the processor: its library found no GPU "
+        f"GPUs are reserved for it (--gpus {spec.gpus}), but it computes on the processor: its library found no GPU "
         "that it can use"
     )
     return "; ".join(filter(None, (replica.warning, unused if welcome.device == CPU else "", welcome.warning))) or None
