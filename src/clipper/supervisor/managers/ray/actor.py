@@ -1,7 +1,7 @@
 """The actor of a replica: it runs on a node of the cluster, and starts and watches the container there.
 
 The container is a process of its own, started as the manager ``local`` starts it, so nothing of the model can hurt
-Ray's worker. If it dies and no supervisor acts, the actor starts it again (``Revival``), behind the same front.
+Ray's worker. If it dies and no supervisor acts, the actor starts it again (``Reviver``), behind the same front.
 """
 
 import logging

@@ -6,13 +6,16 @@ from collections.abc import Awaitable, Callable
 
 from clipper.errors import ClipperError
 from clipper.supervisor.managers.launcher import Keeper
-from clipper.supervisor.managers.reconcile.plan import Revival
+from clipper.supervisor.managers.reconcile.plan import NO_DEATHS
 
 log = logging.getLogger(__name__)
 
+# The shortest pause before a restart: many times longer than a busy supervisor takes to end the actor.
+PATIENCE_S = 3.0
+
 
 class Reviver:
-    """Restarts the process of an actor, which was just started."""
+    """Restarts the process of an actor, which was just started. Its pauses are those of ``History``, or longer."""
 
     def __init__(self, wait: Callable[[], Awaitable[object]], start: Callable[[], Awaitable[None]]) -> None:
         """Begin to watch.
@@ -22,28 +25,28 @@ class Reviver:
         """
         self._wait = wait
         self._start = start
-        self._loop = asyncio.get_running_loop()
-        self._revival = Revival(self._loop.time())
-        self._running = self._loop.create_task(self._run())
+        self._running = asyncio.get_running_loop().create_task(self._run())
 
     def end(self) -> None:
         """Start nothing from now on."""
-        self._revival.end()
         self._running.cancel()
 
     async def _run(self) -> None:
+        loop, history = asyncio.get_running_loop(), NO_DEATHS
+        started_s = loop.time()
         while True:
             await self._wait()
-            while (at_s := self._revival.ended(self._loop.time())) is not None:
-                await asyncio.sleep(at_s - self._loop.time())
-                self._revival.starts(self._loop.time())
+            is_up = False
+            while not is_up:
+                now_s = loop.time()
+                history = history.died(now_s, now_s - started_s)
+                await asyncio.sleep(max(PATIENCE_S, history.restart_at_s - now_s))
+                started_s = loop.time()
                 try:
                     await self._start()
-                    break
+                    is_up = True
                 except (ClipperError, OSError) as error:
                     log.warning("the process cannot be started again; another try follows: %(error)s", {"error": error})
-            else:
-                return
 
 
 class WatchedTasks:

@@ -1,6 +1,6 @@
 """The actor of a query worker: it starts the worker, a process of its own, on its node, and watches it.
 
-If the worker dies and no supervisor acts, the actor starts it again (``Revival``) at the same address, and it serves by
+If the worker dies and no supervisor acts, the actor starts it again (``Reviver``) at the same address, and it serves by
 its last snapshot (``worker.snapshot_file``).
 """
 

@@ -162,33 +162,3 @@ class StartTime:
         is_over = busy_s - before_s < LEAST_SHARE * self._look_s
         self.is_extended = self.is_extended or not is_over
         return is_over
-
-
-# Many times longer than a busy supervisor takes to end the actor.
-PATIENCE_S = 3.0
-
-
-class Revival:
-    """Decides when an actor restarts its process. ``is_over``: nothing is started any more."""
-
-    def __init__(self, now_s: float) -> None:
-        """Begin at ``now_s``, the time of the first start."""
-        self.is_over = False
-        self._history = NO_DEATHS
-        self._started_s = now_s
-
-    def ended(self, now_s: float) -> float | None:
-        """Note that the process has ended, or could not be started. Return when to start it again; None for never.
-
-        The pauses are those of ``History``: half a minute in a crash loop.
-        """
-        self._history = self._history.died(now_s, now_s - self._started_s)
-        return None if self.is_over else max(now_s + PATIENCE_S, self._history.restart_at_s)
-
-    def starts(self, now_s: float) -> None:
-        """Note that the process is started again now."""
-        self._started_s = now_s
-
-    def end(self) -> None:
-        """Note that somebody ends the process on purpose. This is final."""
-        self.is_over = True
