@@ -26,7 +26,7 @@ from clipper.supervisor.folders import HomeFolders, facilities_of
 from clipper.supervisor.keepers.certificates import LOOK_EVERY_S, Certificates
 from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.management_port import ManagementPort
-from clipper.supervisor.managers.open import ELSEWHERE, open_launchers
+from clipper.supervisor.managers.open import open_launchers
 from clipper.supervisor.metrics.ledger import Ledger, Shown
 from clipper.supervisor.operations.models import logs_of
 from clipper.supervisor.operations.tokens import TokenFile
@@ -259,6 +259,5 @@ class Succession:
 
     async def _end_orphans(self) -> None:
         facilities = facilities_of(self._config, self._home)
-        launchers = open_launchers(facilities)
-        mine = [launcher for name, launcher in launchers.items() if name not in ELSEWHERE]
-        await takeover.end_all_orphans(facilities.processes, self._home, mine)
+        launchers = open_launchers(facilities, "here").values()
+        await takeover.end_all_orphans(facilities.processes, self._home, launchers)
