@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -54,10 +55,8 @@ class Driver:
         """Carry out a request and reply."""
         try:
             self._reply(messages.Answer(request.number, await self._value(request)))
-        except ActorDiedError as error:
+        except (ActorDiedError, _NoActor) as error:
             self._reply(messages.Gone(request.number, _first_line(error)))
-        except _NoActor as error:
-            self._reply(messages.Gone(request.number, str(error)))
         except RayActorError as error:  # the actor cannot be reached, but may be well
             self._reply(messages.Failed(request.number, _first_line(error), is_unreachable=True))
         except Exception as error:  # noqa: BLE001  # whatever it is, the server waits for a reply
@@ -72,12 +71,10 @@ class Driver:
             case messages.Ship(_, actor, digest, folder):
                 return await self._ship(actor, digest, folder)
             case messages.Kill(_, actor):
-                try:
-                    ray.kill(self._handle(actor), no_restart=True)
-                except _NoActor:
-                    pass
-                finally:
-                    self._handles.pop(actor, None)
+                with suppress(_NoActor):
+                    handle = self._handle(actor)
+                    del self._handles[actor]
+                    ray.kill(handle, no_restart=True)
                 return None
             case messages.List():
                 named = list_named_actors(all_namespaces=True)
