@@ -47,16 +47,16 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], 
 @asynccontextmanager
 async def fronted(path: Path) -> AsyncIterator[tuple[SmallContainer, ReplicaAddress]]:
     """A container with a front before it, and where the front is dialled."""
-    identity = make_identity()
+    certificate, context = make_identity()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        serving = asyncio.create_task(TlsFront(listener, identity.context, path).run())
+        serving = asyncio.create_task(TlsFront(listener, context, path).run())
         place = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
         container = await SmallContainer(path).start()
         await until_async(lambda: is_listening(place))
         # Those of the connections that it accepts.
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == CUT_AFTER_S * 1000
-        yield container, ReplicaAddress("digits:1#1.g1", place, "secret", identity.certificate)
+        yield container, ReplicaAddress("digits:1#1.g1", place, "secret", certificate)
         serving.cancel()
         await asyncio.wait([serving])
         await container.kill()
@@ -96,7 +96,7 @@ def test_a_worker_and_the_supervisor_reach_a_container_over_tls(run: Callable[[S
 
 def test_only_the_containers_own_certificate_is_trusted(run: Callable[[Scenario], None]) -> None:
     async def scenario(container: SmallContainer, address: ReplicaAddress) -> None:
-        for certificate in (make_identity().certificate, "no certificate", "\0"):
+        for certificate in (make_identity()[0], "no certificate", "\0"):
             hearing = Hearing()
             link = ReplicaLink(DIGITS, ENCODER, address.address, "secret", hearing, certificate)
             link.open()
@@ -104,7 +104,7 @@ def test_only_the_containers_own_certificate_is_trusted(run: Callable[[Scenario]
             assert link.last_error and hearing.heard == []
             link.close()
         with pytest.raises(ssl.SSLError):
-            await Caller.dial(ReplicaAddress("x", address.address, "secret", make_identity().certificate))
+            await Caller.dial(ReplicaAddress("x", address.address, "secret", make_identity()[0]))
         # It got no token from any of them.
         assert container.tokens == []
 
@@ -178,7 +178,7 @@ def test_nothing_listens_until_the_container_does(tmp_path: Path) -> None:
     async def test() -> None:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
-            serving = asyncio.create_task(TlsFront(listener, make_identity().context, tmp_path / "s").run())
+            serving = asyncio.create_task(TlsFront(listener, make_identity()[1], tmp_path / "s").run())
             place = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
             await asyncio.sleep(0)
             assert not is_listening(place)

@@ -24,7 +24,7 @@ def test_a_front_that_cannot_listen_ends_its_container_and_says_why(
         watched = WatchedTasks(reasons.append)
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
-        watched.start("its TLS front", TlsFront(listener, make_identity().context, tmp_path / "s").run)
+        watched.start("its TLS front", TlsFront(listener, make_identity()[1], tmp_path / "s").run)
         watched.start("bounding its log", for_ever)
         await asyncio.sleep(0)
         assert reasons == []

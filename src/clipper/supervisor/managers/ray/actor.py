@@ -118,14 +118,14 @@ class ReplicaActor(NodeActor[LocalContainer]):
         except BaseException:
             listener.close()
             raise
-        identity = make_identity()
+        certificate, context = make_identity()
         watched = self._watched = WatchedTasks(self._kill)
-        watched.start("its TLS front", TlsFront(listener, identity.context, path).run)
+        watched.start("its TLS front", TlsFront(listener, context, path).run)
         watched.start("bounding its log", LogKeeper(self._folder).run)
         for what, run in launcher.keepers().items():
             watched.start(what, run)
         address = f"tcp:{host}:{listener.getsockname()[1]}"
-        return Launched(address, identity.certificate, container.pid, container.warning)
+        return Launched(address, certificate, container.pid, container.warning)
 
     def _on_progress(self, text: str) -> None:
         self._progress = text

@@ -12,7 +12,6 @@ import random
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -166,16 +165,8 @@ _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "clipper container")]
 _VALID = datetime.timedelta(days=3650)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The certificate of a container's front, in PEM for its callers, and a ``context`` that has the key, too."""
-
-    certificate: str
-    context: ssl.SSLContext
-
-
-def make_identity() -> Identity:
-    """Make a new key, and sign a certificate with it."""
+def make_identity() -> tuple[str, ssl.SSLContext]:
+    """Make a new key; return a certificate for it in PEM, for callers, and a context that has both, for a front."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder(_NAME, _NAME, key.public_key(), x509.random_serial_number())
@@ -184,7 +175,7 @@ def make_identity() -> Identity:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return Identity(certificate.decode(), server_context(TlsMaterial(certificate, private)))
+    return certificate.decode(), server_context(TlsMaterial(certificate, private))
 
 
 def bind_in_range(host: str, ports: tuple[int, int]) -> socket.socket:
