@@ -33,7 +33,7 @@ from clipper.settings.variables import shown_values
 from clipper.settings.version import Deployment
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.managers.manager import SlotStatus
-from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.parts import OfParts
 from clipper.supervisor.registry.records import ApplicationRecord, VersionRecord
 from clipper.supervisor.rollout import rollbacks
 from clipper.supervisor.workers.worker_process import WorkerProcess
@@ -156,16 +156,8 @@ def worker_view(worker: WorkerProcess) -> WorkerStatus:
     return WorkerStatus(worker.index, pid, worker.phase, worker.restarts, generation, worker.last_error, worker.node)
 
 
-class Views:
+class Views(OfParts):
     """Shows the present models, versions and replicas. Batch limits are from the last readings of workers."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._catalog = parts.catalog
-        self._manager = parts.manager
-        self._reconciler = parts.reconciler
-        self._scaler = parts.scaler
-        self._batch_limits = parts.sampling.sampler.batch_limits
-        self._health = parts.sampling.health
 
     def model(self, name: str) -> Model:
         record = self._catalog.model(name)
@@ -182,7 +174,7 @@ class Views:
         warning = "; ".join(filter(None, (record.warning, record.unknown))) or None
         states = ["crash_loop" if slot.is_looping else replica_state(slot) for slot in slots]
         condition = condition_of(shown, states)
-        if condition == "ready" and self._health.fails(record.id):
+        if condition == "ready" and self._parts.sampling.health.fails(record.id):
             condition = "failing"
         return Version(
             **(
@@ -196,7 +188,7 @@ class Views:
             replicas=tuple(self.replica(slot) for slot in slots),
             condition=condition,
             progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),
-            scaling_reason=self._scaler.reason(record.id) if record.scaling else None,
+            scaling_reason=self._parts.scaler.reason(record.id) if record.scaling else None,
         )
 
     def replicas(self) -> list[Replica]:
@@ -213,7 +205,7 @@ class Views:
             pid=status.replica.pid if status.replica else None,
             restarts=status.restarts,
             last_error=status.last_error,
-            batch_limit=self._batch_limits(status.slot.model_id).get(id_),
+            batch_limit=self._parts.sampling.sampler.batch_limits(status.slot.model_id).get(id_),
             log=str(self._manager.log_path(status.slot)),
             node=status.replica.node if status.replica else None,
         )
