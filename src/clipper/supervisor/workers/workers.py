@@ -175,13 +175,11 @@ class Workers:
     def any_ready(self) -> bool:
         return any(worker.applied is not None for worker in self)
 
-    async def ask_all(self, command: Command[R], timeout_s: float = ANSWER_TIMEOUT_S) -> list[tuple[int, R]]:
+    async def ask_all(self, command: Command[R]) -> list[tuple[int, R]]:
         """Return the reply of each worker that is up and answers in time, by its instance."""
-        return await self.ask_each({worker.instance: command for worker in self._ready()}, timeout_s)
+        return await self.ask_each({worker.instance: command for worker in self._ready()}, ANSWER_TIMEOUT_S)
 
-    async def ask_each(
-        self, commands: Mapping[int, Command[R]], timeout_s: float = ANSWER_TIMEOUT_S
-    ) -> list[tuple[int, R]]:
+    async def ask_each(self, commands: Mapping[int, Command[R]], timeout_s: float) -> list[tuple[int, R]]:
         """Send each worker its own command, by its instance. A worker without a command is not asked."""
 
         async def ask(worker: WorkerProcess) -> tuple[int, R] | None:
@@ -205,22 +203,13 @@ class Workers:
         return None
 
     async def statistics(
-        self,
-        applications: Collection[str] | None = None,
-        versions: Collection[ModelId] | None = None,
-        *,
-        batches: bool = False,
+        self, applications: Collection[str], versions: Collection[ModelId], *, batches: bool = False
     ) -> list[WorkerStatistics]:
         """Return the statistics of the workers that answer within a second, on these applications and versions.
 
-        None means all, which takes seconds to read with thousands. A worker from before an upgrade may answer more.
-        ``batches``: also versions' batches by size.
+        A worker from before an upgrade may answer more. ``batches``: also versions' batches by size.
         """
-        asked = GetStatistics(
-            None if applications is None else tuple(applications),
-            None if versions is None else tuple(versions),
-            batches=batches,
-        )
+        asked = GetStatistics(tuple(applications), tuple(versions), batches=batches)
         return [reply.worker for _, reply in await self.ask_all(asked)]
 
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:
