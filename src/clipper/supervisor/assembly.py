@@ -24,7 +24,7 @@ from clipper.supervisor.keepers.sampling import Sampling
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.managers.launcher import RUNTIME_PARTS, Facilities
 from clipper.supervisor.managers.manager import Manager
-from clipper.supervisor.managers.open import ELSEWHERE, open_launchers
+from clipper.supervisor.managers.open import open_launchers
 from clipper.supervisor.managers.worker_host import ClusterHost, LocalWorkerHost, WorkerHost
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.selections import SelectionChecker
@@ -92,7 +92,6 @@ def make_parts(ground: Ground) -> Parts:
         log_format=config.log_format,
         max_output_bytes=config.max_output_bytes,
         has_workers_elsewhere=bool(per_node),
-        elsewhere=ELSEWHERE,
         cores=len(machine_cores()),
         secret_values=SecretFiles(ground.home.root, os.environ).values,
     )

@@ -23,6 +23,8 @@ OnProgress = Callable[[str], None]
 # The progress text of a container that waits for room in a cluster begins with this.
 WAITING_FOR_ROOM = "waiting for room"
 Keeper = Callable[[], Awaitable[None]]
+# Managers whose containers run elsewhere than on the server's machine: the servers of a cluster share them.
+ELSEWHERE: frozenset[ManagerName] = frozenset({"ray"})
 
 
 class ContainerNote(Struct, frozen=True):

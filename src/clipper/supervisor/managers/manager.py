@@ -11,7 +11,7 @@ from clipper.errors import ClipperError, InvalidArgument, Unavailable
 from clipper.settings.server import MAX_OUTPUT_BYTES, LogFormat
 from clipper.settings.version import ManagerName, VersionSpec
 from clipper.supervisor.managers.caller import SampleSource
-from clipper.supervisor.managers.launcher import ContainerNote, Keeper, Launcher, Runnable, slot_name
+from clipper.supervisor.managers.launcher import ELSEWHERE, ContainerNote, Keeper, Launcher, Runnable, slot_name
 from clipper.supervisor.managers.reconcile.plan import NO_DEATHS, History, Phase, Slot
 from clipper.supervisor.managers.replica import ADOPTION_TIMEOUT_S, PER_CORE, Death, Replica, StartTurns
 from clipper.values.types import ModelId
@@ -65,7 +65,6 @@ class Manager:
         *,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
         has_workers_elsewhere: bool = False,
-        elsewhere: Collection[ManagerName] = (),
         cores: int = 2,
         secret_values: Callable[[Sequence[str]], Mapping[str, str]] = lambda _: {},
     ) -> None:
@@ -77,13 +76,11 @@ class Manager:
             on_change: called after a replica has come up or died.
             build, log_format, max_output_bytes: settings of the runtime that containers get from us.
             has_workers_elsewhere: whether query workers run on the nodes of a cluster, and not on this machine.
-            elsewhere: the managers whose containers run on other machines.
             cores: the cores of this machine, which containers that start at once share.
             secret_values: returns the variables of ``VersionSpec.secrets``; raises ClipperError if one is missing.
         """
         self._has_workers_elsewhere = has_workers_elsewhere
         self.secret_values = secret_values
-        self._elsewhere = elsewhere
         self._starts = StartTurns(PER_CORE * cores)
         self._build = build
         self._log_format: LogFormat = log_format
@@ -312,7 +309,7 @@ class Manager:
             max_output_bytes=self._max_output_bytes,
             known_type=self._samples.known_type(slot.model_id),
         )
-        starts = None if spec.manager in self._elsewhere else self._starts
+        starts = None if spec.manager in ELSEWHERE else self._starts
         return Replica(note, launcher, self.log_path(slot), starts=starts, variables=self._variables(spec))
 
     def _variables(self, spec: VersionSpec) -> dict[str, str]:

@@ -14,16 +14,13 @@ from clipper.base.processes.gpus import machine_gpus
 from clipper.settings.texts import read_ports
 from clipper.settings.version import ManagerName
 from clipper.supervisor.managers.docker.options import Setting
-from clipper.supervisor.managers.launcher import RUNTIME_PARTS, Facilities, Launcher
+from clipper.supervisor.managers.launcher import ELSEWHERE, RUNTIME_PARTS, Facilities, Launcher
 from clipper.supervisor.managers.local.launcher import LocalLauncher
 from clipper.supervisor.managers.ray.connection import Cluster
 from clipper.supervisor.managers.ray.launcher import RayLauncher
 from clipper.supervisor.managers.ray.messages import OWNER_PREFIX, WORKERS_SUFFIX
 from clipper.supervisor.managers.ray.worker_host import RayWorkerHost
 from clipper.supervisor.managers.worker_host import ClusterHost, Sign
-
-# Managers whose containers run elsewhere than on the server's machine: the servers of a cluster share them.
-ELSEWHERE: frozenset[ManagerName] = frozenset({"ray"})
 
 
 def open_launchers(
