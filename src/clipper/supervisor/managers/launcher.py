@@ -121,9 +121,9 @@ class Container(Running, Protocol):
     """
 
     address: ReplicaAddress
-    warning: str | None
-    node: str | None
-    is_lost: bool
+    warning: str | None = None
+    node: str | None = None
+    is_lost: bool = False
 
     async def save_log(self) -> str | None:
         """Bring the container's log file up to date. Return why that cannot be done; None if it is."""

@@ -76,10 +76,6 @@ class DockerContainer(Container):
         self.id = id_
         self.address = address
         self.exited = asyncio.Event()
-        # The packages of an image are not known.
-        self.warning: str | None = None
-        self.node: str | None = None
-        self.is_lost = False
         self.folder = folder
         self._killed_because: str | None = None
         self._pid = state.pid

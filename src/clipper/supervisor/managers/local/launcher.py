@@ -26,6 +26,7 @@ from clipper.settings.version import VersionSpec
 from clipper.supervisor.managers.environments.builder import environments_root
 from clipper.supervisor.managers.environments.provider import EnvironmentProvider
 from clipper.supervisor.managers.launcher import (
+    Container,
     ContainerNote,
     Facilities,
     Keeper,
@@ -45,7 +46,7 @@ from clipper.values.types import DATA_PER_MEMORY
 log = logging.getLogger(__name__)
 
 
-class LocalContainer:
+class LocalContainer(Container):
     """A process as a ``Container``, and as ``usage.Bounded``. Its output goes straight to its log."""
 
     def __init__(
@@ -69,8 +70,6 @@ class LocalContainer:
         self.folder = folder
         self.bounds = Bounds(note.spec.memory_bytes)
         self.warning = warning
-        self.node: str | None = None
-        self.is_lost = False
         self._note = note
         self._process = process
         self._processes = processes
