@@ -134,8 +134,7 @@ class Engine:
 
     async def pull(self, name: str, on_line: Callable[[str], None]) -> None:
         """Fetch an image. ``on_line`` is called with lines of progress, on another thread."""
-        repository, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "latest")
-        await self._follow(lambda client: client.pull(repository, tag=tag, stream=True, decode=True), on_line)
+        await self._follow(lambda client: client.pull(name, stream=True, decode=True), on_line)
 
     async def build(
         self, write_context: Callable[[IO[bytes]], None], options: Mapping[str, Any], on_line: Callable[[str], None]
