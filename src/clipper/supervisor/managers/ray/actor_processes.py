@@ -69,7 +69,7 @@ class ActorProcess:
         """Remove its files from the node, and end its actor; return whether the actor has ended."""
         self._watching.cancel()
         if not self._is_unreachable:
-            with contextlib.suppress(ActorGone, Unavailable):  # the guard on its node does it then
+            with contextlib.suppress(Unavailable):  # the guard on its node does it then
                 await self._call("clean_up", within_s=CALL_TIMEOUT_S)
         return await self._actors.kill(self.actor)
 
@@ -158,7 +158,7 @@ class RayContainer(ActorProcess):
     async def _note_ready(self) -> None:
         try:
             await self._call("note_ready", within_s=CALL_TIMEOUT_S)
-        except (ActorGone, Unavailable) as error:
+        except Unavailable as error:
             log.warning(
                 "the note that container %(replica)s is ready cannot be written: %(error)s",
                 {"replica": self.actor, "error": error},
@@ -197,7 +197,7 @@ class RayWorker(ActorProcess):
         """Ask whether its actor answers, and says that it runs."""
         try:
             return bool(await self._call("is_up", within_s=CALL_TIMEOUT_S))
-        except (ActorGone, Unavailable):
+        except Unavailable:
             return False
 
     async def remove(self) -> bool:
@@ -220,5 +220,5 @@ class RayWorker(ActorProcess):
                 after_s = RENEW_AGAIN_S
 
     async def _terminate(self) -> None:
-        with contextlib.suppress(ActorGone, Unavailable):
+        with contextlib.suppress(Unavailable):
             await self._call("terminate", within_s=CALL_TIMEOUT_S)

@@ -109,7 +109,7 @@ class Actors:
                 self._in_use.unlink(missing_ok=True)
 
     async def call(self, actor: str, method: messages.Method, *arguments: Any, within_s: float | None = None) -> Any:
-        """Call a method of an actor; return its value. Raises ActorGone and Unavailable like ``Connection.ask``."""
+        """Call a method of an actor; return its value. Raises the same errors as ``Connection.ask``."""
         return await self.connection.ask(lambda number: messages.Call(number, actor, method, list(arguments)), within_s)
 
     async def kill(self, actor: str) -> bool:
@@ -217,7 +217,7 @@ class Actors:
             note = await self.call(actor, "noted", within_s=CALL_TIMEOUT_S)
             if note is not None:
                 return msgspec.convert(note, noted)
-        except (ActorGone, Unavailable, msgspec.ValidationError) as error:
+        except (Unavailable, msgspec.ValidationError) as error:
             log.warning("actor %(replica)s cannot be taken over: %(error)s", {"replica": actor, "error": error})
         await self.kill(actor)
         return None

@@ -26,7 +26,7 @@ RETRY_AFTER_S = 5.0
 _REPLY: "msgspec.json.Decoder[messages.Reply]" = msgspec.json.Decoder(messages.Reply)
 
 
-class ActorGone(Exception):
+class ActorGone(Unavailable):
     """The actor has ended."""
 
 
@@ -73,8 +73,8 @@ class Connection:
     async def ask(self, make: Callable[[int], messages.Request], within_s: float | None = None) -> Any:
         """Send the request that ``make`` makes of its number; return its value.
 
-        It has ``within_s`` from when there is a connection. Raises ActorGone if the request's actor has ended;
-        Unavailable if the cluster cannot be reached, refuses, or does not answer in time.
+        It has ``within_s`` from when there is a connection. Raises Unavailable if the cluster cannot be reached,
+        refuses, or does not answer in time; ActorGone, which is one, if the request's actor has ended.
         """
         request = make(next(self._numbers))
         if not self.may_act and not (isinstance(request, messages.Call) and request.method in messages.READS):

@@ -8,11 +8,10 @@ import msgspec
 
 from clipper.base.processes.process import ProcessRecord
 from clipper.control.address import ControlAddress, parse_address
-from clipper.errors import Unavailable
 from clipper.supervisor.managers.logs import Lines
 from clipper.supervisor.managers.ray.actor_processes import RENEW_EVERY_S, RayWorker
 from clipper.supervisor.managers.ray.actors import CALL_TIMEOUT_S, Actors, launched
-from clipper.supervisor.managers.ray.connection import ActorGone, Cluster, Connection
+from clipper.supervisor.managers.ray.connection import Cluster, Connection
 from clipper.supervisor.managers.ray.messages import (
     ListNodes,
     Nodes,
@@ -107,20 +106,14 @@ class RayWorkerHost(ClusterHost):
         self, process: RunningWorker, name: str | None, places: Mapping[str, str], lines: int
     ) -> dict[str, tuple[Lines, str]]:
         actor = _own(process).actor
-        try:
-            found = await self._actors.call(actor, "read_logs", name, dict(places), lines, within_s=LOGS_TIMEOUT_S)
-        except ActorGone as error:
-            raise Unavailable(f"its actor is gone: {error}") from error
+        found = await self._actors.call(actor, "read_logs", name, dict(places), lines, within_s=LOGS_TIMEOUT_S)
         return msgspec.convert(found, dict[str, tuple[Lines, str]])
 
     async def provide(self, process: RunningWorker, folders: Iterable[str]) -> None:
         worker = _own(process)
         provided = self._provided.setdefault(worker.actor, set())
         for digest in {folder.partition("/")[0] for folder in folders} - provided:
-            try:
-                await self._actors.deliver(worker.actor, worker.node, digest, lambda: None)
-            except ActorGone as error:
-                raise Unavailable(f"its actor is gone: {error}") from error
+            await self._actors.deliver(worker.actor, worker.node, digest, lambda: None)
             provided.add(digest)
 
     async def clean_up(self, name: str, process: RunningWorker | None, control: ControlAddress | None) -> None:
