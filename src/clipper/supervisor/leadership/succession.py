@@ -164,14 +164,12 @@ class StandbyOperations:
 
     async def metrics(self, by_worker: bool, applications: Sequence[str] | None, models: Sequence[str] | None) -> bytes:
         """Return the standby's own state for every scrape: it has no workers, applications or models."""
-        del by_worker, applications, models
         return Ledger().text(Shown(status=await self.status()), {})
 
     async def why_not_ready(self) -> list[str]:
         return [who_leads(self._standby)]
 
     async def server_logs(self, name: str | None, lines: int, after: dict[str, str]) -> Logs:
-        del name
         return logs_of({"supervisor": self._home / "logs" / "supervisor.log"}, after, lines)
 
     async def stop(self) -> Stopping:

@@ -185,19 +185,15 @@ class ForkServers:
             known.deaths.append(self._now_s())
             known.server.kill()  # which closes its socket
             known.server = None
-        if known.server is None and known.starting is None and self._may_start(warmth, known):
+        if known.server is None and known.starting is None and self._may_start(known):
             known.starting = asyncio.get_running_loop().create_task(self._start(warmth, known))
         if known.starting is not None:
             await asyncio.shield(known.starting)
         return known.server
 
-    def _may_start(self, warmth: Warmth, known: _Known) -> bool:
-        if known.unfit is not None:
-            return False
-        now_s = self._now_s()
-        if len(known.deaths) == MAX_DEATHS and now_s < known.deaths[0] + DEATHS_WITHIN_S:
-            return False
-        return len(self.pids()) < MAX_FORK_SERVERS
+    def _may_start(self, known: _Known) -> bool:
+        dies_often = len(known.deaths) == MAX_DEATHS and self._now_s() < known.deaths[0] + DEATHS_WITHIN_S
+        return known.unfit is None and not dies_often and len(self.pids()) < MAX_FORK_SERVERS
 
     async def _start(self, warmth: Warmth, known: _Known) -> None:
         self._count += 1
