@@ -16,7 +16,7 @@ from clipper.base.processes.folder import ProcessFolder
 from clipper.base.processes.gpus import machine_gpus
 from clipper.base.processes.limits import Share
 from clipper.base.processes.proc import user_of
-from clipper.base.processes.process import KILL_TIMEOUT_S, ManagedProcess
+from clipper.base.processes.process import KILL_TIMEOUT_S, ManagedProcess, ProcessRecord
 from clipper.base.processes.usage import UsageKeeper
 from clipper.base.run_as import RunAs, in_own_group
 from clipper.base.trees import remove_tree
@@ -172,6 +172,7 @@ class LocalLauncher(Launcher):
         self.forks = ForkServers(facilities.processes, facilities.logs, facilities.run_as, fork_from if forks else None)
         self._is_forking = forks
         self._running: dict[str, LocalContainer] = {}
+        self._orphans: dict[str, ProcessRecord] = {}
         # The containers at this server's start, by name: adopted ones, and those that sleep.
         self._found: dict[str, VersionSpec] = {}
 
@@ -292,7 +293,8 @@ class LocalLauncher(Launcher):
         return [(note, record.pid) for record in records if (note := container_note(record.extra))]
 
     async def orphans(self) -> list[ContainerNote]:
-        notes = [note for record in self._processes.recorded() if (note := container_note(record.extra))]
+        self._orphans = {record.name: record for record in self._processes.recorded()}
+        notes = [note for record in self._orphans.values() if (note := container_note(record.extra))]
         kept = {self._socket_folder(note) for note in notes}
         for folder in self._sockets.glob(f"{SOCKET_FOLDER}[0-9]*/"):
             if folder not in kept:
@@ -300,8 +302,7 @@ class LocalLauncher(Launcher):
         return notes
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> LocalContainer | None:
-        record = next((one for one in self._processes.recorded() if one.name == note.name), None)
-        process = None if record is None else self._processes.adopt(record)
+        process = self._processes.adopt(self._orphans.pop(note.name))
         if process is None:
             return None
         if user_of(process.pid) != (os.geteuid() if self._run_as is None else self._run_as.uid):
