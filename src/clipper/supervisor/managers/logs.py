@@ -97,8 +97,9 @@ def read_on(path: Path, place: str) -> tuple[Lines, str]:
             text = file.read(MAX_TAIL_BYTES)
     except FileNotFoundError:
         text = b""
-    rest = _rest_of_cut(rotated(path), last)
-    before = (LOST,) if rest is None else _split(rest)
+    cut_off = _end_bytes(rotated(path))
+    at = cut_off.rfind(last) if last else -1
+    before = (LOST,) if at < 0 else _split(cut_off[at + len(last) :])
     lines, place = _read_lines(text, 0, b"")
     return before + lines, place
 
@@ -135,13 +136,6 @@ def _read_lines(text: bytes, offset: int, last: bytes) -> tuple[Lines, str]:
     end = text.rfind(b"\n") + 1 or (len(text) if len(text) >= MAX_TAIL_BYTES else 0)
     whole = text[:end]
     return _split(whole), f"{offset + end}.{(last + whole)[-_PLACE_BYTES:].hex()}"
-
-
-def _rest_of_cut(path: Path, last: bytes) -> bytes | None:
-    """Return what follows ``last`` in the part that was cut off; None if ``last`` is not there."""
-    text = _end_bytes(path)
-    at = text.rfind(last) if last else -1
-    return None if at < 0 else text[at + len(last) :]
 
 
 def _split(text: bytes) -> tuple[str, ...]:
