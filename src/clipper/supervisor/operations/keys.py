@@ -1,6 +1,5 @@
 """The keys that an operator makes for clients of the query port."""
 
-import secrets
 import time
 
 from msgspec import UNSET, UnsetType
@@ -10,7 +9,7 @@ from clipper.api.server.operations import CALLER
 from clipper.errors import Conflict, InvalidArgument, NotFound
 from clipper.settings.fields import check_ranges, shared
 from clipper.supervisor.operations.parts import OfParts
-from clipper.supervisor.operations.tokens import TOKEN, check_expiry, digest_of
+from clipper.supervisor.operations.tokens import TOKEN, check_expiry, digest_of, new_token
 from clipper.supervisor.reconciler.reconciler import REACH_TIMEOUT_S
 from clipper.supervisor.registry.records import KeyRecord
 from clipper.supervisor.registry.store import Delete, Put
@@ -19,7 +18,6 @@ from clipper.values.types import check_name
 # A key for each client program or customer. All are in each snapshot, and keys with limits have metrics.
 MAX_KEYS = 1000
 MAX_APPLICATIONS = 64
-_RANDOM_BYTES = 32
 
 
 class KeyOperations(OfParts):
@@ -47,8 +45,7 @@ class KeyOperations(OfParts):
             self._catalog.application(name)
         if new.key is not None and not TOKEN.fullmatch(new.key):
             raise InvalidArgument("the key is not valid: expected 32 to 512 letters, digits or ._~+/=-")
-        # The prefix lets scanners of logs and repositories recognise it as a secret.
-        key = f"clipperkey_{secrets.token_urlsafe(_RANDOM_BYTES)}" if new.key is None else new.key
+        key = new_token("clipperkey") if new.key is None else new.key
         digest = digest_of(key)
         if any(record.digest == digest and name != new.name for name, record in self._catalog.keys.items()):
             raise Conflict(f"key {new.name!r} is the same as another one: give each client a key of its own")

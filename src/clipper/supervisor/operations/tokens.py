@@ -85,9 +85,9 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def new_token() -> str:
-    """Make a token. Its prefix lets scanners of logs and repositories recognise it as a secret."""
-    return f"clipper_{secrets.token_urlsafe(_RANDOM_BYTES)}"
+def new_token(prefix: str = "clipper") -> str:
+    """Make a token or a key. Its prefix lets scanners of logs and repositories recognise it as a secret."""
+    return f"{prefix}_{secrets.token_urlsafe(_RANDOM_BYTES)}"
 
 
 class TokenFile:
