@@ -13,7 +13,7 @@ from clipper.control.statistics import ApplicationStatistics
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from clipper.learning.mathematics.parameters import check_number
 from clipper.settings.application import MAX_COST, ApplicationChange, Link, NewApplication, Selection
-from clipper.settings.fields import check_ranges, given, shared
+from clipper.settings.fields import check_range, check_ranges, given, shared
 from clipper.settings.pipeline import read_graph
 from clipper.supervisor.operations.parts import OfParts
 from clipper.supervisor.operations.pipelines import check_is_no_step, check_pipeline, input_type_of
@@ -72,8 +72,7 @@ class ApplicationOperations(OfParts):
         return policy_view(self._catalog.application(name).selection, context, description, problem, asked)
 
     async def list_contexts(self, name: str, limit: int) -> Contexts:
-        if not 1 <= limit <= MAX_LISTED_CONTEXTS:
-            raise InvalidArgument(f"limit {limit} is out of range: expected 1 to {MAX_LISTED_CONTEXTS}")
+        check_range("limit", limit, 1, MAX_LISTED_CONTEXTS)
         count, contexts = await self._parts.store.contexts(self._catalog.application(name).state_id, limit)
         return Contexts(count, tuple(contexts))
 

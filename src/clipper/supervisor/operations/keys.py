@@ -31,10 +31,9 @@ class KeyOperations(OfParts):
         check_name("key", new.name, self._catalog.keys)
         check_ranges(new)
         before = self._catalog.keys.get(new.name)
-        there = before is not None
-        if there and not new.replace:
+        if before is not None and not new.replace:
             raise Conflict(f"key {new.name!r} exists already: revoke it first, or choose another name")
-        if not there and len(self._catalog.keys) >= MAX_KEYS:
+        if before is None and len(self._catalog.keys) >= MAX_KEYS:
             raise Conflict(f"there are {MAX_KEYS} keys, the most that are allowed: revoke one first")
         applications = tuple(sorted(set(new.applications)))
         if len(applications) > MAX_APPLICATIONS:
