@@ -174,7 +174,7 @@ def test_memory_is_bounded(programs: Programs, server: Server, clipper: Clipper)
 
 
 def test_a_program_brings_its_own_interpreter(programs: Programs, clipper: Clipper) -> None:
-    with pytest.raises(InvalidArgument, match="a program brings its own"):
+    with pytest.raises(InvalidArgument, match="a program has its own"):
         clipper.deploy("sum", programs.sum, language="binary", python=sys.executable)
 
 

@@ -237,10 +237,9 @@ class ModelOperations(OfParts):
                 self._artifacts.check_inside(deployment.artifact, path)
         if deployment.loader == "import" and not all(deployment.target.partition(":")):
             raise InvalidArgument(f"target {deployment.target!r} is not valid: expected module:attribute")
-        if deployment.loader == "binary" and deployment.python is not None:
-            raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
-        if deployment.loader == "binary" and (deployment.requirements or deployment.needs):
-            raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
+        for field in ("python", "requirements", "needs", "framework", "output"):
+            if deployment.loader == "binary" and getattr(deployment, field) not in (None, ()):
+                raise InvalidArgument(f"{field} is for models that Clipper's own runtime loads: a program has its own")
         check_range("the number of needs", len(deployment.needs), 0, MAX_NEEDS)
         for need in deployment.needs:
             if not _NEED.fullmatch(need):
@@ -407,10 +406,6 @@ def _check_texts(deployment: Deployment) -> None:
 
 def _check_framework(deployment: Deployment) -> None:
     framework, output, loader = deployment.framework, deployment.output, deployment.loader
-    if loader == "binary" and (framework or output) is not None:
-        raise InvalidArgument(
-            "framework and output are for models that Clipper's own runtime loads: a program has its own"
-        )
     if framework is not None and (framework == "torch_state") != (loader == "import"):
         raise InvalidArgument(
             f"framework {framework} does not go with loader {loader}: expected a model file, or for torch_state "
