@@ -7,6 +7,7 @@ an operator can tell that none will come back. The answer is a line of JSON. It 
 import logging
 import os
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,18 +27,17 @@ SHOWN_MODELS = 10
 
 def owners(named: Iterable[tuple[str, str]]) -> list[Owner]:
     """Return the owners of these actors, which are given by namespace and name."""
-    found: dict[str, tuple[set[str], int, int]] = {}
+    models, workers = defaultdict[str, list[str]](list), Counter[str]()
     for namespace, name in named:
         if namespace.startswith(OWNER_PREFIX):
             owner = namespace.removesuffix(WORKERS_SUFFIX)
-            models, replicas, workers = found.get(owner, (set(), 0, 0))
             if namespace == owner:
-                found[owner] = models | {name.partition(":")[0]}, replicas + 1, workers
+                models[owner].append(name.partition(":")[0])
             else:
-                found[owner] = models, replicas, workers + 1
+                workers[owner] += 1
     return [
-        Owner(owner, replicas, workers, tuple(sorted(models)[:SHOWN_MODELS]))
-        for owner, (models, replicas, workers) in sorted(found.items())
+        Owner(owner, len(models[owner]), workers[owner], tuple(sorted(set(models[owner]))[:SHOWN_MODELS]))
+        for owner in sorted({*models, *workers})
     ]
 
 
