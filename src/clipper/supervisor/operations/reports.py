@@ -89,18 +89,22 @@ class ReportOperations(OfParts):
 
     async def _contexts_with_most(self, state_id: str) -> list[str]:
         _, latest = await self._parts.store.contexts(state_id, MAX_LOOKED_AT)
-        feedback = {each: Ledger(None, await self._parts.store.load(state_id, each)).clock for each in latest}
+        feedback = dict(zip(latest, (each.clock for each in await self._ledgers(state_id, latest))))
         return sorted(latest, key=lambda context: -feedback[context])[:MAX_GROUPS]
+
+    async def _ledgers(self, state_id: str, contexts: Sequence[str]) -> list[Ledger]:
+        """Return the states of contexts. Raises StoreUnavailable if one cannot be read."""
+        ledgers = []
+        for each in await self._parts.store.load_many(state_id, contexts):
+            if isinstance(each, StoreUnavailable):
+                raise each
+            ledgers.append(Ledger(None, each))
+        return ledgers
 
     async def _states(self, record: ApplicationRecord, contexts: Sequence[str | None]) -> list["_State"]:
         """Return the states of contexts, or for None of the application, by this server's names for versions."""
         names = [context or EVERYONE for context in contexts]
-        found = await self._parts.store.load_many(record.state_id, [EVERYONE, *names])
-        ledgers = []
-        for each in found:
-            if isinstance(each, StoreUnavailable):
-                raise each
-            ledgers.append(Ledger(None, each))
+        ledgers = await self._ledgers(record.state_id, [EVERYONE, *names])
         state_keys = self._catalog.state_keys({link.model for link in record.links})
         owners = owners_of(ledgers[0].totals().numbers)
         return [_State(by_version(each.totals(), state_keys, owners), each.clock) for each in ledgers[1:]]
