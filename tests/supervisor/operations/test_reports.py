@@ -38,6 +38,7 @@ from clipper.supervisor.registry.records import ApplicationRecord, ModelRecord, 
 from clipper.supervisor.registry.sqlite import SqliteRegistry
 from clipper.supervisor.registry.store import Put
 from clipper.values.types import ModelId
+from tests.waiting import until_async
 
 NOTHING = HistogramData((), 0.0)
 TOLD = PolicyDescription(
@@ -173,6 +174,22 @@ def test_by_context_has_those_with_most_feedback(tmp_path: Path) -> None:
     found = report(tmp_path, {EVERYONE: [{"m:2": 1.0}], **contexts}, by_context=True)
     assert [group.context for group in found.groups] == [None, *(f"u{index}" for index in range(MAX_GROUPS + 5, 5, -1))]
     assert [group.feedback for group in found.groups[:2]] == [1.0, MAX_GROUPS + 5]
+
+
+def test_all_contexts_are_described_at_once(tmp_path: Path) -> None:
+    """A worker that hangs costs its timeout once, and not for each context."""
+
+    class Together(Workers):
+        asking = 0
+
+        async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:
+            self.asking += 1
+            await until_async(lambda: self.asking == 3, timeout_s=10.0)
+            return await super().describe_policy(application, context)
+
+    learned = {EVERYONE: [{"m:2": 1.0}], "de": [{"m:2": 0.0}] * 2, "fr": [{"m:2": 0.0}]}
+    found = asyncio.run(_report(tmp_path, learned, Together(TOLD, [worker(0)]), {"by_context": True}))
+    assert [group.context for group in found.groups] == [None, "de", "fr"]
 
 
 def test_feedback_from_before_it_was_counted_is_not_made_up(tmp_path: Path) -> None:

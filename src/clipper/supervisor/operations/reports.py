@@ -67,9 +67,10 @@ class ReportOperations(OfParts):
         statistics = await self._workers.statistics(applications, versions, batches=True)
         counted = _Counted(name, statistics)
         costs: dict[str, float] = {}
-        groups = [
-            await self._group(record, each, state, asked, counted, costs) for each, state in zip(contexts, states)
-        ]
+        # At once: a worker that hangs is waited for in each.
+        groups = await asyncio.gather(
+            *(self._group(record, each, state, asked, counted, costs) for each, state in zip(contexts, states))
+        )
         return Report(
             **shared(counted.application, Report),
             application=name,
