@@ -193,13 +193,21 @@ class Workers:
     async def ask_until(
         self, command: Command[R], is_enough: Callable[[R], bool], timeout_s: float = ANSWER_TIMEOUT_S
     ) -> R | None:
-        """Ask workers that are up, a few at a time, until a reply is enough; return that, or None if no reply is."""
+        """Ask workers that are up, a few at a time, until a reply is enough; return that, or None if no reply is.
+
+        Workers after that one are not waited for: one of them may hang.
+        """
         ready = self._ready()
         for first in range(0, len(ready), ASKED_AT_ONCE):
-            some = ready[first : first + ASKED_AT_ONCE]
-            for reply in await asyncio.gather(*(_ask(worker, command, timeout_s) for worker in some)):
-                if reply is not None and is_enough(reply):
-                    return reply
+            asked = [_ask(worker, command, timeout_s) for worker in ready[first : first + ASKED_AT_ONCE]]
+            asking = [asyncio.ensure_future(each) for each in asked]
+            try:
+                for task in asking:
+                    if (reply := await task) is not None and is_enough(reply):
+                        return reply
+            finally:
+                for task in asking:
+                    task.cancel()
         return None
 
     async def statistics(
