@@ -215,7 +215,7 @@ class ModelOperations(OfParts):
             paths = {name: path for name, path in paths.items() if name == replica_name(replica)}
             if not paths:
                 raise NotFound(f"model {model!r} has no log of replica {replica!r}: expected e.g. {model}:1#1")
-        found = logs_of(paths, after, lines)
+        found = await asyncio.to_thread(logs_of, paths, after, lines)
         tell_outdated(found, outdated, after)
         return found if not any(each.spec.secrets for each in records) else self._without_secrets(found, records)
 

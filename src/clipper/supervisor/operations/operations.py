@@ -1,5 +1,6 @@
 """Everything that an operator can ask for: implements ``api.server.operations.Operations``."""
 
+import asyncio
 import os
 import time
 from collections import Counter, defaultdict
@@ -137,7 +138,8 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 known = [*paths, *(worker.name for worker in self._workers if worker.node)]
                 raise NotFound(f"the server has no log {name!r:.100}: expected one of {', '.join(known)}")
             paths = {one: path for one, path in paths.items() if one == name}
-        return logs_of({one: path for one, path in paths.items() if one not in on_nodes}, after, lines, on_nodes)
+        here = {one: path for one, path in paths.items() if one not in on_nodes}
+        return await asyncio.to_thread(logs_of, here, after, lines, on_nodes)
 
     async def has_artifact(self, digest: str) -> bool:
         return self._artifacts.renew(digest)
