@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 # While an actor cannot be reached, a connection to its process shows whether it runs. Ray needs a moment to notice a
 # death.
 ASK_AGAIN_S = 0.25
+# The most parts of a log that are read at once, twice the bound on a log: a model may write faster than they are read.
+MAX_PARTS = 16
 # How long an actor may take to end its process, which it does at once. Once the actor is killed, its guard ends the
 # process; until then nothing replaces a process on a lost node.
 STOP_TIMEOUT_S = 3.0
@@ -133,20 +135,21 @@ class RayContainer(ActorProcess):
             return "its actor could not be reached"
         async with self._saving:
             try:
-                while True:
+                for _ in range(MAX_PARTS):
                     found = await self._call("read_log", self._log_offset, within_s=CALL_TIMEOUT_S)
                     if not (part := msgspec.convert(found, LogPart)).text:
-                        return None
+                        break
                     await asyncio.to_thread(self._append, part.text.encode("latin-1"))
                     self._log_offset = part.next_offset
             except ActorGone:
-                return None  # its log is gone with it
+                pass  # its log is gone with it
             except (Unavailable, OSError) as error:
                 log.warning(
                     "the output of container %(replica)s cannot be saved: %(error)s",
                     {"replica": self.actor, "error": error},
                 )
                 return str(error)
+        return None
 
     def note_ready(self) -> None:
         self._keep(self._note_ready())
