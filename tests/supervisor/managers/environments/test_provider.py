@@ -109,6 +109,24 @@ def test_what_cannot_be_had_fails_and_says_why(bench: Bench, fields: dict[str, A
     run(test())
 
 
+def test_a_failure_with_long_lines_says_why(bench: Bench) -> None:
+    """Its reply was longer than a line might be, and that was told instead."""
+    folder = bench.path / "chatty"
+    folder.mkdir()
+    backend = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    (folder / "pyproject.toml").write_text(backend)
+    lines = r"('\U0001d11e' * 480 + '\n') * 60"
+    says = f"sys.stderr.buffer.write(({lines}).encode()); sys.stderr.flush(); sys.exit(1)"
+    (folder / "backend.py").write_text(f"import sys\ndef build_wheel(*_): {says}\n")
+
+    async def test() -> None:
+        with pytest.raises(ContainerFailed, match="its environment cannot be built") as failed:
+            await bench.prepare(bench.spec(f"chatty @ file://{folder}"))
+        assert "\U0001d11e" * 480 in "".join(failed.value.log_tail)
+
+    run(test())
+
+
 def test_replicas_wait_for_one_build_and_without_any_it_ends(bench: Bench) -> None:
     slow = SlowPackage.make(bench.path / "slow")
 

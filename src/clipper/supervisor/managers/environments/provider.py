@@ -30,6 +30,8 @@ MAX_BUILDS = 2
 MAX_KNOWN = 1000
 # A build has its own timeout. The rest is for finding interpreters and listing their packages.
 PREPARE_TIMEOUT_S = BUILD_TIMEOUT_S + 120.0
+# A failure has the installer's last lines, whose characters may take four bytes each.
+MAX_REPLY_BYTES = 1024 * 1024
 
 _REPLY: "msgspec.json.Decoder[Reply]" = msgspec.json.Decoder(Reply)
 
@@ -130,6 +132,7 @@ class EnvironmentProvider:
             "clipper.supervisor.managers.environments.prepare",
             stdin=PIPE,
             stdout=PIPE,
+            limit=MAX_REPLY_BYTES,
             # It gets the variables that steer pip, uv and the network. A package's build must not see the others.
             env={**for_builds(os.environ), MARK: mark},
             start_new_session=True,
