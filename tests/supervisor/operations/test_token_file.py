@@ -1,5 +1,6 @@
 """The file of the server's own token: made, kept, replaced, and what is wrong with it."""
 
+import errno
 import os
 import stat
 import time
@@ -62,6 +63,20 @@ def test_one_that_others_can_read_is_closed(tmp_path: Path, caplog: pytest.LogCa
     assert TokenFile(tmp_path / "token").open() == token
     assert mode_of(tmp_path / "token") == 0o600
     assert "others could read" in caplog.text and token not in caplog.text
+
+
+def test_one_that_others_can_read_may_be_mounted_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = TokenFile(tmp_path / "token").open()
+    (tmp_path / "token").chmod(0o644)
+
+    def refused(_descriptor: int, _mode: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fchmod", refused)
+    assert TokenFile(tmp_path / "token").open() == token
+    assert "its mode cannot be changed: [Errno 30] Read-only file system" in caplog.text
 
 
 def test_a_folder_in_its_place(tmp_path: Path) -> None:

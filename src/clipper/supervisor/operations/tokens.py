@@ -155,7 +155,7 @@ class TokenFile:
                 "others could read %(file)s; its mode is 0600 now: delete it to have a new token made",
                 {"file": self._path},
             )
-        except PermissionError as error:  # the file may be mounted read-only, like a secret of an orchestrator
+        except OSError as error:  # the file may be mounted read-only, like a secret of an orchestrator
             log.warning(
                 "%(file)s can be read by others, and its mode cannot be changed: %(error)s",
                 {"file": self._path, "error": error},
