@@ -153,3 +153,10 @@ def test_the_least_recently_used_environment_goes_unless_it_is_in_use(
 )
 def test_where_environments_are(environ: dict[str, str], expected: str) -> None:
     assert environments_root(environ) == Path(expected).expanduser()
+
+
+def test_one_that_another_process_removes_meanwhile_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([folder / "gone" / ".used"]))
+    remove_unneeded(tmp_path)

@@ -97,14 +97,11 @@ def remove_unneeded(root: Path) -> None:
     for folder in root.glob(f"{_BUILDING}*"):
         _remove(root, folder.name.removeprefix(_BUILDING), folder)
     programs = [program for pid in pids() if (program := program_of(pid))]
-    kept = [
-        Kept(
-            used.parent.name,
-            used.lstat().st_mtime,
-            runs=any(program.startswith(f"{used.parent}/") for program in programs),
-        )
-        for used in root.glob(f"[!.]*/{_USED}")
-    ]
+    kept = []
+    for used in root.glob(f"[!.]*/{_USED}"):
+        runs = any(program.startswith(f"{used.parent}/") for program in programs)
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it since
+            kept.append(Kept(used.parent.name, used.lstat().st_mtime, runs))
     for key in to_remove(kept):
         _remove(root, key, root / key)
 
