@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -221,6 +222,28 @@ def test_one_that_dies_is_started_again_on_its_node(on_cluster: OnCluster) -> No
         assert cluster.on(B).start.instance == 3
 
     on_cluster(test, A, B)
+
+
+def test_what_one_left_is_removed_though_its_keeper_ends_meanwhile(on_cluster: OnCluster) -> None:
+    """Its actor stayed, and started the worker again after the server had stopped."""
+
+    async def test(cluster: Cluster) -> None:
+        await cluster.follower.look()
+        await until_async(lambda: cluster.phases() == {f"worker-0 on {A}": "ready"})
+        may_go, clean_up = asyncio.Event(), cluster.host.clean_up
+
+        async def slow(*given: Any) -> None:
+            await may_go.wait()
+            await clean_up(*given)
+
+        cluster.host.clean_up = slow  # type: ignore[method-assign]
+        cluster.on(A).end("was lost with its node or its actor: gone")
+        (worker,) = cluster.workers
+        await until_async(lambda: worker.process is None)
+        await cluster.workers.let_go()
+        asyncio.get_running_loop().call_later(0.05, may_go.set)
+
+    on_cluster(test, A)
 
 
 def test_code_of_users_policies_is_there_before_a_snapshot_names_it(on_cluster: OnCluster) -> None:

@@ -120,6 +120,7 @@ class WorkerProcess:
         self._connections = Connections()
         self._knows_records = True
         self._draining: asyncio.Task[None] | None = None
+        self._cleaning: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -240,13 +241,19 @@ class WorkerProcess:
         await process.stop(grace_s=0)
 
     async def _clean_up(self) -> None:
-        process, self.process = self.process, None
-        self.applied = self._sent = None
-        self.found_generation = 0
-        self._connections.close()
+        if self._cleaning is None:  # else ``run`` was cancelled over it
+            process, self.process = self.process, None
+            self.applied = self._sent = None
+            self.found_generation = 0
+            self._connections.close()
+            self._cleaning = asyncio.get_running_loop().create_task(self._remove_files(process))
+        await asyncio.shield(self._cleaning)
+        self._cleaning = None
+
+    async def _remove_files(self, process: RunningWorker | None) -> None:
         try:
             await self._host.clean_up(self.name, process, self.control)
-        except OSError as error:  # its disk may be read-only, and writable again when the next process starts
+        except (ClipperError, OSError) as error:  # e.g. its disk is read-only, for a while
             log.warning("the files of %(worker)s cannot be removed: %(error)s", {"worker": self.name, "error": error})
 
     async def _regained(self) -> RunningWorker | None:
