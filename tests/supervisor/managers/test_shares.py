@@ -121,7 +121,7 @@ def test_parts_of_gpus_are_packed_so_that_whole_ones_stay_free() -> None:
     assert shares.give("quarter", spec(gpus="0.25")).gpus == ("1",)
     with pytest.raises(ContainerFailed, match=r"0\.5 of a GPU, and none of this machine's 2 GPUs has that left"):
         shares.give("refused", spec(gpus="0.5"))
-    with pytest.raises(ContainerFailed, match="asks for a GPU, and this machine has 0"):
+    with pytest.raises(ContainerFailed, match="asks for a GPU, and this machine has none"):
         Shares(cores=[0], gpus=[]).give("a", spec(gpus="0.5"))
     shares.take_back("half")
     assert shares.give("again", spec(gpus="0.5")).gpus == ("1",)
@@ -135,7 +135,7 @@ def test_memory_of_gpus_is_packed_beside_their_parts() -> None:
     assert shares.give("c", spec(gpus="0.5", gpu_memory_bytes=8 * gigabyte)).gpus == ("1",)
     with pytest.raises(ContainerFailed, match=r"1 GB of a GPU's memory, and none of this machine's 2 GPUs"):
         shares.give("d", spec(gpus="1", gpu_memory_bytes=gigabyte))
-    with pytest.raises(ContainerFailed, match="memory of this machine's 1 GPUs is not known: install nvidia-ml-py"):
+    with pytest.raises(ContainerFailed, match="memory of this machine's GPUs is not known: install nvidia-ml-py"):
         Shares(cores=[0], gpus=machine(1)).give("a", spec(gpus="1", gpu_memory_bytes=gigabyte))
 
 

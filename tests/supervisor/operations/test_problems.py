@@ -18,7 +18,7 @@ def status(index: int, progress: str | None = None, *, phase: str = "starting", 
 
 def test_a_deployment_that_waits_for_room_says_so() -> None:
     """It waited for minutes without a word while earlier versions had all of a cluster."""
-    room = "waiting for room in the Ray cluster: 1 CPUs each"
+    room = "waiting for room in the Ray cluster: 1 CPU each"
     found = problems_of_replicas([status(1, phase="ready"), status(2, room), status(3, room), status(4, "sending")])
     assert found == [f"m:2: 2 of its 4 replicas are {room}"]
     assert problems_of_replicas([status(1, "sending"), status(2)]) == []

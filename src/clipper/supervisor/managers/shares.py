@@ -165,12 +165,12 @@ class Shares:
         if rooms:
             return min(rooms)[2]
         if not self._gpus:
-            raise ContainerFailed("it asks for a GPU, and this machine has 0")
+            raise ContainerFailed("it asks for a GPU, and this machine has none")
         of_part = "" if part is None else f"{part:g} of a GPU"
         of_memory = f"{memory_bytes / 1e9:.3g} GB of a GPU's memory" if memory_bytes else ""
         if memory_bytes and not any(gpu.memory_bytes for gpu in self._gpus.values()):
             raise ContainerFailed(
-                f"it asks for {of_memory}, and the memory of this machine's {len(self._gpus)} GPUs is not known: "
+                f"it asks for {of_memory}, and the memory of this machine's GPUs is not known: "
                 "install nvidia-ml-py, or ask for a part such as --gpus 0.5"
             )
         raise ContainerFailed(

@@ -88,7 +88,7 @@ def test_resources_that_ray_does_not_have(resources: dict[str, float], says: str
 
 
 def test_what_a_replica_waits_for_is_told() -> None:
-    assert room_of(Placement(1.0)) == "1 CPUs"
+    assert room_of(Placement(1.0)) == "1 CPU"
     everything = Placement(0.5, 2, 3 << 29, {"ssd": 1.0, "tpu": 0.5}, Nodes("DEFAULT", "10.0.0.2", {"zone": "a"}))
     assert room_of(everything) == (
         "0.5 CPUs, 2 GPUs, 1.5 GiB of memory, 1 ssd, 0.5 tpu on the node 10.0.0.2 with the labels zone=a"

@@ -87,9 +87,8 @@ def parse_nodes(text: str) -> Nodes:
 
 def room_of(placement: Placement) -> str:
     """Describe a placement for people: its resources and its nodes."""
-    parts = [f"{placement.cpus:g} CPUs"]
-    if placement.gpus:
-        parts.append(f"{placement.gpus:g} GPUs")
+    amounts = [(placement.cpus, "CPU")] + ([(placement.gpus, "GPU")] if placement.gpus else [])
+    parts = [f"{amount:g} {unit}{'' if amount == 1 else 's'}" for amount, unit in amounts]
     if placement.memory_bytes:
         parts.append(f"{placement.memory_bytes / 2**30:.2g} GiB of memory")
     parts += [f"{amount:g} {name}" for name, amount in placement.resources.items()]
