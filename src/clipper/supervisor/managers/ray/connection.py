@@ -192,7 +192,7 @@ class _DriverProcess:
         self._waiting[request.number] = replied
         assert self._process.stdin is not None
         try:
-            # A request is far smaller than a pipe, and the driver reads all the time.
+            # Most requests are smaller than a pipe, and the driver reads all the time.
             self._process.stdin.write(messages.line(request))
             self._process.stdin.flush()
             return await replied

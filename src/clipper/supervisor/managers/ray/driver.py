@@ -6,7 +6,6 @@ must not end then; and so that the server's Python and packages need not be thos
 """
 
 import asyncio
-import io
 import logging
 import os
 import sys
@@ -151,7 +150,7 @@ def main() -> None:
 
 
 def _read(loop: asyncio.AbstractEventLoop, requests: "asyncio.Queue[messages.Request]") -> None:
-    for text in io.FileIO(0, "rb", closefd=False):
+    for text in sys.stdin.buffer:
         loop.call_soon_threadsafe(requests.put_nowait, _REQUEST.decode(text))
     # Detached actors continue. An orderly exit from the cluster could take longer than the other end waits.
     os._exit(0)
