@@ -63,6 +63,9 @@ def test_which_containers_of_an_earlier_supervisor_go_on() -> None:
     assert not goes_on("1", 1), "it sleeps"
     assert not goes_on("4", 1), "it was removed"
     assert not goes_on("3", 1, VersionSpec("b", "import", "m:f")), "another was deployed under its name"
+    records.versions[ModelId("m", "3")] = replace(records.versions[ModelId("m", "3")], spec=replace(spec, sample="1"))
+    assert goes_on("3", 1), "a note in Docker has no sample"
+    assert not goes_on("3", 1, replace(spec, sample="2"))
 
 
 def test_a_batch_may_run_for_ten_times_the_largest_slo_that_may_await_it() -> None:

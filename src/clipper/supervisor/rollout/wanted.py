@@ -77,9 +77,14 @@ def running(records: Records) -> dict[ModelId, int]:
 
 
 def goes_on(records: Records, runs: Mapping[ModelId, int], slot: Slot, spec: VersionSpec) -> bool:
-    """Whether a container that an earlier supervisor started goes on: it is wanted, and is as its record says."""
+    """Whether a container that an earlier supervisor started goes on: it is wanted, and is as its record says.
+
+    ``spec`` may lack the sample, which is of no use to a container that runs.
+    """
     record = records.versions.get(slot.model_id)
-    return record is not None and record.spec == spec and slot.index <= runs.get(record.id, 0)
+    if record is None or slot.index > runs.get(record.id, 0):
+        return False
+    return record.spec == (spec if spec.sample is not None else replace(spec, sample=record.spec.sample))
 
 
 def to_remove(records: Records, keep: int) -> list[ModelId]:

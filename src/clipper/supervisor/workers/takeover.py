@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from clipper.base.processes.folder import ProcessFolder
 from clipper.base.processes.proc import start_time
 from clipper.base.processes.process import ProcessRecord
@@ -81,7 +83,7 @@ async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbe
         slot = note.slot
         if slot in taken or not wanted.goes_on(catalog, runs, slot, note.spec):
             await manager.end_orphan(note)
-        elif replica := await manager.adopt(note):
+        elif replica := await manager.adopt(replace(note, spec=catalog.versions[slot.model_id].spec)):
             adopted.append(replica)
             taken.add(slot)
     return adopted

@@ -79,7 +79,7 @@ def test_where_it_is_dialled(listen: str, ports: dict[str, Any], dialled: str) -
 def test_a_note_is_read_from_the_labels_that_it_was_written_to() -> None:
     one = note(memory_bytes=1 << 30, sample="[1]")
     found = labels(one, "/home/me/.clipper")
-    assert noted(found) == one
+    assert noted(found) == replace(one, spec=replace(one.spec, sample=None)) and "[1]" not in str(found)
     assert (found["clipper.replica"], found["clipper.start"]) == ("ads:2#1", "ads:2#1.g7")
     assert noted({}) is None and noted({"clipper.note": "{}"}) is None
 

@@ -65,18 +65,20 @@ class Setting:
 
 
 def labels(note: ContainerNote, home: str) -> dict[str, str]:
+    # dockerd tells all labels at each look. A sample may be as large as a request, and the record has it, too.
+    short = replace(note, spec=replace(note.spec, sample=None))
     return {
         HOME_LABEL: home,
         "clipper.model": note.model,
         "clipper.version": note.version,
         "clipper.replica": str(note.slot),
         "clipper.start": note.id,
-        NOTE_LABEL: msgspec.json.encode(note).decode(),
+        NOTE_LABEL: msgspec.json.encode(short).decode(),
     }
 
 
 def noted(labels: Mapping[str, str]) -> ContainerNote | None:
-    """Return the note in a container's labels; None if another version of Clipper wrote it."""
+    """Return the note in a container's labels, without the sample; None if another version of Clipper wrote it."""
     try:
         return msgspec.json.decode(labels.get(NOTE_LABEL, ""), type=ContainerNote)
     except msgspec.MsgspecError:
