@@ -99,7 +99,6 @@ class Images:
             raise ContainerFailed(cause, list(last_lines)) from error
 
     def _write_context(self, file: IO[bytes], made: Dockerfile, spec: VersionSpec) -> None:
-        """Write the tar from which an image is built."""
         with tarfile.open(fileobj=file, mode="w") as tar:
             header = tarfile.TarInfo("Dockerfile")
             header.size = len(made.text.encode())

@@ -350,7 +350,6 @@ class LocalLauncher(Launcher):
         return None if folder == self._sockets else folder
 
     def _folder(self, note: ContainerNote) -> Path:
-        """Return the folder in which a container works."""
         return self._scratch / note.name
 
 

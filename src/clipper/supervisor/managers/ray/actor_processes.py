@@ -39,7 +39,6 @@ class ActorProcess:
     """
 
     def __init__(self, actors: Actors, actor: str, pid: int) -> None:
-        """Watch it from now on."""
         self.exited = asyncio.Event()
         self.actor = actor
         self.how_it_ended = "is gone"

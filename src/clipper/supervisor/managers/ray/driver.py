@@ -51,7 +51,6 @@ class Driver:
         self._handles: dict[str, Any] = {}
 
     async def handle(self, request: messages.Request) -> None:
-        """Carry out a request and reply."""
         try:
             self._reply(messages.Answer(request.number, await self._value(request)))
         except (ActorDiedError, _NoActor) as error:

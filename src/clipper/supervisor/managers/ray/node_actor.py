@@ -76,7 +76,6 @@ class NodeActor(Generic[P]):
         await asyncio.to_thread(self._artifacts.receive, digest, chunk)
 
     async def is_up(self) -> bool:
-        """Return whether its process runs."""
         return self._process is not None and not self._process.exited.is_set()
 
     async def ended(self) -> str:

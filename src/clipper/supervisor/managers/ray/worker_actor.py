@@ -92,7 +92,6 @@ class WorkerActor(NodeActor[ManagedProcess]):
         return await asyncio.to_thread(logs_after, paths, places, lines)
 
     async def terminate(self) -> None:
-        """Ask the worker to drain and end."""
         self._let_end()
         if self._process is not None:
             self._process.terminate()
