@@ -197,10 +197,13 @@ class Workers:
 
         Workers after that one are not waited for: one of them may hang.
         """
+
+        async def ask(worker: WorkerProcess) -> R | None:
+            return await _ask(worker, command, timeout_s)
+
         ready = self._ready()
         for first in range(0, len(ready), ASKED_AT_ONCE):
-            asked = [_ask(worker, command, timeout_s) for worker in ready[first : first + ASKED_AT_ONCE]]
-            asking = [asyncio.ensure_future(each) for each in asked]
+            asking = [asyncio.ensure_future(ask(worker)) for worker in ready[first : first + ASKED_AT_ONCE]]
             try:
                 for task in asking:
                     if (reply := await task) is not None and is_enough(reply):
