@@ -101,7 +101,6 @@ def _check_is_there(artifact: Artifact, clipper: Clipper) -> None:
 
 
 def ask_actual(clipper: Clipper) -> Actual:
-    """Ask the server what it has."""
     keys = clipper.keys()
     return Actual(
         {model.name: _actual(model, clipper.deployments(model.name)) for model in clipper.models()},

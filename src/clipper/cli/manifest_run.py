@@ -51,10 +51,9 @@ class Outcome:
 
 
 class Run:
-    """A run of a plan."""
+    """A run of a plan. ``folder`` is the file's."""
 
     def __init__(self, clipper: Clipper, wanted: Manifest, packed: Packed, folder: Path) -> None:
-        """Prepare to run a plan. ``folder`` is the file's."""
         self._clipper = clipper
         self._wanted = {model.name: model for model in wanted.models or ()}
         self._packed = packed

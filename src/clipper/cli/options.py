@@ -187,7 +187,6 @@ EnvFiles = Annotated[
 
 
 def read_env_files(paths: list[Path] | None) -> dict[str, str]:
-    """Read the variables of files of lines ``NAME=VALUE``."""
     found: dict[str, str] = {}
     for path in paths or ():
         try:

@@ -21,8 +21,6 @@ from clipper.settings.application import (
 
 
 class Applications(Calls):
-    """A server's applications."""
-
     def create_application(
         self,
         name: str,

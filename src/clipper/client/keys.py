@@ -10,8 +10,6 @@ from clipper.values.types import Role
 
 
 class Keys(Calls):
-    """A server's keys."""
-
     def create_key(
         self,
         name: str,

@@ -30,8 +30,6 @@ _CRASH_LOG_LINES = 20
 
 
 class Models(Calls):
-    """A server's models, their versions and replicas."""
-
     def deploy(
         self,
         name: str,

@@ -6,8 +6,6 @@ from clipper.client.calls import Calls, part, query_string
 
 
 class Watching(Calls):
-    """The client's methods to watch a server."""
-
     def events(
         self,
         after: int | None = None,

@@ -52,10 +52,9 @@ class Plan:
 
 
 class Planner:
-    """Plans for an application whose steps are measured."""
+    """Plans for measured steps. ``costs``: of a replica of each step, e.g. the processors that it uses."""
 
     def __init__(self, steps: Sequence[Step], slo_s: float, costs: Sequence[float]) -> None:
-        """``costs``: of a replica of each step, e.g. the processors that it uses."""
         self._steps, self._slo_s, self._costs = tuple(steps), slo_s, costs
         self._rows_per_query = sum(step.rows_per_query for step in steps)
         self._known: dict[tuple[tuple[int, ...], float, float], Outcome] = {}

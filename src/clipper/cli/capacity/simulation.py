@@ -248,7 +248,6 @@ class Simulation(Simulated[list[Query]]):
         self._serve(place, now_s)
 
     def _serve(self, place: int, now_s: float) -> None:
-        """Send batches to idle replicas."""
         queue, step = self._queues[place], self.steps[place]
         while queue.busy < step.replicas and (batch := self._take(place, now_s)):
             service_s = step.batch_s(len(batch))

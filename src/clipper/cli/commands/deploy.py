@@ -62,7 +62,6 @@ def deploy(
 
 
 def report_deployed(server: Server, made: Version) -> None:
-    """Print the outcome of a deployment, and the next step."""
     out, applications = server.out, server.clipper.applications()
     linked = any(link.model == made.model for app in applications for link in app.links)
     ramped = {

@@ -57,7 +57,6 @@ class ManifestFile:
 
     @property
     def server(self) -> dict[str, Any]:
-        """The server's settings that the file gives."""
         return {name: value for name, value in (self._wanted.server or {}).items() if value is not None}
 
     @property

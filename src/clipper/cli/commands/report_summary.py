@@ -133,7 +133,6 @@ def of_frontier(found: Frontier) -> str:
 
 
 def frontier_rows(found: Frontier) -> list[Sequence[str]]:
-    """Return the cells of each row in the order of ``FRONTIER_COLUMNS``."""
     return [
         (each.model, f"{each.cost:.4g}", f"{each.quality:.4f}", "yes" if each.is_on_frontier else "no")
         for each in found.models
@@ -146,7 +145,6 @@ def has_steps(report: Report) -> bool:
 
 
 def step_rows(report: Report) -> list[Sequence[str]]:
-    """Return the cells of each row in the order of ``STEP_COLUMNS``."""
     taken_ms = [0.0 if step.latency is None else step.queries * step.latency.mean_ms for step in report.steps]
     return [
         (

@@ -257,7 +257,6 @@ def _option_rows(options: Mapping[str, OptionStatus]) -> list[tuple[str, object]
 
 
 def status_rows(now: Status) -> list[tuple[str, object]]:
-    """Return the rows of ``clipper status``: names and values."""
     ready = now.applications_ready
     some = "" if ready in (None, now.applications) else f", of which {ready} can answer"
     return [

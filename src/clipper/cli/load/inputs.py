@@ -109,8 +109,6 @@ class Sample:
 
 
 class Head:
-    """Makes the heads of requests to a path."""
-
     def __init__(self, host: str, path: str, api_key: str | None = None) -> None:
         key = "" if api_key is None else f"Authorization: Bearer {api_key}\r\n"
         self._start = f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{key}Content-Type: application/json\r\nContent-Length: "

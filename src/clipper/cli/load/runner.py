@@ -57,7 +57,6 @@ class Runner:
     def __init__(
         self, loaded: LoadedApplication, options: LoadOptions, address: Address, requests: Requests, watch: Watch
     ) -> None:
-        """Prepare a load. ``watch`` is called each second with the rate, the elapsed time, and the last second."""
         self._loaded, self._options, self._address, self._requests = loaded, options, address, requests
         self._watch = watch
         self._random = Random()

@@ -34,8 +34,6 @@ SWEEP_COLUMNS = ("rate/s", "goodput/s", "by a model", "p99 ms", "SLO")
 
 
 def count_rows(run: Run) -> list[Row]:
-    """Return the outcomes of the queries."""
-
     def row(name: str, count: int) -> Row:
         rate = count / run.elapsed_s if run.elapsed_s > 0 else 0.0
         return name, f"{count:,}", f"{share(count, run):.2%}", f"{rate:,.1f}"
@@ -55,7 +53,6 @@ def count_rows(run: Run) -> list[Row]:
 
 
 def latency_rows(run: Run) -> list[Row]:
-    """Return the latencies, from when queries were due."""
     rows = [("answered", run.latency_ms), ("sender's own lag", run.sender.lag_ms)]
     return [
         (name, *(f"{number:.2f}" for number in (found.p50, found.p90, found.p99, found.p99_9, found.max)))
@@ -143,7 +140,6 @@ def warnings(report: Report) -> list[str]:
 
 
 def progress(rate_per_s: float, elapsed_s: float, second: Second | None) -> str:
-    """Return one line about a run in progress."""
     text = f"{elapsed_s:.0f} s at {rate_per_s:,.1f} queries/s"
     if second is None:
         return text

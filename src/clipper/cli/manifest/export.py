@@ -28,7 +28,6 @@ class Exported:
     remarks: tuple[str, ...]
 
     def artifacts(self) -> list[str]:
-        """The digests of the artifacts that the file names."""
         versions = [
             version
             for model in self.document["models"].values()
@@ -116,5 +115,4 @@ def _link(link: Link) -> str | dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a value to types that YAML has."""
     return str(value) if isinstance(value, ReplicaRange) else msgspec.to_builtins(value)

@@ -381,6 +381,5 @@ def place_of(application: WantedApplication, message: str) -> Place:
 
 
 def _entry(node: Node, name: str) -> Node | None:
-    """Return the value of a key, which may be missing."""
     entries = node.entries if isinstance(node, Entries) else ()
     return next((value for key, value in entries if key.text == name), None)

@@ -165,7 +165,6 @@ class Plan:
 
 
 def shown(value: Any) -> str:
-    """Show a value in a line, shortened."""
     if value is UNSET or value is None:
         return "none"
     if isinstance(value, ReplicaRange):

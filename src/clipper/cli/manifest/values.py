@@ -112,7 +112,6 @@ class Values:
         return ""
 
     def _item(self, node: Node, path: str, key: Described) -> str:
-        """Read one of a setting's several values."""
         count, text = len(self.faults), self.text(node, path)
         if key.setting.read is not None and len(self.faults) == count:
             try:

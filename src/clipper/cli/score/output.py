@@ -48,13 +48,11 @@ class Layout:
             )
 
     def header(self) -> bytes:
-        """Return what the file begins with."""
         if self.form != "csv":
             return b""
         return self._header + b"," + ",".join(map(_quoted, self.added)).encode() + b"\n"
 
     def encode(self, chunk: Chunk, answers: Answers) -> bytes:
-        """Return the rows of a chunk with their answers."""
         if self.form == "csv":
             return self._csv(chunk, answers)
         if self.form == "jsonl":

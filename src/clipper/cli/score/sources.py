@@ -126,7 +126,6 @@ def csv_header(path: Path) -> bytes:
 
 
 def names_of(header: bytes) -> list[str]:
-    """Return the names of the columns in the first line of a CSV file."""
     return cells_of(header.decode("utf-8-sig"))
 
 
@@ -143,7 +142,6 @@ def parquet_schema(path: Path) -> Any:
 
 
 def count_rows(path: Path) -> int:
-    """Return the number of a Parquet file's rows."""
     with open_parquet(path) as file:
         return int(file.metadata.num_rows)
 

@@ -214,7 +214,6 @@ class _WebDownload:
         return self.partial.stat().st_size if self.partial is not None and self.partial.exists() else 0
 
     def drop(self) -> None:
-        """Remove the downloaded part."""
         if self.partial is not None:
             self.partial.unlink(missing_ok=True)
 
