@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -30,30 +29,26 @@ _FOLDER_TYPE, _TAR_NAMES = "application/vnd.oci.image.layer.v1.tar+gzip", (".gz"
 _PART = re.compile(r'(\w+)="([^"]*)"')
 
 
-class _Layer(msgspec.Struct):
+class Layer(msgspec.Struct):
+    """A layer of a manifest; one without a name is no file. ``is_folder``: it is a tar of a folder with this name."""
+
     digest: str
-    size: int
+    size_bytes: int = msgspec.field(name="size")
     annotations: dict[str, str] | None = None
     media_type: str = msgspec.field(default="", name="mediaType")
 
     @property
+    def name(self) -> str:
+        return (self.annotations or {}).get(_TITLE, "")
+
+    @property
     def is_folder(self) -> bool:
-        named = self.annotations or {}
-        is_tar = self.media_type == _FOLDER_TYPE and not named.get(_TITLE, "").endswith(_TAR_NAMES)
-        return is_tar or named.get(_IS_FOLDER) == "true"
+        is_tar = self.media_type == _FOLDER_TYPE and not self.name.endswith(_TAR_NAMES)
+        return is_tar or (self.annotations or {}).get(_IS_FOLDER) == "true"
 
 
 class _Manifest(msgspec.Struct):
-    layers: tuple[_Layer, ...] | None = None
-
-
-class Layer(NamedTuple):
-    """A file of a manifest. ``is_folder``: it is a tar of a folder with this name."""
-
-    name: str
-    digest: str
-    size_bytes: int
-    is_folder: bool
+    layers: tuple[Layer, ...] | None = None
 
 
 class Repository:
@@ -91,11 +86,7 @@ class Repository:
             layers = msgspec.json.decode(content, type=_Manifest).layers or ()
         except ValueError as error:
             raise Unavailable(f"the registry's answer for {shown} is no manifest: {error}") from error
-        found = [
-            Layer(named[_TITLE], layer.digest, layer.size, layer.is_folder)
-            for layer in layers
-            if _TITLE in (named := layer.annotations or {})
-        ]
+        found = [layer for layer in layers if layer.name]
         if not found or not all(_DIGEST.fullmatch(layer.digest) for layer in found):
             raise InvalidArgument(
                 f"{shown} has no files with names: expected what `oras push` makes, and not a container's image or an "
