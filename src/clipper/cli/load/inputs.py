@@ -239,11 +239,10 @@ def read_requests(path: Path, head: Head, input_type: ValueType | None) -> Ring:
     """
     try:
         if path.suffix in TABLES:
-            bodies = list(_bounded(map(_body_of, read_table(path, input_type)), path))
+            found: Iterator[bytes] = map(_body_of, read_table(path, input_type))
         else:
-            bodies = list(
-                _bounded(_rows(path, input_type) if path.suffix == ".npy" else _lines(path, input_type), path)
-            )
+            found = _rows(path, input_type) if path.suffix == ".npy" else _lines(path, input_type)
+        bodies = list(_bounded(found, path))
     except (OSError, ValueError) as error:
         raise InvalidArgument(f"{path} cannot be read: {error}") from error
     if not bodies:

@@ -340,6 +340,5 @@ class Sender:
         self.cut_off = self.outstanding
         self._waiting.clear()
         for connection in list(self._connections):
-            if connection.is_busy:
-                connection.is_busy = False
+            connection.is_busy = False
             connection.abort()

@@ -6,7 +6,7 @@ A new setting becomes a key here, in the schema and in the page of the file with
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType, NoneType, UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from msgspec import Struct
@@ -145,7 +145,3 @@ def kinds_of(annotation: Any) -> tuple[Any, ...]:
     """Return the types that a key's value may have; ``Configured`` has its own keys in the file."""
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return tuple(kind for kind in kinds if not (isinstance(kind, type) and issubclass(kind, Struct)))
-
-
-def takes_null(annotation: Any) -> bool:
-    return NoneType in kinds_of(annotation)

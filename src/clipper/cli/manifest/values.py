@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from clipper.cli.manifest.document import MAX_FAULTS, Entries, Fault, Items, Node, Place, Scalar, json_value
-from clipper.cli.manifest.keys import FREE_TEXTS, TYPES, WITH_VARIABLES, Keys, kinds_of, takes_null
+from clipper.cli.manifest.keys import FREE_TEXTS, TYPES, WITH_VARIABLES, Keys, kinds_of
 from clipper.errors import InvalidArgument
 from clipper.settings.fields import Described
 from clipper.settings.replicas import check_replicas, read_replicas
@@ -75,7 +75,7 @@ class Values:
         if key.type is Any or Any in kinds or has_names:
             return self._json(node, path, key)
         if isinstance(node, Scalar) and node.is_null:
-            return None if takes_null(key.type) else self._wrong(node, path, kinds, key)
+            return None if NoneType in kinds else self._wrong(node, path, kinds, key)
         if isinstance(node, Items) and any(get_origin(kind) is tuple for kind in kinds):
             return tuple(self._item(item, f"{path}[{index}]", key) for index, item in enumerate(node.items))
         if not isinstance(node, Scalar):
@@ -185,7 +185,7 @@ class Values:
 
     def _wrong(self, node: Node, path: str, kinds: tuple[Any, ...], key: Described) -> Any:
         expected = " or ".join(dict.fromkeys(_described(kind, key) for kind in kinds if kind is not NoneType))
-        null = ", or null" if takes_null(key.type) else ""
+        null = ", or null" if NoneType in kinds else ""
         self.fault(node.place, path, f"expected {expected}{null}, found {_kind(node)}")
         return INVALID
 

@@ -188,7 +188,5 @@ def _are_json(texts: Sequence[bytes]) -> bool:
 
 
 def _error(message: str) -> str:
-    for code in ("output_too_large", "batch_too_large"):
-        if message.startswith(f"{code}: "):
-            return message
-    return f"{ModelFailed.code}: {message}"
+    has_code = message.startswith(("output_too_large: ", "batch_too_large: "))
+    return message if has_code else f"{ModelFailed.code}: {message}"

@@ -84,7 +84,8 @@ class Journal:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.partial, self.path = _beside(output, ".partial"), _beside(output, ".journal")
+        self.partial = output.with_name(f"{output.name}.partial")
+        self.path = output.with_name(f"{output.name}.journal")
         self.job: Job | None = None
         self.done = Done()
         self.is_complete = False
@@ -233,10 +234,6 @@ def reported(path: Path, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidArgument(f"{path} cannot be {what}: {error.strerror or error}") from error
-
-
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
 
 
 def _crc_of(file: BinaryIO, size_bytes: int) -> int | None:

@@ -186,17 +186,14 @@ class Layout:
             return [arrow_type(field.type, of_bytes="string") for field in known.fields]
         return [pa.string() if known is None else arrow_type(known, of_bytes="string")]
 
-    def schema(self) -> Any:
-        """Return the schema of the file in Parquet."""
+    def make(self, sources: Sequence[Path], partial: Path, target: Path) -> None:
+        """Make the whole output in Parquet of the sources and the added columns, which ``partial`` has."""
         import pyarrow as pa
 
         assert self._schema is not None
         types = [*self._output_types, *[pa.string()] * len(ABOUT)]
-        return pa.schema([*self._schema, *map(pa.field, self.added, types)], self._schema.metadata)
-
-    def make(self, sources: Sequence[Path], partial: Path, target: Path) -> None:
-        """Make the whole output in Parquet of the sources and the added columns, which ``partial`` has."""
-        make_parquet(sources, partial, target, self.schema(), len(self.added))
+        schema = pa.schema([*self._schema, *map(pa.field, self.added, types)], self._schema.metadata)
+        make_parquet(sources, partial, target, schema, len(self.added))
 
 
 def _repeated(text: str, rows: int) -> Any:
