@@ -81,23 +81,22 @@ class Clipper(Models, Applications, Queries, Tokens, Keys, Watching):
             Unauthorized: there is no token, or the server does not know it.
             InvalidArgument: both URLs are given, or a text is not a URL.
         """
-        found, given = find_home(home), trust or Trust()
+        found, given, key = find_home(home), trust or Trust(), find_key(api_key)
         if query_url is not None:
             if url is not None:
                 raise InvalidArgument(
                     "url and query_url are both given: expected url, of the management API, which tells where the "
                     "query port is, or query_url alone"
                 )
+            tls = tls_for_url(query_url, found, given)
             with ExitStack() as stack:
-                tls = tls_for_url(query_url, found, given)
-                clipper = stack.enter_context(Clipper(None, query_url, lambda: None, tls, find_key(api_key)))
-                clipper._check()
+                clipper = stack.enter_context(Clipper(None, query_url, lambda: None, tls, key))
+                clipper._run(clipper._calls.check())
                 stack.pop_all()
             return clipper
         if url is not None:
-            tls = tls_for_url(url, found, given)
-            return _connect_url(url, token_for_url(url, found, token), tls, find_key(api_key))
-        return _connect_home(found, token_for_home(found, token), tls_for_home(found, given), find_key(api_key))
+            return _connect_url(url, token_for_url(url, found, token), tls_for_url(url, found, given), key)
+        return _connect_home(found, token_for_home(found, token), tls_for_home(found, given), key)
 
     def close(self) -> None:
         if self._api is not None:
@@ -208,7 +207,7 @@ def _connect_home(home: Path, find_token: TokenSource, tls: ClientTls, api_key: 
 
 
 def _connect_url(url: str, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:
-    """Return the query port's URL, from the status. The host is from ``url``: the server may use another name."""
+    """Connect to the server at ``url``, whose host both ports have: the server may use another name for itself."""
     api = HttpApi(url, find_token, tls)
     try:
         status = msgspec.json.decode(api.call("GET", "/status"), type=Status)

@@ -148,10 +148,6 @@ class Queries:
         if the server does not tell."""
         return self._run(self._calls.input_type(application))
 
-    def _check(self) -> None:
-        """Check that the query port answers. Raises Unavailable if nothing answers there, or not Clipper."""
-        self._run(self._calls.check())
-
     def _run(self, steps: Steps[T]) -> T:
         try:
             request = next(steps)

@@ -154,7 +154,7 @@ class QueryCalls:
         self._headers = "" if api_key is None else f"authorization: Bearer {checked_token(api_key)}\r\n"
 
     def check(self) -> Steps[None]:
-        """Check that a worker answers. This needs no key."""
+        """Check that a worker answers, without a key. Raises Unavailable if nothing does, or not Clipper."""
         answer = yield Request("GET", "/health/live", timeout_s=ARRIVAL_S)
         self._read(answer, _Health)
 
