@@ -251,12 +251,10 @@ class Run:
 
 def _side_by_side(steps: Sequence[Step]) -> Iterator[list[Step]]:
     """Group steps, in their order, into those that may be done at once: new applications that ask no others."""
-    for is_apart, group in groupby(steps, _asks_no_others):
+    for is_apart, group in groupby(
+        steps, lambda step: isinstance(step, CreateApplication) and not step.application.steps
+    ):
         if is_apart:
             yield list(group)
         else:
             yield from ([step] for step in group)
-
-
-def _asks_no_others(step: Step) -> bool:
-    return isinstance(step, CreateApplication) and not step.application.settings.get("steps")

@@ -51,10 +51,6 @@ class WithData(Struct, frozen=True):
     tensor: Tensor
     data: bytes
 
-    @property
-    def rows(self) -> int:
-        return self.tensor.shape[0]
-
 
 def is_array(value: object) -> "TypeGuard[NDArray[Any]]":
     """Whether a value is an array or a scalar of numpy, and not masked: bytes hide which elements are missing."""

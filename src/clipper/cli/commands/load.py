@@ -16,7 +16,7 @@ from rich.text import Text
 from clipper.cli.load import summary
 from clipper.cli.load.arrivals import Arrivals
 from clipper.cli.load.page import as_page
-from clipper.cli.load.report import LoadedApplication, LoadOptions, Report, SloOf, Watch, as_document
+from clipper.cli.load.report import LoadedApplication, LoadOptions, Report, Watch, as_document
 from clipper.cli.load.sweep import MAX_PER_S
 from clipper.cli.names import ApplicationName
 from clipper.cli.options import ApiKey, Home, HtmlFile, Url, number, one_of
@@ -173,7 +173,7 @@ def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *,
     with clipper:
         known = clipper.application(app)
     input_type = parse_type(known.input_type)
-    slo_of: SloOf = "application" if slo_ms is None else "option"
+    slo_of = "application" if slo_ms is None else "option"
     return LoadedApplication(app, clipper.query_url, input_type, slo_ms or known.slo_ms, slo_of, clipper.tls)
 
 

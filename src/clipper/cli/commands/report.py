@@ -51,15 +51,16 @@ def report(
         )
     if out.as_json:
         out.done(found, "")
-    for group in () if out.as_json or summary.has_steps(found) else found.groups:
-        out.done(group, f"{summary.title(group)}: {summary.conclusion(found, group)}")
-        if group.test is not None and group.test.winner is None:
-            out.note(summary.of_test(group.test))
-        out.note(summary.basis(group))
-        out.warn(group.problem)
-        out.table(group, summary.COLUMNS, summary.rows(group), "no models")
-    if summary.has_steps(found) and not out.as_json:
+    elif summary.has_steps(found):
         out.table(found.steps, summary.STEP_COLUMNS, summary.step_rows(found), "")
+    else:
+        for group in found.groups:
+            out.done(group, f"{summary.title(group)}: {summary.conclusion(found, group)}")
+            if group.test is not None and group.test.winner is None:
+                out.note(summary.of_test(group.test))
+            out.note(summary.basis(group))
+            out.warn(group.problem)
+            out.table(group, summary.COLUMNS, summary.rows(group), "no models")
     if found.frontier is not None and not out.as_json:
         out.table(found.frontier, summary.FRONTIER_COLUMNS, summary.frontier_rows(found.frontier), "")
         out.note(summary.of_frontier(found.frontier))
@@ -70,10 +71,11 @@ def report(
 
 def as_page(report: Report) -> str:
     parts = [f"<h1>The models of {escape(report.application)}</h1>"]
-    for group in () if summary.has_steps(report) else report.groups:
-        parts += _group(report, group)
     if summary.has_steps(report):
         parts.append(table(summary.STEP_COLUMNS, [list(row) for row in summary.step_rows(report)]))
+    else:
+        for group in report.groups:
+            parts += _group(report, group)
     if report.frontier is not None:
         parts.append("<h2>Cost and quality</h2>")
         parts.append(table(summary.FRONTIER_COLUMNS, summary.frontier_rows(report.frontier)))

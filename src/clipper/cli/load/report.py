@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct, to_builtins
 
@@ -236,9 +236,6 @@ def _together(seconds: Sequence[Second]) -> Second:
     return Second(second=seconds[0].second, p99_ms=worst_ms, **counts)
 
 
-SloOf = Literal["application", "option"]
-
-
 class LoadedApplication(NamedTuple):
     """The application that is asked, and its SLO.
 
@@ -251,7 +248,7 @@ class LoadedApplication(NamedTuple):
     query_url: str
     input_type: ValueType | None
     slo_ms: float
-    slo_of: SloOf
+    slo_of: str
     tls: ClientTls
 
 

@@ -204,10 +204,6 @@ def _members(path: Path, name: str, what: str) -> tuple[Member, ...]:
     return tuple(Member(f"{name}/{file.relative_to(path).as_posix()}", file) for file in files)
 
 
-_ELF = b"\x7fELF"
-_SCRIPT = b"#!"
-
-
 def program_member(path: Path) -> Member:
     """Return the program as a member of an artifact, under its own name. ``path``: an ELF executable, a script whose
     first line names its interpreter, or a jar with a main class. Raises InvalidArgument if it cannot be read, or is not
@@ -215,7 +211,7 @@ def program_member(path: Path) -> Member:
     """
     begin = begin_of(path, "program")[:4]
     is_jar = path.suffix == ".jar"
-    if not (begin.startswith(ZIP) if is_jar else begin.startswith((_ELF, _SCRIPT))):
+    if not (begin.startswith(ZIP) if is_jar else begin.startswith((b"\x7fELF", b"#!"))):
         expected = "a jar" if is_jar else "an ELF executable, a script that begins with #!, or a .jar"
         raise InvalidArgument(f"{str(path)!r} is not a program: expected {expected}, but it begins with {begin!r}")
     return Member(path.name, path, is_program=True)

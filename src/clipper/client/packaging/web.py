@@ -1,7 +1,6 @@
 """HTTP requests to the servers of addresses."""
 
 import os
-from collections.abc import Callable
 
 import httpx
 
@@ -17,18 +16,13 @@ def web_client(address: Address) -> httpx.Client:
     headers = {"User-Agent": "clipper", "Accept-Encoding": "identity"}
     if authorization := os.environ.get("HTTP_AUTHORIZATION"):
         headers["Authorization"] = authorization
-    hooks = {"request": [_stays_encrypted(address)]}
-    return httpx.Client(headers=headers, follow_redirects=True, timeout=STALL_TIMEOUT_S, event_hooks=hooks)
-
-
-def _stays_encrypted(address: Address) -> Callable[[httpx.Request], None]:
-    """Return a hook that refuses redirects from https: to an address without encryption."""
 
     def check(request: httpx.Request) -> None:
         if address.scheme == "https" and request.url.scheme != "https":
             raise Unavailable(f"{address.shown} leads to an address without encryption, which is not followed")
 
-    return check
+    hooks = {"request": [check]}
+    return httpx.Client(headers=headers, follow_redirects=True, timeout=STALL_TIMEOUT_S, event_hooks=hooks)
 
 
 def check_status(address: Address, status: int) -> None:
