@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clipper.cli.manifest.document import Place, lines_of
-from clipper.cli.manifest.manifest import Manifest, place_of, read_manifest, read_pipeline
+from clipper.cli.manifest.manifest import Manifest, place_of, read_manifest
 from clipper.settings.application import Link
 from clipper.settings.pipeline import Step
 from clipper.settings.replicas import ReplicaRange
@@ -316,10 +316,10 @@ def test_faults_of_steps_have_their_place(old: str, new: str, line: int, told: s
 
 def test_a_file_of_a_pipeline_alone() -> None:
     text = "input_type: string\nsteps:\n  only: {links: [m]}\n"
-    wanted, faults = read_pipeline(text.encode(), FOLDER, {}, "p")
+    wanted, faults = read_manifest(text.encode(), FOLDER, {}, "p")
     assert faults == []
     assert [one.name for one in wanted.applications or ()] == ["p.only", "p"]
-    assert list(lines_of(read_pipeline(b"slo_ms: 3", FOLDER, {}, "p")[1])) == [
+    assert list(lines_of(read_manifest(b"slo_ms: 3", FOLDER, {}, "p")[1])) == [
         "1:1: applications.p: an application without links needs input_type, e.g. float64[784]"
     ]
-    assert list(lines_of(read_pipeline(b"input_type: string", FOLDER, {}, "p")[1])) == ["1:1: expected steps"]
+    assert list(lines_of(read_manifest(b"input_type: string", FOLDER, {}, "p")[1])) == ["1:1: expected steps"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from clipper.cli.manifest.document import MAX_BYTES, Fault, lines_of
 from clipper.cli.manifest.export import exported
 from clipper.cli.manifest.keys import SCHEMA
-from clipper.cli.manifest.manifest import Manifest, read_manifest, read_pipeline
+from clipper.cli.manifest.manifest import Manifest, read_manifest
 from clipper.cli.manifest.plan import plan
 from clipper.cli.manifest.steps import Plan
 from clipper.cli.manifest_facts import ask_actual, pack_all, write_artifact
@@ -49,10 +49,7 @@ class ManifestFile:
                     content = source.read(MAX_BYTES + 1)
         except OSError as error:
             raise InvalidArgument(f"{path} cannot be read: {error.strerror or error}") from error
-        if pipeline is None:
-            self._wanted, faults = read_manifest(content, self._folder, os.environ)
-        else:
-            self._wanted, faults = read_pipeline(content, self._folder, os.environ, pipeline)
+        self._wanted, faults = read_manifest(content, self._folder, os.environ, pipeline)
         self._check(faults)
 
     @property

@@ -101,27 +101,21 @@ class Manifest:
     keys: tuple[WantedKey, ...] | None = None
 
 
-def read_manifest(content: bytes, folder: Path, environment: Mapping[str, str]) -> tuple[Manifest, list[Fault]]:
+def read_manifest(
+    content: bytes, folder: Path, environment: Mapping[str, str], pipeline: str | None = None
+) -> tuple[Manifest, list[Fault]]:
     """Read a file; the result is complete only if there are no faults.
 
     ``folder`` is the file's, to which its paths are relative. ``environment`` has the variables that it may refer to.
+    With ``pipeline`` the file has only the keys of an application of that name, which has steps.
     """
     root, faults = read_document(content)
     if root is None:
         return Manifest(), faults
     reader = _Reader(folder, environment, faults)
-    return reader.manifest(root), faults
-
-
-def read_pipeline(
-    content: bytes, folder: Path, environment: Mapping[str, str], name: str
-) -> tuple[Manifest, list[Fault]]:
-    """Read a file that has the keys of one application, a pipeline of this name. Otherwise as ``read_manifest``."""
-    root, faults = read_document(content)
-    if root is None:
-        return Manifest(), faults
-    reader = _Reader(folder, environment, faults)
-    applications = reader.applications(Scalar(name, True, root.place), root)
+    if pipeline is None:
+        return reader.manifest(root), faults
+    applications = reader.applications(Scalar(pipeline, True, root.place), root)
     if not faults and not applications[-1].steps:
         faults.append(Fault(root.place, "", "expected steps"))
     return Manifest(applications=applications), faults
