@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from clipper.base.tls.expiry import duration
 from clipper.cli.score.answers import Answers, read_answers
 from clipper.cli.score.inputs import InputMaker
 from clipper.cli.score.journal import Done, Journal
@@ -49,7 +50,7 @@ class Progress(NamedTuple):
     left_s: float | None
 
     def __str__(self) -> str:
-        left = "" if self.left_s is None else f", {_duration(self.left_s)} left"
+        left = "" if self.left_s is None else f", {duration(self.left_s)} left"
         failed = f", {self.failed:,} with an error" if self.failed else ""
         return f"{self.rows:,} rows ({self.share:.0%}){failed}, {self.rows_per_s:,.0f} rows/s{left}"
 
@@ -171,9 +172,3 @@ def _decoded(frame: bytes) -> Predict | PredictColumns:
     if HEADER.unpack_from(frame)[1] == Kind.PREDICT_COLUMNS:
         return decode_predict_columns(body)
     return decode_predict(body)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
