@@ -77,3 +77,4 @@ def test_a_server_whose_registry_is_away_says_what_it_waits_for(capsys: pytest.C
     )
     said = " ".join("".join(capsys.readouterr()).split())
     assert "it waits for the registry redis://h/0" in said and "Connection refused" in said
+    assert "next: clipper status, clipper logs" in said and "--server" not in said

@@ -137,7 +137,7 @@ def print_running(out: Output, now: Status, what: str) -> None:
     running, at, lease = f"Clipper {what} (pid {now.pid})", f"management at {now.management_url}", now.lease
     if lease is not None and lease.role == "standby" and lease.leader is None:
         waits = f"it waits for the registry {lease.registry}, and leads or stands by as soon as that can be used"
-        out.done(now, f"{running}, {at}. It answers no queries: {waits}", "next: clipper status, clipper logs --server")
+        out.done(now, f"{running}, {at}. It answers no queries: {waits}", "next: clipper status, clipper logs")
         out.warn(*now.problems)
         return
     if lease is not None and lease.role == "standby":
