@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -339,6 +340,34 @@ def test_a_token_that_was_replaced_is_read_again(api: Api) -> None:
     (api.home / "token").write_text(TOKEN)
     assert b'"version"' in http.call("GET", "/status")
     http.close()
+
+
+def test_a_token_that_another_thread_has_read_again_is_sent_again() -> None:
+    tokens = ["x" * 40]
+    http: HttpApi
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_old = self.headers["Authorization"].endswith("x")
+            if is_old:
+                tokens[0] = "y" * 40
+                assert http.call("GET", "/another") == b""
+            self.send_response(401 if is_old else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        http = HttpApi(f"http://127.0.0.1:{server.server_address[1]}", lambda: tokens[0])
+        try:
+            assert http.call("GET", "/one") == b""
+        finally:
+            http.close()
+            server.shutdown()
+            thread.join(TIMEOUT_S)
 
 
 def test_a_token_is_shown_to_no_other_server(api: Api, tmp_path: Path) -> None:

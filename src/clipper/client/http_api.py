@@ -35,7 +35,6 @@ class HttpApi:
     ) -> None:
         self.url = Address.parse(url).url
         self._find_token = find_token
-        self._token: str | None = None
         self._is_management = is_management
         self._tls = tls or ClientTls(Trust())
         # Without TLS, use an empty context, which costs nothing: httpx's own would load all of the system's
@@ -84,15 +83,15 @@ class HttpApi:
             Unavailable: the server cannot be reached, or the connection broke.
             DeadlineExceeded: the answer took too long.
         """
-        self._token = self._find_token()
-        response = self._request(method, path, content, timeout_s)
+        token = self._find_token()
+        response = self._request(method, path, content, timeout_s, token)
         # The token may have been replaced since it was read, so a refused call is repeated once. A stream cannot be
         # resent.
         if response.status_code == httpx.codes.UNAUTHORIZED and (content is None or isinstance(content, bytes)):
-            before, self._token = self._token, self._find_token()
-            if self._token != before:
-                response = self._request(method, path, content, timeout_s)
-        if response.status_code == httpx.codes.UNAUTHORIZED and self._token is None and self._is_management:
+            before, token = token, self._find_token()
+            if token != before:
+                response = self._request(method, path, content, timeout_s, token)
+        if response.status_code == httpx.codes.UNAUTHORIZED and token is None and self._is_management:
             raise Unauthorized(
                 f"{self.url} requires a token, and none was found: set CLIPPER_TOKEN, or run this on the server's "
                 "machine as its user"
@@ -103,13 +102,13 @@ class HttpApi:
         return response.content
 
     def _request(
-        self, method: str, path: str, content: bytes | Iterator[bytes] | None, timeout_s: float
+        self, method: str, path: str, content: bytes | Iterator[bytes] | None, timeout_s: float, token: str | None
     ) -> httpx.Response:
         timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
         kind = "application/json" if isinstance(content, bytes) else "application/x-tar"
         headers = {} if content is None else {"content-type": kind}
-        if self._token is not None:
-            headers["authorization"] = f"Bearer {checked_token(self._token)}"
+        if token is not None:
+            headers["authorization"] = f"Bearer {checked_token(token)}"
         if self._pid != os.getpid():
             # After a fork, both processes would read answers from the same connections.
             self._client, self._pid = self._make_client(), os.getpid()
