@@ -1,9 +1,11 @@
 """Models fetched over HTTP from a server that does what it should not; and packing what was fetched."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from clipper.client.packaging import stores, web
-from clipper.client.packaging.addresses import read_address
+from clipper.client.packaging.addresses import Address, read_address
 from clipper.client.packaging.models import look, package
 from clipper.client.packaging.stores import Fetched, fetch
 from clipper.errors import InvalidArgument, NotFound, TooLarge, Unavailable
@@ -237,6 +239,23 @@ def test_a_store_that_sends_a_byte_now_and_then_is_given_up(cache: Path, monkeyp
 
     with store(dripping) as server, pytest.raises(Unavailable, match=r"it sent \d+ bytes in \d+ s"):
         fetched(server.url)
+
+
+def test_credentials_of_one_thread_reach_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+
+    def revision(_: Address) -> str:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        return os.environ["STORE_KEY"]
+
+    monkeypatch.setattr(stores, "revision_of", revision)
+    address = read_address("http://127.0.0.1:1/m.onnx")
+    assert address is not None
+    with ThreadPoolExecutor(2) as threads:
+        seen = list(threads.map(lambda key: stores.look(address, {"STORE_KEY": key}), "ab"))
+    assert seen == ["a", "b"]
+    assert "STORE_KEY" not in os.environ
 
 
 def test_credentials_go_to_the_store_and_into_no_message(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

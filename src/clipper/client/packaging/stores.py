@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -42,6 +43,7 @@ _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "HF_HUB_DISABLE_PROGR
 LEAST_BYTES_PER_S = 1024
 # Fetched files that no command has used for this long are removed.
 _KEPT_S = 7 * 24 * 3600.0
+_ENVIRONMENT = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +157,21 @@ def cache_folder() -> Path:
 
 @contextmanager
 def _set(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables within the block: libraries of stores read credentials there."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    """Set environment variables within the block: libraries of stores read credentials there.
+
+    Other threads wait for its end. Their libraries would read the same variables, and send them to other stores.
+    """
+    with _ENVIRONMENT:
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def remove_old(cache: Path, now_s: float) -> None:
