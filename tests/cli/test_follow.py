@@ -70,9 +70,9 @@ def test_a_store_that_is_down_is_asked_again_and_told_of_once() -> None:
     assert store.deployed == ["a", "b"]
     told = [text for text in store.said if "stays" in text]
     assert told == [
-        "what is deployed stays: nothing answers",
-        "what is deployed stays: broke off",
-        "what is deployed stays: nothing answers",
+        "the deployed version stays: nothing answers",
+        "the deployed version stays: broke off",
+        "the deployed version stays: nothing answers",
     ]
 
 
@@ -106,7 +106,7 @@ def test_content_that_is_no_model_does_not_end_what_has_begun(error: Exception) 
 def test_an_address_whose_store_tells_no_changes_is_looked_at_again() -> None:
     store = Store(["a", InvalidArgument("tells no ETag"), "b"])
     list(followed(store))
-    assert store.deployed == ["a", "b"] and "what is deployed stays: tells no ETag" in store.said
+    assert store.deployed == ["a", "b"] and "the deployed version stays: tells no ETag" in store.said
 
 
 def test_what_cannot_be_deployed_from_the_first_ends_the_command() -> None:

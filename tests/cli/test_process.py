@@ -50,7 +50,7 @@ def test_a_server_that_starts_or_stops_is_waited_for(api: Api, monkeypatch: pyte
     other.mkdir()
     lock = lock_home(other)
     monkeypatch.setattr(processes, "STOP_TIMEOUT_S", 0.1)
-    with pytest.raises(DeadlineExceeded, match=f"a server has {other}, and neither answers nor has stopped after"):
+    with pytest.raises(DeadlineExceeded, match=f"the server of {other} has neither answered nor stopped within"):
         settled(other)
     os.close(lock)
     assert settled(other) is None

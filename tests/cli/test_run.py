@@ -102,7 +102,7 @@ def test_what_somebody_else_has_deployed_meanwhile_is_not_deployed_again(
     run, found = stale(clipper, folder, models("a"))
     apply(clipper, folder, models("a"))
     (outcome,) = run.outcomes(found, lambda _: None)
-    assert (outcome.status, outcome.text) == ("done", "is as the file says by now")
+    assert (outcome.status, outcome.text) == ("done", "matches the file already")
     assert len(api.operations.deployments) == 1
 
 

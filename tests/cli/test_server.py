@@ -215,7 +215,7 @@ def test_serve_again_what_was_edited(home: Path, folder: Path) -> None:
         assert served.stdout is not None and served.stderr is not None
         next(text for text in served.stdout if "curl" in text)
         (folder / "model.py").write_text(MODEL.replace(line, "raise RuntimeError('moved')"))
-        kept = "warning: model:1 goes on serving; the next change of a file is tried again\n"
+        kept = "warning: model:1 keeps serving until a file changes again\n"
         told = "".join(iter(served.stderr.readline, kept))
         assert "model:2 cannot start" in told and "moved" in told
         with Clipper.connect(home=home) as client:

@@ -43,7 +43,7 @@ def test_a_csv_file_has_an_input_a_line(tmp_path: Path) -> None:
     [
         ("age,job\n1,2\n", "has no column 'member'"),
         ("member,age\ntrue\n", "line 2 of"),
-        ("member,member\n", "the same twice"),
+        ("member,member\n", "or one twice"),
         ("", "has no names in its first line"),
         ("member,age\ntrue,old\n", "line 2 of"),
     ],

@@ -124,9 +124,9 @@ class Run:
             outcome = self._tried(step, progress)
             if isinstance(outcome.error, Conflict) and self._is_done(self._wanted[name]):
                 # A later deployment of the same took the place of this one.
-                outcome = Outcome(step.subject, "done", "is as the file says by now")
+                outcome = Outcome(step.subject, "done", "matches the file already")
             outcomes.append(outcome)
-        return outcomes or [Outcome(f"model {name}", "done", "is as the file says by now")]
+        return outcomes or [Outcome(f"model {name}", "done", "matches the file already")]
 
     def _is_done(self, wanted: WantedModel) -> bool:
         obstacles: list[Obstacle] = []

@@ -132,7 +132,7 @@ def settled(home: Path) -> Status | None:
             "ends the delay, and waits; then start the server again"
         )
     raise DeadlineExceeded(
-        f"a server has {home}, and neither answers nor has stopped after {STOP_TIMEOUT_S:.0f} s: see {home / 'logs'}"
+        f"the server of {home} has neither answered nor stopped within {STOP_TIMEOUT_S:.0f} s: see {home / 'logs'}"
     )
 
 

@@ -220,7 +220,7 @@ def replaced(out: Output, home: Path, given: GivenOptions, *, reset: bool, has_f
         if place is None:
             with out.progress("starting the server"):
                 return started(find_start(out, home, given, "start", reset=reset, has_file=has_file))
-    with out.progress("asking the server, which may hang"):
+    with out.progress("asking the server"):
         now = running(home)
     if now is not None and now.stopping:
         raise Conflict(f"the server of {home} was told to stop: wait for its end, or clipper stop, then clipper start")
@@ -241,15 +241,15 @@ def replaced(out: Output, home: Path, given: GivenOptions, *, reset: bool, has_f
         )
     server = find_start(out, home, given, "start", reset=reset, has_file=has_file)
     if kept is not None and server.options is not None and (ending := ends_workers(kept, server.options)):
-        out.warn(f"all workers are replaced at once, with the queries that they have then: {', '.join(ending)} changes")
+        out.warn(f"{', '.join(ending)} changes: all workers are replaced at once, and lose their open queries")
     with out.progress("replacing the server"):
         _hand_over(home, place.pid)
         try:
             return started(server, takes_over=True)
         except ClipperError as error:
             if kept is None or server.options is None or not changes(kept, server.options):
-                raise Unavailable(f"{error}\nwhat runs goes on: see clipper status") from error
-            out.warn(f"the server cannot be started with the options that were given, and is started without: {error}")
+                raise Unavailable(f"{error}\nworkers and models keep running: see clipper status") from error
+            out.warn(f"the server cannot start with the given options, and is started without them: {error}")
             started(_as_before(home, kept, given), takes_over=True)
             raise
 
@@ -295,8 +295,8 @@ def _started_again(home: Path, before: Place) -> Status:
         if is_new and (now := running(home)) is not None and (answers(now) or stands_by(now)):
             return now
     raise DeadlineExceeded(
-        f"the server of {home} was told to start again, and does not answer after {READY_TIMEOUT_S:.0f} s; what runs "
-        f"goes on: see clipper status and {home / 'logs'}"
+        f"the server of {home} was told to start again, and does not answer after {READY_TIMEOUT_S:.0f} s; workers "
+        f"and models keep running: see clipper status and {home / 'logs'}"
     )
 
 

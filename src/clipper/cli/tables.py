@@ -56,10 +56,10 @@ def kept_columns(names: Sequence[str], input_type: ValueType | None, path: Path)
     """Return the places of the columns of inputs: a record's fields, beside which others may stand; else all."""
     if input_type is None:
         raise InvalidArgument(
-            f"what is in {path} depends on the input type, which is not known: expected an application"
+            f"{path} cannot be read without the application's input type: give the management API's address as --url"
         )
     if len(set(names)) != len(names) or not names:
-        raise InvalidArgument(f"{path} has no names in its first line, or the same twice: expected a name a column")
+        raise InvalidArgument(f"{path} has no names in its first line, or one twice: expected one for each column")
     if not isinstance(input_type, RecordType):
         return range(len(names))
     missing = [field.name for field in input_type.fields if field.is_required and field.name not in names]

@@ -247,7 +247,7 @@ def test_a_running_version_without_a_name_is_pruned_after_its_links() -> None:
             "the file does not name and --prune",
         ),
         ("applications: {app: {links: [m], default_output: 0, input_type: string}}", False, "cannot become string"),
-        ("applications: {app: {links: [m]}}", False, "has the default_output 0, which cannot be taken away"),
+        ("applications: {app: {links: [m]}}", False, "its default_output is 0 and cannot be removed"),
     ],
 )
 def test_what_no_call_can_do_is_an_obstacle(text: str, prune: bool, expected: str) -> None:

@@ -165,7 +165,7 @@ def test_a_login_gets_tokens_and_is_in_no_message(registry: Registry, tmp_path: 
         ((), InvalidArgument, "has no files with names"),
         ((({TITLE: "../../m.onnx"}, CONTENT),), Unavailable, "not below the model's folder"),
         ((({TITLE: "saved", UNPACK: "true"}, tar_of({"../other": b"1"})),), Unavailable, "outside the destination"),
-        ((({TITLE: "saved", UNPACK: "true"}, tar_of({"other/a": b"1"})),), Unavailable, "in which that folder is not"),
+        ((({TITLE: "saved", UNPACK: "true"}, tar_of({"other/a": b"1"})),), Unavailable, "that lacks this folder"),
         ((({TITLE: "saved", UNPACK: "true"}, CONTENT),), Unavailable, "ReadError"),
     ],
 )

@@ -139,7 +139,7 @@ def test_a_server_without_ranges_sends_all_again(cache: Path) -> None:
 
 def test_a_later_command_goes_on_with_what_an_earlier_one_left(cache: Path) -> None:
     with store(half) as server:
-        with pytest.raises(Unavailable, match="goes on where it broke off"):
+        with pytest.raises(Unavailable, match="to go on where it broke off"):
             fetched(server.url)
         server.answers[:] = [rest]
         assert fetched(server.url).path.read_bytes() == CONTENT

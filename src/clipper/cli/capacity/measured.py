@@ -82,8 +82,8 @@ def measured(graph: Graph | None, steps: Sequence[StepReport]) -> list[Measured]
         places[report.step] = tuple(own) or needs
     if not found:
         raise InvalidArgument(
-            "no replica has evaluated anything for it since the workers started, so nothing is known of its models' "
-            "times: send queries that are not cached first, e.g. with clipper load"
+            "no replica has evaluated a query of this application since the workers started, so its models' times "
+            "are not known: send queries that are not cached first, e.g. with clipper load"
         )
     return found
 

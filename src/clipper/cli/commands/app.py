@@ -115,7 +115,7 @@ def create(
     """Create an application. It follows its models' current versions, or stays with --version of its only model."""
     if pipeline is not None:
         if model or version or shadow or cost:
-            raise typer.BadParameter("--pipeline has the models in its file: leave the others out")
+            raise typer.BadParameter("goes without --model, --version, --shadow and --cost", param_hint="--pipeline")
         _create_pipeline(server, name, pipeline)
         return
     if version is not None and len(model or ()) != 1:

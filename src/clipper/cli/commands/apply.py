@@ -30,7 +30,7 @@ def apply(
     from clipper.cli.commands.manifest_file import ManifestFile
 
     if exit_code and not (dry_run or diff):
-        raise typer.BadParameter("tells of what would be done: add --dry-run or --diff", param_hint="'--exit-code'")
+        raise typer.BadParameter("goes with --dry-run or --diff", param_hint="'--exit-code'")
     wanted = ManifestFile(file)
     result = wanted.apply(server.clipper, server.out, only_show=dry_run or diff, diff=diff, prune=prune)
     server.out.done(result.as_json, result.text)
@@ -54,7 +54,7 @@ def export(
 ) -> None:
     """Write a file for clipper apply that has the server's models and applications."""
     if artifacts is not None and server.url is not None:
-        raise typer.BadParameter("reads the server's home: run it on the server's machine, without --url")
+        raise typer.BadParameter("--artifacts reads the server's home: run it on the server's machine, without --url")
     # Imported here, as above.
     from clipper.cli.commands.manifest_file import export_to
 

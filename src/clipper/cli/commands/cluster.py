@@ -68,6 +68,6 @@ def clean(
 def _asked(python: Path | None, *arguments: str) -> list[Owner]:
     """Ask the program of ``managers.ray``. It is a process of its own, since Ray may need another Python."""
     if python is None and not has_ray():
-        raise InvalidArgument("it needs Ray: pip install 'clipper-serving[ray]', or give --ray-python")
+        raise InvalidArgument("clipper cluster needs Ray: pip install 'clipper-serving[ray]', or give --ray-python")
     command = [str(python or sys.executable), "-m", "clipper.supervisor.managers.ray.orphans", *arguments]
     return run_program(command, list[Owner], _TIMEOUT_S)

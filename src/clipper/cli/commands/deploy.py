@@ -51,7 +51,7 @@ def deploy(
         raise typer.BadParameter("give either MODEL or --image")
     if follow:
         if model is None or "version" in settings:
-            raise typer.BadParameter("--follow is for an address, and each version gets a number of its own")
+            raise typer.BadParameter("--follow needs the address of a model, without --version: versions are numbered")
         follow_address(server, name, model, source, settings, every)
     if image is not None:
         source["language"], settings["manager"] = "image", "docker"

@@ -95,7 +95,7 @@ class Follower:
         text = str(error) if isinstance(error, ClipperError) else f"{type(error).__name__}: {error}"
         if text != self._failure:
             self._failure = text
-            self._say(f"what is deployed stays: {text}")
+            self._say(f"the deployed version stays: {text}")
 
 
 def follow(server: Server, name: str, model: str, source: Any, settings: Any, every_s: float) -> None:

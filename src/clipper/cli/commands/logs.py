@@ -39,9 +39,9 @@ def logs(
 ) -> None:
     """Show the last lines of the logs of a model's containers, or of the server."""
     if model is not None and log is not None:
-        raise typer.BadParameter("is one of the server's logs, not of a model's: leave out one", param_hint="--log")
+        raise typer.BadParameter("is a log of the server, not of a model: leave out one of both", param_hint="--log")
     if model is None and (version is not None or replica is not None):
-        raise typer.BadParameter("are a model's: give its name, too", param_hint="--version, --replica")
+        raise typer.BadParameter("need the name of a model: give it as MODEL", param_hint="--version, --replica")
 
     if model is not None and "#" in model:  # a replica's id
         model, replica = model.partition("#")[0], model

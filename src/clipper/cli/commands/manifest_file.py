@@ -110,7 +110,7 @@ def _show(found: Plan, out: Output, *, diff: bool, prune: bool) -> None:
             names = ", ".join(change.name for change in step.changes)
             out.line(f"{step.subject}: {step.does}" + (f" ({names})" if names else ""))
     for obstacle in found.obstacles:
-        out.line(f"{obstacle.subject}: cannot be: {obstacle.reason}", "red")
+        out.line(f"{obstacle.subject}: cannot be done: {obstacle.reason}", "red")
     if found.unnamed and not prune:
         out.note(f"not in the file, and stays: {', '.join(found.unnamed)}; --prune deletes it")
 

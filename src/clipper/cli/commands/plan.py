@@ -152,10 +152,10 @@ def _row(step: PlannedStep) -> tuple[str, ...]:
 def _notes(result: PlanResult, cores: float | None) -> list[str]:
     within = "" if cores is None else f" within {cores:g} cores"
     if not result.is_kept:
-        least = f"it keeps it up to {result.breaks_per_s:.3g}/s" if result.breaks_per_s else "at no rate"
+        least = f"up to {result.breaks_per_s:.3g}/s" if result.breaks_per_s else "at no rate"
         return [
             f"no plan{within} keeps {result.slo_ms:g} ms at {result.rate_per_s:g}/s: with the best one, "
-            f"{result.in_time:.1%} of the queries are answered in time; {least}",
+            f"{result.in_time:.1%} of the queries are answered in time; it keeps the SLO {least}",
             f"{result.limit} limits it",
         ]
     scale = [

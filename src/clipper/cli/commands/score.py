@@ -268,7 +268,7 @@ def _form_of(sources: Sequence[Path], output: Path) -> str:
     form = forms.pop()
     if forms or form is None:
         raise InvalidArgument(
-            "input and output are of one format: expected names that all end with .csv, .jsonl or .parquet; got "
+            "input and output must have one format: expected names that all end with .csv, .jsonl or .parquet; got "
             + ", ".join(str(path)[-60:] for path in (*sources[:3], output))
         )
     return form

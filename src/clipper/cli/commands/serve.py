@@ -127,7 +127,7 @@ class _Reloader:
                     made = clipper.deploy(served.model, artifact, progress=progress, **deployment)
         except (ClipperError, OSError) as error:  # OSError: a file is being replaced just now
             write_error(error if isinstance(error, ClipperError) else InvalidArgument(str(error)))
-            out.warn(f"{served.model}:{served.version} goes on serving; the next change of a file is tried again")
+            out.warn(f"{served.model}:{served.version} keeps serving until a file changes again")
             return served
         out.warn(made.warning)
         out.line(f"{made.model}:{made.version} is served")

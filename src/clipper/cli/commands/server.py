@@ -84,7 +84,7 @@ def start(
             with out.progress("starting the server"):
                 now = started(server)
         elif read_place(root).started_by == "serve":
-            out.warn("this server ends with the clipper serve that started it; for one that stays, end that by ^C")
+            out.warn("this server ends with the clipper serve that started it: end that by ^C to start one that stays")
     print_running(out, now, what)
     _apply(out, root, file)
 

@@ -152,9 +152,9 @@ def _version_steps(
         return
     if is_current and actual.current != name and there.stopped is not None:
         reason = (
-            f"it describes version {name}, which was stopped ({there.stopped}): describe another, or say that it is "
+            f"the file describes version {name}, which was stopped ({there.stopped}): describe another version, or let "
+            f"this one answer again: clipper model rollback {model} --to {name}"
         )
-        reason += f"to answer nevertheless: clipper model rollback {model} --to {name}"
         obstacles.append(Obstacle(subject, reason, model))
         return
     if is_current and actual.current != name:
@@ -226,7 +226,7 @@ def _change(
         obstacles.append(Obstacle(subject, text))
         return None
     if actual.default_output is not UNSET and "default_output" not in given:
-        text = f"it has the default_output {shown(actual.default_output)}, which cannot be taken away: name one"
+        text = f"its default_output is {shown(actual.default_output)} and cannot be removed: give one in the file"
         obstacles.append(Obstacle(subject, text))
         return None
     new, old = wanted_settings(wanted, code), flat_settings(actual)

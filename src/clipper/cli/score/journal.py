@@ -69,7 +69,7 @@ def read_sources(paths: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
         with reported(path, "read"):
             stat = path.stat()
         if not path.is_file():
-            raise InvalidArgument(f"{path} is no file: inputs are read twice, and from the middle")
+            raise InvalidArgument(f"{path} is no file: expected one that can be read twice, and from the middle")
         found.append((str(path.absolute()), stat.st_size, stat.st_mtime_ns))
     return tuple(found)
 
@@ -185,7 +185,7 @@ class Journal:
         with reported(self.output, "written"):
             os.fsync(self._rows.fileno())
             if self.output.exists():
-                raise Conflict(f"{self.output} has come meanwhile: move it away; the same command then ends this job")
+                raise Conflict(f"{self.output} exists by now: move it away, and run the same command again to finish")
             self._write_line(_COMPLETE)
             os.fsync(self._file.fileno())
             (made or self.partial).replace(self.output)

@@ -52,7 +52,7 @@ def recognise(path: Path) -> Framework:
     elif any(name.endswith("/data.pkl") for name in _zip_names(path)):
         # Loading the file would run the pickle's code, and needs the classes that it names.
         wrong = (
-            "is what torch.save wrote: a whole module, or a state dict. Save a module as a program, with "
+            "was written by torch.save: a whole module, or a state dict. Save a module as a program, with "
             "torch.jit.script(module).save(FILE), or save its state_dict()"
         )
     else:

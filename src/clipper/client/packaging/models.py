@@ -123,7 +123,7 @@ def _contents(
         return _saved_contents(Path(model), data, framework)
     _refuse_framework(framework, "a Python object")
     if data is not None:
-        raise InvalidArgument("data is for module:attribute, programs and Caffe: an object has its data in itself")
+        raise InvalidArgument("data is for module:attribute, programs and Caffe: an object contains its data")
     members = object_members(model)
     return Contents("file", OBJECT_NAME, framework="pickle", needs=needs_of_object(members), members=members)
 
@@ -176,7 +176,7 @@ def _saved_contents(path: Path, data: Path | None, framework: Framework | None) 
     known = framework or recognise(path)
     if data is not None and known != "caffe":
         raise InvalidArgument(
-            f"data is for module:attribute, programs and Caffe: a model of {known} has its data in itself"
+            f"data is for module:attribute, programs and Caffe: a model of {known} contains its data"
         )
     if known == "caffe" and data is None and path.is_file():
         raise InvalidArgument(f"{path.name} is the network without its weights: give its .caffemodel with --data")

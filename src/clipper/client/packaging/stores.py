@@ -203,7 +203,7 @@ def _from_web(fetch: Fetch) -> tuple[Path, str]:
             finally:
                 if download is not None and not download.revision:  # it cannot be resumed
                     download.drop()
-    raise Unavailable(f"{address.shown} cannot be fetched: {failure}; to try again goes on where it broke off")
+    raise Unavailable(f"{address.shown} cannot be fetched: {failure}; try again to go on where it broke off")
 
 
 class _WebDownload:
@@ -244,7 +244,7 @@ class _WebDownload:
                     if took_s > STALL_TIMEOUT_S and file.tell() - have < LEAST_BYTES_PER_S * took_s:
                         raise Unavailable(
                             f"{self._fetch.address.shown} cannot be fetched: it sent {file.tell() - have} bytes in "
-                            f"{took_s:.0f} s; to try again goes on where it broke off"
+                            f"{took_s:.0f} s; try again to go on where it broke off"
                         )
                     self._fetch.check_size(1, file.tell())
                     if self.total_bytes is None:  # with a length, the room was checked before
@@ -341,7 +341,7 @@ def _from_hub(fetch: Fetch) -> tuple[Path, str]:
         kept = there[name].lfs
         if kept is not None and addresses.digest_of(path) != kept.sha256:
             path.unlink()
-            raise Unavailable(f"the hub sent another {name} than it says to have: try again")
+            raise Unavailable(f"the hub sent {name} with another digest than it announced: try again")
     remove_tree(folder / ".cache")  # which is not part of the model
     pinned = f"hf://{repository}@{info.sha}"
     return (folder, pinned) if file is None else (folder / file, f"{pinned}/{file}")
@@ -364,7 +364,7 @@ def _from_oci(fetch: Fetch) -> tuple[Path, str]:
             path, _ = _from_web(Fetch(blob, fetch.cache, fetch.report))
         if f"sha256:{addresses.digest_of(path)}" != layer.digest:
             path.unlink()
-            raise Unavailable(f"the registry sent another {layer.name} than it says to have: try again")
+            raise Unavailable(f"the registry sent {layer.name} with another digest than it announced: try again")
         target.parent.mkdir(parents=True, exist_ok=True)
         if layer.is_folder:
             _unpack(fetch, path, folder, layer.name)
@@ -384,7 +384,7 @@ def _unpack(fetch: Fetch, tar: Path, folder: Path, name: str) -> None:
             fetch.check_room(number, size_bytes)
         archive.extractall(making, filter="data")  # refuses members that would land outside the folder
     if not (making / name).is_dir():
-        raise Unavailable(f"{fetch.address.shown} has a tar for the folder {name}, in which that folder is not")
+        raise Unavailable(f"{fetch.address.shown} has a tar for the folder {name} that lacks this folder")
     (making / name).rename(folder / name)
     remove_tree(making)
     tar.unlink()

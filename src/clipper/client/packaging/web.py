@@ -19,7 +19,7 @@ def web_client(address: Address) -> httpx.Client:
 
     def check(request: httpx.Request) -> None:
         if address.scheme == "https" and request.url.scheme != "https":
-            raise Unavailable(f"{address.shown} leads to an address without encryption, which is not followed")
+            raise Unavailable(f"{address.shown} redirects to an address without encryption: expected https")
 
     hooks = {"request": [check]}
     return httpx.Client(headers=headers, follow_redirects=True, timeout=STALL_TIMEOUT_S, event_hooks=hooks)
