@@ -185,35 +185,32 @@ def remove_old(cache: Path, now_s: float) -> None:
 def _from_web(fetch: Fetch) -> tuple[Path, str]:
     """Fetch a file over HTTP. A download with a revision and a length resumes after an interruption."""
     address = fetch.address
-    download: _WebDownload | None = None
-    failure = ""
+    download, failure = _WebDownload(fetch), ""
     with web_client(address) as client:
         for _ in range(TRIES):
             try:
-                download = _WebDownload(fetch, download)
                 if (path := download.go_on(client)) is not None:
                     return path, address.shown
                 failure = f"it sent {download.size_bytes} bytes of {download.total_bytes}"
             except httpx.TransportError as error:
                 failure = f"{type(error).__name__}: {error}"
             except TooLarge:
-                if download is not None:
-                    download.drop()
+                download.drop()
                 raise
             finally:
-                if download is not None and not download.revision:  # it cannot be resumed
+                if not download.revision:  # it cannot be resumed
                     download.drop()
     raise Unavailable(f"{address.shown} cannot be fetched: {failure}; try again to go on where it broke off")
 
 
 class _WebDownload:
-    """One attempt to fetch a file. ``revision`` is the server's name of the content; empty if it gives none."""
+    """The download of a file. ``revision`` is the server's name of the content; empty if it gives none."""
 
-    def __init__(self, fetch: Fetch, before: "_WebDownload | None") -> None:
+    def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
-        self.revision: str = "" if before is None else before.revision
-        self.total_bytes: int | None = None if before is None else before.total_bytes
-        self.partial: Path | None = None if before is None or not before.revision else before.partial
+        self.revision = ""
+        self.total_bytes: int | None = None
+        self.partial: Path | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -235,7 +232,7 @@ class _WebDownload:
             if self.revision and whole.exists():
                 return whole
             if not ranged and self.revision and 0 < self.size_bytes < (self.total_bytes or 0):
-                return _WebDownload(self._fetch, self).go_on(client)  # an earlier command left a part of it
+                return self.go_on(client)  # an earlier command left a part of it
             began_s = time.monotonic()
             with self.partial.open("ab" if have else "wb") as file:
                 for chunk in answer.iter_raw():  # each chunk as it comes, so that an interruption loses nothing
