@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from clipper.cli.load.report import Report, Run
 
 YARDSTICK = Path(__file__).parents[1] / "yardstick"
+MODELS = Path(__file__).parents[1] / "models"
 
 # Longer than any command of Clipper's may take that builds no environment.
 COMMAND_WITHIN_S = 120
@@ -69,6 +70,11 @@ class ClipperServer:
         """
         output = self._output([*arguments, "--json"], folder, within_s)
         return json.loads(output) if output.strip() else None
+
+    def deploy(self, name: str, *deployment: str, slo_ms: float) -> None:
+        """Deploy a model, a path or one of ``MODELS``, and create an application of its name, whose default is -1."""
+        self.run("deploy", name, *deployment, folder=MODELS)
+        self.run("app", "create", name, "--model", name, "--slo-ms", f"{slo_ms:g}", "--default", "-1")
 
     def load(self, application: str, rate_per_s: float, seconds: float, *options: str) -> Run:
         """Ask an application so much, whether or not it answers.

@@ -81,13 +81,9 @@ class Workbench:
         name = f"{model}-{batching}-{delay_ms:g}".replace("_", "-")
         if name not in self._applications:
             options = ["--batching", batching, "--batch-delay-ms", f"{delay_ms:g}"]
-            self._deploy(name, model, options)
+            self.server.deploy(name, *self._what(model), *options, slo_ms=SLO_MS)
             self._applications[name] = model
         return name
-
-    def _deploy(self, name: str, model: str, options: list[str]) -> None:
-        self.server.run("deploy", name, *self._what(model), *options, folder=HERE / "models")
-        self.server.run("app", "create", name, "--model", name, "--slo-ms", str(SLO_MS), "--default", "-1")
 
     def _what(self, model: str) -> list[str]:
         if model in training.ESTIMATORS:

@@ -78,10 +78,7 @@ def over_binary(
             files[form] = bench.folder / f"{application}-{form}"
             files[form].write_bytes(b"".join(requests))
         with servers.clipper() as server:
-            server.run(
-                "deploy", application, "total:total", "--input-type", input_type, "--no-cache", folder=HERE / "models"
-            )
-            server.run("app", "create", application, "--model", application, "--slo-ms", str(SLO_MS), "--default", "-1")
+            server.deploy(application, "total:total", "--input-type", input_type, "--no-cache", slo_ms=SLO_MS)
             for file in files.values():
                 ask(server, file, WARM_UP_S)
             rounds = [{form: ask(server, file, TURN_S) for form, file in files.items()} for _ in range(TURNS)]

@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.harness import servers
 from benchmarks.harness.outcome import Outcome, Row
-from benchmarks.harness.workbench import HERE, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench, median_ratio
+from benchmarks.harness.workbench import SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench, median_ratio
 
 _SUM = "sum784"
 
@@ -15,8 +15,7 @@ _SUM = "sum784"
 def arrays_over_lists(client: str) -> Callable[[Workbench], Outcome]:
     def measure(bench: Workbench) -> Outcome:
         with servers.clipper() as server:
-            server.run("deploy", _SUM, "total:total", "--input-type", "float32[784]", folder=HERE / "models")
-            server.run("app", "create", _SUM, "--model", _SUM, "--slo-ms", str(SLO_MS), "--default", "-1")
+            server.deploy(_SUM, "total:total", "--input-type", "float32[784]", slo_ms=SLO_MS)
             for form in ("array", "list"):
                 _load(server, client, form, WARM_UP_S)
             rounds = [

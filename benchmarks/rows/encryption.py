@@ -10,7 +10,7 @@ from statistics import median
 
 from benchmarks.harness import servers, wrk
 from benchmarks.harness.outcome import Outcome, Row
-from benchmarks.harness.workbench import FOUR, HERE, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench, median_ratio
+from benchmarks.harness.workbench import FOUR, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench, median_ratio
 
 CONNECTIONS = 32
 HANDSHAKES = 300
@@ -44,8 +44,7 @@ def tls_handshake(bench: Workbench) -> Outcome:
 def _server(*options: str) -> Iterator[servers.ClipperServer]:
     """One that answers sums of four floats."""
     with servers.clipper(*options) as server:
-        server.run("deploy", "sum", "total:total", "--input-type", "doubles", folder=HERE / "models")
-        server.run("app", "create", "sum", "--model", "sum", "--slo-ms", str(SLO_MS), "--default", "-1")
+        server.deploy("sum", "total:total", "--input-type", "doubles", slo_ms=SLO_MS)
         yield server
 
 

@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.harness import servers, wrk
 from benchmarks.harness.outcome import Outcome, Row
-from benchmarks.harness.workbench import FOUR, HERE, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench, median_ratio
+from benchmarks.harness.workbench import FOUR, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench, median_ratio
 
 CONNECTIONS = 32
 ON, OFF = ("--grpc-port", "0"), ("--grpc-port", "off")
@@ -38,8 +38,7 @@ def grpc_idle(bench: Workbench) -> Outcome:
 
 def _deployed(server: servers.ClipperServer) -> int:
     """Have it answer sums of four floats; the worker's process."""
-    server.run("deploy", "sum", "total:total", "--input-type", "doubles", folder=HERE / "models")
-    server.run("app", "create", "sum", "--model", "sum", "--slo-ms", str(SLO_MS), "--default", "-1")
+    server.deploy("sum", "total:total", "--input-type", "doubles", slo_ms=SLO_MS)
     return server.process_ids()[1]
 
 

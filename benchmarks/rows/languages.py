@@ -47,8 +47,7 @@ def over_python(language: str) -> Row:
 
 def deploy(bench: Workbench, language: str) -> str:
     name = f"sum-{language}"
-    bench.server.run("deploy", name, str(BUILDS[language](bench.folder)), "--language", "binary")
-    bench.server.run("app", "create", name, "--model", name, "--slo-ms", str(SLO_MS), "--default", "-1")
+    bench.server.deploy(name, str(BUILDS[language](bench.folder)), "--language", "binary", slo_ms=SLO_MS)
     return name
 
 

@@ -160,8 +160,7 @@ def floor(load: float) -> str:
 
 def deploy(bench: Workbench, name: str, load: float, slo_ms: int, model: list[str]) -> str:
     application = row_name(name, load).replace("_", "-")
-    bench.server.run("deploy", application, *model, folder=HERE / "models")
-    bench.server.run("app", "create", application, "--model", application, "--slo-ms", str(slo_ms), "--default", "-1")
+    bench.server.deploy(application, *model, slo_ms=slo_ms)
     return application
 
 

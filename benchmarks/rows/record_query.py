@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.harness import servers
 from benchmarks.harness.outcome import Outcome, Row
-from benchmarks.harness.workbench import HERE, TURN_S, TURNS, WARM_UP_S, Workbench, median_ratio
+from benchmarks.harness.workbench import TURN_S, TURNS, WARM_UP_S, Workbench, median_ratio
 from benchmarks.rows.binary_query import CONNECTIONS, SLO_MS, ask, binary_request, in_json, request
 
 NUMBERS, WORDS, TEXTS = [f"n{place}" for place in range(20)], [f"c{place}" for place in range(8)], ["t0", "t1"]
@@ -114,19 +114,14 @@ def _worker_us(bench: Workbench, forms: Mapping[str, Sequence[bytes]], connectio
     for form, requests in forms.items():
         files[form].write_bytes(b"".join(requests))
     with servers.clipper() as server:
-        _create(server, "numbers", "total:total", "float64[30]")
-        _create(server, "record", "first:first", RECORD)
+        server.deploy("numbers", "total:total", "--input-type", "float64[30]", "--no-cache", slo_ms=SLO_MS)
+        server.deploy("record", "first:first", "--input-type", RECORD, "--no-cache", slo_ms=SLO_MS)
         for file in files.values():
             ask(server, file, WARM_UP_S, connections)
         rounds = [
             {form: ask(server, file, TURN_S, connections)[0] for form, file in files.items()} for _ in range(TURNS)
         ]
     return {form: [each[form] for each in rounds] for form in files}
-
-
-def _create(server: servers.ClipperServer, name: str, model: str, input_type: str) -> None:
-    server.run("deploy", name, model, "--input-type", input_type, "--no-cache", folder=HERE / "models")
-    server.run("app", "create", name, "--model", name, "--slo-ms", str(SLO_MS), "--default", "-1")
 
 
 ROWS = [

@@ -12,7 +12,7 @@ import uvloop
 from benchmarks.harness.load import Answer, LoadClient, post
 from benchmarks.harness.outcome import Outcome, Row
 from benchmarks.harness.series import steady_after_s, windows
-from benchmarks.harness.workbench import HERE, SLO_MS, Workbench
+from benchmarks.harness.workbench import SLO_MS, Workbench
 
 CONNECTIONS = 32
 FAST_S, SLOW_S, AGAIN_S = 5, 5, 8
@@ -51,11 +51,8 @@ def slowdown(bench: Workbench) -> Outcome:
 def _deploy(bench: Workbench, switch: Path) -> str:
     data = bench.folder / "switch.txt"
     data.write_text(str(switch))
-    bench.server.run(
-        "deploy", "switched", "switched:Switched", "--data", str(data), "--input-type", "doubles",
-        folder=HERE / "models",
-    )  # fmt: skip
-    bench.server.run("app", "create", "switched", "--model", "switched", "--slo-ms", str(SLO_MS), "--default", "-1")
+    options = ("--data", str(data), "--input-type", "doubles")
+    bench.server.deploy("switched", "switched:Switched", *options, slo_ms=SLO_MS)
     return "switched"
 
 

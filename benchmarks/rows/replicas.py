@@ -1,7 +1,7 @@
 """The row on replicas of which one is five times slower. Their cost is slept, so that processors do not decide."""
 
 from benchmarks.harness.outcome import Outcome, Row
-from benchmarks.harness.workbench import FOUR, HERE, ROUNDS, SLO_MS, WARM_UP_S, Workbench
+from benchmarks.harness.workbench import FOUR, ROUNDS, SLO_MS, WARM_UP_S, Workbench
 
 # Two batches for each replica, and some more that wait.
 CONNECTIONS = 64
@@ -36,11 +36,8 @@ def deploy(bench: Workbench, name: str, replicas: int, has_slow: bool) -> str:
     data.write_text(str(mark))
     if not has_slow:
         mark.touch()
-    bench.server.run(
-        "deploy", name, "unequal:Unequal", "--data", str(data), "--input-type", "doubles",
-        "--replicas", str(replicas), folder=HERE / "models",
-    )  # fmt: skip
-    bench.server.run("app", "create", name, "--model", name, "--slo-ms", str(SLO_MS), "--default", "-1")
+    options = ("--data", str(data), "--input-type", "doubles", "--replicas", str(replicas))
+    bench.server.deploy(name, "unequal:Unequal", *options, slo_ms=SLO_MS)
     return name
 
 

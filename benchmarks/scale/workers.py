@@ -12,7 +12,7 @@ from statistics import median
 
 from benchmarks.harness import servers, wrk
 from benchmarks.harness.termination import end_in_order_at_sigterm
-from benchmarks.harness.workbench import FOUR, HERE, PIXELS, TURN_S
+from benchmarks.harness.workbench import FOUR, PIXELS, TURN_S
 from benchmarks.rows.languages import cpu_s
 
 SLO_MS = 20
@@ -55,9 +55,7 @@ class Side:
     def __init__(self, server: servers.ClipperServer, workers: int) -> None:
         self.workers = workers
         self._server = server
-        server.run("deploy", APPLICATION, "total:total", "--input-type", "doubles", folder=HERE / "models")
-        options = ("--slo-ms", str(SLO_MS), "--default", "-1")
-        server.run("app", "create", APPLICATION, "--model", APPLICATION, *options)
+        server.deploy(APPLICATION, "total:total", "--input-type", "doubles", slo_ms=SLO_MS)
         self._processes = [*server.process_ids(), *(each["pid"] for each in server.run("replica", "list"))]
 
     def warm_up(self, load: Load) -> None:
