@@ -122,7 +122,7 @@ def beside(attack: str, connections: int, seconds: float, command: str | None) -
         with Waits(worker) as waits, Waits(container) as container_waits:
             run = server.load("neighbour", PER_S, seconds)
         told, _ = come.communicate(timeout=all_s + 60)
-        worker_mb = resident_mb(worker)
+        worker_mb = servers.resident_bytes(worker) / 1e6
     answered, failed, slowest_ms = map(float, told.split())
     p99_ms = float("inf") if run.latency_ms is None else run.latency_ms.p99
     waited_ms, container_waited_ms = (
@@ -142,11 +142,6 @@ def sent(attack: str, address: str, connections: int, seconds: float) -> Iterato
     finally:
         child.kill()
         child.wait()
-
-
-def resident_mb(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
 
 
 if __name__ == "__main__":

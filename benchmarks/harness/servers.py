@@ -152,6 +152,11 @@ def processor_ns(pid: int) -> int:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
 
 
+def resident_bytes(pid: int) -> int:
+    """A process's resident memory; what it shares with others counts in full."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class Metrics:
     """One scrape."""
 

@@ -335,7 +335,7 @@ async def round_of(
         other_s,
         store_s,
         clients_s,
-        sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6 for pid in pids),
+        sum(map(servers.resident_bytes, pids)) / 1e6,
         store.megabytes(),
         store.disk_megabytes(),
     )

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -152,8 +151,7 @@ class Fleet:
         return sum(servers.processor_ns(pid) for pid in self._hosts) / 1e9
 
     def memory_bytes(self) -> int:
-        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return servers.resident_bytes(self._pid)
 
 
 @contextmanager
