@@ -13,9 +13,6 @@ from rich.table import Column, Table
 
 from clipper.errors import ClipperError, ContainerFailed, InvalidArgument
 
-# A container's last line begins with this if it says why the container ends.
-_SAYS_WHY = "clipper: "
-
 # Shorter work prints no progress lines to a file.
 _SILENT_S = 2.0
 
@@ -161,7 +158,7 @@ def write_error(error: ClipperError, *, as_json: bool = False) -> None:
     console.print(printable(f"error: {error}"), style="red", soft_wrap=True)
     if not isinstance(error, ContainerFailed) or not error.log_tail:
         return
-    if error.log_tail[-1].startswith(_SAYS_WHY):
+    if error.log_tail[-1].startswith("clipper: "):  # the container said why it ended
         console.print("its log has more: clipper logs MODEL, or logs/ in the server's home", style="dim")
     elif len(error.log_tail) > 1 or error.log_tail[0] not in str(error):
         console.print("its last lines:", style="dim")

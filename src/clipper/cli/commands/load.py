@@ -121,8 +121,8 @@ def load(
     if width is not None and inputs != _SAMPLE:
         raise typer.BadParameter("goes with --inputs sample", param_hint="--width")
     loaded = _find(app, url, home, slo_ms, has_file=inputs != _SAMPLE)
-    outputs = [path for path in (html, _file_of(json)) if path is not None]
-    for path in outputs:
+    json_file = None if json is None or json == _STANDARD_OUTPUT else Path(json)
+    for path in filter(None, (html, json_file)):
         # Checked before the load: otherwise its results would be lost if the file could not be written.
         try:
             path.open("ab").close()
@@ -149,11 +149,10 @@ def load(
     out.done(as_document(report), summary.conclusion(report))
     out.warn(*summary.warnings(report))
     if html is not None:
-        html.write_text(as_page(report))
-    if (file := _file_of(json)) is not None:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(as_document(report)), indent=1) + b"\n")
-    if outputs:
-        out.note(f"written: {', '.join(map(str, outputs))}")
+        out.page(html, as_page(report))
+    if json_file is not None:
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(as_document(report)), indent=1) + b"\n")
+        out.note(f"written to {json_file}")
 
 
 def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *, has_file: bool) -> LoadedApplication:
@@ -175,10 +174,6 @@ def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *,
     input_type = parse_type(known.input_type)
     slo_of = "application" if slo_ms is None else "option"
     return LoadedApplication(app, clipper.query_url, input_type, slo_ms or known.slo_ms, slo_of, clipper.tls)
-
-
-def _file_of(json: str | None) -> Path | None:
-    return None if json is None or json == _STANDARD_OUTPUT else Path(json)
 
 
 @contextmanager

@@ -204,22 +204,17 @@ def _outputs(version: Version) -> str:
 def list_replicas(server: Server) -> None:
     """List the replicas."""
     found = server.clipper.replicas()
-    out = server.out
-    out.table(found, *replica_table(found), "no replicas; next: clipper deploy NAME MODEL")
+    server.out.table(found, *replica_table(found), "no replicas; next: clipper deploy NAME MODEL")
     for replica in found:
-        _note_error(out, replica)
+        _note_error(server.out, replica)
 
 
 @replicas.command("show")
-def show_replica(
-    server: Server,
-    replica_id: ReplicaId,
-) -> None:
+def show_replica(server: Server, replica_id: ReplicaId) -> None:
     """Show a replica."""
     found = server.clipper.replica(replica_id)
-    out = server.out
-    out.table(found, *replica_table([found]), "")
-    _note_error(out, found)
+    server.out.table(found, *replica_table([found]), "")
+    _note_error(server.out, found)
 
 
 def replica_table(found: Sequence[Replica]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

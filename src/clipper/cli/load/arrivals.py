@@ -1,7 +1,7 @@
 """The times at which queries are due: seconds from the beginning of a run, in order."""
 
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, takewhile
 from random import Random
 from typing import Literal
 
@@ -19,13 +19,15 @@ def due_times_s(arrivals: Arrivals, rate_per_s: float, duration_s: float, random
     ``poisson`` is the sum of many independent clients, ``constant`` is a query each 1/rate, and ``burst`` is poisson
     during a part of each period, with silence in the rest.
     """
+    times_s: Iterator[float]
     match arrivals:
         case "constant":
-            return _until(duration_s, (number / rate_per_s for number in count()))
+            times_s = (number / rate_per_s for number in count())
         case "poisson":
-            return _until(duration_s, _poisson_s(rate_per_s, random))
+            times_s = _poisson_s(rate_per_s, random)
         case "burst":
-            return _until(duration_s, map(_in_bursts_s, _poisson_s(rate_per_s / BURST_SHARE, random)))
+            times_s = map(_in_bursts_s, _poisson_s(rate_per_s / BURST_SHARE, random))
+    return takewhile(lambda due_s: due_s < duration_s, times_s)
 
 
 def _poisson_s(rate_per_s: float, random: Random) -> Iterator[float]:
@@ -39,10 +41,3 @@ def _in_bursts_s(on_s: float) -> float:
     """Convert time that only runs during bursts to the time of the clock."""
     periods, within_s = divmod(on_s, BURST_PERIOD_S * BURST_SHARE)
     return periods * BURST_PERIOD_S + within_s
-
-
-def _until(end_s: float, times_s: Iterator[float]) -> Iterator[float]:
-    for due_s in times_s:
-        if due_s >= end_s:
-            return
-        yield due_s
