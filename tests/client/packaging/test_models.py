@@ -53,6 +53,19 @@ def test_a_model_file(tmp_path: Path) -> None:
     assert not artifact.path.exists()
 
 
+def test_an_interrupted_pack_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    model, folder = write(tmp_path / "digits.joblib"), tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setattr(tarfile.TarFile, "addfile", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        package(model)
+    assert not list(folder.iterdir())
+
+
 def test_equal_models_have_equal_digests(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a" / "m.pkl"), write(tmp_path / "b" / "m.pkl")
     os.utime(second, (1, 1))

@@ -117,11 +117,14 @@ def pack(contents: Contents) -> Artifact:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
                 for member in sorted(contents.members, key=lambda m: m.name):
                     _add(tar, member)
-        except OSError as error:
+            file.flush()
+            with path.open("rb") as packed:
+                digest = hashlib.file_digest(packed, "sha256").hexdigest()
+        except BaseException as error:  # also ^C: a model may have many gigabytes
             path.unlink(missing_ok=True)
-            raise InvalidArgument(f"cannot pack the model: {error}") from error
-    with path.open("rb") as packed:
-        digest = hashlib.file_digest(packed, "sha256").hexdigest()
+            if isinstance(error, OSError):
+                raise InvalidArgument(f"cannot pack the model: {error}") from error
+            raise
     sources = tuple(member.source for member in contents.members if isinstance(member.source, Path))
     loading = {name: getattr(contents, name) for name in LOADING}
     return Artifact(path=path, digest=digest, size_bytes=path.stat().st_size, sources=sources, **loading)
