@@ -65,11 +65,14 @@ def _taken(lines: Sequence[str], folder: Path, where: str, includes_left: int) -
     """Yield the lines without comments and blank lines, with the lines of included files inserted."""
     for line in lines:
         meant = _COMMENT.sub("", line).strip()
-        option, value = _option(meant)
+        try:
+            option, value = _option(meant)
+        except ValueError as error:
+            raise InvalidArgument(f"{where}: {meant!r} cannot be read: {error}") from error
         if option in _INCLUDE:
             yield from _lines_of(folder / value, includes_left - 1)
         elif meant:
-            _check(meant, option, where)
+            _check(meant, option, value, where)
             yield meant
 
 
@@ -81,12 +84,12 @@ def _option(line: str) -> tuple[str, str]:
     return name, "".join(shlex.split(value)[:1])
 
 
-def _check(line: str, option: str, where: str) -> None:
+def _check(line: str, option: str, value: str, where: str) -> None:
     if option in _EDITABLE:
         raise InvalidArgument(f"{where}: {line!r} is a folder of this machine: deploy module:attribute from it")
     if option in _CONSTRAINT:
         raise InvalidArgument(f"{where}: {line!r} is a file of constraints, which is not sent: write the versions here")
-    place = _option(line)[1] if option in _PLACES else _place_of(line, option)
+    place = value if option in _PLACES else "" if option else _place_of(line)
     if place and "://" not in place and not place.startswith(("/", "file:/")):
         raise InvalidArgument(
             f"{where}: {line!r} is a path relative to this file, which the server does not have: "
@@ -94,10 +97,8 @@ def _check(line: str, option: str, where: str) -> None:
         )
 
 
-def _place_of(line: str, option: str) -> str:
+def _place_of(line: str) -> str:
     """Return the place in ``name @ place``, or in a requirement that is only a place; empty if it names a package."""
-    if option:
-        return ""
     package = line.partition(";")[0].strip()
     _, at, place = package.partition("@")
     if at:
