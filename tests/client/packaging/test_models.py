@@ -209,6 +209,7 @@ def test_targets_that_are_there(tmp_path: Path, target: str) -> None:
     [
         ("absent:Model", r"absent\.py"),
         ("package.absent:Model", r"package/absent\.py"),
+        ("__main__:Model", "there is no module '__main__'"),
         ("model:Digit", "Digits"),
         ("model:inner", "does not define"),
         ("broken:x", "not valid Python"),

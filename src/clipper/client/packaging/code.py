@@ -51,7 +51,8 @@ def _source(module: str, folder: Path) -> Path | None:
 
 def _is_installed(module: str) -> bool:
     """Whether the top package can be found. Looking for a module below it would import the package."""
-    return importlib.util.find_spec(module.split(".")[0]) is not None
+    top = module.split(".")[0]
+    return top != "__main__" and importlib.util.find_spec(top) is not None  # the container has another __main__
 
 
 def _check_defines(source: Path, attribute: str) -> None:
