@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Annotated, Any
 
@@ -45,8 +46,9 @@ def events(
         columns = ("when", "level", "kind", "subject", "what happened", "who")
         out.table(found, columns, rows, "nothing has happened yet")
         return
-    for one in chain(found.events, _new(server.clipper, out, found.next, kind=kind, subject=subject, who=who)):
-        _write(out, one)
+    with suppress(KeyboardInterrupt):  # how one stops it
+        for one in chain(found.events, _new(server.clipper, out, found.next, kind=kind, subject=subject, who=who)):
+            _write(out, one)
 
 
 def _new(clipper: Clipper, out: Output, after: int, **only: Any) -> Iterator[Event]:
