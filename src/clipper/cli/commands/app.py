@@ -95,7 +95,7 @@ def create(
         list[str] | None,
         typer.Option(
             metavar="NAME=COST",
-            help="Cost of asking a model once, in any unit, e.g. forest=5; or auto, which measures that of the rest "
+            help="Cost of asking a model once, in any unit, e.g. forest=5. auto measures the cost of the other models, "
             "in milliseconds of a replica. May be repeated.",
         ),
     ] = None,

@@ -30,7 +30,7 @@ def predict(
         list[str],
         typer.Argument(
             help="The input as JSON, or a record's fields as NAME=VALUE; - reads JSON from standard input, and "
-            "@FILE reads it from a file. Each row of a .csv or .parquet file is asked.",
+            "@FILE reads it from a file. Each row of a .csv or .parquet file is an input.",
             metavar="INPUT...",
         ),
     ],

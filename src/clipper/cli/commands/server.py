@@ -175,9 +175,7 @@ def status(
     server: Server,
     history: Annotated[
         bool,
-        typer.Option(
-            "--history", help="Show each step that was seen or decided since the server's start, oldest first."
-        ),
+        typer.Option("--history", help="Show what the server saw and decided since its start, oldest first."),
     ] = False,
 ) -> None:
     """Show the server's processes, addresses and counts, or each step of its latest history."""
