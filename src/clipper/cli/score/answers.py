@@ -11,14 +11,13 @@ import numpy as np
 from clipper.errors import ModelFailed, ProtocolViolation
 from clipper.model.protocol.columns import decode_column_results
 from clipper.model.protocol.frames import PROTOCOL_VERSION, Kind, Splitter
-from clipper.model.protocol.messages import Buffer, Welcome, decode_error, decode_results, decode_welcome
+from clipper.model.protocol.messages import Buffer, decode_error, decode_results, decode_welcome
 from clipper.model.protocol.typed import decode_typed_results
 from clipper.values.decoding import NOT_JSON
 from clipper.values.output_arrays import TypedResults
 from clipper.values.outputs.conversion import Conversion
 from clipper.values.outputs.output import Output, read_outputs
 from clipper.values.outputs.record_columns import RecordColumns
-from clipper.values.records import ValueType
 
 _decode_list = msgspec.json.Decoder(list).decode
 _NUMPY = {"int32": "<i4", "int64": "<i8", "float64": "<f8", "uint8": "u1", "bool": "?"}
@@ -32,14 +31,12 @@ class Answers:
         texts: the output of each row as JSON; None for a row with an error. Numbers alone are ``Numbers``.
         errors: row to error.
         model, version: those that answered; empty if no row could be asked.
-        output_type: the type of the outputs; None if it is not known.
     """
 
     texts: Sequence[bytes | None]
     errors: dict[int, str] = field(default_factory=dict)
     model: str = ""
     version: str = ""
-    output_type: ValueType | None = None
 
 
 def read_answers(body: Buffer, rows: int) -> Answers:
@@ -50,7 +47,9 @@ def read_answers(body: Buffer, rows: int) -> Answers:
     for kind, first, content in Splitter(max(len(body), 1)).feed(body):  # type: ignore[arg-type]
         if kind == Kind.WELCOME:
             welcome = decode_welcome(content, PROTOCOL_VERSION)
-            declared = _take(answers, welcome)
+            answers.model, answers.version = welcome.model, welcome.version
+            output_type = welcome.output_type if welcome.output_is_declared else None
+            declared = None if output_type is None else Conversion(output_type)
             continue
         if kind == Kind.ERROR:
             found: Sequence[bytes | None] = [None]
@@ -107,12 +106,6 @@ def _joined(pieces: Sequence[Sequence[bytes | None]]) -> Sequence[bytes | None]:
     if arrays and len(arrays) == len(pieces) and len({array.dtype for array in arrays}) == 1:
         return Numbers(np.concatenate(arrays))
     return [text for piece in pieces for text in piece]
-
-
-def _take(answers: Answers, welcome: Welcome) -> Conversion | None:
-    answers.model, answers.version, answers.output_type = welcome.model, welcome.version, welcome.output_type
-    is_declared = welcome.output_type is not None and welcome.output_is_declared
-    return Conversion(welcome.output_type) if is_declared and welcome.output_type is not None else None
 
 
 def _read(kind: int, content: Buffer, declared: Conversion | None) -> tuple[Sequence[bytes | None], Mapping[int, str]]:

@@ -135,7 +135,7 @@ class Asker:
         for place, text in zip(places, found.texts):
             texts[place] = text
         errors = dict(wrong) | {places[row]: text for row, text in found.errors.items()}
-        return Answers(texts, errors, found.model, found.version, found.output_type)
+        return Answers(texts, errors, found.model, found.version)
 
     def _answers(self, frame: bytes) -> Answers:
         batch = _decoded(frame)
@@ -149,7 +149,7 @@ class Asker:
         first, second = (self._answers(b"".join(cutter.encode(0, *rows))) for rows in ((0, half), (half, batch.rows)))
         errors = first.errors | {half + row: text for row, text in second.errors.items()}
         told = first if first.model else second
-        return Answers([*first.texts, *second.texts], errors, told.model, told.version, told.output_type)
+        return Answers([*first.texts, *second.texts], errors, told.model, told.version)
 
     def _patiently(self, frame: bytes) -> bytes:
         pause_s = _FIRST_PAUSE_S
