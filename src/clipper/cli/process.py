@@ -21,6 +21,7 @@ from clipper.errors import Conflict, DeadlineExceeded, InvalidArgument, Malforme
 from clipper.settings.home import is_locked, make_home, read_token
 from clipper.settings.server import ADDRESSES, ServerSettings, why_not_together
 from clipper.settings.start_options import StartOptions, encode
+from clipper.supervisor.managers.logs import tail
 from clipper.values.types import START_VARIABLE, STOPS_WITH
 
 T = TypeVar("T")
@@ -31,8 +32,6 @@ READY_TIMEOUT_S = 60.0
 # The server's exit status if its options are wrong.
 _WRONG_USAGE = 2
 _LOG_LINES = 20
-# The last lines of a log are searched within this many bytes.
-_LOG_TAIL_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +221,7 @@ class StartingServer:
     def check_alive(self, when: str) -> None:
         """Raise InvalidArgument, as the server says, if it refused its options; Unavailable if it has ended."""
         status = self.process.poll()
-        if status == _WRONG_USAGE and (told := _tail(self.log, self.log_start)):
+        if status == _WRONG_USAGE and (told := tail(self.log, _LOG_LINES, self.log_start)):
             raise InvalidArgument(told[-1].removeprefix("clipper: "))
         if status is not None:
             raise Unavailable(f"the server ended with status {status} {when}; {_last_lines(self.log, self.log_start)}")
@@ -263,18 +262,5 @@ def _still_there(home: Path, timeout_s: float) -> str:
 
 
 def _last_lines(log: Path, start: int = 0) -> str:
-    lines = _tail(log, start)
+    lines = tail(log, _LOG_LINES, start)
     return f"the last lines of {log}:\n" + "\n".join(lines) if lines else f"its log {log} is empty"
-
-
-def _tail(log: Path, start: int) -> list[str]:
-    try:
-        file = log.open("rb")
-    except FileNotFoundError:
-        return []
-    with file:
-        size = file.seek(0, os.SEEK_END)
-        # A log that has become shorter was rotated, so its whole content is new.
-        begin = start if size >= start else 0
-        file.seek(max(begin, size - _LOG_TAIL_BYTES))
-        return file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
