@@ -11,6 +11,7 @@ from clipper.cli.manifest.document import Fault
 from clipper.cli.manifest.manifest import Manifest, WantedApplication, WantedVersion, place_of
 from clipper.cli.manifest.plan import Packed
 from clipper.cli.manifest.steps import Actual, ActualModel, ActualVersion
+from clipper.cli.output import reported
 from clipper.client import Clipper
 from clipper.client.packaging.artifact import Artifact, Contents, Member, pack
 from clipper.client.packaging.models import package, package_code
@@ -149,11 +150,9 @@ def write_artifact(home: Path, sha256: str, folder: Path) -> None:
             raise InvalidArgument(
                 f"the artifact {sha256} was packed by another program: deploy its model from its own file"
             )
-        try:
+        with reported(target, "written"):
             folder.mkdir(parents=True, exist_ok=True)
             # The final name is given only to a complete file.
             partial = target.with_suffix(".partial")
             shutil.copyfile(artifact.path, partial)
             partial.replace(target)
-        except OSError as error:
-            raise InvalidArgument(f"{target} cannot be written: {error.strerror or error}") from error

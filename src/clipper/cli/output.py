@@ -79,10 +79,8 @@ class Output:
 
     def page(self, file: Path, html: str) -> None:
         """Write a page to a file. Raises InvalidArgument if it cannot be written."""
-        try:
+        with reported(file, "written"):
             file.write_text(html, "utf-8")
-        except OSError as error:
-            raise InvalidArgument(f"{file} cannot be written: {error.strerror}") from error
         self.note(f"written to {file}")
 
     def line(self, text: str, style: str | None = None) -> None:
@@ -126,6 +124,15 @@ class Output:
     def _write_json(self, result: object) -> None:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
         sys.stdout.flush()
+
+
+@contextmanager
+def reported(path: Path, what: str) -> Iterator[None]:
+    """Raise InvalidArgument, which names the file, in place of an error of the system."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgument(f"{path} cannot be {what}: {error.strerror or error}") from error
 
 
 def _console_of_errors() -> Console:

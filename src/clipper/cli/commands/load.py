@@ -20,10 +20,10 @@ from clipper.cli.load.report import LoadedApplication, LoadOptions, Report, Watc
 from clipper.cli.load.sweep import MAX_PER_S
 from clipper.cli.names import ApplicationName
 from clipper.cli.options import ApiKey, Home, HtmlFile, Url, number, one_of
-from clipper.cli.output import Output
+from clipper.cli.output import Output, reported
 from clipper.client import Clipper, Trust
 from clipper.client.access import tls_for_url
-from clipper.errors import ClipperError, InvalidArgument, ServiceError, Unavailable
+from clipper.errors import ClipperError, ServiceError, Unavailable
 from clipper.settings.application import MAX_SLO_MS
 from clipper.settings.home import find_home
 from clipper.values.records import parse_type
@@ -124,10 +124,8 @@ def load(
     json_file = None if json is None or json == _STANDARD_OUTPUT else Path(json)
     for path in filter(None, (html, json_file)):
         # Checked before the load: otherwise its results would be lost if the file could not be written.
-        try:
+        with reported(path, "written"):
             path.open("ab").close()
-        except OSError as error:
-            raise InvalidArgument(f"{path} cannot be written: {error.strerror}") from error
     options = LoadOptions(
         rate_per_s=rate or _FIRST_RATE_PER_S,
         duration_s=duration,

@@ -13,7 +13,7 @@ from clipper.cli.manifest.plan import plan
 from clipper.cli.manifest.steps import Plan
 from clipper.cli.manifest_facts import ask_actual, pack_all, write_artifact
 from clipper.cli.manifest_run import Outcome, Run
-from clipper.cli.output import Output
+from clipper.cli.output import Output, reported
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
 
@@ -40,15 +40,13 @@ class ManifestFile:
         """Raise InvalidArgument if the file cannot be read or is not valid; the message has each fault's place."""
         self._path = path
         self._folder = Path.cwd() if str(path) == "-" else path.absolute().parent
-        try:
+        with reported(path, "read"):
             # Read one byte beyond the limit, so that a longer file is refused without being read whole.
             if str(path) == "-":
                 content = sys.stdin.buffer.read(MAX_BYTES + 1)
             else:
                 with path.open("rb") as source:
                     content = source.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise InvalidArgument(f"{path} cannot be read: {error.strerror or error}") from error
         self._wanted, faults = read_manifest(content, self._folder, os.environ, pipeline)
         self._check(faults)
 

@@ -12,13 +12,14 @@ import fcntl
 import os
 import time
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
+from clipper.cli.output import reported
 from clipper.errors import Conflict, InvalidArgument
 
 # The formats of files, by the end of their names.
@@ -225,15 +226,6 @@ def _locked(path: Path, output: Path) -> BinaryIO:
         except FileNotFoundError:
             pass
         file.close()
-
-
-@contextmanager
-def reported(path: Path, what: str) -> Iterator[None]:
-    """Raise InvalidArgument, which names the file, in place of an error of the system."""
-    try:
-        yield
-    except OSError as error:
-        raise InvalidArgument(f"{path} cannot be {what}: {error.strerror or error}") from error
 
 
 def _crc_of(file: BinaryIO, size_bytes: int) -> int | None:

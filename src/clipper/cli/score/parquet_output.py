@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clipper.cli.score.journal import reported
+from clipper.cli.output import reported
 from clipper.cli.score.parquet_footer import MAGIC, TAIL_BYTES, Part, joined_footer
 from clipper.cli.score.sources import reading
 from clipper.errors import InvalidArgument
