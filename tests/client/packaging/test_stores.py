@@ -1,5 +1,6 @@
 """Models fetched over HTTP from a server that does what it should not; and packing what was fetched."""
 
+import fcntl
 import hashlib
 import os
 import threading
@@ -123,6 +124,21 @@ def test_a_file_is_fetched_once_and_its_source_pins_its_content(cache: Path) -> 
         assert fetched(found.source).path == found.path
         with pytest.raises(InvalidArgument, match=f"has the digest {digest}: expected {'0' * 64}"):
             fetched(f"{server.url}#sha256={'0' * 64}")
+
+
+def test_one_command_at_a_time_fetches_an_address(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "TURN_TIMEOUT_S", 0.1)
+    told: list[str] = []
+    with store(whole) as server:
+        address = read_address(server.url)
+        assert address is not None
+        other = os.open(stores.Fetch(address, cache, told.append).folder(""), os.O_RDONLY)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable, match="another command has fetched"):
+            fetch(address, {}, told.append)
+        os.close(other)
+        assert fetch(address, {}, told.append).path.read_bytes() == CONTENT
+    assert told[1].startswith("waiting for another command")
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_was(cache: Path) -> None:

@@ -30,6 +30,7 @@ from clipper.client.packaging.oci import Repository
 from clipper.client.packaging.revisions import check_tracking, hub_info, listed_files, mark, mlflow_version, revision_of
 from clipper.client.packaging.web import STALL_TIMEOUT_S, check_status, web_client
 from clipper.errors import ClipperError, InvalidArgument, NotFound, TooLarge, Unavailable
+from clipper.settings.home import take_lock
 
 Report = Callable[[str], None]
 
@@ -41,6 +42,8 @@ _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "HF_HUB_DISABLE_PROGR
 # A server that sends less than this in a second is given up after ``STALL_TIMEOUT_S``: a few bytes now and then are no
 # stall for a socket's timeout, and would block ``--follow`` for ever.
 LEAST_BYTES_PER_S = 1024
+# Another command may fetch the same model, of gigabytes.
+TURN_TIMEOUT_S = 1800.0
 # Fetched files that no command has used for this long are removed.
 _KEPT_S = 7 * 24 * 3600.0
 _ENVIRONMENT = threading.RLock()
@@ -113,8 +116,9 @@ def fetch(address: Address, credentials: Mapping[str, str], report: Report) -> F
     cache = cache_folder()
     remove_old(cache, time.time())
     report(f"fetching {address.shown}")
-    with _asking(address, credentials, "fetched"):
-        path, pinned = _STORES[address.scheme](Fetch(address, cache, report))
+    fetched = Fetch(address, cache, report)
+    with _asking(address, credentials, "fetched"), _alone(fetched):
+        path, pinned = _STORES[address.scheme](fetched)
     digest = addresses.digest_of(path)
     if address.sha256 not in (None, digest):
         raise InvalidArgument(f"{address.shown} has the digest {digest}: expected {address.sha256}")
@@ -128,6 +132,22 @@ def look(address: Address, credentials: Mapping[str, str]) -> str:
     """
     with _asking(address, credentials, "looked at"):
         return revision_of(address)
+
+
+@contextmanager
+def _alone(fetch: Fetch) -> Iterator[None]:
+    """Let one command at a time fetch an address: two would write into the same files."""
+    descriptor = os.open(fetch.folder(""), os.O_RDONLY)
+    try:
+        if not take_lock(descriptor, 0.0):
+            fetch.report(f"waiting for another command that fetches {fetch.address.shown}")
+            if not take_lock(descriptor, TURN_TIMEOUT_S):
+                raise Unavailable(
+                    f"another command has fetched {fetch.address.shown} for {TURN_TIMEOUT_S:.0f} s: try again after it"
+                )
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
