@@ -31,8 +31,6 @@ class BrokenOff(Exception):
 
 
 class _Connection:
-    """A connection with its socket, which may be a TLS socket."""
-
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
         self.idle_since_s = 0.0

@@ -109,8 +109,6 @@ class _Metadata(Struct, frozen=True):
 
 
 class _Health(Struct, frozen=True):
-    """A worker's answer about its health."""
-
     status: str
 
 

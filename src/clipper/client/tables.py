@@ -10,8 +10,6 @@ _MISSING = frozenset({"NAType", "NaTType"})
 
 
 class Columns(NamedTuple):
-    """The values of each column of a table."""
-
     by_name: Mapping[str, Any]
     rows: int
 

@@ -30,7 +30,6 @@ class Histogram:
         self.count += 1
 
     def add(self, other: "Histogram") -> None:
-        """Count all values of another histogram, too."""
         self._counts.update(other._counts)
         self.count += other.count
 

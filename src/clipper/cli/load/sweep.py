@@ -14,8 +14,6 @@ TRIES = 2
 
 
 class Verdict(Enum):
-    """The result of a run at a rate."""
-
     KEPT = "kept"
     BROKEN = "broken"
     # This says nothing about the server, which did not get that many queries.
