@@ -72,34 +72,30 @@ class Bench:
             "links": [{"model": model} for model in models],
             **settings,
         }
-        url, headers = f"{self.server.management_url}/applications", self.server.authorization()
-        answer = httpx.post(url, json=body, headers=headers, timeout=60)
-        if answer.is_error:
-            raise RuntimeError(f"creating {application} answers {answer.status_code}: {answer.text}")
+        self.call("POST", "applications", body)
         return application
 
-    def call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
+    def call(self, method: str, path: str, body: Mapping[str, object] | None = None, **parameters: str) -> Any:
         """What the management API answers to a call.
 
         Raises:
-            httpx.HTTPStatusError: with an error.
+            RuntimeError: it answers an error.
         """
-        url = f"{self.server.management_url}/{path}"
-        answer = httpx.request(method, url, json=body, headers=self.server.authorization(), timeout=60)
-        return answer.raise_for_status().json()
+        url, headers = f"{self.server.management_url}/{path}", self.server.authorization()
+        answer = httpx.request(method, url, json=body, params=parameters or None, headers=headers, timeout=60)
+        if answer.is_error:
+            raise RuntimeError(f"{method} {path} answers {answer.status_code}: {answer.text}")
+        return answer.json() if answer.content else None
 
     def remove(self, application: str, model: str) -> None:
         """Delete an application, and its model with its containers."""
-        for what in (f"applications/{application}", f"models/{model}"):
-            url = f"{self.server.management_url}/{what}"
-            httpx.delete(url, headers=self.server.authorization(), timeout=60).raise_for_status()
+        self.call("DELETE", f"applications/{application}")
+        self.call("DELETE", f"models/{model}")
 
     def policy(self, application: str, context: str | None = None) -> dict[str, Any]:
         """What an application has learned."""
-        url = f"{self.server.management_url}/applications/{application}/policy"
         parameters = {} if context is None else {"context": context}
-        answer = httpx.get(url, params=parameters, headers=self.server.authorization(), timeout=10).raise_for_status()
-        learned: dict[str, Any] = answer.json()
+        learned: dict[str, Any] = self.call("GET", f"applications/{application}/policy", **parameters)
         return learned
 
 

@@ -67,7 +67,7 @@ def _row(figure: Figure, verdict: Verdict, document: Mapping[str, Any]) -> list[
 def part(figure: Figure, numbers: Mapping[str, Any]) -> str:
     """A figure's picture, verdict and numbers."""
     verdict = figure.judge(numbers)
-    paper = [[claim.says, claim.here, _outcome("yes", "no", claim)] for claim in verdict.paper]
+    paper = [[claim.says, claim.here, _outcome(claim)] for claim in verdict.paper]
     parts = [
         f"![{figure.what}]({PICTURE_FOLDER}/{figure.name}.png)\n" if figure.name in PICTURES else "",
         table(["the paper", "here", "reproduced"], paper) if paper else "",
@@ -79,14 +79,14 @@ def part(figure: Figure, numbers: Mapping[str, Any]) -> str:
 
 def promises_table(verdict: Verdict) -> str:
     """Empty if there are none."""
-    rows = [[claim.says, claim.here, _outcome("yes", "no", claim)] for claim in verdict.promises]
+    rows = [[claim.says, claim.here, _outcome(claim)] for claim in verdict.promises]
     return table(["Clipper's promise", "here", "kept"], rows) if rows else ""
 
 
-def _outcome(holds: str, fails: str, claim: Claim) -> str:
+def _outcome(claim: Claim) -> str:
     if claim.holds:
-        return holds
-    return f"**{fails}**: {claim.reason}" if claim.reason else f"**{fails}**"
+        return "yes"
+    return f"**no**: {claim.reason}" if claim.reason else "**no**"
 
 
 def lines(verdict: Verdict) -> Sequence[str]:
