@@ -15,6 +15,7 @@ from benchmarks.peers.processes import cpu_s
 from benchmarks.peers.running import DEFAULT, Running
 from clipper.base.http1 import Answer
 from clipper.cli.load.arrivals import due_times_s
+from clipper.cli.load.inputs import Ring
 from clipper.cli.load.sender import Sender, Target
 
 REQUESTS = HERE / "peers" / "requests.lua"
@@ -61,10 +62,10 @@ def closed(server: Running, connections: int, seconds: int) -> Round:
     answered = load.requests - load.failed - load.defaults
     per_s = load.requests_per_s * answered / load.requests
     failed = load.failed + load.defaults + load.broken
-    return Round(per_s, load.p50_ms, load.p99_ms, failed, _taken_s(before, after) / max(1, answered) * 1e6)
+    return Round(per_s, load.p50_ms, load.p99_ms, failed, taken_s_of(before, after) / max(1, answered) * 1e6)
 
 
-def _taken_s(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+def taken_s_of(before: Mapping[int, float], after: Mapping[int, float]) -> float:
     return sum(seconds_s - before.get(pid, 0.0) for pid, seconds_s in after.items())
 
 
@@ -110,20 +111,14 @@ class _Tally:
     def not_sent(self, number: int, due_s: float) -> None: ...
 
 
-class _Requests:
-    """The requests of a file, over and over."""
-
-    def __init__(self, server: Running) -> None:
-        self.what = "the rows of its task"
-        data, self._requests = server.requests.read_bytes(), list[bytes]()
-        at = 0
-        while at < len(data):
-            begin = data.index(b"\n", at) + 1
-            at = begin + int(data[at:begin])
-            self._requests.append(data[begin:at])
-
-    def of(self, number: int) -> bytes:
-        return self._requests[number % len(self._requests)]
+def _requests(server: Running) -> Ring:
+    """Return the requests of a file, over and over."""
+    data, found, at = server.requests.read_bytes(), list[bytes](), 0
+    while at < len(data):
+        begin = data.index(b"\n", at) + 1
+        at = begin + int(data[at:begin])
+        found.append(data[begin:at])
+    return Ring(found, "the rows of its task")
 
 
 def open_loop(server: Running, rate_per_s: float, seconds: float, slo_ms: float) -> Open:
@@ -133,7 +128,7 @@ def open_loop(server: Running, rate_per_s: float, seconds: float, slo_ms: float)
     async def send() -> None:
         sender = Sender(
             Target("127.0.0.1", server.port),
-            _Requests(server),
+            _requests(server),
             due_times_s("poisson", rate_per_s, seconds, random.Random(7)),
             tally,
             max_connections=MAX_CONNECTIONS,
@@ -145,7 +140,7 @@ def open_loop(server: Running, rate_per_s: float, seconds: float, slo_ms: float)
     before = cpu_s(server.processes())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(send())
-    taken_s = _taken_s(before, cpu_s(server.processes()))
+    taken_s = taken_s_of(before, cpu_s(server.processes()))
     return summary(tally.latencies_s, tally.offered, rate_per_s, slo_ms, taken_s)
 
 

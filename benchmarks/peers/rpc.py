@@ -18,7 +18,7 @@ from benchmarks.harness.machine import facts
 from benchmarks.harness.termination import end_in_order_at_sigterm
 from benchmarks.peers.processes import cpu_s
 from benchmarks.peers.results import machine_of
-from benchmarks.peers.rounds import closed
+from benchmarks.peers.rounds import closed, taken_s_of
 from benchmarks.peers.running import Running, running
 from benchmarks.peers.table import PEERS
 from benchmarks.peers.tasks import TASKS
@@ -99,7 +99,7 @@ def _by_rpc(server: Running, connections: int, seconds: int, width: int) -> Reac
     ]
     before = cpu_s(server.processes())
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60 + seconds)
-    taken_s = sum(seconds_s - before.get(pid, 0.0) for pid, seconds_s in cpu_s(server.processes()).items())
+    taken_s = taken_s_of(before, cpu_s(server.processes()))
     answered = int(done.stdout)
     return Reached(answered / seconds, taken_s / answered * 1e6)
 
