@@ -50,7 +50,7 @@ def test_what_means_the_same_everywhere_is_taken_as_it_is(tmp_path: Path, line: 
         ("--find-links wheels", "a path relative to this file"),
         ("-fwheels", "a path relative to this file"),
         ("-r none.txt", "No such file"),
-        ("-r \"none.txt", "cannot be read: No closing quotation"),
+        ('-r "none.txt', "cannot be read: No closing quotation"),
     ],
 )
 def test_what_the_server_does_not_have_is_refused(tmp_path: Path, line: str, cause: str) -> None:

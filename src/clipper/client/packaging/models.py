@@ -175,9 +175,7 @@ def _saved_contents(path: Path, data: Path | None, framework: Framework | None) 
         raise InvalidArgument(f"framework {framework} needs a class: deploy module:Class with --data {path}")
     known = framework or recognise(path)
     if data is not None and known != "caffe":
-        raise InvalidArgument(
-            f"data is for module:attribute, programs and Caffe: a model of {known} contains its data"
-        )
+        raise InvalidArgument(f"data is for module:attribute, programs and Caffe: a model of {known} contains its data")
     if known == "caffe" and data is None and path.is_file():
         raise InvalidArgument(f"{path.name} is the network without its weights: give its .caffemodel with --data")
     members = _members(path, path.resolve().name, f"model at {str(path)!r}")
