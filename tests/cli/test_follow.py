@@ -147,7 +147,7 @@ def test_a_store_that_lies_is_fetched_from_ever_less_often(lie: str) -> None:
 
 
 def test_usage(run: Run) -> None:
-    assert "--follow is for an address" in usage_error(run, "deploy m --image x --follow")
+    assert "--follow needs the address of a model" in usage_error(run, "deploy m --image x --follow")
     fixed = run("deploy", "m", "runs:/1/model", "--follow")
     assert fixed.status == 1 and ("does not change" in fixed.err or "needs an extra" in fixed.err)
     local = run("deploy", "m", "./model.joblib", "--follow")
