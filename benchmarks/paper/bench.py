@@ -75,14 +75,20 @@ class Bench:
         self.call("POST", "applications", body)
         return application
 
-    def call(self, method: str, path: str, body: Mapping[str, object] | None = None, **parameters: str) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        parameters: Mapping[str, str] | None = None,
+    ) -> Any:
         """What the management API answers to a call.
 
         Raises:
             RuntimeError: it answers an error.
         """
         url, headers = f"{self.server.management_url}/{path}", self.server.authorization()
-        answer = httpx.request(method, url, json=body, params=parameters or None, headers=headers, timeout=60)
+        answer = httpx.request(method, url, json=body, params=parameters, headers=headers, timeout=60)
         if answer.is_error:
             raise RuntimeError(f"{method} {path} answers {answer.status_code}: {answer.text}")
         return answer.json() if answer.content else None
@@ -94,8 +100,8 @@ class Bench:
 
     def policy(self, application: str, context: str | None = None) -> dict[str, Any]:
         """What an application has learned."""
-        parameters = {} if context is None else {"context": context}
-        learned: dict[str, Any] = self.call("GET", f"applications/{application}/policy", **parameters)
+        parameters = None if context is None else {"context": context}
+        learned: dict[str, Any] = self.call("GET", f"applications/{application}/policy", parameters=parameters)
         return learned
 
 
