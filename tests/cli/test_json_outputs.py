@@ -65,6 +65,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     end_all_of(server.home)
 
 
+@pytest.mark.long
 def test_commands_print_values_of_their_types(
     bare: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

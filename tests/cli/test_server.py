@@ -137,6 +137,7 @@ def test_a_fitted_estimator_through_the_client(clipper: Command, home: Path) -> 
     assert [answer.output for answer in answers if isinstance(answer, Prediction)] == list(estimator.predict(inputs))
 
 
+@pytest.mark.long
 def test_a_python_object_through_the_client(clipper: Command, home: Path) -> None:
     succeed(clipper("start", *FREE_PORTS))
     scale = 3.0
@@ -239,6 +240,7 @@ def test_in_the_foreground_the_command_is_the_server(clipper: Command, home: Pat
     assert server.returncode == 0, errors
 
 
+@pytest.mark.long
 def test_a_second_stop_ends_the_drain_delay(clipper: Command, home: Path) -> None:
     succeed(clipper("start", *FREE_PORTS, "--drain-delay", "600"))
     with Clipper.connect(home=home) as client:

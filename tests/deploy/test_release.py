@@ -33,6 +33,7 @@ def content(wheel: Path) -> dict[str, bytes]:
     return {name: b"".join(sorted(data.splitlines())) if "RECORD" in name else data for name, data in found.items()}
 
 
+@pytest.mark.long
 def test_the_sdist_builds_the_wheel_that_the_clone_builds(tmp_path: Path, clone: tuple[Path, str]) -> None:
     wheel, sdist = build("wheel", tmp_path / "own", clone[0]), build("sdist", tmp_path / "sdist", clone[0])
     with tarfile.open(sdist) as archive:

@@ -30,6 +30,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
         wait_until_gone(home, server.pid)
 
 
+@pytest.mark.long
 def test_the_example_starts_answers_and_stays_as_it_is(home: Path, tmp_path: Path) -> None:
     def run(*words: str) -> str:
         clipper = str(Path(sys.executable).parent / "clipper")

@@ -17,6 +17,7 @@ TITANIC = 'age: float64?, fare: float64, class: int64{1,2,3}, sex: string{"femal
 FRAME = pd.DataFrame({"age": [31, None], "fare": [7.25, 80], "class": [3, 1], "sex": ["male", "female"]})
 
 
+@pytest.mark.long
 def test_what_the_page_says_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ROOT / "docs" / "inputs.md"
     assert TITANIC in page.read_text()

@@ -10,6 +10,7 @@ from clipper import Clipper
 from tests.docs.pages import ROOT, Reader, blocks
 
 
+@pytest.mark.long
 def test_both_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     one, many = [block for block in blocks(ROOT / "docs" / "python.md") if block.language == "python"]
     reader = Reader(tmp_path)

@@ -79,6 +79,7 @@ def known_street(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[["street"]] == "Main"
 
 
+@pytest.mark.long
 def test_a_failure_on_a_made_row_is_a_warning_and_on_a_sample_is_not(clipper: Clipper, tmp_path: Path) -> None:
     frame = pd.DataFrame({"street": ["Main", "High"] * 10})
     fitted = make_pipeline(FunctionTransformer(known_street), LinearRegression()).fit(frame, SURVIVED)

@@ -145,6 +145,7 @@ def test_pipeline_may_be_asked(server: Server) -> None:
     until(lambda: server.predict("relay", "both aB")["output"] == "AB")
 
 
+@pytest.mark.long
 def test_hanging_model_and_a_killed_worker_free_the_asker(server: Server, tmp_path: Path) -> None:
     """The model that is asked hangs until the end, so a model that waits for it can only be freed by its ask."""
     gate, asked = tmp_path / "gate", tmp_path / "gate.asked"

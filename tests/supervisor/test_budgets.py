@@ -8,6 +8,7 @@ from tests.supervisor.three_models import APP, ROW, learned, teach, with_models
 LINKS = [{"model": "one", "cost": 1}, {"model": "two", "cost": 0.1}]
 
 
+@pytest.mark.long
 def test_a_budget_is_held_and_a_quality_kept(server: Server) -> None:
     with_models(server)
     # The model ``one`` is always right, and ``two`` never.

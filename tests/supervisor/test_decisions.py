@@ -56,6 +56,7 @@ def metric(server: Server, name: str, label: str = "") -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
+@pytest.mark.long
 def test_queries_and_feedback_are_exported_also_if_too_late_to_be_learned(server: Server) -> None:
     with_application(server, policy="epsilon_greedy", feedback_ttl_s=600, **LOGGED)
     ids = [server.predict("app", ROW, context="me")["query_id"] for _ in range(20)]
@@ -265,6 +266,7 @@ def test_the_named_value_of_outputs_is_judged_everywhere(server: Server) -> None
     assert values == {"always left": 0.0, "always right": 1.0}
 
 
+@pytest.mark.long
 def test_kept_inputs_become_a_training_set_without_redacted_fields(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

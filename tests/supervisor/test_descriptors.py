@@ -22,6 +22,7 @@ def with_few_descriptors(server: Server) -> tuple[int, int]:
     return worker, int(server.place.query_url.rpartition(":")[2])
 
 
+@pytest.mark.long
 def test_more_busy_connections_than_descriptors_do_not_cost_the_worker(server: Server) -> None:
     worker, port = with_few_descriptors(server)
     ask = post("/app/predict", {"input": [1, 2]})

@@ -4,6 +4,8 @@ import os
 import signal
 from typing import Any
 
+import pytest
+
 from clipper.client import Clipper
 from tests.supervisor.live_server import APP, Server, answering
 from tests.waiting import until
@@ -77,6 +79,7 @@ def test_an_application_that_is_deleted_and_made_again(shared: Server) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_file_that_cannot_be_written_stops_nothing(shared: Server) -> None:
     path = shared.home / "events.jsonl"
     assert shared.stop() == 0

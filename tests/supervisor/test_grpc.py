@@ -48,6 +48,7 @@ def answered(server: Server, credentials: Any = None) -> bytes:
         return bytes(answer.raw_output_contents[0])
 
 
+@pytest.mark.long
 def test_workers_of_a_server_share_the_port_and_the_next_server_keeps_it(tmp_path: Path) -> None:
     with running(tmp_path / "home", *ON, "--workers", "2") as server:
         address = server.place.grpc_address

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.supervisor.live_server import Server
 from tests.waiting import TIMEOUT_S, until
@@ -53,6 +54,7 @@ def recorded(server: Server, model: str = "m") -> Any:
     return "none" if version["output_is_untyped"] else version["output_type"]
 
 
+@pytest.mark.long
 def test_two_workers_that_learn_different_types_answer_one(server: Server) -> None:
     server.start("--workers", "2")
     assert server.deploy("m", CODE, input_type="float64[1]", replicas=2)["state"] == "ready"
@@ -79,6 +81,7 @@ def test_two_workers_that_learn_different_types_answer_one(server: Server) -> No
     assert {told(server)[0] for _ in range(6)} == {datatype} and recorded(server) == output_type
 
 
+@pytest.mark.long
 def test_a_first_answer_of_no_type_decides_for_good(server: Server) -> None:
     server.start("--workers", "2")
     for model, sample in (("plain", None), ("sampled", [1])):

@@ -156,6 +156,7 @@ def test_the_command_tells_it_as_text_json_and_a_page(
     assert html.count("<svg") in (3, 4)
 
 
+@pytest.mark.long
 def test_a_model_asked_where_queries_are_hard_is_not_reported_as_worse(taught: Server) -> None:
     """It loses 0.325 over all queries and the other 0.4. By the means of losses the other would be the best."""
     shares = {"hard": {1: 0.4, 2: 0.8}, "easy": {1: 0.25, 2: 0.0}}

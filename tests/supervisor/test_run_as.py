@@ -410,6 +410,7 @@ def test_the_models_user_gets_no_server_by_a_home_of_its_own(tmp_path: Path) -> 
     assert [path.name for path in home.iterdir()] == ["token"]
 
 
+@pytest.mark.long
 def test_a_model_with_a_secret_is_closed_to_other_models_of_its_user(server: Server) -> None:
     assert NOBODY is not None
     server.start()

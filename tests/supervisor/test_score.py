@@ -163,6 +163,7 @@ def test_names_that_are_wrong_are_told(own: Own, run: Command, tmp_path: Path) -
         assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.long
 def test_files_that_cannot_be_read_or_written_are_told(own: Own, run: Command, tmp_path: Path) -> None:
     write_rows(tmp_path / "in.csv", [1.0])
     (tmp_path / "latin.csv").write_bytes("größe,b\n1,2\n".encode("latin-1"))
@@ -186,6 +187,7 @@ def test_files_that_cannot_be_read_or_written_are_told(own: Own, run: Command, t
         assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.long
 def test_a_file_that_grows_while_it_is_read_ends_the_job(
     own: Own, run: Command, shared: Server, tmp_path: Path
 ) -> None:
@@ -308,6 +310,7 @@ def test_blocks_need_one_model_and_a_version_that_runs(own: Own, shared: Server)
         shared.call("DELETE", f"/applications/{name}")
 
 
+@pytest.mark.long
 def test_queries_are_answered_beside_a_job(own: Own, run: Command, shared: Server, tmp_path: Path) -> None:
     model(own, sleep_s=0.005)
     write_rows(tmp_path / "in.csv", [float(number) for number in range(30_000)])

@@ -193,6 +193,7 @@ def test_a_registry_that_cannot_be_written_stops_changes_and_nothing_else(server
     assert server.predict("other", [1, 2])["output"] == "one"
 
 
+@pytest.mark.long
 def test_what_a_registry_could_not_take_down_is_stored_later(server: Server) -> None:
     with_application(server)
     gate = server.home.parent / "gate"

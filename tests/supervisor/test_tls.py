@@ -130,6 +130,7 @@ def test_half_open_handshakes_of_both_ports_hold_up_nobody(secure: Server, autho
         one.close()
 
 
+@pytest.mark.long
 def test_commands_and_clients_of_the_home_need_not_be_told(secure: Server, authority: Authority) -> None:
     home = secure.home
     status = command(home, "status")

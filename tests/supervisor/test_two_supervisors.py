@@ -228,6 +228,7 @@ def test_two_that_start_at_once_are_one_leader_and_one_standby(servers: tuple[Se
             server.stop()
 
 
+@pytest.mark.long
 def test_a_registry_that_is_none_ends_the_start_with_what_to_do(tmp_path: Path) -> None:
     for address, cause in (
         ("mongodb://host", "expected redis://HOST:PORT/DB"),

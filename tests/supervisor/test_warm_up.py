@@ -115,6 +115,7 @@ def test_a_model_file_is_warmed_up_with_zeros_of_the_type_that_it_states(shared:
     assert asked(shared, "unsaid") == []
 
 
+@pytest.mark.long
 def test_a_guessed_type_is_told_with_the_line_to_type(shared: Server) -> None:
     table = pd.DataFrame({"age": [22.0, 38.0, 26.0, 35.0], "is_alone": [True, False, True, True]})
     columns = make_column_transformer((StandardScaler(), ["age"]), ("passthrough", ["is_alone"]))
@@ -227,6 +228,7 @@ def test_a_remembered_sample_costs_no_model_its_life(shared: Server) -> None:
     assert shared.predict("frail", [1, 2])["output"] == 7.0
 
 
+@pytest.mark.long
 def test_nor_does_one_that_kills_a_while_after(shared: Server) -> None:
     shared.deploy("forks", ENDS_LATER, input_type=TYPE, cache=False)
     with_application(shared, "forks")

@@ -222,6 +222,7 @@ def test_a_models_own_span_is_a_part_of_its_batch() -> None:
         assert found.spans(2) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trouble", ["hangs", "is away"])
 def test_a_bad_receiver_costs_no_query_and_no_stop(trouble: str) -> None:
     with otlp_receiver() as receiver:

@@ -77,6 +77,7 @@ def test_a_link_in_memory_comes_up() -> None:
     asyncio.run(link_up())
 
 
+@pytest.mark.long
 def test_scrapes_of_stub_workers_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     scrapes.main(110, 2)
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]

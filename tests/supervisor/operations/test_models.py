@@ -115,6 +115,7 @@ def test_a_rollback_to_the_current_version_cancels_a_deployment_under_way(own: O
     assert own.call("POST", "/rollback", {"version": "2"})["current"] == "2"
 
 
+@pytest.mark.long
 def test_a_rollback_to_what_no_longer_starts_fails_and_changes_nothing(own: Own, tmp_path: Path) -> None:
     marker = tmp_path / "broken"
     code = f"import os\nassert not os.path.exists({str(marker)!r}), 'it is broken'\n" + answering("zero")
@@ -207,6 +208,7 @@ def test_scaling_up_and_down(own: Own) -> None:
     assert own.call("POST", "/scale", {"replicas": -1}, status=400)["error"] == "invalid_argument"
 
 
+@pytest.mark.long
 def test_a_replica_range_begins_at_those_in_use_and_outlives_a_restart(server: Server) -> None:
     with_application(server, replicas={"min": 1, "max": 3})
     told = server.call("POST", "/models/m/scale", {"replicas": {"min": 2, "max": 4}})
@@ -260,6 +262,7 @@ def test_no_rollback_returns_to_a_version_whose_replicas_did_not_stay_up(own: Ow
     assert "did not stay up" in refused and "exited with code 7" in refused
 
 
+@pytest.mark.long
 def test_a_version_of_which_some_replicas_crash_is_degraded_and_a_problem(own: Own, tmp_path: Path) -> None:
     first = tmp_path / "first"
     code = f"import os\ntry: os.close(os.open({str(first)!r}, os.O_CREAT | os.O_EXCL))\nexcept OSError: os._exit(7)\n"

@@ -63,6 +63,7 @@ def test_states_share_the_keys_of_their_numbers(tmp_path: Path) -> None:
     run(tmp_path, {"a": b"1", "b": b"2"}, scenario, cache=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", ["exp3", "ensemble"])
 def test_blocks_in_use_do_not_grow_with_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
     """Once contexts, queries and outputs are as many as are kept, each new one leaves nothing behind."""

@@ -95,6 +95,7 @@ build_environment(Recipe(sys.argv[1], find_interpreter(sys.executable)), Path(sy
 """
 
 
+@pytest.mark.long
 def test_what_a_killed_builder_left_is_waited_for_and_removed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_NO_CACHE", "1")  # so that it is built again
     slow = SlowPackage.make(root.parent / "slow")

@@ -162,6 +162,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 def test_a_build_dies_with_its_supervisor_and_the_next_one_builds_it(bench: Bench) -> None:
     slow = SlowPackage.make(bench.path / "slow")
 
