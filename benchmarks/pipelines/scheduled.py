@@ -9,13 +9,11 @@ from math import pi, sqrt
 from clipper.cli.capacity.simulation import Query, Simulated, Step
 from clipper.values.outputs.output import Output
 from clipper.worker.abstraction.batching.flow import Batch, Flow
-from clipper.worker.abstraction.batching.in_time import InTime
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.scheduler import Scheduler
 from clipper.worker.abstraction.work import Work
-from clipper.worker.selection.pipeline.pipeline import LOOK_S
-from clipper.worker.selection.pipeline.times import ROOM_SHARE, StepTimes
-from clipper.worker.selection.terms import NO_CHANCE
+from clipper.worker.selection.pipeline.times import StepTimes
+from clipper.worker.selection.pipeline.window import Window
 
 # Times of batches vary by a few hundredths, as those of models do.
 NOISE = 0.03
@@ -49,7 +47,6 @@ class _Served:
         self.scheduler.set_slo(slo_s)
         for replica in range(replicas):
             self.scheduler.add_replica(str(replica), 4096)
-        self.in_time = InTime(self.scheduler)
         self.free_s = [0.0] * replicas
 
 
@@ -62,39 +59,43 @@ class ScheduledPipeline(Simulated[tuple[ReplicaState, Batch]]):
 
     def __init__(self, steps: Sequence[Step], slo_s: float, chance: random.Random) -> None:
         super().__init__(steps, slo_s, chance)
-        self._times = StepTimes(
-            self.followers, [place for place, step in enumerate(steps) if step.asked[1] - step.asked[0] >= 1.0]
-        )
+        self._times, self._window = StepTimes(self.followers), Window()
+        self._certain = [step.asked[1] - step.asked[0] >= 1.0 for step in steps]
         self._served = [_Served(slo_s, step.replicas) for step in steps]
-        self._full: frozenset[int] = frozenset()
-        self._look_again_s = 0.0
         self._probes: dict[Query, bool] = {}
         self.stalls: dict[int, tuple[float, float]] = {}
 
     def queue(self, query: Query, place: int, rows: int, now_s: float) -> None:
         deadline_s = query.arrival_s + self.slo_s
         if query not in self._probes:
+            if not self._window.begin(now_s, self.slo_s):
+                query.is_over = True
+                return
             self._probes[query] = self._times.begin()
-        full = self._full_steps(now_s, deadline_s)
-        due_s = self._times.deadline_s(place, now_s, deadline_s, full, self._probes[query])
+        due_s = self._times.deadline_s(place, now_s, deadline_s, self._probes[query])
         if due_s is None:
-            query.is_over = True
+            self._fail(query, place, now_s)
             return
         for _ in range(rows):
             work = Work(b"", [_Row(query, due_s)], now_s, self.slo_s, due_s, due_s, b"")
             self._served[place].scheduler.push(work, now_s)
         self._decide(place, now_s)
 
-    def _full_steps(self, now_s: float, deadline_s: float) -> frozenset[int]:
-        if now_s >= self._look_again_s:
-            self._look_again_s = now_s + LOOK_S
-            due_s = now_s + ROOM_SHARE * (deadline_s - now_s)
-            self._full = frozenset(
-                place
-                for place, served in enumerate(self._served)
-                if not served.in_time.is_idle and served.in_time.outlook(now_s, due_s)[0] <= NO_CHANCE
-            )
-        return self._full
+    def _fail(self, query: Query, place: int, now_s: float) -> None:
+        """End a query for which a step has no time."""
+        if query.is_over:
+            return
+        query.is_over = True
+        answered = [each for each, rows in enumerate(query.made) if rows and not query.rows[each] and each != place]
+        is_in_vain = bool(answered) and self._certain[place] and not self._probes[query]
+        is_later = any(self.steps[each].needs for each in answered)
+        self._window.ended(query.arrival_s, now_s, is_answered=False, is_in_vain=is_in_vain, is_later=is_later)
+
+    def settle(self, query: Query, place: int, now_s: float) -> None:
+        super().settle(query, place, now_s)
+        # A step that is not asked settles within the call for the one before it.
+        if query.end_s is not None and self._probes.pop(query, None) is not None:
+            self._window.ended(query.arrival_s, now_s, is_answered=True, is_in_vain=False, is_later=False)
 
     def _decide(self, place: int, now_s: float) -> None:
         served, step = self._served[place], self.steps[place]
@@ -112,7 +113,7 @@ class ScheduledPipeline(Simulated[tuple[ReplicaState, Batch]]):
             heappush(self.events, (began_s + service_s, next(self.numbers), place, (state, batch)))
         for query in _queries((*decision.late, *decision.shed)):
             self._ended(query, place, now_s, is_late=True)
-            query.is_over = True
+            self._fail(query, place, now_s)
         if decision.wake_s is not None and decision.wake_s > now_s:
             heappush(self.events, (decision.wake_s, next(self.numbers), place, None))
 
@@ -128,7 +129,7 @@ class ScheduledPipeline(Simulated[tuple[ReplicaState, Batch]]):
             for work in batch.works:
                 for query in _queries([work]):
                     if now_s > work.deadline_s:
-                        query.is_over = query.is_over or query.end_s is None
+                        self._fail(query, place, now_s)
                     if not query.is_over:
                         self._ended(query, place, now_s)
                         if not query.rows[place]:

@@ -186,18 +186,6 @@ class Terms:
         """Whether at least one model can be asked. A model that is asleep wakes then."""
         return any(target is not None and (target.is_linked or target.wakes) for target in self.targets.values())
 
-    def has_hope(self, now_s: float, due_s: float) -> bool:
-        """Whether a model may answer a query of now by ``due_s``, judged by its queue. One that idles, or that has no
-        replica, says nothing against it."""
-        targets = [self.targets[name] for name in self.models]
-        return not targets or any(
-            target is None
-            or not target.is_linked
-            or target.in_time.is_idle
-            or target.in_time.outlook(now_s, due_s)[0] > NO_CHANCE
-            for target in targets
-        )
-
     @property
     def costs_have_changed(self) -> bool:
         """Return whether a measured cost differs noticeably from the cost in these terms."""

@@ -107,6 +107,30 @@ def test_late_side_branch_with_a_default_costs_no_answer(tmp_path: Path) -> None
     run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
 
 
+def test_no_step_is_asked_for_more_queries_than_may_be_under_way(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        applications = await pipeline(desk, {"a": Step(), "b": Step(input="a")})
+        assert applications["app"].pipeline is not None
+        applications["app"].pipeline._window.bound = 3.0
+        desk.models.held = {"a"}
+        askings = [desk.ask(applications["app"])[0] for _ in range(5)]
+        late = "timeout", "as many queries are under way as the steps can answer in time"
+        assert [asking.answer[2:] for asking in askings] == [(), (), (), late, late]
+        desk.models.held = set()
+        await desk.serve_until(lambda: all(asking.answer for asking in askings))
+        assert [asking.answer[0] for asking in askings] == ["prediction"] * 3 + ["default"] * 2
+        # A query whose client has left is under way until its step has ended.
+        desk.models.held = {"a"}
+        queries = [desk.ask(applications["app"])[1] for _ in range(3)]
+        queries[0].cancel()
+        assert desk.ask(applications["app"])[0].answer[2:] == late
+        desk.models.held = set()
+        await desk.serve_until(lambda: all(query.done for query in queries))
+        assert (await desk.answer(applications["app"])).answer[0] == "prediction"
+
+    run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
+
+
 def test_nothing_more_is_asked_for_a_query_that_is_over(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         applications = await pipeline(desk, {"a": Step(), "b": Step(input="a")})

@@ -1,6 +1,5 @@
 """The split of a query's deadline among steps, by what they have taken lately."""
 
-from heapq import heappop, heappush
 from random import Random
 
 import pytest
@@ -13,7 +12,6 @@ from clipper.worker.selection.pipeline.times import (
     LATELY_S,
     LEAST_ANSWERS,
     PROBE_EVERY,
-    ROOM_SHARE,
     StepTimes,
 )
 from tests.example_counts import share_of
@@ -72,7 +70,7 @@ def test_query_without_hope_is_dropped_but_probes_are_asked() -> None:
     probes = [times.begin() for _ in range(2 * PROBE_EVERY)]
     assert sum(probes) == 2
     assert times.deadline_s(0, 1.0, 1.05, is_probe=True) == pytest.approx(1.049)
-    assert times.deadline_s(2, 1.0, 1.02, {2}, is_probe=True) == pytest.approx(1.0196)
+    assert times.deadline_s(2, 1.0, 1.02, is_probe=True) == pytest.approx(1.0196)
     assert times.deadline_s(0, 1.0, 0.9, is_probe=True) is None
 
 
@@ -118,66 +116,11 @@ def test_deadlines_are_after_now_and_before_the_querys(count: int, seed: int) ->
     times, now_s = StepTimes(followers), 0.0
     for _ in range(200):
         now_s += random.random() * FRESH_S * 2
-        left_s, full = random.random() * 0.2, {place for place in range(count) if random.random() < 0.1}
-        found = times.deadline_s(random.randrange(count), now_s, now_s + left_s, full)
+        left_s = random.random() * 0.2
+        found = times.deadline_s(random.randrange(count), now_s, now_s + left_s)
         assert found is None or now_s < found < now_s + left_s
         times.took(random.randrange(count), now_s, random.random() * random.choice([0.01, 0.1, 1.0]))
     # Whatever was learned, some queries are asked at each step.
     probes = [times.begin() for _ in range(PROBE_EVERY)]
     assert sum(probes) == 1
-    assert all(times.deadline_s(place, now_s, now_s + 0.1, set(range(count)), True) for place in range(count))
-
-
-def test_query_that_needs_a_full_step_is_dropped() -> None:
-    assert [known(CHAIN, [0.01, 0.02, 0.03]).deadline_s(place, 1.0, 1.1, {2}) is None for place in range(3)] == [
-        True,
-        True,
-        False,
-    ]
-    assert known(CHAIN, [0.01, 0.02, 0.001]).deadline_s(0, 1.0, 1.1, {2}) is not None
-
-
-def test_full_step_that_a_query_may_not_need_says_nothing_against_it() -> None:
-    times = StepTimes([[1, 2], [], []], certain=[0, 2])
-    for place in range(3):
-        for _ in range(10):
-            times.took(place, 0.0, 0.02)
-    assert times.deadline_s(0, 1.0, 1.1, {1}) is not None
-    assert times.deadline_s(0, 1.0, 1.1, {2}) is None
-
-
-@pytest.mark.parametrize(("load", "most_in_vain"), [(0.5, 0.0), (0.9, 0.01), (1.5, 0.02), (2.0, 0.03)])
-def test_chain_of_queues_computes_little_in_vain(load: float, most_in_vain: float) -> None:
-    """Two steps with a queue each, which serve one query at a time: the first in 2 ms, the second in 4 ms.
-
-    Each queue drops a query whose deadline there it cannot meet.
-    """
-    random = Random(7)
-    slo_s, service_s = 0.05, (0.002, 0.004)
-    times, free_s = StepTimes([[1], []]), [0.0, 0.0]
-    events: list[tuple[float, int, float]] = []
-    now_s = 0.0
-    for _ in range(5_000):
-        now_s += random.expovariate(load / service_s[1])
-        heappush(events, (now_s, 0, now_s))
-    end_s, answered, computed, in_vain = now_s, 0, 0, 0
-    while events:
-        now_s, place, arrival_s = heappop(events)
-        deadline_s = arrival_s + slo_s
-        room_s = ROOM_SHARE * (deadline_s - now_s)
-        full = {1} if free_s[1] > now_s and free_s[1] + service_s[1] > now_s + room_s else ()
-        due_s = times.deadline_s(place, now_s, deadline_s, full)
-        done_s = max(now_s, free_s[place]) + service_s[place]
-        if due_s is None or done_s > due_s:
-            in_vain += place
-            continue
-        free_s[place] = done_s
-        times.took(place, now_s, done_s - now_s)
-        if place == 0:
-            computed += 1
-            heappush(events, (done_s, 1, arrival_s))
-        else:
-            answered += 1
-    capacity = min(5_000, end_s / service_s[1])
-    assert answered >= 0.97 * capacity
-    assert in_vain <= most_in_vain * computed
+    assert all(times.deadline_s(place, now_s, now_s + 0.1, is_probe=True) for place in range(count))

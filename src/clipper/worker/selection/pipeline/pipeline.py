@@ -17,15 +17,16 @@ from clipper.values.outputs.as_inputs import input_rows, list_of, output_of
 from clipper.values.outputs.output import LONG_TEXT_BYTES, Output, is_long
 from clipper.worker.abstraction.turns import Steps, at_once
 from clipper.worker.selection.pipeline.run import Ask, Decision, Done, Failed, Join, Plan, Run, Skip
-from clipper.worker.selection.pipeline.times import ROOM_SHARE, StepTimes
+from clipper.worker.selection.pipeline.times import StepTimes
+from clipper.worker.selection.pipeline.window import Window
 from clipper.worker.selection.query import Asker, Path, Query, Source, make_source
 from clipper.worker.selection.terms import Terms
 from clipper.worker.telemetry.watch import Watch
 
 # The rows of a list that are asked in one visit: a millisecond of work.
 MAX_AT_ONCE = 32
-# How long a look at the queues of all steps holds: some microseconds for each.
-LOOK_S = 0.001
+# The time of a typical query, as a share of the SLO: others have come late, or their clients want to wait for less.
+TYPICAL_SHARE = 0.9
 # Sources to remember: most combinations of the steps' versions, while versions change.
 MAX_SOURCES = 256
 # How a step ends, in the decision log, besides the codes of errors.
@@ -80,7 +81,7 @@ class Pipeline:
 
     def follow(self, snapshot: ApplicationSnapshot) -> None:
         """Serve by these steps from the next query on. Queries under way keep the steps that they began with."""
-        self._shows_model = snapshot.show_model
+        self._shows_model, self._slo_s = snapshot.show_model, snapshot.slo_ms / 1000
         self._is_logged = snapshot.selection.log_decisions > 0
         self._sources.clear()
         if (snapshot.steps, snapshot.output) == self._wired:  # what was learned of the steps stays
@@ -92,10 +93,9 @@ class Pipeline:
         except InvalidArgument as error:  # a newer supervisor allows more than this worker knows
             self._problem = Unavailable.code, f"this worker cannot serve the pipeline: {error}"
             return
-        self._full: frozenset[int] = frozenset()
-        self._look_again_s = 0.0
         self._plan = Plan(graph)
-        self._times = StepTimes(self._plan.followers, self._plan.certain)
+        self._times = StepTimes(self._plan.followers)
+        self._window = Window()
 
     @property
     def is_ready(self) -> bool:
@@ -113,9 +113,16 @@ class Pipeline:
             query.failure = self._problem
             self._finish(query)
             return
+        now_s = self._now_s()
+        if not self._window.begin(now_s, self._slo_s):
+            query.failure = DeadlineExceeded.code, "as many queries are under way as the steps can answer in time"
+            self._finish(query)
+            return
         # The reason if the deadline comes before the answers of the last steps, which are due just before it.
         query.failure = DeadlineExceeded.code, "the steps did not answer within the SLO"
-        self._go_on(_Asked(query, self._plan, self._times, {} if self._is_logged else None))
+        asked = _Asked(query, now_s, self._plan, self._times, self._window, {} if self._is_logged else None)
+        asked.is_typical = not asked.is_probe and query.deadline_s - now_s >= TYPICAL_SHARE * self._slo_s
+        self._go_on(asked)
 
     def _go_on(self, asked: "_Asked") -> None:
         """Act on the decisions of a run until it waits for answers. Answers that come meanwhile only add facts."""
@@ -139,7 +146,7 @@ class Pipeline:
                 case Done() | Failed():
                     self._end(asked, decision)
         if query.done:
-            asked.cancel()
+            asked.end(self._now_s())
         asked.is_busy = False
 
     def _ask(self, asked: "_Asked", ask: Ask) -> None:
@@ -151,8 +158,7 @@ class Pipeline:
             asked.tell(ask.place, Unavailable.code)
             run.failed(ask.place, Unavailable.code, f"application {node.application} was removed")
             return
-        full = self._full_steps(asked, now_s)
-        deadline_s = asked.times.deadline_s(ask.place, now_s, asked.query.deadline_s, full, asked.is_probe)
+        deadline_s = asked.times.deadline_s(ask.place, now_s, asked.query.deadline_s, asked.is_probe)
         if deadline_s is None:
             left_ms = max(0.0, asked.query.deadline_s - now_s) * 1000
             message = f"{left_ms:.1f} ms were left, too few for it and what follows"
@@ -173,21 +179,6 @@ class Pipeline:
         except ModelFailed as error:
             asked.run.failed(place, error.code, str(error))
         self._go_on(asked)
-
-    def _full_steps(self, asked: "_Asked", now_s: float) -> frozenset[int]:
-        """Return the places of the steps whose queues are full, by a look that may be a moment old."""
-        if asked.plan is not self._plan:  # it began before the steps were changed
-            return frozenset()
-        if now_s >= self._look_again_s:
-            self._look_again_s = now_s + LOOK_S
-            due_s = now_s + ROOM_SHARE * (asked.query.deadline_s - now_s)
-            self._full = frozenset(
-                place
-                for place, node in enumerate(asked.plan.nodes)
-                if (step := self._applications.get(node.application)) is not None
-                and not step.terms.has_hope(now_s, due_s)
-            )
-        return self._full
 
     def _submit(self, asked: "_Asked", step: StepApplication, ask: Ask, now_s: float, deadline_s: float) -> Steps:
         """Make the rows of a step's inputs, and ask its application for each."""
@@ -222,8 +213,7 @@ class Pipeline:
             asked.tell(place, DEFAULT)
             asked.run.answered(place, index, default, 0.0)
         else:
-            asked.tell(place, code)
-            asked.run.failed(place, code, message)
+            asked.failed(place, code, message)
 
     def ended(self, asked: "_Asked", place: int, asked_s: float, reason: str | None = None) -> None:
         """Learn the time of a step once all its rows have ended; what was refused or failed at once tells no time.
@@ -236,11 +226,14 @@ class Pipeline:
         if not asked.left[place] and (is_late or reason is None):
             now_s = self._now_s()
             asked.times.took(place, now_s, now_s - asked_s, is_late)
+            if not is_late:
+                asked.has_answers = True
+                asked.has_later_answers |= asked.plan.needs[place] > 0
 
     def go_on(self, asked: "_Asked") -> None:
         """Go on after a fact, unless the query is over: then the steps that remain need not be computed."""
         if asked.query.done:
-            asked.cancel()
+            asked.end(self._now_s())
         else:
             self._go_on(asked)
 
@@ -256,6 +249,7 @@ class Pipeline:
         ids = tuple((nodes[place].name, nodes[place].application, id_) for place, id_ in asked.ids)
         query.path = Path(ids, source, () if asked.notes is None else asked.path_steps(self._now_s()))
         if isinstance(decision, Done):
+            asked.is_answered = True
             query.first_model, query.first_output = self.name, decision.output
         else:
             query.failure = decision.code, decision.message
@@ -271,13 +265,44 @@ class _Asked:
         left: by place, how many rows have not ended.
         is_busy: whether decisions are being carried out.
         is_probe: whether its steps are asked even if it seems to have no hope.
+        is_typical: whether its failure says anything about the number of queries that may be under way.
+        has_answers, has_later_answers: whether a step has answered; and whether one that is not a first one has.
     """
 
-    __slots__ = ("_queries", "ids", "is_busy", "is_probe", "left", "notes", "plan", "query", "run", "times")
+    __slots__ = (
+        "_began_s",
+        "_is_late",
+        "_is_over",
+        "_queries",
+        "_window",
+        "has_answers",
+        "has_later_answers",
+        "ids",
+        "is_answered",
+        "is_busy",
+        "is_probe",
+        "is_typical",
+        "left",
+        "notes",
+        "plan",
+        "query",
+        "run",
+        "times",
+    )
 
-    def __init__(self, query: Query, plan: Plan, times: StepTimes, notes: "dict[int, _Note] | None") -> None:
+    def __init__(
+        self,
+        query: Query,
+        began_s: float,
+        plan: Plan,
+        times: StepTimes,
+        window: Window,
+        notes: "dict[int, _Note] | None",
+    ) -> None:
         self.query, self.plan, self.times, self.notes = query, plan, times, notes
-        self.is_probe = times.begin()
+        self._began_s, self._window = began_s, window
+        self.is_probe, self.is_typical = times.begin(), True
+        self.has_answers = self.has_later_answers = self.is_answered = self._is_late = self._is_over = False
         self.run = Run(plan, partial(_input_of, query))
         self._queries: list[Query] = []
         self.ids: list[tuple[int, int]] = []
@@ -311,8 +336,25 @@ class _Asked:
             for place, note in (self.notes or {}).items()
         )
 
-    def cancel(self) -> None:
+    def failed(self, place: int, code: str, message: str) -> None:
+        """Take the failure of a step. One that some queries do not need holds up only those that need it, so it says
+        nothing about the number of queries that may be under way."""
+        self.tell(place, code)
+        self._is_late |= code == DeadlineExceeded.code and place in self.plan.certain and self.is_typical
+        self.run.failed(place, code, message)
+
+    def end(self, now_s: float) -> None:
         """Drop work for steps that has not been sent: the query is over."""
+        if not self._is_over:
+            self._is_over = True
+            is_in_vain = self._is_late and self.has_answers and not self.is_answered
+            self._window.ended(
+                self._began_s,
+                now_s,
+                is_answered=self.is_answered,
+                is_in_vain=is_in_vain,
+                is_later=self.has_later_answers,
+            )
         queries, self._queries = self._queries, []
         for query in queries:
             if not query.done:
@@ -361,8 +403,7 @@ class _Part:
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
         self._pipeline.ended(self._asked, self._place, self._asked_s, reason)
-        self._asked.tell(self._place, reason)
-        self._asked.run.failed(self._place, reason, explanation)
+        self._asked.failed(self._place, reason, explanation)
         self._pipeline.go_on(self._asked)
 
     def _take(self, output: Output, confidence: float, source: str) -> None:

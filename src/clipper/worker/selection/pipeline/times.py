@@ -11,30 +11,21 @@ step is never left with a part that it cannot meet because others are slow (afte
 2019, which split an SLO by profiles, before queries come). Of the first query, before anything is known, each step gets
 an equal part.
 
-A query of which even the fastest answers leave no hope is not asked any more. Nor is one that will certainly need a
-step whose queues are full, so that they would hardly answer it even if it came now: the steps before would compute in
-vain. A step whose answers mostly come at once, because they are cached, is not judged by its queues.
-
-Such judgements keep queries from the steps that they are about, so they must not last by themselves: one query in
-twenty is a probe, which every step is asked for, and what is known of a step that nothing reaches is forgotten.
+A query of which even the fastest answers leave no hope is not asked any more. Such a judgement keeps queries from the
+steps that it is about, so it must not last by itself: one query in twenty is a probe, which every step is asked for,
+and what is known of a step that nothing reaches is forgotten.
 """
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from math import inf
 
 # The latest answers of a step that count, and for how long: enough for a quantile, and forgotten soon after the load
 # has changed. The last few count however old they are, so that a step that is asked rarely is known, too.
 ANSWERS, LEAST_ANSWERS = 64, 8
 LATELY_S = 2.0
-# One answer in twenty takes longer than the slow time, half of them than the usual time.
-SLOW, USUAL = 0.95, 0.5
-# A later step is full if it would need more than this share of the time that is left: more queries are on the way to
-# it. In the simulation of the tests, at twice the capacity, the first of two steps then computes 2 % in vain, and 20 %
-# if it may need all of the time; at 0.9 of the capacity 98 % are answered in both cases.
-ROOM_SHARE = 0.7
-# A step is not judged by its queues if it usually takes less than this share of the time that is left.
-AT_ONCE_SHARE = 0.1
+# One answer in twenty takes longer than the slow time.
+SLOW = 0.95
 # The quantiles are computed anew after this time at the earliest: sorting a step's answers takes 3 us.
 FRESH_S = 0.01
 # One query in so many is a probe. After as many that did not reach a step, and the time above, what was known of it is
@@ -54,7 +45,7 @@ class _Times:
         self._fastest_s, self._fastest_before_s, self._span_ends_s = inf, inf, 0.0
         # When the last answer came, and how many queries had been asked for by then.
         self._last_s, self._asked = 0.0, 0
-        self.slow_s = self.usual_s = self.quick_s = 0.0
+        self.slow_s = self.quick_s = 0.0
 
     def add(self, now_s: float, took_s: float, asked: int, is_late: bool) -> None:
         self._taken.append((now_s, took_s))
@@ -79,7 +70,6 @@ class _Times:
             taken.popleft()
         ranked = sorted(took_s for _, took_s in taken)
         self.slow_s = ranked[int(SLOW * len(ranked))] if ranked else 0.0
-        self.usual_s = ranked[int(USUAL * len(ranked))] if ranked else 0.0
         fastest_s = min(self._fastest_s, self._fastest_before_s)
         self.quick_s = fastest_s if fastest_s < inf else ranked[0] if ranked else 0.0
 
@@ -87,20 +77,9 @@ class _Times:
 class StepTimes:
     """The times of a pipeline's steps, by their places."""
 
-    def __init__(self, followers: Sequence[Sequence[int]], certain: Collection[int] | None = None) -> None:
-        """
-        Args:
-            followers: by place, the places of the steps that need its output, which are all after it.
-            certain: the places of the steps that every query asks; None if it asks all. The queues of the others say
-                nothing against a query, which may not need them.
-        """
+    def __init__(self, followers: Sequence[Sequence[int]]) -> None:
+        """``followers``: by place, the places of the steps that need its output, which are all after it."""
         self._followers = followers
-        # By place, the places of all steps that come later, of those that are certain.
-        self._later: list[frozenset[int]] = [frozenset() for _ in followers]
-        for place in reversed(range(len(followers))):
-            self._later[place] = frozenset().union(*({each} | self._later[each] for each in followers[place]))
-        if certain is not None:
-            self._later = [later & frozenset(certain) for later in self._later]
         self._times = [_Times() for _ in followers]
         # By place, the slow and the quick time of the longest path that follows, and how many steps of a path have not
         # answered yet.
@@ -120,15 +99,12 @@ class StepTimes:
     def slow_s(self, place: int) -> float:
         return self._times[place].slow_s
 
-    def deadline_s(
-        self, place: int, now_s: float, deadline_s: float, full: Collection[int] = (), is_probe: bool = False
-    ) -> float | None:
+    def deadline_s(self, place: int, now_s: float, deadline_s: float, is_probe: bool = False) -> float | None:
         """Return the deadline of a step that is asked now; None if the query cannot be answered by its deadline.
 
         It is after ``now_s``, and before ``deadline_s``, the query's.
 
         Args:
-            full: the places of the steps whose queues could not answer a query by ``ROOM_SHARE`` of that time.
             is_probe: as ``begin`` said.
         """
         if now_s >= self._fresh_until_s:
@@ -139,12 +115,8 @@ class StepTimes:
             return None
         own, (after_s, quick_after_s, unknown) = self._times[place], self._after[place]
         spare_s = left_s - own.quick_s - quick_after_s
-        if not is_probe:
-            later = self._later[place]
-            if spare_s <= 0.0 or any(
-                each in later and self._times[each].usual_s > AT_ONCE_SHARE * left_s for each in full
-            ):
-                return None
+        if spare_s <= 0.0 and not is_probe:
+            return None
         needed_s = own.slow_s + after_s
         if needed_s > left_s:
             if spare_s <= 0.0:
