@@ -25,7 +25,8 @@ POOL = 200
 WIDTH, LARGE_WIDTH = 784, 30_000
 # Contexts at a time. Every fourth query one goes for good and another comes.
 CONTEXTS_AT_A_TIME, QUERIES_PER_CONTEXT = 300, 4
-# So many queries on one connection, of those that are not sample inputs: then the next may be to another worker.
+# So many queries on one connection: then the next may be to another worker. Else a worker that was killed would get its
+# part of a stream back only as connections break, and what it keeps of each stream would grow for hours.
 QUERIES_A_CONNECTION = 50
 # Answers of which feedback may come; more would be answered too late.
 _MAX_ANSWERED = 1_000
@@ -122,7 +123,7 @@ class Stream:
     def sender(self, target: Target, rate_per_s: float, duration_s: float) -> Sender:
         return Sender(
             target,
-            self.requests,
+            Leaving(self.requests),
             due_times_s("poisson", rate_per_s * self.share, duration_s, random.Random()),
             self.tally,
             max_connections=CONNECTIONS,
@@ -137,7 +138,17 @@ class _Made:
         self._path, self._make, self.what = path, make, what
 
     def of(self, number: int) -> bytes:
-        request = post(self._path, self._make(number))
+        return post(self._path, self._make(number))
+
+
+class Leaving:
+    """Requests of a client that leaves after some of them."""
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests, self.what = requests, requests.what
+
+    def of(self, number: int) -> bytes:
+        request = self._requests.of(number)
         if number % QUERIES_A_CONNECTION == QUERIES_A_CONNECTION - 1:
             return request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
         return request

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from benchmarks.soak import by_grpc
-from benchmarks.soak.streams import Inputs, Tally, lost, streams
+from benchmarks.soak.streams import Inputs, Leaving, Tally, lost, streams
 from clipper.base.http1 import Answer
 
 KILLS_S = [100.0]
@@ -36,12 +36,13 @@ def test_shares_are_of_one_whole() -> None:
     asked = streams("localhost:1337")
     assert by_grpc.SHARE + sum(each.share for each in asked) == pytest.approx(1.0)
     for stream in asked:
-        # One after which the connection ends, where that is meant.
-        head, _, body = stream.requests.of(49).partition(b"\r\n\r\n")
+        # One after which the connection ends.
+        head, _, body = Leaving(stream.requests).of(49).partition(b"\r\n\r\n")
         assert re.match(rb"POST /\w+/(predict|observe) HTTP/1.1\r\n", head)
         assert b"\r\nContent-Length: %d" % len(body) in head
         assert "input" in json.loads(body)
-        assert (b"\r\nConnection: close\r\n" in head) == (stream.name in ("equal inputs", "exp3", "feedback"))
+        assert b"\r\nConnection: close\r\n" in head
+        assert b"Connection" not in Leaving(stream.requests).of(48)
 
 
 def test_feedback_is_on_queries_that_were_answered_while_there_are_any() -> None:
