@@ -131,6 +131,33 @@ def test_no_step_is_asked_for_more_queries_than_may_be_under_way(tmp_path: Path)
     run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
 
 
+class Failing:
+    """A step that fails at once."""
+
+    def __init__(self, application: Application, reason: str) -> None:
+        self.snapshot, self.terms = application.snapshot, application.terms
+        self._application, self._reason = application, reason
+
+    def predict(self, row: bytes, asker: Any, arrival_s: float, **more: Any) -> Any:
+        query = self._application.predict(row, Asking(), arrival_s)
+        query.cancel()
+        asker.on_no_prediction(query.id, self._reason, "a reason")
+        return query
+
+
+@pytest.mark.parametrize(("reason", "in_vain"), [("timeout", 5), ("overloaded", 5), ("model_error", 0)])
+def test_step_without_time_makes_those_before_it_vain(tmp_path: Path, reason: str, in_vain: int) -> None:
+    async def scenario(desk: Desk) -> None:
+        applications: dict[str, Any] = await pipeline(desk, {"a": Step(), "b": Step(input="a")})
+        applications["b"] = Failing(applications["b"], reason)
+        for _ in range(5):
+            assert (await desk.answer(applications["app"])).answer[2] == reason
+        window = applications["app"].pipeline._window
+        assert (window._ended, window._in_vain, window._later_in_vain) == (5, in_vain, 0)
+
+    run(tmp_path, {"a": VECTOR, "b": b"7"}, scenario)
+
+
 def test_nothing_more_is_asked_for_a_query_that_is_over(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         applications = await pipeline(desk, {"a": Step(), "b": Step(input="a")})

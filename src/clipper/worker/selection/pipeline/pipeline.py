@@ -16,6 +16,7 @@ from clipper.settings.pipeline import read_graph
 from clipper.values.outputs.as_inputs import input_rows, list_of, output_of
 from clipper.values.outputs.output import LONG_TEXT_BYTES, Output, is_long
 from clipper.worker.abstraction.turns import Steps, at_once
+from clipper.worker.selection.answering import NO_TIME
 from clipper.worker.selection.pipeline.run import Ask, Decision, Done, Failed, Join, Plan, Run, Skip
 from clipper.worker.selection.pipeline.times import StepTimes
 from clipper.worker.selection.pipeline.window import Window
@@ -340,7 +341,7 @@ class _Asked:
         """Take the failure of a step. One that some queries do not need holds up only those that need it, so it says
         nothing about the number of queries that may be under way."""
         self.tell(place, code)
-        self._is_late |= code == DeadlineExceeded.code and place in self.plan.certain and self.is_typical
+        self._is_late |= code in NO_TIME and place in self.plan.certain and self.is_typical
         self.run.failed(place, code, message)
 
     def end(self, now_s: float) -> None:
