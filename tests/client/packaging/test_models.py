@@ -103,7 +103,7 @@ def test_what_torch_saved_as_a_pickle_is_told_from_a_program(tmp_path: Path) -> 
     with zipfile.ZipFile(tmp_path / "net.pth", "w") as saved:
         saved.writestr("net/data.pkl", b"a pickled module")
         saved.writestr("net/version", "3")
-    with pytest.raises(InvalidArgument, match=r"is what torch\.save wrote: a whole module, or a state dict"):
+    with pytest.raises(InvalidArgument, match=r"was written by torch\.save: a whole module, or a state dict"):
         package(tmp_path / "net.pth")
 
 

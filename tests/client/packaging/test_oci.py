@@ -178,7 +178,7 @@ def test_what_is_no_model_is_refused(registry: Registry, layers: Any, kind: type
 def test_content_that_is_not_what_its_digest_says_is_refused(registry: Registry) -> None:
     digest = registry.push("3", ({TITLE: "m.onnx"}, CONTENT))
     registry.blobs[digest_of(CONTENT)] = CONTENT[::-1]
-    with pytest.raises(Unavailable, match=r"another m\.onnx than it says"):
+    with pytest.raises(Unavailable, match=r"m\.onnx with another digest than it announced"):
         fetched(f"{registry.address}:3")
     registry.manifests[digest] += b" "
     with pytest.raises(Unavailable, match="another manifest"):
