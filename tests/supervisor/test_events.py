@@ -116,7 +116,7 @@ def test_each_change_says_whose_it_was_and_from_where(shared: Server) -> None:
     ]
     whole = shared.call("GET", f"/events?after={before}")["events"]
     by = {one["message"].partition(",")[0]: (one["who"], one["address"]) for one in whole}
-    assert by["the token"] == ("operator", "127.0.0.1")
+    assert by["the token is made"] == ("operator", "127.0.0.1")
     deployed = [one for one in whole if one["kind"] == "deployment"]
     assert [(one["message"].split()[3], one["who"]) for one in deployed] == [
         ("deployed,", "operator"),

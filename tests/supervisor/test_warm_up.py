@@ -228,7 +228,6 @@ def test_a_remembered_sample_costs_no_model_its_life(shared: Server) -> None:
     assert shared.predict("frail", [1, 2])["output"] == 7.0
 
 
-@pytest.mark.long
 def test_nor_does_one_that_kills_a_while_after(shared: Server) -> None:
     shared.deploy("forks", ENDS_LATER, input_type=TYPE, cache=False)
     with_application(shared, "forks")

@@ -149,7 +149,7 @@ WRONG = [
     ("models: {m: {model: a, replica: 2}}", "1:24: models.m: the key 'replica' is not known: did you mean replicas?"),
     ("models: {m: {model: a, make_current: true}}", "the key 'make_current' is not known"),
     ("models: {m: {model: a, replicas: 65}}", "1:34: models.m.replicas: replicas is 65: expected a number from 1"),
-    ("models: {m: {model: a, replicas: 4..1}}", "1:34: models.m.replicas: '4..1': expected"),
+    ("models: {m: {model: a, replicas: 4..1}}", "1:34: models.m.replicas: '4..1' cannot be a number of replicas"),
     ("models: {m: {model: a, replicas: [1]}}", "1:34: models.m.replicas: expected"),
     ("models: {m: {model: a, max_batch: many}}", "models.m.max_batch: expected a number from 1 to 65536, found 'many'"),
     ("models: {m: {model: a, max_batch: 1.5}}", "models.m.max_batch: expected a number from 1 to 65536, found '1.5'"),

@@ -91,6 +91,6 @@ def test_what_is_too_large_for_redis_is_refused(
     monkeypatch.setattr(shared_registry, "MAX_ARTIFACT_BYTES", 100)
     tar = tar_of(file("code/m.py", b"code"))
     artifacts = Artifacts(folder(tmp_path / "here"), copies=SharedArtifacts(registry))
-    with pytest.raises(TooLarge, match="none over 100"):
+    with pytest.raises(TooLarge, match="at most 100"):
         asyncio.run(artifacts.add(hashlib.sha256(tar).hexdigest(), one_chunk(tar)))
     assert registry.artifact_sizes() == {}

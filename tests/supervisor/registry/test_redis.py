@@ -305,7 +305,7 @@ def test_artifacts_are_bounded(server: RedisServer, opened: Open, monkeypatch: p
     monkeypatch.setattr(shared_registry, "MAX_ARTIFACTS_BYTES", 100)
     registry = opened(server)
     led(registry)
-    with pytest.raises(TooLarge, match="none over 60"):
+    with pytest.raises(TooLarge, match="at most 60"):
         registry.admit_artifact(61)
     registry.put_piece(DIGEST, 0, b"x" * 60)
     registry.complete_artifact(DIGEST, 60)
