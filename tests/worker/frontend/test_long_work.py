@@ -150,6 +150,29 @@ def test_job_that_is_cancelled_twice_releases_once(turns: Turns) -> None:
     assert turns.budget.held_bytes == 0
 
 
+def test_a_job_whose_step_ends_its_own_request_is_dropped(turns: Turns) -> None:
+    """So it is if the step asks for memory, and the request's stream has to end for that."""
+
+    def ending(exchange: Exchange) -> Generator[None, None, None]:
+        turns.done.append("ending")
+        exchange.cancel()
+        yield
+        turns.done.append("went on")
+
+    ended = []
+    for _ in range(limits.MAX_LARGE_JOBS):
+        ended.append(Exchange(Line()))
+        turns.work.begin(ended[-1], LARGE, ending(ended[-1]))
+    while turns.due:
+        turns.take()
+    assert turns.done == ["ending"] * limits.MAX_LARGE_JOBS and turns.budget.held_bytes == 0
+    assert all(exchange.response is None for exchange in ended)
+    other = turns.begin("large", LARGE)
+    while turns.due:
+        turns.take()
+    assert other.response is not None and turns.budget.held_bytes == 0
+
+
 def test_without_room_a_request_is_refused_at_once(turns: Turns) -> None:
     turns.budget.bound_bytes = LARGE + 2 * limits.HELD_BYTES_PER_REQUEST
     turns.begin("A", LARGE)

@@ -25,9 +25,11 @@ class Budget:
             return True
         if not self._is_making_room:  # ending a request may call this again
             self._is_making_room = True
-            while self.held_bytes + size_bytes > self.bound_bytes and self.make_room():
-                pass
-            self._is_making_room = False
+            try:
+                while self.held_bytes + size_bytes > self.bound_bytes and self.make_room():
+                    pass
+            finally:
+                self._is_making_room = False
         return self.held_bytes + size_bytes <= self.bound_bytes
 
 

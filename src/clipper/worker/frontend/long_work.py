@@ -47,6 +47,7 @@ class Job:
     line: "FeedbackLine[Job] | None" = None
     pieces: int = 0
     has_begun: bool = False
+    is_in_step: bool = False
     has_ended: bool = False
 
     def cancel(self) -> None:
@@ -253,7 +254,8 @@ class LongWork:
         job.has_ended = True
         self.budget.held_bytes -= job.held_bytes
         self._large_bytes[job.name] -= job.is_large * job.held_bytes
-        job.steps.close()
+        if not job.is_in_step:
+            job.steps.close()
         if job in self._making:
             self._making.discard(job)
             self._make()
@@ -291,9 +293,11 @@ class LongWork:
         if job.has_ended:
             return True
         self._large += job.is_large and not job.has_begun
-        job.has_begun = True
+        job.has_begun = job.is_in_step = True
         try:
             for _ in job.steps:
+                if job.has_ended:  # the step asked for memory, for which its own request had to end
+                    break
                 if self._now_s() >= end_s:
                     return False
         except Exception as error:  # a bug costs one request, as in the connection
@@ -303,5 +307,9 @@ class LongWork:
                 log.exception("failed to handle a request")
                 if job.exchange is not None:
                     job.exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
+        finally:
+            job.is_in_step = False
+        if job.has_ended:
+            job.steps.close()
         self.drop(job)
         return True
