@@ -199,7 +199,7 @@ class Gather:
             self.fail("too_large", responses.too_long(self._answer_bytes))
         elif more_bytes > 0 and not self._budget.has_room(0):
             self.fail("overloaded", "incomplete answers take up all memory for them: try again in a moment")
-        elif not self._missing:
+        elif not self._missing and not self.has_ended:  # making room may end this very request
             parts, exchange = self._parts, self._exchange
             self._release()
             if self._finish is not None:

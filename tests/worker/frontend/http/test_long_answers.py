@@ -10,6 +10,7 @@ from clipper.values.output_arrays import OutputForm
 from clipper.values.outputs.output import Output, TypedOutput, is_long
 from clipper.values.types import DType
 from clipper.worker.frontend import limits
+from clipper.worker.frontend.budget import Budget
 from clipper.worker.frontend.exchange import Exchange, Gather, Part
 from clipper.worker.frontend.http import responses
 from clipper.worker.frontend.http.port import Port
@@ -121,6 +122,20 @@ def test_long_rows_of_a_batch_are_made_when_all_have_come() -> None:
         assert bytes(peer.transport.written) == expected and port.budget.held_bytes == 0
 
     run(test, endpoints)
+
+
+def test_a_request_that_has_to_end_for_its_last_part_is_not_answered() -> None:
+    answered: list[object] = []
+    budget = Budget(5000)
+    gather = Gather(Exchange(None), 1, budget, lambda parts, _: answered.append(parts))
+
+    def make_room() -> bool:
+        gather.cancel()
+        return True
+
+    budget.make_room = make_room
+    gather.end_part(0, b"1", 6000, 6000)
+    assert gather.has_ended and not answered and budget.held_bytes == 0
 
 
 def test_a_client_that_does_not_read_is_written_to_no_more() -> None:

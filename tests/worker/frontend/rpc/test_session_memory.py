@@ -175,6 +175,21 @@ def test_tiny_messages_that_wait_count_for_what_they_take() -> None:
     run(test)
 
 
+def test_a_stream_may_itself_give_way_to_its_message() -> None:
+    async def test() -> None:
+        served = Served()
+        client, message = served.client, message_frame(bytes(1000))
+        client.send(client.headers(1, headers_of(STREAM_INFER)), data(message[:600], 1))
+        # The whole message takes more, as it counts for what it takes besides its bytes.
+        served.port.budget.bound_bytes = len(message)
+        client.send(data(message[600:], 1))
+        assert (await client.answers())[1]["clipper-error"] == "overloaded"
+        client.leave()
+        served.assert_nothing_left()
+
+    run(test)
+
+
 def test_a_stream_of_which_much_waits_gives_way_where_memory_is_short() -> None:
     async def test() -> None:
         served = Served()

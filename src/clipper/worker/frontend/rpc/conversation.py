@@ -114,6 +114,8 @@ class Conversation:
         size_bytes = _held_bytes(message)
         self.held_bytes += size_bytes
         hold(self._shared.port.budget, size_bytes)
+        if self._has_left:  # making room has ended this very stream
+            return
         if self.held_bytes - _held_bytes(self._waiting[0][0]) > bounds.MAX_STREAM_HELD_BYTES:
             raise Overloaded("too many messages of this stream wait for their answers: send fewer at once")
         self._ask()

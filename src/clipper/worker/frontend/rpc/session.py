@@ -242,7 +242,7 @@ class Session:
             return b""
         if self._blocked:
             for stream in [each for each in self._blocked.values() if not self.is_behind(each)]:
-                del self._blocked[stream.number]
+                self._blocked.pop(stream.number, None)  # the one before it may have ended it
                 if stream.behaviour is not None:
                     stream.behaviour.resume()
         self._take_events()
