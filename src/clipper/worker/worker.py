@@ -396,7 +396,7 @@ class Worker:
             followed.append(known)
         port, most = self._port, self._config.max_body_bytes
         self._inference.follow(followed, gone)
-        endpoints = make_endpoints(followed, self._router, port.refused, port.work, most, self._clients.guarded)
+        endpoints = make_endpoints(followed, self._router, port.work, most, self._clients.guarded)
         port.serve(endpoints, self._other_paths, [path for name in gone for path in paths_of(name)])
         if self._rpc is not None and self._services is not None:
             self._services.follow(followed, gone)

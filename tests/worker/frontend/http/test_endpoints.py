@@ -81,7 +81,7 @@ class Slow:
 def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, turns: int) -> None:
     async def test(port: Port) -> None:
         application: Any = Slow()
-        port.serve(make_endpoints([application], cast(FeedbackTaker, None), port.refused, port.work))
+        port.serve(make_endpoints([application], cast(FeedbackTaker, None), port.work))
         peer = Peer(port)
         peer.send(post("/slow/predict", {"input_batch": [[number] for number in range(3000)]}))
         for _ in range(turns):

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -37,12 +36,11 @@ class Predict:
     methods = ("POST",)
     error_json = staticmethod(responses.error_json)
 
-    def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
+    def __init__(self, application: Application, work: LongWork, max_body_bytes: int) -> None:
         self.max_body_bytes = most_body_bytes(
             application.terms.input_type.elements, application.terms.max_batch, max_body_bytes
         )
         self._application = application
-        self._refused = refused
         self._work = work
         self._body = BodyReader(application.terms.make_reader(), application.terms.features_size)
         self._repeats = RepeatedBodies()
@@ -75,19 +73,16 @@ class Predict:
                 self._predict_one(exchange, request, arrived_s)
                 return
         except ClipperError as error:
-            self._refuse(exchange, error)
+            self._work.refuse(exchange, error)
             return
         self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s), asks=self)
 
     def _answer_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
-        try:
-            request = yield from self._body.read(body)
-            if request.is_batch:
-                yield from predict_batch(self._application, exchange, request, arrived_s, self._work.budget)
-            else:
-                self._predict_one(exchange, request, arrived_s)
-        except ClipperError as error:
-            self._refuse(exchange, error)
+        request = yield from self._body.read(body)
+        if request.is_batch:
+            yield from predict_batch(self._application, exchange, request, arrived_s, self._work.budget)
+        else:
+            self._predict_one(exchange, request, arrived_s)
 
     def _predict_one(self, exchange: Exchange, request: Request, arrived_s: float) -> None:
         query = self._application.predict(
@@ -102,10 +97,6 @@ class Predict:
         )
         if not query.done:
             exchange.started = query
-
-    def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
-        self._refused[error.code] += 1
-        exchange.refuse_with(error)
 
 
 def predict_batch(
@@ -169,20 +160,12 @@ class Observe:
     slo_s = float("inf")
     error_json = staticmethod(responses.error_json)
 
-    def __init__(
-        self,
-        application: Application,
-        taker: FeedbackTaker,
-        refused: Counter[str],
-        work: LongWork,
-        max_body_bytes: int,
-    ) -> None:
+    def __init__(self, application: Application, taker: FeedbackTaker, work: LongWork, max_body_bytes: int) -> None:
         self.max_body_bytes = most_body_bytes(
             application.terms.input_type.elements, application.terms.max_batch, max_body_bytes
         )
         self._application = application
         self._taker = taker
-        self._refused = refused
         self._work = work
         self.reader = ObserveReader(application.terms.make_reader(), application.terms.features_size)
         self._lines = work.lines_of(application.name)
@@ -197,7 +180,7 @@ class Observe:
             if is_taken and isinstance(body, bytes):
                 single = self.reader.read_single(body)
         except ClipperError as error:
-            self.refuse(exchange, error)
+            self._work.refuse(exchange, error)
             return
         if single is not None:
             self._observe_later(exchange, [single], False, len(body))
@@ -216,12 +199,8 @@ class Observe:
         self._work.begin(exchange, body_bytes, steps, self._lines.of(body_bytes), pieces)
 
     def _read_in_steps(self, exchange: Exchange, reading: Reading, body_bytes: int, arrived_s: float) -> Steps:
-        try:
-            items, is_list = yield from reading
-            exchange.admit_all(len(items), arrived_s)
-        except ClipperError as error:
-            self.refuse(exchange, error)
-            return
+        items, is_list = yield from reading
+        exchange.admit_all(len(items), arrived_s)
         self._observe_later(exchange, items, is_list, body_bytes)
 
     def _observe_later(
@@ -230,7 +209,7 @@ class Observe:
         budget = self._work.budget
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST + limits.HELD_BYTES_PER_FEEDBACK * len(items)
         if not budget.has_room(held_bytes):
-            self.refuse(
+            self._work.refuse(
                 exchange,
                 Overloaded("feedback that is not learned yet takes up all memory for it: try again in a moment"),
             )
@@ -250,10 +229,6 @@ class Observe:
 
         self._tasks.add(task)
         task.add_done_callback(end)
-
-    def refuse(self, exchange: Exchange, error: ClipperError) -> None:
-        self._refused[error.code] += 1
-        exchange.refuse_with(error)
 
     async def _observe(self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool) -> None:
         feedback = [item for item in items if isinstance(item, Feedback)]
@@ -317,7 +292,6 @@ def most_body_bytes(elements: int, max_batch: int, otherwise: int) -> int:
 def make_endpoints(
     applications: Iterable[Application],
     taker: FeedbackTaker,
-    refused: Counter[str],
     work: LongWork,
     max_body_bytes: int = limits.MAX_BODY_BYTES,
     guard: Callable[[Application, Endpoint], Endpoint | Guarded] = lambda _, endpoint: endpoint,
@@ -325,13 +299,12 @@ def make_endpoints(
     """Return the endpoints of all paths, with and without a trailing slash.
 
     Args:
-        refused: counts refused calls by error code.
         guard: puts an application's keys and limits in front of an endpoint.
     """
     endpoints: dict[bytes, Endpoint | Guarded] = {b"/health/live": live()}
     for application in applications:
-        predict = Predict(application, refused, work, max_body_bytes)
-        observe = Observe(application, taker, refused, work, max_body_bytes)
+        predict = Predict(application, work, max_body_bytes)
+        observe = Observe(application, taker, work, max_body_bytes)
         guarded = guard(application, predict), guard(application, observe)
         for path in paths_of(application.name):
             endpoints[path] = guarded[0] if path.rstrip(b"/").endswith(b"predict") else guarded[1]

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from clipper.errors import ClipperError, InvalidArgument, MalformedRequest, WrongInput
+from clipper.errors import InvalidArgument, MalformedRequest, WrongInput
 from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.cells import input_of_texts
 from clipper.values.inputs.json_marks import outside_strings
@@ -85,18 +85,15 @@ class Invocations:
         self._infer.work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s), asks=self)
 
     def _answer_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
-        try:
-            if self._takes_features:
-                raise WrongInput("the application takes features, which MLflow's forms have no place for: use /predict")
-            rows = yield from self._read(self._reader, body)
-            plan = Plan(len(rows), (), AnswerForm())
-            if len(rows) == 1:
-                self._infer.ask_one(exchange, rows[0], None, plan, None, arrived_s)
-            else:
-                request = InferRequest(rows, [None] * len(rows))
-                yield from self._infer.ask_all(exchange, request, plan, None, arrived_s)
-        except ClipperError as error:
-            self._infer.work.refuse(exchange, error)
+        if self._takes_features:
+            raise WrongInput("the application takes features, which MLflow's forms have no place for: use /predict")
+        rows = yield from self._read(self._reader, body)
+        plan = Plan(len(rows), (), AnswerForm())
+        if len(rows) == 1:
+            self._infer.ask_one(exchange, rows[0], None, plan, None, arrived_s)
+        else:
+            request = InferRequest(rows, [None] * len(rows))
+            yield from self._infer.ask_all(exchange, request, plan, None, arrived_s)
 
 
 class PredictionsCodec(Codec):

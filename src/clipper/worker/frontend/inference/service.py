@@ -85,8 +85,7 @@ class Serving:
 
     def observe(self, application: Application) -> Observe:
         """Return the endpoint for feedback on an application."""
-        work = self.port.work
-        return Observe(application, self.taker, self.port.refused, work, self.max_body_bytes)
+        return Observe(application, self.taker, self.port.work, self.max_body_bytes)
 
     def config(self, application: Application, version: str | None) -> metadata.Json:
         """Return the configuration of an application, or of a running version."""
@@ -157,7 +156,7 @@ class Inference:
             case "score":
                 endpoint = ScoreCall(application, asked.version, serving.port.work, serving.max_body_bytes)
             case "observe":
-                endpoint = ObserveCall(*self._observe[application.name], serving.port.budget, head)
+                endpoint = ObserveCall(*self._observe[application.name], serving.port.work, head)
             case _:
                 serving.clients.check(application, head.authorizations)
                 return self._find_of_model(asked, application)
