@@ -125,7 +125,7 @@ class Worker:
         )
         self.turn = self._port.turn
         self._predictor.do_by(self._port.work.do)
-        self._clients = Clients(index=config.index, refused=self._port.count_refused, now_s=self._port.now_s)
+        self._clients = Clients(index=config.index, now_s=self._port.now_s)
         self._bound: socket.socket | None = None
         self._server = QueryServer(self._port)
         self._rpc = open_rpc_server(self._port) if config.grpc_port else None

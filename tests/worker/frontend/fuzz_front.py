@@ -147,7 +147,7 @@ def authorization_for(random: Random, key: str) -> bytes:
 
 async def _show(random: Random, shown: list[bytes]) -> None:
     port = standing_port()
-    clients = Clients(0, port.count_refused, port.now_s)
+    clients = Clients(0, port.now_s)
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     limited = random.random() < 0.5
     key = KeySnapshot("k", digest, max_in_flight=2 if limited else None, max_per_second=3.0 if limited else None)

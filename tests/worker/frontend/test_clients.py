@@ -49,7 +49,7 @@ def test_the_keys_of_the_moment_decide_however_the_bytes_come(
     rounds: list[tuple[dict[str, tuple[str, ...]], list[tuple[str, bool, int]], list[int]]],
 ) -> None:
     async def test(port: Port) -> None:
-        clients = Clients(0, port.count_refused, port.now_s)
+        clients = Clients(0, port.now_s)
         guard(port, clients)
         for generation, (keys, requests, places) in enumerate(rounds):
             clients.follow(snapshot(generation, keys))
@@ -73,7 +73,7 @@ def test_the_keys_of_the_moment_decide_however_the_bytes_come(
 
 def test_a_head_that_was_refused_is_not_known() -> None:
     async def test(port: Port) -> None:
-        clients = Clients(0, port.count_refused, port.now_s)
+        clients = Clients(0, port.now_s)
         guard(port, clients)
         for number in range(50):
             Peer(port).send(post("/echo/predict", b"x", Authorization=f"Bearer guess{number}"))
@@ -85,7 +85,7 @@ def test_a_head_that_was_refused_is_not_known() -> None:
 
 def test_whoever_leaves_or_is_answered_is_in_flight_no_more() -> None:
     async def test(port: Port) -> None:
-        clients, later = Clients(0, port.count_refused, port.now_s), Later()
+        clients, later = Clients(0, port.now_s), Later()
         clients.follow(snapshot(1, {}, max_in_flight=3))
         guard(port, clients, later, needs_key=False)
         limit = clients.limit_of("later")
@@ -111,7 +111,7 @@ def test_whoever_leaves_or_is_answered_is_in_flight_no_more() -> None:
 
 def test_work_that_goes_on_when_its_client_has_left_stays_in_flight() -> None:
     async def test(port: Port) -> None:
-        clients, later = Clients(0, port.count_refused, port.now_s), Later()
+        clients, later = Clients(0, port.now_s), Later()
         clients.follow(snapshot(1, {}, max_in_flight=1))
         guard(port, clients, later, needs_key=False)
         peer = Peer(port)
@@ -130,7 +130,7 @@ def test_workers_share_what_is_bounded() -> None:
     async def test(port: Port) -> None:
         shares = []
         for index in range(3):
-            clients = Clients(index, port.count_refused, port.now_s)
+            clients = Clients(index, port.now_s)
             applications = (ApplicationSnapshot("echo", "float64", 100.0, max_in_flight=10, max_per_second=30),)
             clients.follow(Snapshot(1, applications, workers=3))
             limit = clients.limit_of("echo")
@@ -143,7 +143,7 @@ def test_workers_share_what_is_bounded() -> None:
 
 def test_a_limit_that_is_removed_or_of_another_application_begins_anew() -> None:
     async def test(port: Port) -> None:
-        clients = Clients(0, port.count_refused, port.now_s)
+        clients = Clients(0, port.now_s)
         limited = ApplicationSnapshot("echo", "float64", 100.0, id="echo#1", max_in_flight=2)
         clients.follow(Snapshot(1, (limited,)))
         first = clients.limit_of("echo")
@@ -161,7 +161,7 @@ def test_a_limit_that_is_removed_or_of_another_application_begins_anew() -> None
 def test_a_key_that_expires_is_refused_also_where_its_head_is_known() -> None:
     async def test(port: Port) -> None:
         now = [100.0]
-        clients = Clients(0, port.count_refused, port.now_s, lambda: now[0])
+        clients = Clients(0, port.now_s, lambda: now[0])
         guard(port, clients)
         clients.follow(
             Snapshot(1, snapshot(1, {}).applications, keys=(KeySnapshot("a", digest("a"), expires_at=160.0),))

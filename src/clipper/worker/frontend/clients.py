@@ -14,7 +14,7 @@ from clipper.base.tls.expiry import day
 from clipper.control.difference import Difference
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.control.statistics import LimitStatistics
-from clipper.errors import ClipperError, Forbidden, MalformedRequest, RequestError, Unauthorized
+from clipper.errors import Forbidden, MalformedRequest, RequestError, Unauthorized
 from clipper.worker.frontend.client_limits import Limit, Limits, share_in_flight, share_per_second
 from clipper.worker.frontend.endpoint import Endpoint
 from clipper.worker.frontend.exchange import Exchange
@@ -28,10 +28,8 @@ _HOW = (
 class Limited:
     """An endpoint for clients with a key, or with limits: it refuses a request over them before reading its body."""
 
-    def __init__(
-        self, endpoint: Endpoint, key: "_Key | None", limits: Limits | None, refused: Callable[[str], None]
-    ) -> None:
-        """Guard an endpoint. ``key``: the clients' key; None if they need none. ``refused`` gets refusals' codes."""
+    def __init__(self, endpoint: Endpoint, key: "_Key | None", limits: Limits | None) -> None:
+        """Guard an endpoint. ``key``: the clients' key; None if they need none."""
         self.methods = endpoint.methods
         self.max_body_bytes = endpoint.max_body_bytes
         self.slo_s = endpoint.slo_s
@@ -39,25 +37,19 @@ class Limited:
         self._endpoint = endpoint
         self._key = key
         self._limits = limits
-        self._refused = refused
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.error_json = self.error_json
         key, limits = self._key, self._limits
-        try:
-            if key is not None:
-                if exchange.note is not None:
-                    exchange.note.key = key.name
-                # A known head is not looked up again, though its key may have expired.
-                key.check_time()
-            if limits is not None:
-                limits.admit_one(arrived_s)
-                exchange.limits = limits
-                exchange.admitted = 1
-        except ClipperError as error:
-            self._refused(error.code)
-            exchange.refuse_with(error)
-            return
+        if key is not None:
+            if exchange.note is not None:
+                exchange.note.key = key.name
+            # A known head is not looked up again, though its key may have expired.
+            key.check_time()
+        if limits is not None:
+            limits.admit_one(arrived_s)
+            exchange.limits = limits
+            exchange.admitted = 1
         self._endpoint.handle(exchange, body, arrived_s, is_late)
 
 
@@ -87,7 +79,7 @@ class Guarded:
             limits.append(own)
         if not limits and key is None:
             return self._endpoint
-        return Limited(self._endpoint, key, Limits(*limits) if limits else None, self._clients.count_refused)
+        return Limited(self._endpoint, key, Limits(*limits) if limits else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +107,14 @@ class Clients:
     def __init__(
         self,
         index: int,
-        refused: Callable[[str], None],
         now_s: Callable[[], float],
         time_s: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
             index: the worker's index among all workers.
-            refused: called with the code of each request over a limit.
             time_s: returns the time by which keys expire, in seconds since 1970.
         """
-        self.count_refused = refused
         self._index = index
         self._now_s = now_s
         self._time_s = time_s

@@ -34,6 +34,8 @@ class Endpoint(Protocol):
             body: the request's body; a bytearray if it is long.
             arrived_s: when the request was read, on the loop's clock.
             is_late: whether the request has waited so long that its queries could not be answered in time.
+
+        Raises ClipperError to refuse the request.
         """
 
 

@@ -109,7 +109,7 @@ def serving(application: Any, port: Port, readiness: Readiness) -> Serving:
         taker=Taker(),
         statistics=StatisticsReader(no_statistics, port.work),
         port=port,
-        clients=Clients(0, port.count_refused, port.now_s),
+        clients=Clients(0, port.now_s),
         readiness=readiness,
         max_body_bytes=limits.MAX_BODY_BYTES,
     )

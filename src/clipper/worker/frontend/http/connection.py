@@ -11,7 +11,7 @@ from typing import cast
 
 import httptools
 
-from clipper.errors import ClipperError
+from clipper.errors import ClipperError, NotFound
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import NO_ROOM, Untaken
 from clipper.worker.frontend.endpoint import Endpoint, KnownHead
@@ -132,8 +132,8 @@ class Connection:
                     pending.append(exchange)
                     try:
                         known.endpoint.handle(exchange, data[end:stop], held.arrived_s, held.is_late)
-                    except Exception:  # noqa: BLE001  a bug: see _answer_bug
-                        self._answer_bug(exchange)
+                    except Exception as error:  # noqa: BLE001  maybe a bug: see _answer_failure
+                        self._answer_failure(exchange, error)
                     if stop == size and len(pending) <= MAX_PIPELINED:
                         return
             if began >= 0 and not self._in_message:
@@ -274,25 +274,23 @@ class Connection:
         try:
             # Look up again: while the body came, the application may have changed or the key may have been revoked.
             self._endpoint = endpoint = self._port.find(self._path, self._head)
-        except ClipperError as error:
-            self._port.refused[error.code] += 1
-            exchange.refuse_with(error)
-            return
-        if endpoint is None:
-            self._port.refused["not_found"] += 1
-            exchange.refuse("not_found", self._port.why_not_found(self._path))
-        elif method not in endpoint.methods:
-            self._port.refused["method_not_allowed"] += 1
-            allow = ", ".join(endpoint.methods)
-            exchange.refuse("method_not_allowed", f"{method} is not allowed here: use {allow}", allow)
-        else:
-            try:
+            if endpoint is None:
+                raise NotFound(self._port.why_not_found(self._path))
+            if method in endpoint.methods:
                 endpoint.handle(exchange, body, self._held.arrived_s, self._held.is_late)
-            except Exception:  # noqa: BLE001  a bug: see _answer_bug
-                self._answer_bug(exchange)
+                return
+        except Exception as error:  # noqa: BLE001  maybe a bug: see _answer_failure
+            self._answer_failure(exchange, error)
+            return
+        self._port.refused["method_not_allowed"] += 1
+        allow = ", ".join(endpoint.methods)
+        exchange.refuse("method_not_allowed", f"{method} is not allowed here: use {allow}", allow)
 
-    def _answer_bug(self, exchange: Exchange) -> None:
-        """Tell the client of a bug in Clipper, which fails only this request, and log the traceback."""
+    def _answer_failure(self, exchange: Exchange, error: Exception) -> None:
+        """Refuse the request. If that is for a bug in Clipper, which fails only this request, log the traceback."""
+        if isinstance(error, ClipperError):
+            self._port.work.refuse(exchange, error)
+            return
         log.exception("failed to handle a request")
         if exchange.response is None:
             exchange.cancel()

@@ -57,25 +57,16 @@ class Predict:
         row = known = self._repeats.find(body) if len(body) >= MIN_BODY_BYTES else None
         if row is None:
             row = self._body.read_plain(body)
-        if row is None:
-            self._handle_any_form(exchange, body, arrived_s)
-            return
-        query = self._application.predict(row, exchange, arrived_s, None, None, None, None, exchange.note)
-        if not query.done:
-            exchange.started = query
-        elif known is None:
-            self._repeats.remember(body, row)
-
-    def _handle_any_form(self, exchange: Exchange, body: bytes, arrived_s: float) -> None:
-        try:
-            request = self._body.read_single(body) if len(body) <= limits.DIRECT_BODY_BYTES else None
-            if request is not None:
-                self._predict_one(exchange, request, arrived_s)
-                return
-        except ClipperError as error:
-            self._work.refuse(exchange, error)
-            return
-        self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s), asks=self)
+        if row is not None:
+            query = self._application.predict(row, exchange, arrived_s, None, None, None, None, exchange.note)
+            if not query.done:
+                exchange.started = query
+            elif known is None:
+                self._repeats.remember(body, row)
+        elif len(body) <= limits.DIRECT_BODY_BYTES and (request := self._body.read_single(body)) is not None:
+            self._predict_one(exchange, request, arrived_s)
+        else:
+            self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s), asks=self)
 
     def _answer_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
         request = yield from self._body.read(body)
@@ -173,20 +164,14 @@ class Observe:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        try:
-            single = None
-            size_bytes = len(body)
-            is_taken = size_bytes <= limits.DIRECT_BODY_BYTES and self._lines.of(size_bytes).has_room
-            if is_taken and isinstance(body, bytes):
-                single = self.reader.read_single(body)
-        except ClipperError as error:
-            self._work.refuse(exchange, error)
-            return
+        size_bytes = len(body)
+        is_taken = size_bytes <= limits.DIRECT_BODY_BYTES and self._lines.of(size_bytes).has_room
+        single = self.reader.read_single(bytes(body)) if is_taken else None
         if single is not None:
-            self._observe_later(exchange, [single], False, len(body))
+            self._observe_later(exchange, [single], False, size_bytes)
         else:
-            pieces = min(len(body) // MIN_OBSERVATION_BYTES, MAX_OBSERVATIONS)
-            self.learn_from(exchange, self.reader.read(body), len(body), pieces, arrived_s)
+            pieces = min(size_bytes // MIN_OBSERVATION_BYTES, MAX_OBSERVATIONS)
+            self.learn_from(exchange, self.reader.read(body), size_bytes, pieces, arrived_s)
 
     def learn_from(self, exchange: Exchange, reading: Reading, body_bytes: int, pieces: int, arrived_s: float) -> None:
         """Learn from the feedback that ``reading`` returns, and answer.
@@ -209,11 +194,7 @@ class Observe:
         budget = self._work.budget
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST + limits.HELD_BYTES_PER_FEEDBACK * len(items)
         if not budget.has_room(held_bytes):
-            self._work.refuse(
-                exchange,
-                Overloaded("feedback that is not learned yet takes up all memory for it: try again in a moment"),
-            )
-            return
+            raise Overloaded("feedback that is not learned yet takes up all memory for it: try again in a moment")
         budget.held_bytes += held_bytes
         # The feedback is learned even if the client disconnects, and counts as in flight until then.
         exchange.started = None

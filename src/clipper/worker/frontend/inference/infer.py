@@ -156,25 +156,22 @@ class Infer:
         if framing.problem is not None:
             self.work.refuse(exchange, framing.problem)
             return
-        try:
-            if framing.encoding:
-                steps = self._inflate_then_answer(exchange, body, arrived_s, call)
-                self.work.begin(exchange, len(body), steps, asks=self)
-                return
-            json_bytes = framing.json_bytes_of(body)
-            plan = self._known_plan(body, json_bytes)
-            if is_late and plan is not None and plan.rows == 1:
-                self.application.shed(self.asker(exchange, call.version, plan.form))
-            elif plan is not None and plan.rows == 1 and plan.row_bytes == len(body) - json_bytes <= DIRECT_ROW_BYTES:
-                self.ask_one(exchange, bytes(body[json_bytes:]), None, plan, call.version, arrived_s)
-            elif plan is not None and plan.rows == 1 and len(body) <= limits.DIRECT_BODY_BYTES:
-                request = done(self.reader.read(plan, body, json_bytes))
-                self.ask_one(exchange, request.rows[0], request.features[0], plan, call.version, arrived_s)
-            else:
-                steps = self._answer_in_steps(exchange, body, json_bytes, plan, arrived_s, call.version)
-                self.work.begin(exchange, len(body), steps, asks=self)
-        except ClipperError as error:
-            self.work.refuse(exchange, error)
+        if framing.encoding:
+            steps = self._inflate_then_answer(exchange, body, arrived_s, call)
+            self.work.begin(exchange, len(body), steps, asks=self)
+            return
+        json_bytes = framing.json_bytes_of(body)
+        plan = self._known_plan(body, json_bytes)
+        if is_late and plan is not None and plan.rows == 1:
+            self.application.shed(self.asker(exchange, call.version, plan.form))
+        elif plan is not None and plan.rows == 1 and plan.row_bytes == len(body) - json_bytes <= DIRECT_ROW_BYTES:
+            self.ask_one(exchange, bytes(body[json_bytes:]), None, plan, call.version, arrived_s)
+        elif plan is not None and plan.rows == 1 and len(body) <= limits.DIRECT_BODY_BYTES:
+            request = done(self.reader.read(plan, body, json_bytes))
+            self.ask_one(exchange, request.rows[0], request.features[0], plan, call.version, arrived_s)
+        else:
+            steps = self._answer_in_steps(exchange, body, json_bytes, plan, arrived_s, call.version)
+            self.work.begin(exchange, len(body), steps, asks=self)
 
     def _known_plan(self, body: bytes | bytearray, json_bytes: int) -> Plan | None:
         """Return the plan that the JSON describes; None if the JSON is long. Raises MalformedRequest or WrongInput."""

@@ -1,6 +1,5 @@
 """Answers ``POST /v2/models/{app}/observe``, with the body of an observe call, or feedback as tensors."""
 
-from clipper.errors import ClipperError
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http.endpoints import Observe, Reading
 from clipper.worker.frontend.http.heads import Head
@@ -33,15 +32,10 @@ class ObserveCall:
         if framing.problem is not None:
             self._work.refuse(exchange, framing.problem)
             return
-        if not framing.encoding and framing.json_bytes is None and isinstance(body, bytes):
-            try:
-                is_own = not done(has_tensors(body))
-            except ClipperError as error:
-                self._work.refuse(exchange, error)
-                return
-            if is_own:
-                self._observe.handle(exchange, body, arrived_s, is_late)
-                return
+        is_short_json = not framing.encoding and framing.json_bytes is None and isinstance(body, bytes)
+        if is_short_json and not done(has_tensors(body)):
+            self._observe.handle(exchange, body, arrived_s, is_late)
+            return
         pieces = MAX_OBSERVATIONS if framing.encoding else min(len(body) // _MIN_PIECE_BYTES, MAX_OBSERVATIONS)
         self._observe.learn_from(exchange, self._read(body), len(body), pieces, arrived_s)
 

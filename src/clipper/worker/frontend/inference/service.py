@@ -9,7 +9,7 @@ from functools import partial
 import msgspec
 
 from clipper.control.statistics import WorkerStatistics
-from clipper.errors import ClipperError
+from clipper.errors import ClipperError, MalformedRequest
 from clipper.values.decoding import NOT_JSON
 from clipper.values.types import ModelId
 from clipper.worker.frontend.clients import Clients
@@ -238,8 +238,7 @@ def index_of(applications: Sequence[Application]) -> Small:
         try:
             only_ready = bool(body) and msgspec.json.decode(body, type=_IndexBody).ready
         except NOT_JSON as error:
-            exchange.refuse("malformed_request", f'body is not valid: {error}: expected {{"ready": true or false}}')
-            return
+            raise MalformedRequest(f'body is not valid: {error}: expected {{"ready": true or false}}') from error
         found = metadata.index({application.name: application.terms.versions() for application in applications})
         shown = [each for each in found if each["state"] == "READY"] if only_ready else found
         exchange.answer(200, msgspec.json.encode(shown))

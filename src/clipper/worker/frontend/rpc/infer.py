@@ -2,7 +2,7 @@
 
 import msgspec
 
-from clipper.errors import ClipperError, DeadlineExceeded
+from clipper.errors import DeadlineExceeded
 from clipper.worker.frontend import limits
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.inference.framing import error_json
@@ -76,19 +76,16 @@ class ModelInfer:
     def handle(self, exchange: Exchange, message: bytes, arrived_s: float, asked: InferCall) -> None:
         infer, work = self.infer, self.infer.work
         steps: Steps | None = None
-        try:
-            if asked.plan is not None:
-                self._ask_one(exchange, message[asked.head_bytes :], None, asked.plan, arrived_s, asked)
-            elif len(message) <= limits.DIRECT_BODY_BYTES:
-                plan, request = done(read_request(infer.reader, memoryview(message), infer.max_body_bytes))
-                steps = self._ask(exchange, message, plan, request, arrived_s, asked)
-            else:
-                asked.is_late = False  # a long message is asked however late it is
-                steps = self._read_then_ask(exchange, message, arrived_s, asked)
-            if steps is not None:
-                work.begin(exchange, len(message), steps, asks=infer)
-        except ClipperError as error:
-            work.refuse(exchange, error)
+        if asked.plan is not None:
+            self._ask_one(exchange, message[asked.head_bytes :], None, asked.plan, arrived_s, asked)
+        elif len(message) <= limits.DIRECT_BODY_BYTES:
+            plan, request = done(read_request(infer.reader, memoryview(message), infer.max_body_bytes))
+            steps = self._ask(exchange, message, plan, request, arrived_s, asked)
+        else:
+            asked.is_late = False  # a long message is asked however late it is
+            steps = self._read_then_ask(exchange, message, arrived_s, asked)
+        if steps is not None:
+            work.begin(exchange, len(message), steps, asks=infer)
 
     def _read_then_ask(self, exchange: Exchange, message: bytes, arrived_s: float, asked: InferCall) -> Steps:
         infer = self.infer
