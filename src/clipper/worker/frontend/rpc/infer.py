@@ -29,6 +29,7 @@ class InferCall(msgspec.Struct, gc=False, eq=False):
             None if the message has to be read.
         head_bytes: the length of that beginning.
         deadline_s: the client's deadline, on the loop's clock; None if it has none.
+        arrived_s, is_late: see ``Endpoint.handle``.
     """
 
     methods = ("POST",)
@@ -40,7 +41,7 @@ class InferCall(msgspec.Struct, gc=False, eq=False):
     plan: Plan | None = None
     head_bytes: int = 0
     deadline_s: float | None = None
-    now_s: float = 0.0
+    arrived_s: float = 0.0
     is_late: bool = False
 
     @property
@@ -49,14 +50,14 @@ class InferCall(msgspec.Struct, gc=False, eq=False):
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         self.is_late = is_late
-        self.now_s = arrived_s
-        self.of.handle(exchange, bytes(body), arrived_s, self)
+        self.arrived_s = arrived_s
+        self.of.handle(exchange, bytes(body), self)
 
     def limited(self, plan: Plan) -> Plan:
         """Return the plan with the client's deadline if that is sooner. Raises DeadlineExceeded if it is over."""
         if self.deadline_s is None:
             return plan
-        left_s = self.deadline_s - self.now_s - RETURN_S
+        left_s = self.deadline_s - self.arrived_s - RETURN_S
         if left_s <= 0:
             raise DeadlineExceeded("the call's deadline is over before it was asked")
         if plan.timeout_s is not None and plan.timeout_s <= left_s:
@@ -73,49 +74,41 @@ class ModelInfer:
         self.known = known
         self.slo_s = application.terms.slo_s
 
-    def handle(self, exchange: Exchange, message: bytes, arrived_s: float, asked: InferCall) -> None:
-        infer, work = self.infer, self.infer.work
+    def handle(self, exchange: Exchange, message: bytes, asked: InferCall) -> None:
+        infer = self.infer
         steps: Steps | None = None
         if asked.plan is not None:
-            self._ask_one(exchange, message[asked.head_bytes :], None, asked.plan, arrived_s, asked)
+            self._ask_one(exchange, message[asked.head_bytes :], None, asked.plan, asked)
         elif len(message) <= limits.DIRECT_BODY_BYTES:
             plan, request = done(read_request(infer.reader, memoryview(message), infer.max_body_bytes))
-            steps = self._ask(exchange, message, plan, request, arrived_s, asked)
+            steps = self._ask(exchange, message, plan, request, asked)
         else:
             asked.is_late = False  # a long message is asked however late it is
-            steps = self._read_then_ask(exchange, message, arrived_s, asked)
+            steps = self._read_then_ask(exchange, message, asked)
         if steps is not None:
-            work.begin(exchange, len(message), steps, asks=infer)
+            infer.work.begin(exchange, len(message), steps, asks=infer)
 
-    def _read_then_ask(self, exchange: Exchange, message: bytes, arrived_s: float, asked: InferCall) -> Steps:
+    def _read_then_ask(self, exchange: Exchange, message: bytes, asked: InferCall) -> Steps:
         infer = self.infer
         plan, request = yield from read_request(infer.reader, memoryview(message), infer.max_body_bytes)
-        yield from self._ask(exchange, message, plan, request, arrived_s, asked) or ()
+        yield from self._ask(exchange, message, plan, request, asked) or ()
 
     def _ask(
-        self,
-        exchange: Exchange,
-        message: bytes,
-        plan: Plan,
-        request: InferRequest,
-        arrived_s: float,
-        asked: InferCall,
+        self, exchange: Exchange, message: bytes, plan: Plan, request: InferRequest, asked: InferCall
     ) -> Steps | None:
         """Ask the only row, or return the steps that ask several rows."""
         if plan.row_bytes is not None and plan.row_bytes <= DIRECT_ROW_BYTES:
             self.known.remember(message, plan.row_bytes, self, asked.version, plan)
         if plan.rows > 1:
-            return self.infer.ask_all(exchange, request, asked.limited(plan), asked.version, arrived_s)
-        self._ask_one(exchange, request.rows[0], request.features[0], plan, arrived_s, asked)
+            return self.infer.ask_all(exchange, request, asked.limited(plan), asked.version, asked.arrived_s)
+        self._ask_one(exchange, request.rows[0], request.features[0], plan, asked)
         return None
 
-    def _ask_one(
-        self, exchange: Exchange, row: bytes, features: bytes | None, plan: Plan, arrived_s: float, asked: InferCall
-    ) -> None:
+    def _ask_one(self, exchange: Exchange, row: bytes, features: bytes | None, plan: Plan, asked: InferCall) -> None:
         if asked.is_late:
             self.application.shed(Reply(exchange, self.infer, asked.version, plan.form))
         else:
-            self.infer.ask_one(exchange, row, features, asked.limited(plan), asked.version, arrived_s)
+            self.infer.ask_one(exchange, row, features, asked.limited(plan), asked.version, asked.arrived_s)
 
 
 class KnownHeads:
