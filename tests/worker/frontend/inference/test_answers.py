@@ -3,7 +3,6 @@
 import json
 import struct
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -182,8 +181,7 @@ def test_a_long_output_is_written_in_steps_in_mlflows_form_too() -> None:
     form = OutputForm(DType.FLOAT64, (100, 2048), DType.FLOAT64)
     array = make_array(form, np.arange(100 * 2048, dtype="<f8").tobytes())
     answers = [Answer(1, array, 1.0), Answer(2, b"7", 1.0)]
-    exchange = SimpleNamespace(closes=False)
-    steps, making = 0, PredictionsCodec().encode(exchange, None, answers, PLAIN, UNTYPED)  # type: ignore[arg-type]
+    steps, making = 0, PredictionsCodec().encode(False, None, answers, PLAIN, UNTYPED)
     try:
         while True:
             next(making)
@@ -209,9 +207,8 @@ def test_outputs_of_several_batches_are_written_as_each_alone(
         own = np.resize(np.nan_to_num(numbers) if dtype not in FLOATS else numbers, form.elements)
         with np.errstate(invalid="ignore"):
             rows += [make_array(form, own.astype(dtype.numpy_code).tobytes())] * 2
-    exchange = SimpleNamespace(closes=False)
     answers = [Answer(1, row, 1.0) for row in rows]
-    parts = finish(PredictionsCodec().encode(exchange, None, answers, PLAIN, UNTYPED))  # type: ignore[arg-type]
+    parts = finish(PredictionsCodec().encode(False, None, answers, PLAIN, UNTYPED))
     assert b"".join(parts[1:]) == b'{"predictions":[%b]}' % b",".join(map(bytes, rows))
 
 

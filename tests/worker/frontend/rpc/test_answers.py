@@ -13,7 +13,6 @@ from clipper.values.outputs.conversion import Conversion
 from clipper.values.outputs.output import TypedOutput, read_outputs
 from clipper.values.records import parse_type
 from clipper.values.types import DType
-from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.inference.answers import Answer
 from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.requests import AnswerForm
@@ -34,10 +33,6 @@ def typed(text: str) -> OutputTensors:
 FLOATS, NUMBER = typed("float32[2]"), typed("float64[]")
 
 
-class Nobody:
-    def flush(self) -> None: ...
-
-
 def outputs(array: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> list[TypedOutput]:
     form = OutputForm(DType.FLOAT32, array.shape[1:], DType.FLOAT64)
     found, failures = read_outputs(TypedResults(form, len(array), memoryview(array.tobytes()), 5, {}))
@@ -55,10 +50,9 @@ def form(is_raw: bool) -> AnswerForm:
 
 @pytest.mark.parametrize("is_raw", [True, False])
 def test_arrays_of_several_rows(is_raw: bool) -> None:
-    exchange = Exchange(Nobody())  # type: ignore[arg-type]
     codec = MessageCodec("app")
     message = InferResponse.FromString(
-        b"".join(done(codec.encode(exchange, "1", answers(NUMBERS), form(is_raw), FLOATS)))
+        b"".join(done(codec.encode(False, "1", answers(NUMBERS), form(is_raw), FLOATS)))
     )
     (output,) = message.outputs
     assert (output.datatype, list(output.shape)) == ("FP32", [2, 2])
@@ -69,25 +63,23 @@ def test_arrays_of_several_rows(is_raw: bool) -> None:
 
 
 def test_the_usual_array_is_the_message_that_any_is() -> None:
-    exchange = Exchange(Nobody())  # type: ignore[arg-type]
     codec = MessageCodec("app")
     sources = NO_SOURCE, make_source(["a:2"]), make_source(["a:2", "b:1"])
     arrays = (NUMBERS[:1], FLOATS), (NUMBERS[:1].reshape(1, 1, 2), typed("float32[1,2]"))
     for (array, tensors), source in product(arrays, sources):
         for answer in [each._replace(source=source) for each in answers(array)]:
-            usual = codec.usual(exchange, None, (answer,), form(True), tensors)
+            usual = codec.usual(False, None, (answer,), form(True), tensors)
             assert usual is not None
-            whole = b"".join(done(codec.encode(exchange, None, [answer], form(True), tensors)))
+            whole = b"".join(done(codec.encode(False, None, [answer], form(True), tensors)))
             assert InferResponse.FromString(usual) == InferResponse.FromString(whole)
-            assert codec.usual(exchange, None, (answer,), form(False), tensors) is None
+            assert codec.usual(False, None, (answer,), form(False), tensors) is None
 
 
 def test_a_confidence_is_a_number_and_to_clients_without_doubles_a_text() -> None:
     codec = MessageCodec("app")
-    exchange = Exchange(Nobody())  # type: ignore[arg-type]
     answer = Answer(1, b"1.5", 0.75)
-    usual = codec.usual(exchange, None, (answer,), form(True), NUMBER)
-    whole = b"".join(done(codec.encode(exchange, None, [answer], form(False), NUMBER)))
+    usual = codec.usual(False, None, (answer,), form(True), NUMBER)
+    whole = b"".join(done(codec.encode(False, None, [answer], form(False), NUMBER)))
     assert usual is not None
     # KServe's own, without the fields of a number that is not whole.
     own = descriptor_pb2.FileDescriptorProto.FromString(describe(protocols.OPEN_INFERENCE))  # type: ignore[no-untyped-call]
@@ -102,20 +94,18 @@ def test_a_confidence_is_a_number_and_to_clients_without_doubles_a_text() -> Non
 
 
 def test_a_model_that_varies_its_shape_fills_no_memory() -> None:
-    exchange = Exchange(Nobody())  # type: ignore[arg-type]
     codec = MessageCodec("app")
     for length in range(1, 3 * MAX_ARRAYS):
         (answer,) = answers(np.zeros((1, length), np.float32))
-        usual = codec.usual(exchange, None, (answer,), form(True), typed("float32[*]"))
+        usual = codec.usual(False, None, (answer,), form(True), typed("float32[*]"))
         assert usual is not None and list(InferResponse.FromString(usual).outputs[0].shape) == [1, length]
     assert len(codec._arrays) <= MAX_ARRAYS
 
 
 def test_openings_for_every_subset_of_an_ensemble_fill_no_memory() -> None:
-    exchange = Exchange(Nobody())  # type: ignore[arg-type]
     codec = MessageCodec("app")
     for number in range(MAX_OPENINGS + 10):
         answer = Answer(1, b"1.5", 1.0, None, make_source([f"a:{number}"]))
-        usual = codec.usual(exchange, None, (answer,), form(True), NUMBER)
+        usual = codec.usual(False, None, (answer,), form(True), NUMBER)
         assert usual is not None and InferResponse.FromString(usual).model_version == str(number)
     assert len(codec._openings) == 10

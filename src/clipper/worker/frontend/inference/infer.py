@@ -37,26 +37,16 @@ MAX_USUAL_ROWS = 100
 
 
 class Codec(Protocol):
-    """Encodes answers as responses."""
+    """Encodes answers as responses. ``closes``: whether the connection ends with the response."""
 
     def usual(
-        self,
-        exchange: Exchange,
-        version: str | None,
-        answers: Sequence[Answer],
-        form: AnswerForm,
-        tensors: OutputTensors,
+        self, closes: bool, version: str | None, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors
     ) -> bytes | None:
         """Encode the usual answer, which is fast; return None for other answers."""
         return None
 
     def encode(
-        self,
-        exchange: Exchange,
-        version: str | None,
-        answers: Sequence[Answer],
-        form: AnswerForm,
-        tensors: OutputTensors,
+        self, closes: bool, version: str | None, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors
     ) -> Parts:
         """Encode any answer in parts, in steps of a few milliseconds at most; the first part has the head, if any."""
 
@@ -70,12 +60,7 @@ class HttpCodec:
         self._openings: dict[str | None, bytes] = {}
 
     def usual(
-        self,
-        exchange: Exchange,
-        version: str | None,
-        answers: Sequence[Answer],
-        form: AnswerForm,
-        tensors: OutputTensors,
+        self, closes: bool, version: str | None, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors
     ) -> bytes | None:
         version = answers[0].source.version if version is None else version
         found = self._openings.get(version)
@@ -83,17 +68,12 @@ class HttpCodec:
             found = self._openings[version] = opening(self._name, version)
         several = len(answers) > 1
         encoded = (encode_usual_rows if several else encode_usual)(found, answers, form, tensors)
-        return None if encoded is None else b"".join(_response(exchange, encoded))
+        return None if encoded is None else b"".join(_response(closes, encoded))
 
     def encode(
-        self,
-        exchange: Exchange,
-        version: str | None,
-        answers: Sequence[Answer],
-        form: AnswerForm,
-        tensors: OutputTensors,
+        self, closes: bool, version: str | None, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors
     ) -> Parts:
-        return _response(exchange, (yield from encode(self._name, version, answers, form, tensors)))
+        return _response(closes, (yield from encode(self._name, version, answers, form, tensors)))
 
 
 class KnownTensors:
@@ -263,11 +243,11 @@ class Infer:
         try:
             tensors = self.tensors.of(version)
             if len(answers) <= MAX_USUAL_ROWS:
-                usual = self._codec.usual(exchange, version, answers, form, tensors)
+                usual = self._codec.usual(exchange.closes, version, answers, form, tensors)
                 if usual is not None:
                     exchange.respond(usual)
                     return
-            steps = self._codec.encode(exchange, version, answers, form, tensors)
+            steps = self._codec.encode(exchange.closes, version, answers, form, tensors)
             if size_bytes is None:
                 size_bytes = sum([answer_bytes(answer, form) for answer in answers])
             if size_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= MAX_USUAL_ROWS:
@@ -278,9 +258,8 @@ class Infer:
             self.work.refuse(exchange, error)
 
 
-def _response(exchange: Exchange, encoded: Encoded) -> list[bytes | memoryview]:
-    size = sum(map(len, encoded.parts))
-    return [infer_head(size, encoded.json_bytes, close=exchange.closes), *encoded.parts]
+def _response(closes: bool, encoded: Encoded) -> list[bytes | memoryview]:
+    return [infer_head(sum(map(len, encoded.parts)), encoded.json_bytes, close=closes), *encoded.parts]
 
 
 class Call:

@@ -100,12 +100,7 @@ class PredictionsCodec(Codec):
     """Encodes answers as ``{"predictions": […]}``."""
 
     def encode(
-        self,
-        exchange: Exchange,
-        version: str | None,
-        answers: Sequence[Answer],
-        form: AnswerForm,
-        tensors: OutputTensors,
+        self, closes: bool, version: str | None, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors
     ) -> Parts:
         outputs = [answer.output for answer in answers]
         texts = [output for output in outputs if isinstance(output, bytes)]
@@ -114,7 +109,7 @@ class PredictionsCodec(Codec):
             whole = b"[%b]" % b",".join(texts)
         if whole is not None and not is_long(whole):
             body = b'{"predictions":%b}' % bytes(whole)
-            return [responses.ok_head(len(body), close=exchange.closes), body]
+            return [responses.ok_head(len(body), close=closes), body]
         parts: list[Part] = [b'{"predictions":[']
         for index, answer in enumerate(answers):
             parts += (b",",) if index else ()
@@ -124,7 +119,7 @@ class PredictionsCodec(Codec):
                 parts += yield from all_pieces(text_pieces(answer.output))
             yield
         parts.append(b"]}")
-        return [responses.ok_head(sum(map(len, parts)), close=exchange.closes), *parts]
+        return [responses.ok_head(sum(map(len, parts)), close=closes), *parts]
 
 
 def read_invocation(reader: Reader, body: bytes | bytearray) -> Rows:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
-from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http.responses import Part, Parts
 from clipper.worker.frontend.inference.answers import (
     Answer,
@@ -68,12 +67,7 @@ class MessageCodec:
         self._arrays: dict[tuple[str, tuple[int, ...]], bytes] = {}
 
     def usual(
-        self,
-        exchange: Exchange,
-        version: str | None,
-        answers: Sequence[Answer],
-        form: AnswerForm,
-        tensors: OutputTensors,
+        self, closes: bool, version: str | None, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors
     ) -> bytes | None:
         answer = answers[0]
         found = usual_output(answer, form, tensors) if len(answers) == 1 else None
@@ -100,12 +94,7 @@ class MessageCodec:
         )
 
     def encode(
-        self,
-        exchange: Exchange,
-        version: str | None,
-        answers: Sequence[Answer],
-        form: AnswerForm,
-        tensors: OutputTensors,
+        self, closes: bool, version: str | None, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors
     ) -> Parts:
         source = common_source(answers)
         parameters = {name: _choices(value) for name, value in parameters_of(answers, source).items()}
