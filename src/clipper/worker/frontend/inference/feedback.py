@@ -123,12 +123,11 @@ class FeedbackReader:
                 f"inputs of this application come with {FEATURES!r}" if needs_features else f"expected no {FEATURES!r}"
             )
             raise WrongInput(f"request has the tensors {shown}: {wanted}")
-        fields = {_field_of(name): name for name in inputs}
-        readers = {fields[name]: each for name, each in self._input.readers(list(fields)).items()} if inputs else {}
-        return [announce(tensor, data, readers.get(tensor.name) or self._reader_of(tensor)) for tensor, data in found]
-
-    def _reader_of(self, tensor: TensorHead) -> TensorReader:
-        return _label_reader(tensor) if tensor.name == LABEL else self._readers[tensor.name]
+        readers = self._readers | {LABEL: _label_reader(tensor) for tensor, _ in found if tensor.name == LABEL}
+        if inputs:
+            fields = {_field_of(name): name for name in inputs}
+            readers |= {fields[name]: each for name, each in self._input.readers(list(fields)).items()}
+        return [announce(tensor, data, readers[tensor.name]) for tensor, data in found]
 
     def _made(
         self, rows: Mapping[str, Sequence[Any]], count: int, label: Announced | None, head: InferHead

@@ -6,6 +6,7 @@ record, each with a default.
 
 import copy
 import csv
+import re
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
@@ -203,7 +204,10 @@ def read_csv(input_type: ValueType, reader: Reader, body: bytes | bytearray) -> 
                 if len(texts) != len(names):
                     raise MalformedRequest(f"it has {len(texts)} values: expected {len(names)}, one for each name")
                 by_name = {name: text for name, text in zip(names, texts) if known is None or name in known}
-                rows.append(_row_of_texts(input_type, reader, by_name))
+                value = input_of_texts(by_name, input_type)
+                rows.append(
+                    reader.row_of(value) if isinstance(reader, RecordReader) else reader.read(msgspec.json.encode(value))
+                )
                 check_rows_bytes(size_bytes := size_bytes + len(rows[-1]))
                 if len(rows) > MAX_CLIENT_BATCH:
                     raise MalformedRequest(f"the body has over {MAX_CLIENT_BATCH} rows: expected at most as many")
@@ -244,18 +248,14 @@ class _Lines:
         return body[at : self._at].decode()
 
 
-def _row_of_texts(input_type: ValueType, reader: Reader, texts: dict[str, str]) -> bytes:
-    if isinstance(reader, RecordReader):
-        return reader.row_of(input_of_texts(texts, reader.record))
-    return reader.read(msgspec.json.encode(input_of_texts(texts, input_type)))
-
-
 def _rows(reader: Reader, form: str, text: bytearray, start: int, stop: int) -> Rows:
     start, stop = strip(text, start, stop)
     if form == "dataframe_split":
         return (yield from _split(reader, text, start, stop))
     if form == "inputs" and text[start : start + 1] == b"{":
-        return (yield from _records(reader).read_columns(text, start, stop, MAX_CLIENT_BATCH))
+        if not isinstance(reader, RecordReader):
+            raise WrongInput("inputs are named, and this application takes no records: expected a list")
+        return (yield from reader.read_columns(text, start, stop, MAX_CLIENT_BATCH))
     return (yield from _rows_of_list(reader, form, text, start, stop))
 
 
@@ -296,12 +296,6 @@ def _split(reader: Reader, text: bytearray, start: int, stop: int) -> Rows:
     return found
 
 
-def _records(reader: Reader) -> RecordReader:
-    if not isinstance(reader, RecordReader):
-        raise WrongInput("inputs are named, and this application takes no records: expected a list")
-    return reader
-
-
 def _items(text: bytearray, extent: Extent, form: str) -> Generator[None, None, list[Extent]]:
     items = yield from find_items(text, *extent, MAX_CLIENT_BATCH)
     if not items:
@@ -319,7 +313,8 @@ def _without_nan(text: bytearray) -> Generator[None, None, bytearray]:
         straddling = text.find(_NAN, end - 2, end + 2)
         end = end if straddling < 0 else straddling + len(_NAN)
         piece = text[at:end]
-        outside, is_inside, is_escaped = outside_strings(piece, _places_in(piece), is_inside, is_escaped)
+        places = [found.start() for found in re.finditer(_NAN, piece)]
+        outside, is_inside, is_escaped = outside_strings(piece, places, is_inside, is_escaped)
         start = 0
         for place in outside:
             whole += piece[start:place] + b"null"
@@ -328,11 +323,3 @@ def _without_nan(text: bytearray) -> Generator[None, None, bytearray]:
         at = end
         yield
     return whole
-
-
-def _places_in(piece: bytearray) -> list[int]:
-    places, place = [], piece.find(_NAN)
-    while place >= 0:
-        places.append(place)
-        place = piece.find(_NAN, place + len(_NAN))
-    return places

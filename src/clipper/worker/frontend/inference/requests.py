@@ -183,11 +183,8 @@ class RequestReader:
         if plan.is_raw and plan.order[0].tensor.datatype.numpy is None:
             element = yield from plan.order[0].reader.element(plan.order[0].tensor, memoryview(body))
             return InferRequest([element], [None])
-        return (
-            yield from self.request_of(
-                plan, (yield from read_tensors(plan.order, plan.sizes, body, json_bytes, plan.runs))
-            )
-        )
+        found = yield from read_tensors(plan.order, plan.sizes, body, json_bytes, plan.runs)
+        return (yield from self.request_of(plan, found))
 
     def request_of(self, plan: Plan, found: dict[str, Sequence[Any]]) -> Generator[None, None, InferRequest]:
         """Return the request's rows. ``found``: the content of each tensor, by its name."""

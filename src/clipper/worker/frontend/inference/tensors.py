@@ -8,6 +8,7 @@ import codecs
 import io
 import struct
 from collections.abc import Generator, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -151,13 +152,6 @@ class TensorReader:
             and all(want is None or want == got for want, got in zip(expected, shape[1:]))
         )
 
-    def row_elements(self, tensor: Tensor) -> int:
-        """Return the number of elements in a row."""
-        elements = 1
-        for size in tensor.shape[1:]:
-            elements *= size
-        return elements
-
     def is_quick(self, tensor: Tensor) -> bool:
         """Whether the tensor's binary data can be read together with that of others of its datatype."""
         return False
@@ -165,11 +159,7 @@ class TensorReader:
     def size_bytes(self, tensor: Tensor) -> int | None:
         """Return the size of the tensor's data; None for BYTES, where only the data shows it."""
         own = tensor.datatype.size_bytes
-        return own * tensor.rows * self.row_elements(tensor) if own else None
-
-    def prefix(self, tensor: Tensor) -> bytes:
-        """Return the beginning of each row: its dimensions, if the row's size does not determine them."""
-        return np.array(tensor.shape[1:], "<u4").tobytes() if self.type.leading_dimensions else b""
+        return own * prod(tensor.shape) if own else None
 
     def is_as_it_is(self, tensor: Tensor) -> bool:
         """Whether each row is a slice of the data, without a conversion or check."""
@@ -191,7 +181,9 @@ class TensorReader:
         if expected is None:
             return (yield from self._elements(tensor, data))
         self.check_size(tensor, data)
-        row_bytes, prefix = expected // tensor.rows, self.prefix(tensor)
+        row_bytes = expected // tensor.rows
+        # A row begins with its dimensions if its size does not determine them.
+        prefix = np.array(tensor.shape[1:], "<u4").tobytes() if self.type.leading_dimensions else b""
         if not row_bytes:
             return [prefix] * tensor.rows
         if row_bytes > PIECE_BYTES:
