@@ -1,7 +1,5 @@
 """The behaviour of a call with a single message: the message has one answer, or begins a watch."""
 
-from typing import Protocol
-
 from clipper.errors import ClipperError, MalformedRequest, Overloaded, Unavailable
 from clipper.worker.frontend.budget import NO_ROOM, Budget
 from clipper.worker.frontend.http.port import Port
@@ -10,7 +8,7 @@ from clipper.worker.frontend.rpc.calls import Call, Caller
 from clipper.worker.frontend.rpc.framing import Message
 from clipper.worker.frontend.rpc.service import WATCH, Services, Unary
 from clipper.worker.frontend.rpc.statuses import Refused
-from clipper.worker.frontend.rpc.stream import Rest, Stream
+from clipper.worker.frontend.rpc.stream import Behaviour, Rest, Stream
 from clipper.worker.frontend.rpc.wire import decode, encode
 
 # The error that ends a stream while the worker drains.
@@ -32,15 +30,17 @@ class Counts:
         self.arriving: dict[Single, None] = {}
 
 
-class Shared(Protocol):
+class Shared:
     """The common state of a gRPC port's calls. ``services`` are those of the latest snapshot."""
 
-    port: Port
     services: Services
-    counts: Counts
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self.counts = Counts()
 
 
-class Single:
+class Single(Behaviour):
     """A call whose client sends one message. The message counts against the budget until the client's end has come."""
 
     is_busy = may_be_quiet = False
@@ -73,7 +73,7 @@ class Single:
     def make_room(self, share: int) -> bool:
         """End the call, if its message is slow or its connection has more than its share; return whether it did."""
         is_slow = self._shared.port.sweeps - self._began_sweep >= bounds.SLOW_MESSAGE_SWEEPS
-        if not is_slow and self._stream.open_calls <= share:
+        if not is_slow and len(self._stream.session.streams) <= share:
             return False
         self._stream.fail(Overloaded("too many calls are open, and this one's message is slow: try again in a moment"))
         return True
@@ -99,13 +99,7 @@ class UnaryCall(Single):
     def end(self) -> None:
         # Services and keys may have changed while the message came.
         method = self._shared.services.unary[self._stream.head.path]
-        self._call = start(self._stream, self, self._taken(), self._shared, method, self._stream.arrived_s)
-
-    def look(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def stop(self) -> None: ...
+        self._call = start(self._stream, self, self._taken(), self._shared, method, self._stream.session.arrived_s)
 
     def leave(self) -> None:
         super().leave()
@@ -179,7 +173,7 @@ def start(
     note = None
     if head.varying or port.watch is not None:
         read_s = port.now_s() if arrived_s is None else arrived_s
-        note = port.note(read_s, head.varying, "POST", head.path.encode("latin-1"), stream.client)
+        note = port.note(read_s, head.varying, "POST", head.path.encode("latin-1"), stream.session.client)
         if note is not None and note.id:
             stream.name(note.id)
     call = Call(port, caller, message.data, head.authorizations, stream.deadline_s, arrived_s, note)

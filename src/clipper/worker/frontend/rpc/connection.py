@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from itertools import islice
-from typing import Protocol, cast
+from typing import cast
 
 from clipper.base.turn_budget import RESTS, VISIT_S, Backlog
 from clipper.errors import NotImplementedYet, Overloaded
@@ -11,7 +11,7 @@ from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import NO_ROOM, Untaken
 from clipper.worker.frontend.http.giving_way import GivingWay, slow_from_s
 from clipper.worker.frontend.http.long_writing import dropped
-from clipper.worker.frontend.http.port import address_of, has_gone
+from clipper.worker.frontend.http.port import Port, address_of, has_gone
 from clipper.worker.frontend.http.waiting_input import Held
 from clipper.worker.frontend.long_work import Steps
 from clipper.worker.frontend.rpc import bounds
@@ -28,18 +28,21 @@ _REFLECTIONS = frozenset(
 _STREAMING = _REFLECTIONS | {STREAM_INFER, WATCH.path}
 
 
-class Server(Shared, Protocol):
+class Server(Shared):
     """The common state of the connections to a gRPC port.
 
     Attributes:
         connections: the open connections, in the order in which they were made.
         giving_way: decides which of them gives way to a new connection when there are too many.
-        slo_s: infinite: clients' input may wait, and its calls know when it came.
     """
 
-    connections: "dict[RpcConnection, None]"
-    giving_way: "GivingWay[RpcConnection]"
-    slo_s: float
+    # Clients' input may wait, and its calls know when it came.
+    slo_s = float("inf")
+
+    def __init__(self, port: Port) -> None:
+        super().__init__(port)
+        self.connections: dict[RpcConnection, None] = {}
+        self.giving_way = GivingWay[RpcConnection](self.connections, lambda member: member.gives_way_from_s)
 
 
 class RpcConnection(asyncio.Protocol):
@@ -199,7 +202,7 @@ class RpcConnection(asyncio.Protocol):
         counts.calls += 1
         if counts.open >= bounds.MAX_CALLS:
             share = bounds.MAX_CALLS // len(shared.connections)
-            if stream.open_calls > share:  # then it is this client's turn to wait
+            if len(self._session.streams) > share:  # then it is this client's turn to wait
                 share = bounds.MAX_STREAMS
             if not any(call.make_room(share) for call in list(islice(counts.arriving, bounds.LOOKED_AT))):
                 raise Overloaded(f"{bounds.MAX_CALLS} calls are open: try again in a moment")

@@ -110,7 +110,7 @@ class Conversation:
         return bool(self._waiting) or len(self._open) >= (bounds.BUSY_STREAM_REQUESTS if self._is_infer else 1)
 
     def take(self, message: Message) -> None:
-        self._waiting.append((message, self._stream.arrived_s))
+        self._waiting.append((message, self._stream.session.arrived_s))
         size_bytes = _held_bytes(message)
         self.held_bytes += size_bytes
         hold(self._shared.port.budget, size_bytes)

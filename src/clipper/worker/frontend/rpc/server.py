@@ -6,26 +6,12 @@ Its imports need the extra ``grpc``.
 import asyncio
 
 from clipper.worker.frontend import limits
-from clipper.worker.frontend.http.giving_way import GivingWay
-from clipper.worker.frontend.http.port import Port
-from clipper.worker.frontend.rpc.behaviours import Counts
-from clipper.worker.frontend.rpc.connection import RpcConnection
+from clipper.worker.frontend.rpc.connection import RpcConnection, Server
 from clipper.worker.frontend.rpc.service import Services
 
 
-class RpcServer:
-    """Makes connections for a listener of the query server. ``connections`` and ``giving_way``: see
-    ``connection.Server``.
-    """
-
-    slo_s = float("inf")
-    services: Services
-
-    def __init__(self, port: Port) -> None:
-        self.port = port
-        self.counts = Counts()
-        self.connections: dict[RpcConnection, None] = {}
-        self.giving_way = GivingWay[RpcConnection](self.connections, lambda member: member.gives_way_from_s)
+class RpcServer(Server):
+    """Makes connections for a listener of the query server."""
 
     def serve(self, services: Services) -> None:
         """Serve these services from the next call on."""

@@ -86,6 +86,7 @@ class Stream:
     """A call.
 
     Attributes:
+        session: the session by which it came.
         began_s: when its head was read, on the loop's clock.
         deadline_s: the time by which the client wants its answer, on the same clock; None if it sets none.
         is_open: whether it has no final answer yet.
@@ -97,7 +98,6 @@ class Stream:
     """
 
     __slots__ = (
-        "_session",
         "answer_head",
         "began_s",
         "behaviour",
@@ -108,12 +108,13 @@ class Stream:
         "is_open",
         "number",
         "reader",
+        "session",
         "waits_since_sweep",
         "withheld_bytes",
     )
 
     def __init__(self, session: Sender, budget: Budget, number: int, head: CallHead, sweep: int) -> None:
-        self._session = session
+        self.session = session
         self.number = number
         self.head = head
         self.began_s = session.arrived_s
@@ -132,16 +133,6 @@ class Stream:
         self.answer_head = [*ANSWER_HEAD, (b"x-request-id", request_id.encode())]
 
     @property
-    def client(self) -> str:
-        """The client's address; empty if nobody asks for it."""
-        return self._session.client
-
-    @property
-    def arrived_s(self) -> float:
-        """The time at which the present input was read."""
-        return self._session.arrived_s
-
-    @property
     def is_arriving(self) -> bool:
         """Whether one of its messages is incomplete."""
         return self.waits_since_sweep is not None
@@ -155,38 +146,33 @@ class Stream:
         return held_bytes if self.is_arriving or held_bytes >= bounds.LARGE_STREAM_BYTES else 0
 
     @property
-    def open_calls(self) -> int:
-        """The number of open calls of its connection."""
-        return len(self._session.streams)
-
-    @property
     def is_behind(self) -> bool:
         """Whether a client should read answers before more are made. ``Behaviour.resume`` is called once it has."""
-        return self._session.is_behind(self)
+        return self.session.is_behind(self)
 
     def send(self, message: bytes, rest: Rest = ()) -> None:
         """Send a message that is not the last, with its ``rest`` in pieces. Raises Overloaded without room."""
         if self.is_open:
-            self._session.send(self, message, None, rest)
+            self.session.send(self, message, None, rest)
 
     def finish(self, message: bytes | None = None, rest: Rest = ()) -> None:
         """End the call without an error, maybe with a last message: see ``send``. Raises Overloaded without room."""
         if self.is_open:
-            self._session.send(self, message, OK_TRAILERS, rest)
+            self.session.send(self, message, OK_TRAILERS, rest)
 
     def refuse(self, refused: Refused) -> None:
         """End the call with an error."""
         if not self.is_open:
             return
         if self.has_head:
-            self._session.send(self, None, trailers_of(refused))
+            self.session.send(self, None, trailers_of(refused))
         else:
-            self._session.refuse(self, trailers_of(refused))
+            self.session.refuse(self, trailers_of(refused))
 
     def fail(self, error: ClipperError | Refused) -> None:
         """End the call with an error, and count it if it is one of Clipper's."""
         if isinstance(error, ClipperError):
-            self._session.count_refused(error.code)
+            self.session.count_refused(error.code)
             error = refusal(error)
         self.refuse(error)
 
@@ -194,4 +180,4 @@ class Stream:
         """Acknowledge the withheld bytes, so that the client may send as much again."""
         withheld_bytes, self.withheld_bytes = self.withheld_bytes, 0
         if withheld_bytes:
-            self._session.resume(self.number, withheld_bytes)
+            self.session.resume(self.number, withheld_bytes)
