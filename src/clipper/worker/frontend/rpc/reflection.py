@@ -1,6 +1,6 @@
 """The reflection service: describes services and messages, as FileDescriptorProto, to tools that know none of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from clipper.worker.frontend.rpc.protocols import ALL, REFLECTION
 from clipper.worker.frontend.rpc.schema import SCALARS, Enum, Field, File, Message, parse
@@ -112,18 +112,15 @@ def _bare(name: str) -> str:
 _REQUEST, _RESPONSE = (REFLECTION.message(f"ServerReflection{kind}") for kind in ("Request", "Response"))
 _NOT_FOUND = 5
 _BY_NAME = {file.name: describe(file) for file in ALL}
-
-
-def _by_symbol() -> Mapping[str, bytes]:
-    found: dict[str, bytes] = {}
-    for file in ALL:
-        symbols = [*file.types(), *(service.name for service in file.services)]
-        symbols += [f"{each.name}.{method}" for each in file.services for method in each.methods]
-        found |= dict.fromkeys(symbols, _BY_NAME[file.name])
-    return found
-
-
-_BY_SYMBOL = _by_symbol()
+_BY_SYMBOL = {
+    symbol: _BY_NAME[file.name]
+    for file in ALL
+    for symbol in (
+        *file.types(),
+        *(service.name for service in file.services),
+        *(f"{service.name}.{method}" for service in file.services for method in service.methods),
+    )
+}
 
 
 def reflect(message: bytes) -> bytes:
@@ -139,4 +136,4 @@ def _answer(asked: Values) -> Values:
     for by, known in (("file_by_filename", _BY_NAME), ("file_containing_symbol", _BY_SYMBOL)):
         if by in asked and asked[by] in known:
             return {"file_descriptor_response": {"file_descriptor_proto": [known[asked[by]]]}}
-    return {"error_response": {"error_code": _NOT_FOUND, "error_message": "nothing here is called so"}}
+    return {"error_response": {"error_code": _NOT_FOUND, "error_message": "this server has no such file or symbol"}}
