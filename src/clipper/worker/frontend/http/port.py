@@ -224,9 +224,6 @@ class Port:
         is_protocols = path.partition(b"/")[2].partition(b"/")[0] == b"v2" and path not in self._endpoints
         return error_json if is_protocols else responses.error_json
 
-    def count_refused(self, code: str) -> None:
-        self.refused[code] += 1
-
     def forget_heads(self) -> None:
         """Parse each client's next head again, since permissions or endpoints have changed."""
         for known in self.known_heads.values():

@@ -101,7 +101,7 @@ class Call:
         try:
             method(self)
         except ClipperError as error:
-            self._port.count_refused(error.code)
+            self._port.refused[error.code] += 1
             self.refuse(refusal(error))
         except Exception:  # a bug costs one call, as in a connection of HTTP/1.1
             log.exception("a call could not be handled")
@@ -148,7 +148,7 @@ class Call:
         try:
             begin(exchange, self.arrived_s, is_late)
         except ClipperError as error:
-            self._port.count_refused(error.code)
+            self._port.refused[error.code] += 1
             exchange.refuse_with(error)
         except Exception:  # a bug costs one call, as in a connection of HTTP/1.1
             log.exception("a call could not be handled")

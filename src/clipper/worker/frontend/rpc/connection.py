@@ -51,7 +51,7 @@ class RpcConnection(asyncio.Protocol):
     def __init__(self, shared: Server) -> None:
         self._shared = shared
         self._port = port = shared.port
-        self._session = Session(self, port.budget)
+        self._session = Session(self, port.budget, port.refused)
         self._call_soon = asyncio.get_running_loop().call_soon
         self._flush_is_due = False
         self._reading_paused = False
@@ -77,7 +77,7 @@ class RpcConnection(asyncio.Protocol):
             has_room = self._port.make_room(1, shared.giving_way) > 0
         shared.connections[self] = None
         if not has_room:
-            self._port.count_refused("overloaded")
+            self._port.refused["overloaded"] += 1
             self._session.terminate(ENHANCE_YOUR_CALM)
         elif self._port.is_draining:
             self._session.terminate(NO_ERROR)
@@ -168,7 +168,7 @@ class RpcConnection(asyncio.Protocol):
     def _hold(self, data: bytes, start: int) -> None:
         self._held.set(data, start)
         if not self._port.budget.has_room(0):
-            self._port.count_refused("overloaded")
+            self._port.refused["overloaded"] += 1
             self._session.terminate(ENHANCE_YOUR_CALM)
             self._held.set(b"", 0)
             self._flush()
@@ -215,9 +215,6 @@ class RpcConnection(asyncio.Protocol):
         if self._port.is_draining:
             raise STOPPING
         return Watch(stream, shared) if path == WATCH.path else Conversation(stream, shared, self._later)
-
-    def count_refused(self, code: str) -> None:
-        self._port.count_refused(code)
 
     def has_room(self, size_bytes: int) -> bool:
         # The answers of this turn of the loop are not counted yet.

@@ -254,7 +254,7 @@ class Conversation:
         self._open[asked] = None
         self._order.add(asked)
         if error is not None:
-            port.count_refused(error.code)
+            port.refused[error.code] += 1
             asked.on_refusal(refusal(error))
             return
         try:

@@ -5,7 +5,7 @@ streams into gRPC's calls, and decides how much a client may send.
 """
 
 import struct
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from typing import Protocol
 
@@ -53,8 +53,6 @@ class Host(Protocol):
     def begin(self, stream: Stream) -> Behaviour:
         """Begin a call. Raises ClipperError if it is refused."""
 
-    def count_refused(self, code: str) -> None: ...
-
     def has_room(self, size_bytes: int) -> bool:
         """Whether there is room for an answer until its client reads it."""
 
@@ -74,9 +72,11 @@ class Session:
         last_call_sweep: when the last call began or ended.
     """
 
-    def __init__(self, host: Host, budget: Budget) -> None:
+    def __init__(self, host: Host, budget: Budget, refused: Counter[str]) -> None:
+        """``refused`` counts refused calls by error code."""
         self._host = host
         self._budget = budget
+        self.refused = refused
         self.streams: dict[int, Stream] = {}
         self.has_begun = False
         self.is_over = False
@@ -163,7 +163,7 @@ class Session:
             self._answer(number, other.head, not event.end_stream)
             return
         except ClipperError as error:
-            self._host.count_refused(error.code)
+            self.refused[error.code] += 1
             self._answer(number, [*ANSWER_HEAD, *trailers_of(refusal(error))], not event.end_stream)
             return
         stream = Stream(self, self._budget, number, head, self._sweep)
@@ -302,9 +302,6 @@ class Session:
     def resume(self, number: int, size_bytes: int) -> None:
         self._acknowledge(number, size_bytes)
         self._host.on_output()
-
-    def count_refused(self, code: str) -> None:
-        self._host.count_refused(code)
 
     def send(self, stream: Stream, message: bytes | None, trailers: Headers | None, rest: Rest = ()) -> None:
         http2, number = self._http2, stream.number

@@ -1,5 +1,6 @@
 """A call, between the session that it came by and the method that answers it."""
 
+from collections import Counter
 from collections.abc import Collection
 from typing import Protocol
 
@@ -58,11 +59,13 @@ class Sender(Protocol):
     Attributes:
         arrived_s: when its present input was read.
         client: the client's address; empty if nobody asks for it.
+        refused: the number of refused requests by error code.
         streams: its open calls by number.
     """
 
     arrived_s: float
     client: str
+    refused: Counter[str]
     streams: "dict[int, Stream]"
 
     def send(self, stream: "Stream", message: bytes | None, trailers: Headers | None, rest: Rest = ()) -> None:
@@ -78,8 +81,6 @@ class Sender(Protocol):
 
     def resume(self, number: int, size_bytes: int) -> None:
         """Let the client send this much again."""
-
-    def count_refused(self, code: str) -> None: ...
 
 
 class Stream:
@@ -172,7 +173,7 @@ class Stream:
     def fail(self, error: ClipperError | Refused) -> None:
         """End the call with an error, and count it if it is one of Clipper's."""
         if isinstance(error, ClipperError):
-            self.session.count_refused(error.code)
+            self.session.refused[error.code] += 1
             error = refusal(error)
         self.refuse(error)
 
