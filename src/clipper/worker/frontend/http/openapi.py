@@ -212,74 +212,43 @@ def paths_of(application: Described) -> Json:
     feedback: Json = {"type": "object", "title": f"Feedback on {name}", "properties": observe}
 
     def operation(
-        verb: str, summary: str, schema: Json, answers: tuple[Json, ...], error: Json, example: Json | None
+        path: str, verb: str, summary: str, schema: Json, answers: tuple[Json, ...], example: Json | None = None
     ) -> Json:
-        media: Json = {"schema": schema}
-        if example is not None:
-            media["example"] = example
-        return {
-            "post": {
-                "operationId": f"{verb}_{name}",
-                "summary": summary,
-                "description": about,
-                "tags": [name],
-                "security": security,
-                "requestBody": {"required": True, "content": {"application/json": media}},
-                "responses": _ok(answers) | {"default": {"description": "An error.", "content": _content((error,))}},
-            }
+        media: Json = {"schema": schema} | ({} if example is None else {"example": example})
+        error = _reference("InferError" if path.startswith("/v2/models/") else "Error")
+        post: Json = {
+            "operationId": f"{verb}_{name}",
+            "summary": summary,
+            "description": about,
+            "tags": [name],
+            "security": security,
+            "requestBody": {"required": True, "content": {"application/json": media}},
+            "responses": _ok(answers) | {"default": {"description": "An error.", "content": _content((error,))}},
         }
+        return {path: {"post": post}}
 
     element = example_input(input_type)
     one = None if element is None else {"input": element[0]}
     if one is not None and size is not None:
         one["features"] = [0.0] * size
-    return {
-        f"/{name}/predict": operation(
-            "predict",
-            "Ask for one prediction or several.",
-            query,
-            predictions,
-            _reference("Error"),
-            one,
-        ),
-        f"/{name}/observe": operation(
-            "observe",
-            "Send feedback: labels or rewards.",
-            feedback,
-            (_reference("Observed"), _reference("ObservedAll")),
-            _reference("Error"),
-            {"query_id": 1, "label": 1},
-        ),
-        f"/v2/models/{name}/infer": operation(
-            "infer",
-            "Ask for predictions in the Open Inference Protocol.",
-            _reference("InferRequest"),
-            (_reference("InferAnswer"),),
-            _reference("InferError"),
-            None,
-        ),
-        f"/v2/models/{name}/predict": operation(
-            "v2_predict",
-            "Ask for predictions with tensors; each row has an answer or an error of its own.",
-            _reference("InferRequest"),
-            predictions,
-            _reference("InferError"),
-            None,
-        ),
-        f"/v2/models/{name}/observe": operation(
-            "v2_observe",
-            "Send feedback: labels or rewards, with tensors or as to the path without /v2.",
-            {"anyOf": [_reference("InferRequest"), feedback]},
-            (_reference("Observed"), _reference("ObservedAll")),
-            _reference("InferError"),
-            {
-                "inputs": [
-                    {"name": "query_id", "shape": [2], "datatype": "INT64", "data": [1, 2]},
-                    {"name": "label", "shape": [2], "datatype": "INT64", "data": [3, 5]},
-                ]
-            },
-        ),
+    v2, observed = f"/v2/models/{name}", (_reference("Observed"), _reference("ObservedAll"))
+    tensors, inferred = _reference("InferRequest"), (_reference("InferAnswer"),)
+    labelled: Json = {
+        "inputs": [
+            {"name": "query_id", "shape": [2], "datatype": "INT64", "data": [1, 2]},
+            {"name": "label", "shape": [2], "datatype": "INT64", "data": [3, 5]},
+        ]
     }
+    send = "Send feedback: labels or rewards"
+    each_row = "Ask for predictions with tensors; each row has an answer or an error of its own."
+    as_without = f"{send}, with tensors or as to the path without /v2."
+    return (
+        operation(f"/{name}/predict", "predict", "Ask for one prediction or several.", query, predictions, one)
+        | operation(f"/{name}/observe", "observe", f"{send}.", feedback, observed, {"query_id": 1, "label": 1})
+        | operation(f"{v2}/infer", "infer", "Ask for predictions in the Open Inference Protocol.", tensors, inferred)
+        | operation(f"{v2}/predict", "v2_predict", each_row, tensors, predictions)
+        | operation(f"{v2}/observe", "v2_observe", as_without, {"anyOf": [tensors, feedback]}, observed, labelled)
+    )
 
 
 def _predictions(application: Described) -> tuple[Json, ...]:

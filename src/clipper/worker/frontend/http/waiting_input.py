@@ -10,10 +10,6 @@ from clipper.worker.frontend.limits import GIVES_WAY_AFTER_S
 _NEVER_S = float("inf")
 
 
-def _take_nothing(data: bytes, start: int) -> None:
-    """Take in nothing: a closed connection may still get a turn."""
-
-
 class Asked(Protocol):
     """The application whose queries wait in one line."""
 
@@ -79,9 +75,9 @@ class Held:
         self.start = start
 
     def end(self) -> None:
-        """Drop the input, and the callback, which would form a reference cycle: the connection was lost."""
+        """Take in nothing more: the connection was lost. The callback would form a reference cycle with it."""
         self.set(b"", 0)
-        self._take = _take_nothing
+        self._take = lambda data, start: None
 
     def wait(self, asks: Asked | None) -> None:
         """Queue for a turn, once. ``asks`` is the application of the first query, if it is known to be one."""

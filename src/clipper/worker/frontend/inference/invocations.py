@@ -205,9 +205,10 @@ def read_csv(input_type: ValueType, reader: Reader, body: bytes | bytearray) -> 
                     raise MalformedRequest(f"it has {len(texts)} values: expected {len(names)}, one for each name")
                 by_name = {name: text for name, text in zip(names, texts) if known is None or name in known}
                 value = input_of_texts(by_name, input_type)
-                rows.append(
-                    reader.row_of(value) if isinstance(reader, RecordReader) else reader.read(msgspec.json.encode(value))
-                )
+                if isinstance(reader, RecordReader):
+                    rows.append(reader.row_of(value))
+                else:
+                    rows.append(reader.read(msgspec.json.encode(value)))
                 check_rows_bytes(size_bytes := size_bytes + len(rows[-1]))
                 if len(rows) > MAX_CLIENT_BATCH:
                     raise MalformedRequest(f"the body has over {MAX_CLIENT_BATCH} rows: expected at most as many")
