@@ -5,7 +5,6 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from clipper.errors import MalformedRequest, WrongInput
 from clipper.values.decoding import NOT_JSON
@@ -83,7 +82,9 @@ class BodyReader:
 
     def read_single(self, body: bytes) -> Request | None:
         """Read a single input, in any form, at once; None if there are several. Raises as ``Reader.read``."""
-        parsed = self._parse(body)
+        return self._single(self._parse(body))
+
+    def _single(self, parsed: PredictBody) -> Request | None:
         _check_given(parsed)
         if isinstance(parsed.input, msgspec.UnsetType):
             return None
@@ -95,15 +96,17 @@ class BodyReader:
         if len(body) > SHORT_TEXT_BYTES:
             return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
         parsed = self._parse(bytes(body))
+        if (single := self._single(parsed)) is not None:
+            return single
         if not isinstance(parsed.input_columns, msgspec.UnsetType):
-            _check_given(parsed)
             columns = bytearray(parsed.input_columns)
             rows = yield from self._columns(columns, 0, len(columns))
             return _request(parsed, rows, self._features.read_all(parsed.features, len(rows)), is_batch=True)
-        texts, is_batch = _inputs(parsed)
-        features = parsed.features
-        each = self._features.read_all(features, len(texts)) if is_batch else [self._features.read(features)]
-        request = _request(parsed, [], each, is_batch)
+        texts = parsed.input_batch
+        assert not isinstance(texts, msgspec.UnsetType)
+        if not 1 <= len(texts) <= MAX_CLIENT_BATCH:
+            raise MalformedRequest(f"input_batch has {len(texts)} inputs: expected 1 to {MAX_CLIENT_BATCH}")
+        request = _request(parsed, [], self._features.read_all(parsed.features, len(texts)), is_batch=True)
         size_bytes = 0
         for text in texts:
             row = self._reader.read(bytes(text))
@@ -204,17 +207,6 @@ def _request(parsed: PredictBody, rows: list[bytes], features: Sequence[bytes | 
         raise MalformedRequest(f"timeout_ms is {timeout_ms:g}: expected a number of milliseconds above 0")
     timeout_s = None if timeout_ms is None else timeout_ms / 1000
     return Request(rows, features, is_batch, read_context(parsed.context, parsed.uid), version, timeout_s)
-
-
-def _inputs(parsed: PredictBody) -> tuple[list[Raw], bool]:
-    _check_given(parsed)
-    if isinstance(parsed.input_batch, msgspec.UnsetType):
-        assert not isinstance(parsed.input, msgspec.UnsetType)
-        return [parsed.input], False
-    if not 1 <= len(parsed.input_batch) <= MAX_CLIENT_BATCH:
-        count = len(parsed.input_batch)
-        raise MalformedRequest(f"input_batch has {count} inputs: expected 1 to {MAX_CLIENT_BATCH}")
-    return parsed.input_batch, True
 
 
 def _check_given(parsed: PredictBody) -> None:
