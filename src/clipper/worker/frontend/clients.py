@@ -96,8 +96,8 @@ class _Key:
         """Raise Unauthorized if the key has expired."""
         if self.expires_at is not None and self.time_s() >= self.expires_at:
             raise Unauthorized(
-                f"key {self.name!r} expired on {day(self.expires_at)}: whoever runs this server makes another with "
-                "clipper key create"
+                f"key {self.name!r} expired on {day(self.expires_at)}: ask for a new key, which clipper key create "
+                "makes"
             )
 
 

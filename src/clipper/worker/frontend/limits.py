@@ -97,9 +97,11 @@ DRAIN_GRACE_S = 0.5
 
 def over_bound(what: str, most_bytes: int) -> str:
     """Return the cause of ``too_large`` of what a client sends, e.g. ``body``."""
-    if not server.LEAST_MAX_BODY_BYTES <= most_bytes < MAX_TYPED_BODY_BYTES:  # no option changes it
-        return f"{what} is over {most_bytes} bytes: send less at once"
-    return f"{what} is over {most_bytes} bytes: send fewer inputs at once, or have the server's --max-body-size raised"
+    if server.LEAST_MAX_BODY_BYTES <= most_bytes < MAX_TYPED_BODY_BYTES:
+        advice = "send fewer inputs at once, or have the server's --max-body-size raised"
+    else:  # no option changes it
+        advice = "send less at once"
+    return f"the {what} is over {most_bytes} bytes: {advice}"
 
 
 def most_connections(descriptors: int) -> int:

@@ -14,7 +14,7 @@ from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import Budget
 from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.feedback_line import MAX_WAIT_S, FeedbackLine
-from clipper.worker.frontend.http.responses import Part, Parts, too_long
+from clipper.worker.frontend.http.responses import BUG, Part, Parts, too_long
 
 T = TypeVar("T")
 
@@ -230,8 +230,8 @@ class LongWork:
                 self._end(job)
                 assert job.exchange is not None  # all waiting jobs here are requests
                 why = (
-                    f"more feedback has come than this worker learns from, and this waited for {MAX_WAIT_S:g} s: send "
-                    "it again later, or less of it at once"
+                    f"the feedback has waited for {MAX_WAIT_S:g} s, because more comes than this worker can learn "
+                    "from: send it again later, or send less at once"
                 )
                 self.refuse(job.exchange, Overloaded(why))
             if not line.waiting:
@@ -306,7 +306,7 @@ class LongWork:
             else:
                 log.exception("failed to handle a request")
                 if job.exchange is not None:
-                    job.exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
+                    job.exchange.refuse("internal_error", BUG)
         finally:
             job.is_in_step = False
         if job.has_ended:

@@ -149,7 +149,7 @@ class ObserveReader:
 def _as_value(error: Exception) -> ClipperError:
     """Drop the traceback and causes: their frames keep the error, a cycle that only the collector frees."""
     if not isinstance(error, ClipperError):
-        return MalformedRequest(f"not an observation: {error}: {_EXPECTED}")
+        return MalformedRequest(f"this is not an observation: {error}: {_EXPECTED}")
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 

@@ -45,7 +45,7 @@ def test_bound_of_bodies_is_the_workers_or_the_applications() -> None:
             answer = client.ask("/small/predict", body)
             assert (answer.status, answer.json["cause"]) == (
                 413,
-                "body is over 100000 bytes: send fewer inputs at once, or have the server's --max-body-size raised",
+                "the body is over 100000 bytes: send fewer inputs at once, or have the server's --max-body-size raised",
             )
 
 

@@ -27,7 +27,7 @@ from clipper.worker.frontend.limits import LARGE_ANSWER_BYTES, MAX_PIPELINED
 
 log = logging.getLogger(__name__)
 
-HEAD_TOO_LARGE = f"request head is over {limits.MAX_HEAD_BYTES} bytes"
+HEAD_TOO_LARGE = f"the request's head is over {limits.MAX_HEAD_BYTES} bytes: send fewer or shorter headers"
 
 
 class Connection:
@@ -294,7 +294,7 @@ class Connection:
         log.exception("failed to handle a request")
         if exchange.response is None:
             exchange.cancel()
-            exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
+            exchange.refuse("internal_error", responses.BUG)
 
     def _release_body(self) -> None:
         self._port.freed_large_body |= self._body.size_bytes > limits.LARGE_BODY_BYTES
@@ -431,7 +431,7 @@ class Connection:
         if self.untaken.size_bytes:
             self.look_at_untaken()
         if self._in_message and sweeps - self._started_sweep > limits.REQUEST_TIMEOUT_SWEEPS:
-            self._refuse("request_timeout", f"request did not arrive within {limits.REQUEST_TIMEOUT_SWEEPS} s")
+            self._refuse("request_timeout", f"the request did not arrive within {limits.REQUEST_TIMEOUT_SWEEPS} s")
         elif self.is_paused and sweeps - self.untaken.last_taken_sweep > limits.REQUEST_TIMEOUT_SWEEPS:
             self.transport.abort()
         elif self._pending and (self._reading_paused or self._is_refused):

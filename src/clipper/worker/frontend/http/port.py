@@ -215,8 +215,8 @@ class Port:
         asks = isinstance(endpoint, Guarded) or "POST" in endpoint.methods
         if asks and (self.origins is None or not self.origins.allows(origin)):
             raise Forbidden(
-                "a web page of another site sends this: whoever runs this server allows such pages with "
-                "clipper start --allowed-origin"
+                "a web page of another site sent this request: clipper start --allowed-origin allows the pages of an "
+                "origin"
             )
 
     def error_form(self, path: bytes) -> Callable[[str, str], bytes]:

@@ -18,6 +18,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Seconds after which a client should retry a 503. A 429 states its own time.
 RETRY_AFTER_S = 1
+# The cause of ``internal_error``.
+BUG = "this is a bug in Clipper: the worker's log has its traceback"
 
 # A part of an answer. The numbers of a large array are a view of the output, since copying them would take long.
 Part = bytes | memoryview
@@ -135,8 +137,8 @@ def outcomes_json(outcomes: list[bytes]) -> bytes:
 def too_long(size_bytes: int) -> str:
     """Return the cause of ``too_large`` for an answer of up to this many bytes."""
     return (
-        f"answer has up to {size_bytes} bytes: expected at most {limits.MAX_ANSWER_BYTES}; send fewer inputs at once, "
-        "or ask for outputs as binary tensors, which are a fifth as long as JSON"
+        f"the answer has up to {size_bytes} bytes: expected at most {limits.MAX_ANSWER_BYTES}; send fewer inputs at "
+        "once, or ask for outputs as binary tensors, which are a fifth as long as JSON"
     )
 
 

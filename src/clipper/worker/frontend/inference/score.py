@@ -64,12 +64,15 @@ class _Run:
         scoring = self._scoring
         self._hold(scoring.size_bytes)
         # One timer for thousands of rows, and some tens of blocks at most.
-        late = f"queries left {scoring.model} no time for a block of {scoring.rows} rows within {MAX_WAIT_S:g} s"
+        late = (
+            f"queries left {scoring.model} no time for a block of {scoring.rows} rows within {MAX_WAIT_S:g} s: send "
+            "fewer rows in a block"
+        )
         self._timer = asyncio.get_running_loop().call_later(MAX_WAIT_S, self._fail, "timeout", late)
         self._exchange.started = self
         if not scoring.begin(self._take, self._fail):
             self.cancel()
-            raise Overloaded(f"enough blocks of rows wait for {scoring.model}: send fewer at a time")
+            raise Overloaded(f"too many blocks of rows wait for {scoring.model}: send fewer at a time")
 
     def cancel(self) -> None:
         """Forget the block: it was answered, or its client has left."""

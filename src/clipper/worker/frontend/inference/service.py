@@ -75,8 +75,8 @@ class Serving:
         if model in self.applications:
             return f"model {model!r} has no running version {(version or '')[:100]!r}"
         return (
-            f"model {model[:100]!r} does not exist: a model's name is an application's, and `clipper app list` shows "
-            "these"
+            f"model {model[:100]!r} does not exist: the models of this protocol are the applications, which `clipper "
+            "app list` shows"
         )
 
     def visible(self, authorizations: Sequence[bytes]) -> list[Application]:

@@ -17,8 +17,6 @@ from clipper.worker.telemetry.request_note import RequestNote
 
 log = logging.getLogger(__name__)
 
-BUG = "a bug in Clipper: the worker's log has its traceback"
-
 
 class Caller(Protocol):
     """The stream that made a call. Either method ends the call."""
@@ -104,8 +102,8 @@ class Call:
             self._port.refused[error.code] += 1
             self.refuse(refusal(error))
         except Exception:  # a bug costs one call, as in a connection of HTTP/1.1
-            log.exception("a call could not be handled")
-            self.refuse(Refused("internal_error", BUG))
+            log.exception("failed to handle a call")
+            self.refuse(Refused("internal_error", responses.BUG))
 
     def ask(
         self,
@@ -151,10 +149,10 @@ class Call:
             self._port.refused[error.code] += 1
             exchange.refuse_with(error)
         except Exception:  # a bug costs one call, as in a connection of HTTP/1.1
-            log.exception("a call could not be handled")
+            log.exception("failed to handle a call")
             if exchange.response is None:
                 exchange.cancel()
-                exchange.refuse("internal_error", BUG)
+                exchange.refuse("internal_error", responses.BUG)
 
     def flush(self) -> None:
         """Pass on the exchange's answer, which it now has."""

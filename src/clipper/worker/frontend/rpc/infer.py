@@ -59,7 +59,7 @@ class InferCall(msgspec.Struct, gc=False, eq=False):
             return plan
         left_s = self.deadline_s - self.arrived_s - RETURN_S
         if left_s <= 0:
-            raise DeadlineExceeded("the call's deadline is over before it was asked")
+            raise DeadlineExceeded("the call's deadline has passed before a model was asked")
         if plan.timeout_s is not None and plan.timeout_s <= left_s:
             return plan
         return msgspec.structs.replace(plan, timeout_s=left_s)

@@ -219,9 +219,9 @@ class Session:
             try:
                 since = stream.waits_since_sweep
                 if since is not None and sweep - since > limits.REQUEST_TIMEOUT_SWEEPS:
-                    raise RequestTimeout(f"message did not arrive within {limits.REQUEST_TIMEOUT_SWEEPS} s")
+                    raise RequestTimeout(f"the message did not arrive within {limits.REQUEST_TIMEOUT_SWEEPS} s")
                 if stream.deadline_s is not None and now_s > stream.deadline_s + limits.SWEEP_S:
-                    raise DeadlineExceeded("the call's deadline is over")
+                    raise DeadlineExceeded("the call's deadline has passed")
                 if stream.behaviour is not None:
                     stream.behaviour.look()
             except (ClipperError, Refused) as error:
