@@ -229,7 +229,9 @@ def test_what_is_told_of_models(system: RpcSystem) -> None:
         assert config.HasField("model_transaction_policy") and not config.model_transaction_policy.decoupled
         assert config.HasField("dynamic_batching") and config.max_batch_size == 10_000
         infer(opened, raw_request(ROW, [1, 4], model_version="2"))
+        (alone,) = told(opened, "ModelStatistics", name="app", version="2").model_stats
         counted = {each.version: each for each in told(opened, "ModelStatistics", name="app").model_stats}["2"]
+        assert alone == counted
         assert counted.last_inference > 1_700_000_000_000
         assert {each.batch_size for each in counted.batch_stats} == {1}
         assert sum(each.compute_infer.count for each in counted.batch_stats) == counted.execution_count > 0

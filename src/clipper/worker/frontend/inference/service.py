@@ -175,7 +175,7 @@ class Inference:
             is_ready = self._serving.readiness.of_model(application, asked.version)
             return fixed({"name": name, "ready": is_ready}, 200 if is_ready else 503)
         if asked.kind == "statistics":
-            return self._statistics_of([application])
+            return self._statistics_of([application], asked.version)
         if asked.kind == "config":
             return fixed(self._serving.config(application, asked.version))
         of_model = model_metadata(application, asked.version)
@@ -197,9 +197,9 @@ class Inference:
                 return index_of(serving.visible(head.authorizations))
         return fixed(serving.server_metadata())
 
-    def _statistics_of(self, applications: Sequence[Application]) -> Endpoint:
+    def _statistics_of(self, applications: Sequence[Application], version: str | None = None) -> Endpoint:
         def answer(exchange: Exchange, body: bytes | bytearray) -> None:
-            asked = {application.name: application.terms.versions() for application in applications}
+            asked = {application.name: versions_of(application, version) for application in applications}
             self._serving.statistics.ask(
                 exchange,
                 metadata.asked_models(asked),
@@ -207,6 +207,12 @@ class Inference:
             )
 
         return Small(answer, error_json=error_json)
+
+
+def versions_of(application: Application, version: str | None) -> metadata.Versions:
+    """Return the running versions of an application's models, or only the one that a request names."""
+    versions = application.terms.versions()
+    return versions if version is None else {version: versions[version]}
 
 
 def model_metadata(application: Application, version: str | None) -> metadata.Json:

@@ -7,7 +7,7 @@ from clipper.worker.frontend.exchange import Exchange
 from clipper.worker.frontend.http.endpoints import Observe
 from clipper.worker.frontend.inference import metadata
 from clipper.worker.frontend.inference.framing import inflate
-from clipper.worker.frontend.inference.service import UNSUPPORTED, Serving, model_metadata
+from clipper.worker.frontend.inference.service import UNSUPPORTED, Serving, model_metadata, versions_of
 from clipper.worker.frontend.long_work import Steps
 from clipper.worker.frontend.rpc import feedback
 from clipper.worker.frontend.rpc.calls import Call, check_size
@@ -209,10 +209,11 @@ class Services:
     def _statistics(self, call: Call) -> None:
         method = METHODS["ModelStatistics"]
         asked = decode(method.request, memoryview(call.message))
-        applications = (
-            [self._named(asked, call)[0]] if asked.get("name") else self._serving.visible(call.authorizations)
-        )
-        versions = {application.name: application.terms.versions() for application in applications}
+        if asked.get("name"):
+            found = [self._named(asked, call)]
+        else:
+            found = [(application, None) for application in self._serving.visible(call.authorizations)]
+        versions = {application.name: versions_of(application, version) for application, version in found}
 
         def begin(exchange: Exchange, arrived_s: float, is_late: bool) -> None:
             self._serving.statistics.ask(
