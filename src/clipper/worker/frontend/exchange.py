@@ -12,6 +12,7 @@ from clipper.worker.frontend import limits
 from clipper.worker.frontend.budget import Budget
 from clipper.worker.frontend.client_limits import Limits
 from clipper.worker.frontend.http import responses
+from clipper.worker.frontend.http.statuses import STATUSES
 from clipper.worker.selection.query import Query, Source
 from clipper.worker.telemetry.request_note import RequestNote
 
@@ -95,12 +96,9 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
     def refuse(self, code: str, cause: str, allow: str = "", retry_after_s: int = responses.RETRY_AFTER_S) -> None:
         """Answer with an error of the error tree."""
-        status, body = responses.status_of(code), self.error_json(code, cause)
-        self.respond(
-            responses.answer(
-                status, body, close=self.closes, allow=allow, has_body=self.has_body, retry_after_s=retry_after_s
-            )
-        )
+        status, body = STATUSES.get(code, STATUSES["internal_error"]), self.error_json(code, cause)
+        head = responses.head(status, len(body), close=self.closes, allow=allow, retry_after_s=retry_after_s)
+        self.respond(head + body if self.has_body else head)
 
     def refuse_with(self, error: ClipperError) -> None:
         retry_after_s = error.retry_after_s if isinstance(error, TooManyRequests) else responses.RETRY_AFTER_S

@@ -34,7 +34,10 @@ class OtherPaths:
             visible = self.clients.visible(self.applications, head.authorizations)
             return description([self._described(each) for each in visible], self.work)
         if path == READY:
-            return ready(self.readiness.why_not(named(head.url)))
+            why_not = self.readiness.why_not(named(head.url))
+            if why_not is None:
+                return Small(lambda exchange, _: exchange.answer(200, b'{"status":"ready"}'))
+            return Small(lambda exchange, _: exchange.refuse("unavailable", why_not))
         return self.inference.find(path, head)
 
     def why_not_found(self, path: bytes) -> str | None:
@@ -56,13 +59,6 @@ class OtherPaths:
             terms.default,
             terms.nan_as_text,
         )
-
-
-def ready(why_not: str | None) -> Endpoint:
-    """Return the endpoint ``GET /health/ready``: whether this server, or some applications, want queries."""
-    if why_not is None:
-        return Small(lambda exchange, _: exchange.answer(200, b'{"status":"ready"}'))
-    return Small(lambda exchange, _: exchange.refuse("unavailable", why_not))
 
 
 def description(applications: list[openapi.Described], work: LongWork) -> Endpoint:

@@ -8,7 +8,7 @@ from clipper.base.malloc import LARGE_PIECE_BYTES
 from clipper.control.feedback import Outcome
 from clipper.values.outputs.output import Output, text_pieces
 from clipper.worker.frontend import limits
-from clipper.worker.frontend.http.statuses import REASONS, STATUSES
+from clipper.worker.frontend.http.statuses import REASONS
 from clipper.worker.selection.query import Source
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -155,30 +155,19 @@ def ok_head(length: int, *, close: bool) -> bytes:
     return head(200, length, close=close) if close else _OK % length
 
 
-def answer(
-    status: int,
-    body: bytes,
-    *,
-    close: bool = False,
-    allow: str = "",
-    has_body: bool = True,
-    retry_after_s: int = RETRY_AFTER_S,
-) -> bytes:
-    """Return any response.
-
-    Args:
-        close: announce that the connection ends after this response.
-        allow: the allowed methods, for 405.
-        has_body: False for HEAD, which gets only the head.
-        retry_after_s: for 429 and 503.
-    """
-    return head(status, len(body), close=close, allow=allow, retry_after_s=retry_after_s) + (body if has_body else b"")
+def answer(status: int, body: bytes, *, close: bool = False, has_body: bool = True) -> bytes:
+    """Return any response. ``has_body``: False for HEAD, which gets only the head."""
+    return head(status, len(body), close=close) + (body if has_body else b"")
 
 
 def head(
     status: int, length: int, *, close: bool = False, allow: str = "", retry_after_s: int = RETRY_AFTER_S
 ) -> bytes:
-    """Return the head of any response with a body of JSON of this length."""
+    """Return the head of any response with a body of JSON of this length.
+
+    ``close``: announce that the connection ends after it. ``allow``: the allowed methods, for 405. ``retry_after_s``:
+    for 429 and 503.
+    """
     lines = [f"HTTP/1.1 {status} {REASONS[status]}", "content-type: application/json", f"content-length: {length}"]
     if allow:
         lines.append(f"allow: {allow}")
@@ -206,7 +195,3 @@ def infer_head(length: int, json_bytes: int | None, *, close: bool) -> bytes:
         b"inference-header-content-length: %d\r\n%b\r\n"
     )
     return lines % (length, json_bytes, b"connection: close\r\n" if close else b"")
-
-
-def status_of(code: str) -> int:
-    return STATUSES.get(code, STATUSES["internal_error"])

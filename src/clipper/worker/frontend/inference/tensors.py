@@ -107,7 +107,6 @@ class Tensor(NamedTuple):
 class TensorReader:
     """Makes rows of one type from tensors.
 
-
     Attributes:
         taken: the datatypes that the rows can be made of.
         is_ignored: whether it only reads over tensors.
