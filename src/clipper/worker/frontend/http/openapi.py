@@ -134,32 +134,17 @@ def frame() -> Json:
             "description": "Predictions, and feedback on them. docs/http-api.md explains each field.",
         },
         "paths": {
-            "/health/live": {
-                "get": {"operationId": "is_live", "summary": "Whether this worker answers.", "responses": _ok(None)}
-            },
-            "/health/ready": {
-                "get": {
-                    "operationId": "is_ready",
-                    "summary": "Whether this server should be sent queries, or queries for the named applications.",
-                    "parameters": [
-                        {
-                            "name": "application",
-                            "in": "query",
-                            "required": False,
-                            "schema": _array({"type": "string"}),
-                        }
-                    ],
-                    "responses": _ok(None)
-                    | {"503": {"description": "It should not.", "content": _content((_reference("Error"),))}},
-                }
-            },
-            "/v2": {
-                "get": {
-                    "operationId": "server_metadata",
-                    "summary": "Server metadata of the Open Inference Protocol.",
-                    "responses": _ok(None),
-                }
-            },
+            "/health/live": _get("is_live", "Whether this worker answers."),
+            "/health/ready": _get(
+                "is_ready",
+                "Whether this server should be sent queries, or queries for the named applications.",
+                parameters=[
+                    {"name": "application", "in": "query", "required": False, "schema": _array({"type": "string"})}
+                ],
+                responses=_ok(None)
+                | {"503": {"description": "It should not.", "content": _content((_reference("Error"),))}},
+            ),
+            "/v2": _get("server_metadata", "Server metadata of the Open Inference Protocol."),
         },
         "components": {
             "schemas": _SCHEMAS,
@@ -316,6 +301,10 @@ def _field_schema(field: Field, number: Json) -> Json:
     if field.is_nullable:
         schema = {"anyOf": [schema, {"type": "null"}]}
     return schema if field.default is None else schema | {"default": msgspec.json.decode(field.default)}
+
+
+def _get(operation: str, summary: str, **more: object) -> Json:
+    return {"get": {"operationId": operation, "summary": summary, "responses": _ok(None)} | more}
 
 
 def _ok(schemas: tuple[Json, ...] | None) -> Json:

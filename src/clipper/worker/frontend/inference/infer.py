@@ -97,10 +97,6 @@ class KnownTensors:
                 self._known[version] = found
         return found
 
-    def check(self, name: str) -> None:
-        """Check that a request may ask for an output of this name. Raises WrongInput if not."""
-        self.of(None).check(name)
-
 
 class Infer:
     """Handles an application's infer calls, for all heads."""
@@ -116,13 +112,13 @@ class Infer:
         self.max_body_bytes = most_body_bytes(terms.input_type.elements, terms.max_batch, max_body_bytes)
         self.application = application
         self.work = work
-        self.tensors = KnownTensors(application)
+        self.tensors = tensors = KnownTensors(application)
         self.reader = RequestReader(
             terms.input_type,
             terms.features_size,
             terms.features_are_input,
             self.least_timeout_us,
-            self.tensors.check,
+            lambda name: tensors.of(None).check(name),
             terms.null_is_nan,
             terms.ignores_unknown_fields,
         )

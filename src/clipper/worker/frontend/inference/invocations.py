@@ -17,8 +17,8 @@ from clipper.errors import InvalidArgument, MalformedRequest, WrongInput
 from clipper.values.decoding import NOT_JSON
 from clipper.values.inputs.cells import input_of_texts
 from clipper.values.inputs.json_marks import outside_strings
-from clipper.values.inputs.json_parts import Extent, find_fields, find_items
-from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, strip
+from clipper.values.inputs.json_parts import find_fields, find_items
+from clipper.values.inputs.long_text import SHORT_TEXT_BYTES, Row, strip
 from clipper.values.inputs.reader import Reader
 from clipper.values.inputs.record_reader import RecordReader, Rows
 from clipper.values.inputs.record_rows import check_rows_bytes
@@ -257,15 +257,21 @@ def _rows(reader: Reader, form: str, text: bytearray, start: int, stop: int) -> 
         if not isinstance(reader, RecordReader):
             raise WrongInput("inputs are named, and this application takes no records: expected a list")
         return (yield from reader.read_columns(text, start, stop, MAX_CLIENT_BATCH))
-    return (yield from _rows_of_list(reader, form, text, start, stop))
+    return (yield from _rows_of_list(partial(read_input, reader), form, text, start, stop))
 
 
-def _rows_of_list(reader: Reader, form: str, text: bytearray, start: int, stop: int) -> Rows:
-    """Return the rows of a list of inputs."""
+def _rows_of_list(
+    read: Callable[[bytearray, int, int], Row], form: str, text: bytearray, start: int, stop: int
+) -> Rows:
+    """Return the rows of a list, each of whose items ``read`` reads."""
+    extents = yield from find_items(text, start, stop, MAX_CLIENT_BATCH)
+    if not extents:
+        count = f"over {MAX_CLIENT_BATCH}" if extents is None else "no"
+        raise MalformedRequest(f"{form} has {count} rows: expected 1 to {MAX_CLIENT_BATCH}")
     rows: list[bytes] = []
     size_bytes = 0
-    for extent in (yield from _items(text, (start, stop), form)):
-        row = yield from read_input(reader, text, *extent)
+    for extent in extents:
+        row = yield from read(text, *extent)
         check_rows_bytes(size_bytes := size_bytes + len(row))
         rows.append(row)
         yield
@@ -277,7 +283,7 @@ def _split(reader: Reader, text: bytearray, start: int, stop: int) -> Rows:
     if "columns" not in parts or "data" not in parts:
         raise MalformedRequest('dataframe_split has no columns or no data: expected {"columns": […], "data": [[…]]}')
     if not isinstance(reader, RecordReader):
-        return (yield from _rows_of_list(reader, "dataframe_split", *parts["data"]))
+        return (yield from _rows_of_list(partial(read_input, reader), "dataframe_split", *parts["data"]))
     text, first, last = parts["columns"]
     if last - first > SHORT_TEXT_BYTES * 8:
         raise MalformedRequest("dataframe_split has columns whose names are too long")
@@ -287,22 +293,7 @@ def _split(reader: Reader, text: bytearray, start: int, stop: int) -> Rows:
         rows = yield from reader.read_short_lists(bytes(text[first:last]), order, MAX_CLIENT_BATCH)
         if rows is not None:
             return rows
-    found: list[bytes] = []
-    size_bytes = 0
-    for extent in (yield from _items(text, (first, last), "dataframe_split")):
-        row = yield from reader.read_list(text, *extent, order)
-        check_rows_bytes(size_bytes := size_bytes + len(row))
-        found.append(row)
-        yield
-    return found
-
-
-def _items(text: bytearray, extent: Extent, form: str) -> Generator[None, None, list[Extent]]:
-    items = yield from find_items(text, *extent, MAX_CLIENT_BATCH)
-    if not items:
-        count = f"over {MAX_CLIENT_BATCH}" if items is None else "no"
-        raise MalformedRequest(f"{form} has {count} rows: expected 1 to {MAX_CLIENT_BATCH}")
-    return items
+    return (yield from _rows_of_list(partial(reader.read_list, order=order), "dataframe_split", text, first, last))
 
 
 def _without_nan(text: bytearray) -> Generator[None, None, bytearray]:

@@ -46,7 +46,8 @@ def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int,
     name = tensor.datatype.name
     if name in ONLY_BINARY:
         raise WrongInput(f"input {tensor.name!r} has {name} data in JSON: expected binary data, which alone is exact")
-    if tensor.datatype.numpy is None:
+    wanted = tensor.datatype.numpy
+    if wanted is None:
         return (yield from read_texts(tensor, text, start, stop))
     dtype = _READ_AS.get(name, reader.type.dtype)
     count = prod(tensor.shape)
@@ -59,7 +60,8 @@ def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int,
     else:
         pieces = NumberPieces(_type_of(tensor, dtype, text, start, stop), reader.null_is_nan)
         numbers = yield from pieces.read(text, start, stop)
-    _check_range(tensor, dtype, numbers)
+    if wanted.kind in "iu" and wanted.itemsize < dtype.size_bytes and numbers:
+        check_range(tensor.name, np.frombuffer(numbers, NUMPY[dtype]), wanted, name)
     own = tensor._replace(datatype=datatype_of(dtype))
     return (yield from reader.rows(own, memoryview(numbers)))
 
@@ -74,13 +76,6 @@ def _type_of(tensor: Tensor, dtype: DType, text: bytearray, start: int, stop: in
             f"or at most {MAX_DIMENSIONS} levels"
         )
     return InputType(dtype, (prod(tensor.shape),) if is_flat else tuple(tensor.shape))
-
-
-def _check_range(tensor: Tensor, dtype: DType, numbers: bytes) -> None:
-    wanted = tensor.datatype.numpy
-    if wanted is None or wanted.kind not in "iu" or wanted.itemsize >= dtype.size_bytes or not numbers:
-        return
-    check_range(tensor.name, np.frombuffer(numbers, NUMPY[dtype]), wanted, tensor.datatype.name)
 
 
 def flat_items(tensor: Tensor, data: Any, count: int) -> list[Any]:

@@ -102,17 +102,18 @@ def _configured(tensor: Json) -> Json:
     return {"name": tensor["name"], "data_type": data_type, "dims": tensor["shape"][1:]}
 
 
-def index(versions: Mapping[str, Versions]) -> list[Json]:
-    """Return the repository index. ``versions`` has those of each application."""
+def index(versions: Mapping[str, Versions], only_ready: bool) -> list[Json]:
+    """Return the repository index, of all versions or of those that can be queried."""
     return [
         {
             "name": name,
             "version": version,
-            "state": "READY" if any(ready.values()) else "UNAVAILABLE",
-            "reason": "" if any(ready.values()) else "no replica is connected",
+            "state": "READY" if is_ready else "UNAVAILABLE",
+            "reason": "" if is_ready else "no replica is connected",
         }
         for name, of_name in versions.items()
         for version, ready in of_name.items()
+        if (is_ready := any(ready.values())) or not only_ready
     ]
 
 

@@ -107,11 +107,6 @@ class OutputTensors:
             found.append((name, is_binary, tensor))
         return found
 
-    def keeps(self, output: Output) -> bool:
-        """Whether the output is sent as it is."""
-        conversion = self.conversion
-        return conversion is None or (isinstance(output, TypedOutput) and conversion.keeps(output.form))
-
     def at_once(self, outputs: Sequence[Output]) -> TypedOutput | None:
         """Return outputs of numbers in the type, as one array, whose first dimension counts them.
 
@@ -136,7 +131,7 @@ class OutputTensors:
     def converted(self, output: Output, *, is_default: bool) -> Generator[None, None, Output]:
         """Return the output in the type, in steps. Raises ModelFailed if the type cannot hold it."""
         conversion = self.conversion
-        if conversion is None or self.keeps(output):
+        if conversion is None or (isinstance(output, TypedOutput) and conversion.keeps(output.form)):
             return output
         if is_default and self._default is not None and self._default[0] == output:
             return self._default[1]

@@ -245,9 +245,8 @@ def index_of(applications: Sequence[Application]) -> Small:
             only_ready = bool(body) and msgspec.json.decode(body, type=_IndexBody).ready
         except NOT_JSON as error:
             raise MalformedRequest(f'body is not valid: {error}: expected {{"ready": true or false}}') from error
-        found = metadata.index({application.name: application.terms.versions() for application in applications})
-        shown = [each for each in found if each["state"] == "READY"] if only_ready else found
-        exchange.answer(200, msgspec.json.encode(shown))
+        versions = {application.name: application.terms.versions() for application in applications}
+        exchange.answer(200, msgspec.json.encode(metadata.index(versions, only_ready)))
 
     return Small(answer, ("POST",), error_json)
 

@@ -185,10 +185,7 @@ class RpcConnection(asyncio.Protocol):
         if should_pause == self._reading_paused or self.transport.is_closing():
             return
         self._reading_paused = should_pause
-        if should_pause:
-            self.transport.pause_reading()
-        else:
-            self.transport.resume_reading()
+        (self.transport.pause_reading if should_pause else self.transport.resume_reading)()
 
     # -- the session's host --------------------------------------------------------------------------------
 

@@ -129,7 +129,9 @@ def _integers(name: str, field: str, datatype: Datatype, count: int, packed: mem
         if not len(ends):
             raise MalformedRequest(f"input {name!r} has a number in {field} that does not end")
         numbers = _varints(name, field, piece, ends).astype(_READ_AS[field])
-        whole[done : done + len(numbers)] = _narrowed(name, field, datatype, numbers)
+        if wanted.kind != "b" and wanted.itemsize < numbers.dtype.itemsize:
+            check_range(name, numbers, wanted, datatype.name, f" in {field}")
+        whole[done : done + len(numbers)] = numbers
         done += len(numbers)
         at += int(ends[-1]) + 1
         yield
@@ -149,16 +151,6 @@ def _varints(name: str, field: str, piece: np.ndarray[Any, Any], ends: np.ndarra
         is_longer = lengths > index
         part = (piece[starts[is_longer] + index] & 0x7F).astype("<u8")
         numbers[is_longer] |= part << np.uint64(7 * index)
-    return numbers
-
-
-def _narrowed(name: str, field: str, datatype: Datatype, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    wanted = datatype.numpy
-    assert wanted is not None
-    if wanted.kind == "b":
-        return numbers.astype(wanted)
-    if wanted.itemsize < numbers.dtype.itemsize:
-        check_range(name, numbers, wanted, datatype.name, f" in {field}")
     return numbers
 
 

@@ -203,8 +203,8 @@ class Services:
 
     def _index(self, asked: Values, call: Call) -> Values:
         visible = self._serving.visible(call.authorizations)
-        found = metadata.index({application.name: application.terms.versions() for application in visible})
-        return {"models": [each for each in found if each["state"] == "READY" or not asked.get("ready")]}
+        versions = {application.name: application.terms.versions() for application in visible}
+        return {"models": metadata.index(versions, asked.get("ready", False))}
 
     def _statistics(self, call: Call) -> None:
         method = METHODS["ModelStatistics"]
