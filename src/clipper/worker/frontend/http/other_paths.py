@@ -1,6 +1,6 @@
 """Finds endpoints that depend on more of a request's head than its path, so that no table can hold them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -32,7 +32,7 @@ class OtherPaths:
         """Find the endpoint of a path, as ``Port.find`` does."""
         if path == DESCRIPTION:
             visible = self.clients.visible(self.applications, head.authorizations)
-            return description([self._described(each) for each in visible], self.work)
+            return Small(lambda exchange, body: self.work.begin(exchange, len(body), self._describe(exchange, visible)))
         if path == READY:
             why_not = self.readiness.why_not(named(head.url))
             if why_not is None:
@@ -43,6 +43,17 @@ class OtherPaths:
     def why_not_found(self, path: bytes) -> str | None:
         """Return the cause to answer if ``find`` found nothing; None if the path is of no known form."""
         return self.inference.why_not_found(path)
+
+    def _describe(self, exchange: Exchange, applications: Sequence[Application]) -> Steps:
+        """Answer ``GET /openapi.json``: the port, and the applications that the caller may know."""
+        frame = openapi.frame()
+        paths = [msgspec.json.encode(frame.pop("paths"))]
+        for application in applications:
+            paths.append(msgspec.json.encode(openapi.paths_of(self._described(application))))
+            yield
+        rest = msgspec.json.encode(frame)
+        # Each part is an object: join the contents of their braces into one object.
+        exchange.answer(200, b'%b,"paths":{%b}}' % (rest[:-1], b",".join(each[1:-1] for each in paths)))
 
     def _described(self, application: Application) -> openapi.Described:
         terms = application.terms
@@ -59,19 +70,3 @@ class OtherPaths:
             terms.default,
             terms.nan_as_text,
         )
-
-
-def description(applications: list[openapi.Described], work: LongWork) -> Endpoint:
-    """Return the endpoint ``GET /openapi.json``: the port, and the applications that the caller may know."""
-
-    def steps(exchange: Exchange) -> Steps:
-        frame = openapi.frame()
-        paths = [msgspec.json.encode(frame.pop("paths"))]
-        for application in applications:
-            paths.append(msgspec.json.encode(openapi.paths_of(application)))
-            yield
-        rest = msgspec.json.encode(frame)
-        # Each part is an object: join the contents of their braces into one object.
-        exchange.answer(200, b'%b,"paths":{%b}}' % (rest[:-1], b",".join(each[1:-1] for each in paths)))
-
-    return Small(lambda exchange, body: work.begin(exchange, len(body), steps(exchange)))
