@@ -40,9 +40,7 @@ class Endpoint(Protocol):
 
 
 class Small:
-    """An endpoint without queries, whose requests have no body or a small body. ``answer``: answers an exchange, given
-    the body.
-    """
+    """An endpoint without queries, for requests with a small body or none. ``answer`` gets an exchange and the body."""
 
     slo_s = float("inf")
     max_body_bytes = SHORT_TEXT_BYTES

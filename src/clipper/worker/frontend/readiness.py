@@ -14,10 +14,7 @@ class Readiness:
     """A worker's readiness, for all its ports. ``is_stopping``: it answers queries still, but wants no more."""
 
     def __init__(self, applications: Collection[Application], needs_all: bool = False) -> None:
-        """Tell the readiness of these applications, which the worker serves at the moment of each call.
-
-        ``needs_all``: whether all of them have to be able to answer, or one.
-        """
+        """``applications``: those served when it is asked. ``needs_all``: whether all have to be able to answer."""
         self._applications = applications
         self._needs_all = needs_all
         self.is_stopping = False
@@ -58,9 +55,7 @@ class Readiness:
 
 
 def named(url: bytes) -> tuple[str, ...]:
-    """Return the applications in ``/health/ready?application=NAME``. Raises InvalidArgument if one is empty, or for too
-    many.
-    """
+    """Return the applications in ``/health/ready?application=NAME``. Raises InvalidArgument for any other form."""
     try:
         query = url.partition(b"?")[2].decode()
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_NAMED)

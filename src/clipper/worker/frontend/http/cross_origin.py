@@ -33,9 +33,7 @@ class Origins:
         self._allowed = frozenset(origin.encode() for origin in allowed)
 
     def answerer(self, head: Head, connection: Answerer, pending: Sequence[Exchange]) -> Answerer:
-        """Return the receiver of the answer to a request: the connection, or a wrapper that first adds headers.
-        ``pending``: the connection's requests, in their order.
-        """
+        """Return the receiver of a request's answer: the connection, or a wrapper that first adds headers."""
         if not head.origin and self._allows_any:
             return connection
         headers = self._headers(head.origin)

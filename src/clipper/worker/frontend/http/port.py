@@ -397,9 +397,7 @@ class Port:
         return len(self.members) + self.coming >= self.max_connections + limits.MAX_OVER_BOUND
 
     def fitting(self, response: bytes, closes: bool, has_body: bool, rest_bytes: int = 0) -> bytes:
-        """Return a large answer, or an error in its place if other clients' unread answers leave no room for it.
-        ``rest_bytes`` follow it.
-        """
+        """Return a large answer, which ``rest_bytes`` follow, or an error if unread answers leave no room for it."""
         if self.budget.has_room(len(response) + rest_bytes):
             return response
         self.shed(limits.SLOW_SWEEPS)
@@ -410,9 +408,7 @@ class Port:
         return responses.answer(503, body, close=closes, has_body=has_body)
 
     def shed(self, slow_sweeps: int) -> None:
-        """Cut off the clients that have not read their answers for longest: requests hold too much memory.
-        ``slow_sweeps``: spare clients that have read a part within this many sweeps.
-        """
+        """Cut off the clients that have not read for longest: memory is short. Spare those that have read lately."""
         untaken = [connection for connection in self.members if connection.untaken.size_bytes]
         going_bytes = sum(connection.untaken.size_bytes for connection in untaken if connection.is_going)
         staying = [connection for connection in untaken if not connection.is_going]

@@ -151,7 +151,6 @@ def batch_json(parts: list[bytes]) -> bytes:
 
 
 def ok_head(length: int, *, close: bool) -> bytes:
-    """Return the head of a 200 with a body of JSON."""
     return head(200, length, close=close) if close else _OK % length
 
 

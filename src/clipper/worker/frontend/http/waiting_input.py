@@ -49,9 +49,7 @@ class Held:
     )
 
     def __init__(self, budget: Budget, turn: TurnBudget, take: Callable[[bytes, int], None], made_s: float) -> None:
-        """Hold nothing yet. ``take`` takes in the data from the start on, and may hold a part of it again. ``made_s``
-        is when the connection was made.
-        """
+        """``take`` takes in data from a place on, and may hold a part. ``made_s``: when the connection was made."""
         self._budget, self._turn, self._take, self._made_s = budget, turn, take, made_s
         self.data = b""
         self.start = 0

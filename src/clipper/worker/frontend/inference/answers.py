@@ -115,9 +115,7 @@ def usual_output(answer: Answer, form: AnswerForm, tensors: OutputTensors) -> Us
 
 
 def encode_usual(opening: bytes, answers: Sequence[Answer], form: AnswerForm, tensors: OutputTensors) -> Encoded | None:
-    """The usual answer to one row, put together from constants in a third of the time; else None. ``opening``: what
-    ``opening`` returned.
-    """
+    """Encode the usual answer to one row in a third of the time, from constants; return None for other answers."""
     (answer,) = answers
     usual = usual_output(answer, form, tensors)
     if usual is None:

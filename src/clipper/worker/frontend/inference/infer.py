@@ -77,8 +77,7 @@ class HttpCodec:
 
 
 class KnownTensors:
-    """An application's output tensors by version. Only running versions get here, and when these change, there is a new
-    object."""
+    """An application's output tensors by running version. When these versions change, there is a new object."""
 
     def __init__(self, application: Application) -> None:
         self._application = application

@@ -48,10 +48,9 @@ class InputTensors(Protocol):
         ...
 
     def rows(self, found: Mapping[str, Sequence[Any]], count: int, most_bytes: float = inf) -> Rows:
-        """Return the rows of ``count`` inputs, in steps.
+        """Return the rows of ``count`` inputs, in steps. Raises TooLarge.
 
-        ``found``: the readers' results, by the tensors' names. ``most_bytes``: a bound on them, if there
-        is one. Raises TooLarge.
+        ``found``: the readers' results, by the tensors' names. ``most_bytes``: a bound on them.
         """
         ...
 

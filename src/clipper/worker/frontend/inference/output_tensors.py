@@ -170,7 +170,6 @@ class OutputColumn(NamedTuple):
 
     @property
     def is_base64(self) -> bool:
-        """Whether its JSON has bytes as base64."""
         return self.dtype is DType.BYTES
 
     def _arrays(self) -> "Iterator[tuple[OutputForm, _Array]]":

@@ -84,11 +84,9 @@ class Serving:
         return self.clients.visible(self.applications.values(), authorizations)
 
     def observe(self, application: Application) -> Observe:
-        """Return the endpoint for feedback on an application."""
         return Observe(application, self.taker, self.port.work, self.max_body_bytes)
 
     def config(self, application: Application, version: str | None) -> metadata.Json:
-        """Return the configuration of an application, or of a running version."""
         terms = application.terms
         most_bytes = most_body_bytes(terms.input_type.elements, terms.max_batch, self.max_body_bytes)
         most_rows = metadata.most_rows(terms.input_type, terms.features_size, most_bytes)
@@ -216,7 +214,6 @@ def versions_of(application: Application, version: str | None) -> metadata.Versi
 
 
 def model_metadata(application: Application, version: str | None) -> metadata.Json:
-    """Return the metadata of an application, or of a running version."""
     terms = application.terms
     return metadata.model(
         application.name,
@@ -228,7 +225,6 @@ def model_metadata(application: Application, version: str | None) -> metadata.Js
 
 
 def fixed(value: object, status: int = 200) -> Small:
-    """Return an endpoint that answers with fixed JSON."""
     text = msgspec.json.encode(value)
     return Small(lambda exchange, _: exchange.answer(status, text), error_json=error_json)
 

@@ -118,9 +118,7 @@ class TensorReader:
     known: frozenset[Any] | None = None
 
     def __init__(self, input_type: InputType, must_be_finite: bool = False, null_is_nan: bool = False) -> None:
-        """``must_be_finite``: refuse NaN and infinities. Otherwise binary data may have them, since a model may handle
-        them.
-        """
+        """``must_be_finite``: refuse NaN and infinities in binary data, which a model may handle."""
         self.type, self.null_is_nan = input_type, null_is_nan and not must_be_finite
         self.taken: Sequence[str] = _TAKEN[input_type.dtype]
         self._must_be_finite = must_be_finite and input_type.dtype in FLOATS
@@ -302,9 +300,7 @@ def batch_shape(input_type: InputType) -> list[int]:
 
 
 def check_shape(name: str, shape: Sequence[int]) -> None:
-    """Check the number of dimensions, and that each has a length that the protocol can have. Raises WrongInput if no
-    input type has so many, or a length is over 64 bits. Python cannot print a product of such lengths.
-    """
+    """Raises WrongInput for too many dimensions, or a length over 64 bits: Python cannot print a product of such."""
     if any(size > _MAX_SIZE for size in shape):
         raise WrongInput(f"{name!r} has a shape with a length over {_MAX_SIZE}: expected at most that")
     if not 1 <= len(shape) <= MAX_DIMENSIONS + 1:

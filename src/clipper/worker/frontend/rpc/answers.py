@@ -114,7 +114,6 @@ class MessageCodec:
         return [*parts, *raw]
 
     def _output(self, usual: Usual) -> bytes:
-        """Return the encoded only output."""
         key = usual.datatype, usual.shape
         head = self._arrays.get(key)
         if head is None:

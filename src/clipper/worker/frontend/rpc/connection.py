@@ -295,7 +295,6 @@ class RpcConnection(asyncio.Protocol):
 
     @property
     def gives_way_from_s(self) -> float | None:
-        """See ``giving_way``."""
         if self._has_ended or self._held.data or self._session.unsent_bytes or self.transport.get_write_buffer_size():
             return None
         streams = list(self._session.streams.values())

@@ -197,7 +197,6 @@ class Conversation:
     # -- requests ------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        """Ask the waiting messages that may be asked now."""
         if self._is_asking or self._is_due:
             return
         turn = self._shared.port.turn
@@ -288,7 +287,6 @@ class Conversation:
 
 
 def _held_bytes(message: Message) -> int:
-    """Return the memory that a waiting message takes."""
     return len(message.data) + bounds.MESSAGE_HELD_BYTES
 
 

@@ -114,7 +114,6 @@ def seconds_of(timeout: bytes) -> float:
 
 
 def prefix_of(size_bytes: int) -> bytes:
-    """Return the prefix of a message of this size."""
     return b"\0" + size_bytes.to_bytes(4, "big")
 
 

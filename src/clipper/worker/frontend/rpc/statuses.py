@@ -69,12 +69,10 @@ def refusal(error: ClipperError) -> Refused:
 
 
 def status_of(code: str) -> str:
-    """Return gRPC's name for an error code."""
     return STATUSES.get(code, STATUSES["internal_error"])
 
 
 def trailers_of(refused: Refused) -> list[tuple[bytes, bytes]]:
-    """Return the trailers that end a refused call."""
     message = percent_encoded(str(refused)[: bounds.MAX_DETAILS_BYTES])
     if len(message) > bounds.MAX_DETAILS_BYTES:
         message = percent_encoded(str(refused)[: bounds.MAX_DETAILS_BYTES // bounds.MAX_ENCODED_BYTES])
