@@ -37,14 +37,13 @@ class Predict:
     error_json = staticmethod(responses.error_json)
 
     def __init__(self, application: Application, work: LongWork, max_body_bytes: int) -> None:
-        self.max_body_bytes = most_body_bytes(
-            application.terms.input_type.elements, application.terms.max_batch, max_body_bytes
-        )
+        terms = application.terms
+        self.max_body_bytes = most_body_bytes(terms.input_type.elements, terms.max_batch, max_body_bytes)
         self._application = application
         self._work = work
-        self._body = BodyReader(application.terms.make_reader(), application.terms.features_size)
+        self._body = BodyReader(terms.make_reader(), terms.features_size)
         self._repeats = RepeatedBodies()
-        self.slo_s = application.terms.slo_s
+        self.slo_s = terms.slo_s
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         # The answer to a batch has a part for each input, so a late batch is read to count them.
@@ -152,13 +151,12 @@ class Observe:
     error_json = staticmethod(responses.error_json)
 
     def __init__(self, application: Application, taker: FeedbackTaker, work: LongWork, max_body_bytes: int) -> None:
-        self.max_body_bytes = most_body_bytes(
-            application.terms.input_type.elements, application.terms.max_batch, max_body_bytes
-        )
+        terms = application.terms
+        self.max_body_bytes = most_body_bytes(terms.input_type.elements, terms.max_batch, max_body_bytes)
         self._application = application
         self._taker = taker
         self._work = work
-        self.reader = ObserveReader(application.terms.make_reader(), application.terms.features_size)
+        self.reader = ObserveReader(terms.make_reader(), terms.features_size)
         self._lines = work.lines_of(application.name)
         # The loop only keeps weak references to tasks. Their number is bounded by the requests in progress.
         self._tasks: set[asyncio.Task[None]] = set()

@@ -4,7 +4,6 @@ As there, columns and ``params`` that the model does not have are ignored. The m
 record, each with a default.
 """
 
-import copy
 import csv
 import re
 from collections.abc import Callable, Generator, Sequence
@@ -32,9 +31,8 @@ from clipper.worker.frontend.inference.answers import Answer, all_pieces
 from clipper.worker.frontend.inference.infer import Codec, Infer
 from clipper.worker.frontend.inference.output_tensors import OutputTensors, joined
 from clipper.worker.frontend.inference.requests import AnswerForm, InferRequest, Plan
-from clipper.worker.frontend.long_work import LongWork, Steps
+from clipper.worker.frontend.long_work import Steps
 from clipper.worker.frontend.predict_body import MAX_CLIENT_BATCH, MAX_FIELD_BYTES, read_input
-from clipper.worker.selection.application import Application
 
 # A text, and the extent of a value in it.
 Slice = tuple[bytearray, int, int]
@@ -61,25 +59,17 @@ def error_json(code: str, cause: str) -> bytes:
 
 
 class Invocations:
-    """An application's endpoint. A failure of a row fails the request, as in MLflow."""
+    """An application's endpoint for bodies of one form. A failure of a row fails the request, as in MLflow."""
 
     methods = ("POST",)
     error_json = staticmethod(error_json)
 
-    def __init__(self, application: Application, work: LongWork, max_body_bytes: int) -> None:
-        self._infer = Infer(application, work, max_body_bytes, PredictionsCodec())
-        self._reader = application.terms.make_reader(ignores_unknown=True)
-        self._input_type = application.terms.input_type
-        self._read: Callable[[Reader, bytes | bytearray], Rows] = read_invocation
-        self._takes_features = application.terms.features_size is not None
-        self.max_body_bytes = self._infer.max_body_bytes
-        self.slo_s = application.terms.slo_s
-
-    def of_csv(self) -> "Invocations":
-        """Return the endpoint for bodies in CSV."""
-        endpoint = copy.copy(self)
-        endpoint._read = partial(read_csv, self._input_type)
-        return endpoint
+    def __init__(self, infer: Infer, read: Callable[[Reader, bytes | bytearray], Rows]) -> None:
+        self._infer, self._read = infer, read
+        self._reader = infer.application.terms.make_reader(ignores_unknown=True)
+        self._takes_features = infer.application.terms.features_size is not None
+        self.max_body_bytes = infer.max_body_bytes
+        self.slo_s = infer.application.terms.slo_s
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.error_json = error_json

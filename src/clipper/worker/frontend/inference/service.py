@@ -22,7 +22,7 @@ from clipper.worker.frontend.inference import metadata
 from clipper.worker.frontend.inference.feedback import FeedbackReader
 from clipper.worker.frontend.inference.framing import error_json
 from clipper.worker.frontend.inference.infer import Call, Infer, Predict
-from clipper.worker.frontend.inference.invocations import Invocations
+from clipper.worker.frontend.inference.invocations import Invocations, PredictionsCodec, read_csv, read_invocation
 from clipper.worker.frontend.inference.observe import ObserveCall
 from clipper.worker.frontend.inference.output_tensors import OutputTensors
 from clipper.worker.frontend.inference.paths import Target, read_path
@@ -119,8 +119,9 @@ class Inference:
             name, terms = application.name, application.terms
             self._infer[name] = Infer(application, work, most_bytes)
             self._predict[name] = Predict(application, work, most_bytes)
-            invocations = Invocations(application, work, most_bytes)
-            self._invocations[name] = invocations, invocations.of_csv()
+            infer = Infer(application, work, most_bytes, PredictionsCodec())
+            read_table = partial(read_csv, terms.input_type)
+            self._invocations[name] = Invocations(infer, read_invocation), Invocations(infer, read_table)
             reader = FeedbackReader(
                 terms.input_type,
                 terms.features_size,

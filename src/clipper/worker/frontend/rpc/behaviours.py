@@ -160,20 +160,12 @@ def hold(budget: Budget, size_bytes: int) -> None:
         raise Overloaded(NO_ROOM)
 
 
-def start(
-    stream: Stream,
-    caller: Caller,
-    message: Message,
-    shared: Shared,
-    method: Unary,
-    arrived_s: float | None = None,
-) -> Call:
-    """Have a method answer a message of ``arrived_s``. Raises MalformedRequest if nothing says how it is compressed."""
+def start(stream: Stream, caller: Caller, message: Message, shared: Shared, method: Unary, arrived_s: float) -> Call:
+    """Have a method answer a message. Raises MalformedRequest if nothing says how it is compressed."""
     port, head = shared.port, stream.head
     note = None
     if head.varying or port.watch is not None:
-        read_s = port.now_s() if arrived_s is None else arrived_s
-        note = port.note(read_s, head.varying, "POST", head.path.encode("latin-1"), stream.session.client)
+        note = port.note(arrived_s, head.varying, "POST", head.path.encode("latin-1"), stream.session.client)
         if note is not None and note.id:
             stream.name(note.id)
     call = Call(port, caller, message.data, head.authorizations, stream.deadline_s, arrived_s, note)
