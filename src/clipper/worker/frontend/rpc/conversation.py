@@ -1,6 +1,6 @@
 """Streams of messages: answers infer requests side by side, and requests of the reflection service one by one."""
 
-from collections import deque
+from collections import defaultdict, deque
 
 from clipper.base.turn_budget import Backlog
 from clipper.errors import ClipperError, Overloaded
@@ -55,13 +55,10 @@ class AnswerOrder:
     """The order of a stream's answers: those with the same id, or without, are sent in the order of their requests."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, deque[Asked]] = {}
+        self._lines: defaultdict[str, deque[Asked]] = defaultdict(deque)
 
     def add(self, asked: Asked) -> None:
-        line = self._lines.get(asked.id)
-        if line is None:
-            line = self._lines[asked.id] = deque()
-        line.append(asked)
+        self._lines[asked.id].append(asked)
 
     def due(self, asked: Asked) -> list[Asked]:
         """Remove and return the messages whose answers may be sent now that ``asked`` has its answer."""
