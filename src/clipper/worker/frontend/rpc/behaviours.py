@@ -8,7 +8,7 @@ from clipper.worker.frontend.rpc.calls import Call, Caller
 from clipper.worker.frontend.rpc.framing import Message
 from clipper.worker.frontend.rpc.service import WATCH, Services, Unary
 from clipper.worker.frontend.rpc.statuses import Refused
-from clipper.worker.frontend.rpc.stream import Behaviour, Rest, Stream
+from clipper.worker.frontend.rpc.stream import Rest, Stream
 from clipper.worker.frontend.rpc.wire import decode, encode
 
 # The error that ends a stream while the worker drains.
@@ -40,7 +40,7 @@ class Shared:
         self.counts = Counts()
 
 
-class Single(Behaviour):
+class Single:
     """A call whose client sends one message. The message counts against the budget until the client's end has come."""
 
     is_busy = may_be_quiet = False
@@ -100,6 +100,12 @@ class UnaryCall(Single):
         # Services and keys may have changed while the message came.
         method = self._shared.services.unary[self._stream.head.path]
         self._call = start(self._stream, self, self._taken(), self._shared, method, self._stream.session.arrived_s)
+
+    def look(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def stop(self) -> None: ...
 
     def leave(self) -> None:
         super().leave()
