@@ -86,6 +86,21 @@ def test_errors_and_refused_heads_are_answered_with_it() -> None:
     run(test)
 
 
+def test_an_answer_that_no_memory_is_left_for_is_an_error_with_the_id() -> None:
+    endpoint, endpoints = later()
+
+    async def test(port: Port) -> None:
+        peer = Peer(port)
+        peer.send(post("/later/predict", b"x", X_Request_Id="abc"))
+        port.budget.bound_bytes = limits.LARGE_ANSWER_BYTES
+        endpoint.exchanges[0].answer(200, bytes(2 * limits.LARGE_ANSWER_BYTES))
+        (response,) = peer.responses
+        assert (response.status, response.json["error"]) == (503, "overloaded")
+        assert ids(peer) == ["abc"]
+
+    run(test, endpoints)
+
+
 @pytest.mark.parametrize("value", ["", "a b", "é", "x" * 129, "a;b", "a\tb"])
 def test_what_is_no_id_is_not_answered(value: str) -> None:
     async def test(port: Port) -> None:

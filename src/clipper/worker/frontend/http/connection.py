@@ -322,15 +322,17 @@ class Connection:
                     return
                 response = b""
             pending.popleft()
+            is_large = len(response) > LARGE_ANSWER_BYTES and not self.transport.is_closing()
+            if is_large:
+                response = self._port.fitting(response, exchange.closes, exchange.has_body)
             if exchange.note is not None:
                 response = self._port.conclude(exchange.note, response)
             if self.transport.is_closing():
                 pass  # the client has disconnected
-            elif len(response) > LARGE_ANSWER_BYTES:
-                self.transport.write(self._port.fitting(response, exchange.closes, exchange.has_body))
-                self.look_at_untaken()
             elif response:  # else all of a long answer is written
                 self.transport.write(response)
+                if is_large:
+                    self.look_at_untaken()
             if exchange.closes:
                 self._finish_writing()
                 return

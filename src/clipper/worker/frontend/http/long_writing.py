@@ -41,12 +41,12 @@ def is_written(port: Port, connection: LongWriter, exchange: Exchange) -> bool:
     response, exchange.response = exchange.response, b""
     if response:  # the first time
         rest_bytes = exchange.unwritten_bytes
-        if exchange.note is not None:
-            response = port.conclude(exchange.note, response, rest_bytes)
-            exchange.note = None
         head = port.fitting(response, exchange.closes, exchange.has_body, rest_bytes)
         if head is not response:  # an error in its place
             rest.clear()
+        if exchange.note is not None:
+            head = port.conclude(exchange.note, head, exchange.unwritten_bytes)
+            exchange.note = None
         if not transport.is_closing():
             transport.write(head)
     if transport.is_closing():  # the client has left
