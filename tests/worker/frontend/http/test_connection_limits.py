@@ -328,6 +328,23 @@ def test_connection_that_waits_for_its_answer_is_not_idle() -> None:
     run(test, paths)
 
 
+def test_a_large_answer_without_room_comes_before_the_request_that_arrives_behind_it() -> None:
+    endpoint, paths = later()
+
+    async def test(port: Port) -> None:
+        peer, second = Peer(port), post("/later/predict", b"y" * 1000)
+        peer.send(post("/later/predict", b"x"), second[:-500])
+        port.budget.bound_bytes = 10_000
+        endpoint.exchanges[0].answer(200, bytes(2 * limits.LARGE_ANSWER_BYTES))
+        assert [(answer.status, answer.json["error"]) for answer in peer.responses] == [(503, "overloaded")]
+        peer.send(second[-500:])
+        endpoint.answer(1)
+        assert [answer.status for answer in peer.responses] == [503, 200]
+        assert port.budget.held_bytes == 0
+
+    run(test, paths)
+
+
 def test_client_that_never_takes_its_answer_is_cut_off() -> None:
     async def test(port: Port) -> None:
         peer = Peer(port)

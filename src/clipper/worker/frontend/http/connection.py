@@ -317,22 +317,21 @@ class Connection:
                     self.look_at_untaken()
                 break
             is_first = False
-            if exchange.rest is not None:
+            is_large = exchange.rest is not None
+            if is_large:
                 if not is_written(self._port, self, exchange):
                     return
                 response = b""
+            elif len(response) > LARGE_ANSWER_BYTES and not self.transport.is_closing():
+                is_large = True
+                response = self._port.fitting(self, response, exchange.closes, exchange.has_body)
             pending.popleft()
-            is_large = len(response) > LARGE_ANSWER_BYTES and not self.transport.is_closing()
-            if is_large:
-                response = self._port.fitting(response, exchange.closes, exchange.has_body)
             if exchange.note is not None:
                 response = self._port.conclude(exchange.note, response)
-            if self.transport.is_closing():
-                pass  # the client has disconnected
-            elif response:  # else all of a long answer is written
+            if response and not self.transport.is_closing():
                 self.transport.write(response)
-                if is_large:
-                    self.look_at_untaken()
+            if is_large:
+                self.look_at_untaken()
             if exchange.closes:
                 self._finish_writing()
                 return

@@ -41,7 +41,7 @@ def is_written(port: Port, connection: LongWriter, exchange: Exchange) -> bool:
     response, exchange.response = exchange.response, b""
     if response:  # the first time
         rest_bytes = exchange.unwritten_bytes
-        head = port.fitting(response, exchange.closes, exchange.has_body, rest_bytes)
+        head = port.fitting(connection, response, exchange.closes, exchange.has_body, rest_bytes)
         if head is not response:  # an error in its place
             rest.clear()
         if exchange.note is not None:
@@ -55,9 +55,8 @@ def is_written(port: Port, connection: LongWriter, exchange: Exchange) -> bool:
     if not rest:
         exchange.rest = None
         port.freed_large_body = True
-    connection.look_at_untaken()
-    if not rest:
         return True
+    connection.look_at_untaken()
     if not connection.writes_long and not connection.is_paused:
         connection.writes_long = True
         port.work.do(_write(connection, exchange))

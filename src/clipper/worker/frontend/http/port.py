@@ -144,7 +144,8 @@ class Port:
         self._awaited_room: asyncio.TimerHandle | None = None
         # The time by which a connection with unread input gives way, unless its request is whole.
         self._unread_until_s = 0.0
-        self._arriving = GivingWay[Member](self.members, lambda member: member.arrives_from_s)
+        self._writer: object = None
+        self._arriving = GivingWay[Member](self.members, self._arrives_from_s)
         self.max_connections = max_connections
         self.coming = 0
         self.on_leaving: Callable[[], None] = lambda: None
@@ -376,6 +377,10 @@ class Port:
                 count += 1
         return count
 
+    def _arrives_from_s(self, member: Member) -> float | None:
+        # A refusal of the writer's own next request would be written before the answer that asks for room.
+        return None if member is self._writer else member.arrives_from_s
+
     def _stop_arriving(self) -> bool:
         """Refuse the request that has been arriving for longest: memory is short. Return whether there was one."""
         now_s = self.now_s()
@@ -396,9 +401,15 @@ class Port:
         """Whether there is no room for another connection, not even to refuse it."""
         return len(self.members) + self.coming >= self.max_connections + limits.MAX_OVER_BOUND
 
-    def fitting(self, response: bytes, closes: bool, has_body: bool, rest_bytes: int = 0) -> bytes:
-        """Return a large answer, which ``rest_bytes`` follow, or an error if unread answers leave no room for it."""
-        if self.budget.has_room(len(response) + rest_bytes):
+    def fitting(self, writer: object, response: bytes, closes: bool, has_body: bool, rest_bytes: int = 0) -> bytes:
+        """Return a large answer, which ``rest_bytes`` follow, or an error if unread answers leave no room for it.
+
+        ``writer``: its connection.
+        """
+        self._writer = writer
+        has_room = self.budget.has_room(len(response) + rest_bytes)
+        self._writer = None
+        if has_room:
             return response
         self.shed(limits.SLOW_SWEEPS)
         self.refused["overloaded"] += 1
