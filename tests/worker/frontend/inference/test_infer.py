@@ -227,6 +227,11 @@ def test_a_length_of_the_json_that_lies(client: Client, length: str) -> None:
     assert (answer.status, answer.json["code"]) == (400, "malformed_request")
 
 
+def test_an_empty_body_is_no_data_unless_its_head_says_so(client: Client) -> None:
+    answer = client.ask("/v2/models/fails/infer", b"")
+    assert (answer.status, answer.json["code"]) == (400, "malformed_request")
+
+
 @pytest.mark.parametrize(
     ("path", "status", "told"),
     [

@@ -136,7 +136,7 @@ class Infer:
             self.work.begin(exchange, len(body), steps, asks=self)
             return
         json_bytes = framing.json_bytes_of(body)
-        plan = self._known_plan(body, json_bytes)
+        plan = self._known_plan(body, json_bytes, framing)
         if is_late and plan is not None and plan.rows == 1:
             self.application.shed(self.asker(exchange, call.version, plan.form))
         elif plan is not None and plan.rows == 1 and plan.row_bytes == len(body) - json_bytes <= DIRECT_ROW_BYTES:
@@ -148,9 +148,9 @@ class Infer:
             steps = self._answer_in_steps(exchange, body, json_bytes, plan, arrived_s, call.version)
             self.work.begin(exchange, len(body), steps, asks=self)
 
-    def _known_plan(self, body: bytes | bytearray, json_bytes: int) -> Plan | None:
+    def _known_plan(self, body: bytes | bytearray, json_bytes: int, framing: Framing) -> Plan | None:
         """Return the plan that the JSON describes; None if the JSON is long. Raises MalformedRequest or WrongInput."""
-        if json_bytes == 0:
+        if framing.json_bytes == 0:  # not of an empty body whose head says nothing of it
             return self.reader.plan_raw(len(body))
         if json_bytes > limits.DIRECT_BODY_BYTES:
             return None
@@ -170,7 +170,7 @@ class Infer:
         budget.held_bytes += len(whole)
         try:
             json_bytes = call.framing.json_bytes_of(whole)
-            plan = self._known_plan(whole, json_bytes)
+            plan = self._known_plan(whole, json_bytes, call.framing)
             yield from self._answer_in_steps(exchange, whole, json_bytes, plan, arrived_s, call.version)
         finally:
             budget.held_bytes -= len(whole)
