@@ -66,6 +66,25 @@ def test_a_stream_may_be_quiet_if_its_client_is_there(path: str) -> None:
     run(test)
 
 
+def test_a_quiet_client_is_asked_before_it_is_cut_off_however_rare_sweeps_are() -> None:
+    async def test() -> None:
+        served = Served()
+        client = served.client
+
+        def sweep_after(sweeps: int) -> None:
+            served.port.sweeps += sweeps
+            client.connection.sweep(served.port.sweeps)
+
+        client.send(client.headers(1, headers_of(STREAM_INFER)))
+        sweep_after(bounds.KEEPALIVE_SWEEPS + bounds.KEEPALIVE_TIMEOUT_SWEEPS + 1)
+        assert not client.transport.is_aborted
+        assert any(isinstance(each, PingFrame) for each in client.frames())
+        sweep_after(bounds.KEEPALIVE_TIMEOUT_SWEEPS + 1)
+        assert client.transport.is_aborted
+
+    run(test)
+
+
 def test_a_deadline_ends_a_stream() -> None:
     async def test() -> None:
         served = Served()

@@ -62,7 +62,7 @@ class RpcConnection(asyncio.Protocol):
         self._later = Backlog[Conversation](port.turn, Conversation.go_on, line=RESTS, in_turns=True)
         self._has_eof = self._has_ended = False
         self._piece_bytes = bounds.FIRST_PIECE_BYTES
-        self._last_sweep = self._began_sweep = port.sweeps
+        self._last_sweep = self._began_sweep = self._pinged_sweep = port.sweeps
         self._session.last_call_sweep = port.sweeps
 
     # -- asyncio ---------------------------------------------------------------------------------------
@@ -358,11 +358,13 @@ class RpcConnection(asyncio.Protocol):
                 self.transport.close()
             return
         if session.streams:
-            if quiet > bounds.KEEPALIVE_SWEEPS + bounds.KEEPALIVE_TIMEOUT_SWEEPS:
-                self.transport.abort()
-                return
-            if quiet == bounds.KEEPALIVE_SWEEPS:
-                session.ping()
+            if quiet >= bounds.KEEPALIVE_SWEEPS:
+                if self._pinged_sweep <= self._last_sweep:  # not since it went quiet
+                    self._pinged_sweep = sweeps
+                    session.ping()
+                elif sweeps - self._pinged_sweep > bounds.KEEPALIVE_TIMEOUT_SWEEPS:
+                    self.transport.abort()
+                    return
             self._flush_is_due = True
             session.sweep(self._port.now_s(), sweeps)
             self._flush()
