@@ -3,6 +3,7 @@
 import re
 
 import httptools
+import msgspec
 
 from clipper.worker.frontend import limits
 
@@ -51,7 +52,7 @@ def piece_end(data: bytes, start: int, body_left_bytes: int) -> int:
     return min(stop, len(data))
 
 
-class Head:
+class Head(msgspec.Struct, eq=False):
     """The fields of a request's head that Clipper reads.
 
     Attributes:
@@ -70,34 +71,20 @@ class Head:
         varying: the headers that differ in each request.
     """
 
-    __slots__ = (
-        "_kept",
-        "content_encoding",
-        "content_length",
-        "expectation",
-        "inference_header_length",
-        "is_cross_site",
-        "is_csv",
-        "is_plain",
-        "origin",
-        "requested_headers",
-        "requested_method",
-        "size_bytes",
-        "url",
-        "varying",
-    )
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.size_bytes = 0
-        self.content_length = 0
-        self.expectation = self.content_encoding = b""
-        self.origin = self.requested_method = self.requested_headers = b""
-        self.inference_header_length: bytes | None = None
-        self.is_cross_site = self.is_csv = False
-        self.is_plain = True
-        self.varying: Headers = []
-        self._kept: list[tuple[bytes, bytes]] = []
+    url: bytes = b""
+    size_bytes: int = 0
+    content_length: int = 0
+    expectation: bytes = b""
+    content_encoding: bytes = b""
+    is_csv: bool = False
+    inference_header_length: bytes | None = None
+    origin: bytes = b""
+    is_cross_site: bool = False
+    requested_method: bytes = b""
+    requested_headers: bytes = b""
+    is_plain: bool = True
+    varying: Headers = []
+    _kept: Headers = []
 
     def add_url(self, url: bytes) -> None:
         self.url += url

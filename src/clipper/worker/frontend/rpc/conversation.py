@@ -2,6 +2,8 @@
 
 from collections import defaultdict, deque
 
+import msgspec
+
 from clipper.base.turn_budget import Backlog
 from clipper.errors import ClipperError, Overloaded
 from clipper.worker.frontend import limits
@@ -25,7 +27,7 @@ _FINAL = {"triton_final_response": {"bool_param": True}}
 _FINAL_PART = encode(RESPONSE, {"parameters": _FINAL})
 
 
-class Asked:
+class Asked(msgspec.Struct, eq=False):
     """A stream's message that was asked and is not answered; the caller of its call.
 
     Attributes:
@@ -35,20 +37,17 @@ class Asked:
         held_bytes: its bytes in the budget, beside those of its call.
     """
 
-    __slots__ = ("_of", "answer", "call", "held_bytes", "id")
-
-    def __init__(self, of: "Conversation", request_id: str) -> None:
-        self._of = of
-        self.id = request_id
-        self.held_bytes = limits.HELD_BYTES_PER_REQUEST
-        self.call: Call | None = None
-        self.answer: tuple[bytes, Rest] | None = None
+    of: "Conversation"
+    id: str
+    held_bytes: int = limits.HELD_BYTES_PER_REQUEST
+    call: Call | None = None
+    answer: tuple[bytes, Rest] | None = None
 
     def on_answer(self, message: bytes, rest: Rest = ()) -> None:
-        self._of.on_answer(self, message, rest)
+        self.of.on_answer(self, message, rest)
 
     def on_refusal(self, refused: Refused) -> None:
-        self._of.on_refusal(self, refused)
+        self.of.on_refusal(self, refused)
 
 
 class AnswerOrder:
