@@ -51,9 +51,7 @@ def form(is_raw: bool) -> AnswerForm:
 @pytest.mark.parametrize("is_raw", [True, False])
 def test_arrays_of_several_rows(is_raw: bool) -> None:
     codec = MessageCodec("app")
-    message = InferResponse.FromString(
-        b"".join(done(codec.encode(False, "1", answers(NUMBERS), form(is_raw), FLOATS)))
-    )
+    message = InferResponse.FromString(b"".join(done(codec.encode(False, "1", answers(NUMBERS), form(is_raw), FLOATS))))
     (output,) = message.outputs
     assert (output.datatype, list(output.shape)) == ("FP32", [2, 2])
     if is_raw:

@@ -123,7 +123,7 @@ class FeedbackReader:
                 f"inputs of this application come with {FEATURES!r}" if needs_features else f"expected no {FEATURES!r}"
             )
             raise WrongInput(f"request has the tensors {shown}: {wanted}")
-        readers = self._readers | {LABEL: _label_reader(tensor) for tensor, _ in found if tensor.name == LABEL}
+        readers = self._readers | {tensor.name: _label_reader(tensor) for tensor, _ in found if tensor.name == LABEL}
         if inputs:
             fields = {_field_of(name): name for name in inputs}
             readers |= {fields[name]: each for name, each in self._input.readers(list(fields)).items()}
