@@ -328,7 +328,7 @@ def test_connection_that_waits_for_its_answer_is_not_idle() -> None:
     run(test, paths)
 
 
-def test_a_large_answer_without_room_comes_before_the_request_that_arrives_behind_it() -> None:
+def test_a_large_answer_without_room_comes_before_the_request_behind_it() -> None:
     endpoint, paths = later()
 
     async def test(port: Port) -> None:

@@ -66,7 +66,7 @@ def test_a_stream_may_be_quiet_if_its_client_is_there(path: str) -> None:
     run(test)
 
 
-def test_a_quiet_client_is_asked_before_it_is_cut_off_however_rare_sweeps_are() -> None:
+def test_a_quiet_client_is_asked_first_however_rare_sweeps_are() -> None:
     async def test() -> None:
         served = Served()
         client = served.client
