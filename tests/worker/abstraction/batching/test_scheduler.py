@@ -7,6 +7,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from clipper.worker.abstraction.batching.aimd_damped import DampedAimd
+from clipper.worker.abstraction.batching.deadline_queue import MAX_DUE
 from clipper.worker.abstraction.batching.flow import Flow
 from clipper.worker.abstraction.batching.replica_state import AHEAD_BELOW_S, ROUND_TRIP_S, SHORT_S
 from clipper.worker.abstraction.batching.scheduler import Scheduler
@@ -198,6 +199,14 @@ def test_work_too_large_for_the_room_is_refused_even_after_expiring() -> None:
     scheduler = Scheduler(10, 100, 0.0, Flow())
     old = push(scheduler, 1, now_s=0.0, slo_s=1.0)
     assert scheduler.push(make_work(bytes(101), 1.0), 1.0) == (False, old)
+
+
+def test_all_that_makes_room_for_large_work_is_handed_back() -> None:
+    count = MAX_DUE + 5  # more than leaves a queue at once
+    scheduler = Scheduler(2 * count, count, 0.0, Flow())
+    old = [make_work(b"x", 0.0, 1.0) for _ in range(count)]
+    assert all(scheduler.push(work, 0.0)[0] for work in old)
+    assert scheduler.push(make_work(bytes(count), 1.0), 1.0) == (True, old)
 
 
 def test_a_lost_replicas_work_comes_back_in_order() -> None:

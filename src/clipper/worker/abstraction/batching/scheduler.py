@@ -133,7 +133,8 @@ class Scheduler:
         if suspects.push(work) if suspects.name_of(work) else self.queue.push(work):
             return True, []
         expired = suspects.queue_of(work).make_room(now_s)
-        return bool(expired) and self.push(work, now_s)[0], expired
+        accepted, further = self.push(work, now_s) if expired else (False, [])
+        return accepted, expired + further
 
     def push_back(self, works: list[Work]) -> None:
         """Queue work again, because its replica was lost or it failed beside other inputs."""
@@ -162,14 +163,13 @@ class Scheduler:
         size, times = len(batch.works), replica.times
         if failed or batch.source or self.suspects.by_name:
             self.suspects.answered(batch.source, batch.works, failed, service_s)
-            if failed and size > 1:
-                # The model was called more than once, to find the bad rows: nothing is learned from that time.
-                replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
-                return batch, service_s
+        replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
+        if failed and size > 1:
+            # The model was called more than once, to find the bad rows: nothing is learned from that time.
+            return batch, service_s
         if 2 * service_s < batch.expected_s and size > 0 and times.is_known:
             replica.take_faster(batch, service_s, main_slo_s(self.queue.lanes(), self.slo_s))
         replica.learn(batch, service_s)
-        replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
         if service_s >= LEAST_FIXED_S:
             self._returns.answered(size, self.queue.arrivals, now_s, service_s)
         return batch, service_s
