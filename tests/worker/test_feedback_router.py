@@ -222,6 +222,42 @@ def test_queries_of_a_worker_that_has_ended_are_recalled(tmp_path: Path) -> None
         run(tmp_path, ONE, scenario)
 
 
+class SlowQueries:
+    """A store that keeps queries once it may."""
+
+    def __init__(self) -> None:
+        self.kept: set[int] = set()
+        self.has_begun, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def keep(
+        self, queries: Mapping[int, tuple[bytes, bytes]], shared: Mapping[bytes, bytes], keep_s: float, evicted: int
+    ) -> None:
+        self.has_begun.set()
+        await self.may_end.wait()
+        self.kept |= queries.keys()
+
+    async def find(self, ids: Collection[int]) -> dict[int, tuple[bytes, bytes]]:
+        return {}
+
+
+def test_what_is_answered_during_the_last_write_is_remembered_too(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        queries = SlowQueries()
+        remembering = Remembering(queries, desk.surroundings.joins, {"app": application})
+        remembering.begin()
+        first = (await desk.answer(application)).query_id
+        await queries.has_begun.wait()
+        second = (await desk.answer(application)).query_id
+        ending = asyncio.create_task(remembering.end())
+        await asyncio.sleep(0)
+        queries.may_end.set()
+        await ending
+        assert queries.kept == {first, second}
+
+    run(tmp_path, ONE, scenario)
+
+
 def test_feedback_that_waits_at_a_peer_holds_up_no_other_application(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         asks, quick = [await desk.application(Selection(policy)) for policy in ("ensemble", "single")]

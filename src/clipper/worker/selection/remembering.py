@@ -64,6 +64,7 @@ class Remembering:
         self._is_ending = True
         if self._writing is not None:
             await self._writing
+            await self.write()  # what was answered during the last write
 
     async def _keep_writing(self) -> None:
         while not self._is_ending:
