@@ -6,10 +6,10 @@ newest, since only a supervisor changes anything.
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from clipper.base.whole_files import write_whole
 from clipper.control.difference import EPOCH_BITS, Holding
 from clipper.control.messages import (
     AnyCommand,
@@ -91,12 +91,7 @@ class SnapshotFile:
 
     def _write(self) -> None:
         assert self._newest is not None
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
-        temporary.unlink(missing_ok=True)
-        # It may hold the key of the query port's certificate.
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(encode(self._newest))
-        temporary.replace(self._path)
+        write_whole(self._path, [encode(self._newest)])
 
 
 def epoch_of(kept: Apply | None) -> int:
