@@ -324,21 +324,18 @@ class Named:
         self._query.on_failure(self._name, code, message)
 
 
-class Shadow:
+class Shadow(Named):
     """Takes a shadow model's output for a query. The answer does not wait for it."""
 
-    __slots__ = ("_name", "_query", "deadline_s", "done", "may_wait")
-
-    def __init__(self, query: Query, name: str) -> None:
-        self.may_wait = False
-        self._query = query
-        self._name = name
-        self.deadline_s = query.deadline_s
-        self.done = False
+    __slots__ = ()
 
     @property
-    def span(self) -> SpanContext | None:
-        return self._query.span
+    def done(self) -> bool:
+        return False
+
+    @property
+    def may_wait(self) -> bool:
+        return False
 
     def on_output(self, model: str, output: Output) -> None:
         self._query.owner.shadow_came(self._query, self._name, output)
