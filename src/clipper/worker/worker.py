@@ -36,9 +36,7 @@ from clipper.control.messages import (
     Statistics,
 )
 from clipper.control.snapshot import Snapshot
-from clipper.control.statistics import (
-    WorkerStatistics,
-)
+from clipper.control.statistics import WorkerStatistics
 from clipper.learning.decisions.log import DecisionLog
 from clipper.learning.own_code.trial import Trials
 from clipper.learning.own_code.watch import ImportNotes, OwnCode
@@ -119,12 +117,12 @@ class Worker:
         # Take requests: the port, its connections by HTTP/1.1 and gRPC, and the clients that may call.
         self._port = Port(
             max_connections=max_connections,
-            give_out=self._predictor.end_turn,
+            give_out=self._predictor.turns.end,
             origins=Origins(config.allowed_origins) if config.allowed_origins else None,
             watch=self._watch,
         )
         self.turn = self._port.turn
-        self._predictor.do_by(self._port.work.do)
+        self._predictor.turns.do = self._port.work.do
         self._clients = Clients(index=config.index, now_s=self._port.now_s)
         self._bound: socket.socket | None = None
         self._server = QueryServer(self._port)
@@ -168,7 +166,7 @@ class Worker:
             watch=self._watch,
             applications=self._applications,
         )
-        self._predictor.take_asks_by(Asks(self._applications, self._predictor.do, self._watch))
+        self._predictor.turns.asks = Asks(self._applications, self._port.work.do, self._watch)
         mailbox = self._store.mailbox(config.instance)
         queries = self._store.queries() if config.remember_in_store else None
         remembering = None if queries is None else Remembering(queries, self._surroundings.joins, self._applications)

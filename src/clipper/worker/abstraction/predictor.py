@@ -1,7 +1,7 @@
 """The queues of all versions that a query worker can query; follows the snapshot."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from clipper.control.difference import Difference, Holding
 from clipper.control.snapshot import ModelSnapshot, Snapshot
@@ -10,8 +10,7 @@ from clipper.values.records import ValueType
 from clipper.values.types import ModelId
 from clipper.worker.abstraction.cache.clock import ClockCache
 from clipper.worker.abstraction.model_queue import ModelQueue
-from clipper.worker.abstraction.replica import AskTaker
-from clipper.worker.abstraction.turns import Steps, Turns
+from clipper.worker.abstraction.turns import Turns
 from clipper.worker.telemetry.watch import Watch
 
 # A sleeping version wakes if a query asked it within this time, even if none waits for it any more. The supervisor
@@ -30,7 +29,7 @@ class Predictor:
 
     Attributes:
         held: the snapshot in force.
-        flow: the counts of the worker's queries that all queues share.
+        turns: what all queues share.
     """
 
     def __init__(
@@ -43,8 +42,7 @@ class Predictor:
     ) -> None:
         self.cache = ClockCache(cache_capacity_bytes, seed)
         self.held = Holding()
-        self._turns = Turns(watch, max_output_bytes)
-        self.flow = self._turns.flow
+        self.turns = Turns(watch, max_output_bytes)
         self._node = node
         # The queues, by model and version.
         self._queues: dict[str, dict[str, ModelQueue]] = {}
@@ -54,18 +52,6 @@ class Predictor:
         self._unrecorded: dict[ModelId, ModelQueue] = {}
         self._predecessors: dict[str, dict[str, str | None]] = {}
         self._state_keys: dict[str, dict[str, str]] = {}
-
-    def take_asks_by(self, asks: AskTaker) -> None:
-        """Let ``asks`` take the asks of models. Call this before ``apply``."""
-        self._turns.asks = asks
-
-    def do_by(self, do: Callable[[Steps], None]) -> None:
-        """Let ``do`` do long work in steps, between the loop's other events."""
-        self._turns.do = do
-
-    def do(self, steps: Steps) -> None:
-        """Do long work by the function that ``do_by`` has set."""
-        self._turns.do(steps)
 
     def apply(self, told: Snapshot | Difference) -> Difference:
         """Make queues, replicas and current versions match a snapshot, or the snapshot that results from a difference.
@@ -116,10 +102,6 @@ class Predictor:
         """Map a model's versions, as ``MODEL:VERSION``, to their names in learned state, as far as these are told."""
         return self._state_keys.get(model, {})
 
-    def end_turn(self) -> None:
-        """Let the queues send batches now instead of after the loop's next poll."""
-        self._turns.end()
-
     def queues(self) -> list[ModelQueue]:
         return [queue for queues in self._queues.values() for queue in queues.values()]
 
@@ -137,7 +119,7 @@ class Predictor:
 
     def demanded(self) -> tuple[ModelId, ...]:
         """Return the versions that are asleep and were asked lately, or have queries that wait for a replica."""
-        unserved, since_s = self._turns.unserved, asyncio.get_running_loop().time() - DEMAND_S
+        unserved, since_s = self.turns.unserved, asyncio.get_running_loop().time() - DEMAND_S
         for id_, asked_at_s in list(unserved.items()):
             queue = self.find(id_.name, id_.version)
             if queue is None or not queue.is_asleep or (asked_at_s <= since_s and not queue.has_waiting):
@@ -152,11 +134,11 @@ class Predictor:
     async def settle(self) -> None:
         """Wait until every new replica has been dialled once and every removed replica has answered its last batch."""
         waits = [
-            replica.link.first_attempt for replica in self._turns.unsettled if not replica.link.first_attempt.done()
+            replica.link.first_attempt for replica in self.turns.unsettled if not replica.link.first_attempt.done()
         ]
         if waits:
             await asyncio.wait(waits)
-        while any(replica.is_draining for replica in self._turns.unsettled):
+        while any(replica.is_draining for replica in self.turns.unsettled):
             await asyncio.sleep(0.005)
         self._close_drained()
 
@@ -164,13 +146,13 @@ class Predictor:
         """Map the id of each replica that is not linked to the reason."""
         return {
             replica.id: replica.link.last_error or "still dialling"
-            for replica in self._turns.unsettled
+            for replica in self.turns.unsettled
             if not replica.link.is_linked and not replica.is_draining
         }
 
     def undrained(self) -> tuple[str, ...]:
         """Return the ids of replicas that still have to answer their last batch."""
-        return tuple(replica.id for replica in self._turns.unsettled if replica.is_draining)
+        return tuple(replica.id for replica in self.turns.unsettled if replica.is_draining)
 
     def close(self) -> None:
         for queue in (*self.queues(), *self._draining):
@@ -180,7 +162,7 @@ class Predictor:
 
     def _drain(self, queue: ModelQueue) -> None:
         queue.wakes = queue.is_starting = False
-        self._turns.unserved.pop(queue.model, None)
+        self.turns.unserved.pop(queue.model, None)
         self._unrecorded.pop(queue.model, None)
         queue.set_replicas(())
         self._draining.append(queue)
@@ -202,7 +184,7 @@ class Predictor:
                 queue = None
             if queue is None:
                 id_ = ModelId(model.name, version.version)
-                queue = queues[version.version] = ModelQueue(id_, version, self.cache, self._turns, self._node)
+                queue = queues[version.version] = ModelQueue(id_, version, self.cache, self.turns, self._node)
             queue.wakes, queue.is_starting = version.wakes, version.is_starting
             queue.output_typing.follow(version)
             if version.knows_outputs:

@@ -44,7 +44,7 @@ class Turns:
 
     Attributes:
         do: does long work in steps, between the loop's other events; at once, until it is set.
-        asks: takes the asks of models; unset until ``Predictor.take_asks_by``.
+        asks: takes the asks of models; to be set before the first queue is made.
         flow: the queues' common knowledge of the worker's queries.
         devices: the accelerators that replicas of several versions may share, by node and id.
         unserved: the versions that were asked while they were asleep, and when they were last asked, on the loop's

@@ -160,13 +160,11 @@ class Application:
         self.forecasts.keep(terms.arms.ramps.values())
         self.trials.follow(terms.tried, self.snapshot.selection.max_loss_increase)
         self.contexts.follow_arms(terms.arms)
-        has_several = len(terms.models) > 1
-        self._availability = (
-            Availability(terms, self.outcomes, self.surroundings.predictor.flow) if has_several else None
-        )
+        surroundings, turns = self.surroundings, self.surroundings.predictor.turns
+        self._availability = Availability(terms, self.outcomes, turns.flow) if len(terms.models) > 1 else None
         answering.ask_no_further()
         if self._availability is not None and (terms.selector.goes_on or terms.selector.has_stand_ins):
-            self.stages = self.stages or Stages(answering, self.surroundings.random)
+            self.stages = self.stages or Stages(answering, surroundings.random)
             self.stages.follow(self._availability, self.prices)
             answering.rescue, answering.has_others = self.stages.go_on, self.stages.has_others
             if terms.selector.goes_on:
@@ -177,13 +175,8 @@ class Application:
         if not self.snapshot.steps:
             self.pipeline = None
         elif self.pipeline is None:
-            surroundings = self.surroundings
             self.pipeline = Pipeline(
-                self.snapshot,
-                surroundings.applications,
-                answering.finish,
-                surroundings.predictor.do,
-                surroundings.watch,
+                self.snapshot, surroundings.applications, answering.finish, turns.do, surroundings.watch
             )
         else:
             self.pipeline.follow(self.snapshot)

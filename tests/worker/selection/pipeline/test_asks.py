@@ -47,7 +47,7 @@ class Talk:
     async def begin(cls, desk: Desk, watch: Watch | None = None, **fields: Any) -> "Talk":
         talk = cls(desk, watch)
         desk.surroundings = replace(desk.surroundings, applications=talk.applications, watch=watch)
-        desk.predictor._turns._watch = watch
+        desk.predictor.turns._watch = watch
         for name, container in desk.models.containers.items():
             await container.kill()
             container.greeting = messages.encode_welcome(Welcome(name, "1", DOUBLES, protocol=ASKS_VERSION))
