@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Protocol
 
-from clipper.errors import InvalidArgument
 from clipper.settings.version import Batching
 from clipper.worker.abstraction.batching.aimd import Aimd
 from clipper.worker.abstraction.batching.aimd_damped import DampedAimd
@@ -48,13 +47,6 @@ _KINDS: dict[str, type[Aimd | Quantile | DampedAimd | RefittedQuantile]] = {
 
 
 def make_controller(batching: Batching, slo_s: float) -> Controller | None:
-    """Make the controller for a version's settings; None for policies without a controller: goodput, fixed and none.
-
-    Raises InvalidArgument if ``max_batch`` is below 1, or the SLO is not above 0.
-    """
-    if batching.max_batch < 1:
-        raise InvalidArgument(f"max_batch is {batching.max_batch}: expected at least 1")
-    if not slo_s > 0:
-        raise InvalidArgument(f"the SLO is {slo_s} s: expected more than 0: set a larger SLO")
+    """Make the controller for a version's settings; None for policies without a controller: goodput, fixed and none."""
     kind = _KINDS.get(batching.policy)
     return None if kind is None else kind(slo_s * kind.share_of_slo, batching.max_batch)
