@@ -154,7 +154,7 @@ def test_rows_with_one_deadline_are_dropped_together(
         # As many as were chosen, but for the rows with the deadline at which the batch begins.
         edge_s = dues_s[choice.drop]
         assert len(taken.dropped) in (sum(each < edge_s for each in dues_s), sum(each <= edge_s for each in dues_s))
-        is_late = now_s + times.mean_s(choice.take) * times.median_ratio(choice.take) > edge_s
+        is_late = now_s + times.mean_s(choice.take) * times.ratios(choice.take)[2] > edge_s
         assert is_late == (edge_s in {work.due_s for work in taken.dropped})
     else:
         assert not taken.dropped

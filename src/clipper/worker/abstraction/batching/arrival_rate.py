@@ -2,8 +2,6 @@
 
 import math
 
-# Time constant of the exponential forgetting, in SLOs.
-SPAN_SLOS = 1.0
 # The rate is updated at most once in this fraction of the SLO: more often is no more accurate.
 LEAST_SLOS = 0.02
 
@@ -35,7 +33,7 @@ class ArrivalRate:
         if passed_s <= LEAST_SLOS * slo_s:
             return
         self.due_s = now_s + LEAST_SLOS * slo_s
-        kept = math.exp(-passed_s / (SPAN_SLOS * slo_s))
+        kept = math.exp(-passed_s / slo_s)
         self._arrivals = self._arrivals * kept + (arrivals - self._seen)
         self._span_s = self._span_s * kept + passed_s
         self._looked_s, self._seen = now_s, arrivals

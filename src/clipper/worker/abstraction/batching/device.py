@@ -18,10 +18,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Sized
 from typing import Protocol
 
-from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
+from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue, due_of
 from clipper.worker.abstraction.batching.flow import Batch
 from clipper.worker.abstraction.batching.service_times import LEAST_S, ServiceTimes
-from clipper.worker.abstraction.work import Work
 
 # A batch that is overdue is expected to take as long again as this share of what it has taken: the longer it hangs, the
 # longer it will.
@@ -231,8 +230,4 @@ def rows_due_by(queue: DeadlineQueue, due_s: float) -> int:
     lanes = queue.lanes()
     if len(lanes) == 1 and lanes[0].works[-1].due_s <= due_s:
         return queue.length
-    return sum([bisect_left(lane.works, due_s, key=_due_s) for lane in lanes])
-
-
-def _due_s(work: Work) -> float:
-    return work.due_s
+    return sum([bisect_left(lane.works, due_s, key=due_of) for lane in lanes])

@@ -1,11 +1,11 @@
 """The scheduler's knowledge of one replica: its service times and its batches in flight."""
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clipper.worker.abstraction.batching.controller import Controller
 from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
-from clipper.worker.abstraction.batching.device import NEVER_S, OVERDUE_SHARE, Device, Sharer, rows_due_by
+from clipper.worker.abstraction.batching.device import NEVER_S, OVERDUE_SHARE, Device, rows_due_by
 from clipper.worker.abstraction.batching.flow import Batch
 from clipper.worker.abstraction.batching.service_times import LEAST_S, MAX_GROWTH, ServiceTimes
 
@@ -63,28 +63,15 @@ class ReplicaState:
     capacity_per_s: float = 0.0
     answer_s: float = 0.0
 
-    def join_devices(self, queue: DeadlineQueue, replicas: Sized, await_turn: Callable[[], None]) -> None:
-        """Share its devices: see ``Sharer``."""
-        for device in self.devices:
-            device.join(Sharer(self, queue, replicas, await_turn))
-
     def release_devices(self) -> None:
         """Give the versions that wait for its devices a turn: rows have left its queue."""
         for device in self.devices:
             device.release()
 
-    def leave_devices(self) -> None:
-        for device in self.devices:
-            device.leave(self)
-
     @property
     def has_quicker_beside(self) -> bool:
         """Whether a quicker version computes on one of its devices, whose time it would take."""
         return any(device.has_quicker(self) for device in self.devices)
-
-    def may_start(self, now_s: float) -> bool:
-        """Whether its devices admit a batch now: see ``Device.admits``."""
-        return all(device.admits(self, now_s) for device in self.devices)
 
     def limit_beside(self, queue: DeadlineQueue, now_s: float) -> int:
         """Return ``limit``, or fewer rows: those due before other versions' rows, or that make none of them late."""

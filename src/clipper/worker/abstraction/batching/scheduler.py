@@ -13,7 +13,7 @@ from clipper.worker.abstraction.batching.blocks import Blocks
 from clipper.worker.abstraction.batching.controller import Controller
 from clipper.worker.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Taken, main_slo_s
 from clipper.worker.abstraction.batching.decision import NO_BOUND, Decision, first_of, sort_out, wake_at
-from clipper.worker.abstraction.batching.device import HANGS_S, Device, do_nothing, first_due_s
+from clipper.worker.abstraction.batching.device import HANGS_S, Device, Sharer, do_nothing, first_due_s
 from clipper.worker.abstraction.batching.flow import Batch, Flow
 from clipper.worker.abstraction.batching.goodput import Choice, choose_lanes, cut_short
 from clipper.worker.abstraction.batching.nearness import near_until_s
@@ -86,7 +86,8 @@ class Scheduler:
         if is_fixed:
             times.largest = max_batch
         replica = self.replicas[replica_id] = ReplicaState(replica_id, max_batch, controller, times, is_far, devices)
-        replica.join_devices(self.queue, self.replicas, await_turn)
+        for device in devices:
+            device.join(Sharer(replica, self.queue, self.replicas, await_turn))
         self._look_at_replicas()
         return replica
 
@@ -105,7 +106,8 @@ class Scheduler:
         replica = self.replicas.pop(replica_id)
         self._look_at_replicas()
         self.blocks.forget_replica(replica_id)
-        replica.leave_devices()
+        for device in replica.devices:
+            device.leave(replica)
         for batch in replica.in_flight.values():
             self.suspects.ended(batch.source)
         return [work for batch in replica.in_flight.values() for work in batch.works if work.waiters is not NOBODY]
@@ -143,8 +145,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         queue, suspects = self.queue, self.suspects
-        kept_apart = suspects.by_name and suspects.length
-        return bool(queue.length or queue.background or self.blocks.waiting or kept_apart)
+        return bool(queue.length or queue.background or self.blocks.waiting or (suspects.by_name and suspects.length))
 
     def finished(
         self, replica: ReplicaState, batch_id: int, now_s: float, failed: Collection[int] = ()
@@ -279,7 +280,7 @@ class Scheduler:
                 has_room = len(replica.in_flight) == in_flight
                 if in_flight and has_room:
                     has_room = replica.may_send_ahead(now_s, will_ask_again=self._returns.are_believed)
-                if has_room and replica.devices and not replica.may_start(now_s):
+                if has_room and replica.devices and not all(each.admits(replica, now_s) for each in replica.devices):
                     decision.late += self.queue.expire(now_s)
                     if not self.queue.length:
                         return False
@@ -369,12 +370,8 @@ class Scheduler:
 
     def _delayed_until_s(self, replica: ReplicaState, waiting: int, limit: int, now_s: float) -> float:
         """Return until when a batch that is not full waits: for its configured delay, or for returning clients."""
-        until_s = 0.0
-        if not replica.in_flight:
-            until_s = self._returns.until_s(replica, waiting, limit, self.queue, now_s)
-        if self._delay_s:
-            until_s = max(until_s, self.queue.oldest_arrival_s() + self._delay_s)
-        return until_s
+        back_s = 0.0 if replica.in_flight else self._returns.until_s(replica, waiting, limit, self.queue, now_s)
+        return max(back_s, self.queue.oldest_arrival_s() + self._delay_s) if self._delay_s else back_s
 
     def _drop_or_probe(
         self, replica: ReplicaState, replicas: list[ReplicaState], now_s: float, decision: Decision

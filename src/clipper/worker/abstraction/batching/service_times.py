@@ -73,10 +73,6 @@ class ServiceTimes:
             found = known[min(known, key=lambda other: abs(other - size))] if known else (1.0,) * len(QUANTILES)
         return found
 
-    def median_ratio(self, rows: int) -> float:
-        """Return the ratio that half of such batches stay within: a few stalls change it less than the mean."""
-        return self.ratios(rows)[len(QUANTILES) // 2]
-
     def outlook(self, rows: int, size_bytes: float = 0.0) -> tuple[float, float, float]:
         """Return the fitted time of a batch, the time that half of such batches stay within, and ``slow_s``."""
         found = None if size_bytes else self._outlooks.get(rows)
@@ -103,7 +99,8 @@ class ServiceTimes:
     def rows_within(self, budget_s: float, row_bytes: float = 0.0) -> float:
         """Return how many rows of ``row_bytes`` bytes are expected to fit into the budget; 0 if not even one does."""
         per_row_s = self.per_row_s + self.per_byte_s * row_bytes
-        spare_s = budget_s / self.median_ratio(max(1, self.largest)) - self.fixed_s
+        # A few stalls change the median less than the mean.
+        spare_s = budget_s / self.ratios(max(1, self.largest))[len(QUANTILES) // 2] - self.fixed_s
         # A budget for exactly one row is often the rounded sum of these two terms.
         if spare_s < per_row_s * (1 - 1e-9) or spare_s < 0:
             return 0.0
