@@ -21,7 +21,7 @@ from clipper.worker.abstraction.batching.quarantine import Quarantine
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.scheduler import Scheduler
 from clipper.worker.abstraction.block_rows import BlockRuns
-from clipper.worker.abstraction.cache.clock import HASHED_BYTES, ClockCache
+from clipper.worker.abstraction.cache.clock import HASHED_BYTES, CacheTable, ClockCache
 from clipper.worker.abstraction.compute_time import ComputeTime
 from clipper.worker.abstraction.counts import VersionCounts
 from clipper.worker.abstraction.notices import FailureNotices, why_no_replica
@@ -45,7 +45,7 @@ class ModelQueue:
         self.model, self.name, self.node, self.max_output_bytes = model, model.name, node, turns.max_output_bytes
         self.snapshot, self.input_type = snapshot, parse_type(snapshot.input_type)
         self.encoder = make_encoder(self.input_type)
-        self._table = cache.table() if snapshot.cache else None
+        self._table = CacheTable(cache) if snapshot.cache else None
         self._turns, self.unsettled, self.asks, self._flow = turns, turns.unsettled, turns.asks, turns.flow
         self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
         self._scheduler.most_batch_bytes = self.encoder.most_batch_bytes
@@ -427,7 +427,7 @@ class ModelQueue:
             self._table.fulfil(works)
         name = self.name
         for work, output in zip(works, outputs):
-            waiters, work.waiters = work.waiters, NOBODY  # the same as dismiss(), without a call for each query
+            waiters, work.waiters = work.waiters, NOBODY
             for waiter in waiters:
                 waiter.on_output(name, output)
 

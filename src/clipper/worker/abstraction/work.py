@@ -83,16 +83,12 @@ class Work(msgspec.Struct, gc=False, eq=False):
         if waiter.deadline_s > self.deadline_s:
             self.deadline_s = waiter.deadline_s
 
-    def dismiss(self) -> list[Waiter]:
-        """Return the waiters and drop them."""
-        waiters, self.waiters = self.waiters, NOBODY
-        return waiters
-
     def forget(self) -> list[Waiter]:
         """Leave the cache, since there will be no output. Return the waiters and drop them."""
         if self.table is not None:
             self.table.forget(self)
-        return self.dismiss()
+        waiters, self.waiters = self.waiters, NOBODY
+        return waiters
 
     @property
     def is_wanted(self) -> bool:

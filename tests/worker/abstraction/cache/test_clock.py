@@ -54,7 +54,7 @@ class ClockMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.cache = ClockCache(CAPACITY_BYTES)
-        self.tables = [self.cache.table(), self.cache.table()]
+        self.tables = [CacheTable(self.cache), CacheTable(self.cache)]
         self.in_flight: dict[tuple[int, bytes], Work] = {}
         self.ring: OrderedDict[tuple[int, bytes], list[bytes | bool]] = OrderedDict()
         self.evictions = 0
@@ -116,7 +116,7 @@ class ClockMachine(RuleBasedStateMachine):
             assert self.in_flight.pop(key).table is None
         for key in [key for key in self.ring if key[0] == index]:
             del self.ring[key]
-        self.tables[index] = self.cache.table()
+        self.tables[index] = CacheTable(self.cache)
         self.lookups[index] = [0, 0, 0]
 
     @invariant()
@@ -142,7 +142,7 @@ TestClock.settings = settings(max_examples=share_of(60), stateful_step_count=60,
 def test_what_was_used_gets_a_second_chance_in_order() -> None:
     # Room for eight entries at most, which is the largest share an entry may have.
     cache = ClockCache(8 * (ENTRY_OVERHEAD_BYTES + 2))
-    table = cache.table()
+    table = CacheTable(cache)
     rows = [b"%d" % number for number in range(8)]
     for row in rows:
         finish(table, row)
@@ -157,7 +157,7 @@ def test_what_was_used_gets_a_second_chance_in_order() -> None:
 
 def test_work_in_flight_is_not_evicted_however_much_comes() -> None:
     cache = ClockCache(CAPACITY_BYTES)
-    table = cache.table()
+    table = CacheTable(cache)
     flying = make_work(b"flying")
     begin(table, flying)
     for number in range(100):
@@ -167,7 +167,7 @@ def test_work_in_flight_is_not_evicted_however_much_comes() -> None:
 
 def test_an_entry_over_its_share_is_answered_but_not_kept() -> None:
     cache = ClockCache(CAPACITY_BYTES)
-    table = cache.table()
+    table = CacheTable(cache)
     finish(table, b"small")
     finish(table, b"", b"7" * (LARGEST_BYTES + 1))
     finish(table, b"also small", b"7")
@@ -178,7 +178,7 @@ def test_an_entry_over_its_share_is_answered_but_not_kept() -> None:
 
 @pytest.mark.parametrize("capacity_bytes", [0, 1, ENTRY_OVERHEAD_BYTES])
 def test_a_cache_too_small_for_anything_keeps_nothing_and_still_joins(capacity_bytes: int) -> None:
-    table = ClockCache(capacity_bytes).table()
+    table = CacheTable(ClockCache(capacity_bytes))
     work = make_work(b"x")
     begin(table, work)
     assert find(table, b"x") is work
@@ -189,7 +189,7 @@ def test_a_cache_too_small_for_anything_keeps_nothing_and_still_joins(capacity_b
 
 def test_batch_larger_than_the_cache_keeps_its_latest() -> None:
     cache = ClockCache(CAPACITY_BYTES)
-    table = cache.table()
+    table = CacheTable(cache)
     old = finish(table, b"old")
     works = [make_work(b"%d" % number) for number in range(CAPACITY_BYTES // ENTRY_OVERHEAD_BYTES + 3)]
     for work in works:
@@ -204,7 +204,7 @@ def test_batch_larger_than_the_cache_keeps_its_latest() -> None:
 
 def test_keys_are_compared_whole() -> None:
     # Many inputs in one dict share hash slots; each still finds its own output and no other.
-    table = ClockCache(1 << 30).table()
+    table = CacheTable(ClockCache(1 << 30))
     rows = [number.to_bytes(3, "little") + bytes(tail) for number in range(2_000) for tail in (0, 1)]
     for row in rows:
         finish(table, row, row.hex().encode())
@@ -215,7 +215,7 @@ def test_keys_are_compared_whole() -> None:
 
 def test_versions_do_not_see_each_others_outputs() -> None:
     cache = ClockCache(CAPACITY_BYTES)
-    one, two = cache.table(), cache.table()
+    one, two = CacheTable(cache), CacheTable(cache)
     finish(one, b"x", b"1")
     assert find(two, b"x") is None
     finish(two, b"x", b"2")
@@ -228,7 +228,7 @@ def test_versions_do_not_see_each_others_outputs() -> None:
 
 
 def test_large_inputs_are_found_by_their_hash_and_compared_whole() -> None:
-    table = ClockCache(1 << 20).table()
+    table = CacheTable(ClockCache(1 << 20))
     size = HASHED_BYTES
     rows = [bytes(size), bytes(size - 1) + b"1", b"1" + bytes(size - 1), bytes(size - 1), bytes(size + 1)]
     works = [finish(table, row, b"%d" % number) for number, row in enumerate(rows)]
@@ -241,7 +241,7 @@ def test_large_inputs_are_found_by_their_hash_and_compared_whole() -> None:
 def test_of_two_inputs_with_one_hash_the_later_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "xxh3_64_intdigest", lambda row, seed: 7)
     cache = ClockCache(10 * (HASHED_BYTES + ENTRY_OVERHEAD_BYTES))
-    table = cache.table()
+    table = CacheTable(cache)
     first, second = bytes(HASHED_BYTES), b"1" * HASHED_BYTES
     finish(table, first, b"1")
     assert find(table, second) is None and table.peek(second) is None
@@ -260,7 +260,7 @@ def test_of_two_inputs_with_one_hash_the_later_is_found(monkeypatch: pytest.Monk
 
 def test_work_that_was_forgotten_is_not_kept_when_its_output_comes() -> None:
     cache = ClockCache(CAPACITY_BYTES)
-    table = cache.table()
+    table = CacheTable(cache)
     work = make_work(b"x")
     begin(table, work)
     table.forget(work)
@@ -273,7 +273,7 @@ def test_work_that_was_forgotten_is_not_kept_when_its_output_comes() -> None:
 
 
 def test_look_ups_are_counted_one_by_one() -> None:
-    table = ClockCache(CAPACITY_BYTES).table()
+    table = CacheTable(ClockCache(CAPACITY_BYTES))
     find(table, b"x")
     begin(table, make_work(b"x"))
     find(table, b"x")
@@ -286,7 +286,7 @@ def test_look_ups_are_counted_one_by_one() -> None:
 
 def test_a_new_entry_stays_where_all_others_have_been_used() -> None:
     cache = ClockCache(8 * (ENTRY_OVERHEAD_BYTES + 2))
-    table = cache.table()
+    table = CacheTable(cache)
     rows = [b"%d" % number for number in range(8)]
     for row in rows:
         finish(table, row)

@@ -41,10 +41,6 @@ class ClockCache:
         self._size_bytes = 0
         self._evictions = 0
 
-    def table(self) -> "CacheTable":
-        """Return a new, empty table for a version."""
-        return CacheTable(self)
-
     def statistics(self) -> CacheStatistics:
         return CacheStatistics(len(self._ring), self._size_bytes, self.capacity_bytes, self._evictions)
 
@@ -55,7 +51,6 @@ class ClockCache:
         for work in works:
             if work.table is None:
                 continue
-            # The same as _size_bytes(), without a call for each work.
             size = len(work.row) + len(work.output or b"") + ENTRY_OVERHEAD_BYTES
             if size > most_bytes:
                 work.table.forget(work)
@@ -73,7 +68,7 @@ class ClockCache:
     def forget_closed(self) -> None:
         """Drop the entries of closed tables."""
         self._ring = deque(work for work in self._ring if work.table is not None)
-        self._size_bytes = sum(map(_size_bytes, self._ring))
+        self._size_bytes = sum(len(each.row) + len(each.output or b"") + ENTRY_OVERHEAD_BYTES for each in self._ring)
 
     def _evict(self) -> None:
         """Advance the hand until the entries are within the bound."""
@@ -85,7 +80,7 @@ class ClockCache:
                 ring.append(work)
             elif (table := work.table) is not None:
                 table.forget(work)
-                size_bytes -= len(work.row) + len(work.output or b"") + ENTRY_OVERHEAD_BYTES  # as above
+                size_bytes -= len(work.row) + len(work.output or b"") + ENTRY_OVERHEAD_BYTES
                 evicted += 1
         self._size_bytes = size_bytes
         self._evictions += evicted
@@ -148,7 +143,3 @@ class CacheTable:
             work.table = None
         self.entries.clear()
         self._cache.forget_closed()
-
-
-def _size_bytes(work: Work) -> int:
-    return len(work.row) + len(work.output or b"") + ENTRY_OVERHEAD_BYTES
