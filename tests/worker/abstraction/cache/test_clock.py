@@ -111,7 +111,7 @@ class ClockMachine(RuleBasedStateMachine):
         """The version goes, and another takes its place; work in flight will end as if it had never been cached."""
         table = self.tables[index]
         table.close()
-        assert len(table) == 0
+        assert len(table.entries) == 0
         for key in [key for key in self.in_flight if key[0] == index]:
             assert self.in_flight.pop(key).table is None
         for key in [key for key in self.ring if key[0] == index]:
@@ -132,7 +132,7 @@ class ClockMachine(RuleBasedStateMachine):
     def entries_are_those_in_flight_and_those_kept(self) -> None:
         for index, table in enumerate(self.tables):
             known = [row for at, row in [*self.ring, *self.in_flight] if at == index]
-            assert len(table) == len(known) == len(rows_kept(table, known))
+            assert len(table.entries) == len(known) == len(rows_kept(table, known))
 
 
 TestClock = ClockMachine.TestCase
@@ -223,7 +223,7 @@ def test_versions_do_not_see_each_others_outputs() -> None:
     two.close()
     found = find(one, b"x")
     assert found is not None and found.output == b"1"
-    assert (len(one), len(two), find(two, b"x")) == (1, 0, None)
+    assert (len(one.entries), len(two.entries), find(two, b"x")) == (1, 0, None)
     assert (cache.statistics().entries, cache.statistics().size_bytes) == (1, ENTRY_OVERHEAD_BYTES + 2)
 
 
@@ -279,7 +279,7 @@ def test_look_ups_are_counted_one_by_one() -> None:
     find(table, b"x")
     finish(table, b"y")
     find(table, b"y")
-    assert (table.misses, table.joins, table.hits, len(table)) == (1, 1, 1, 2)
+    assert (table.misses, table.joins, table.hits, len(table.entries)) == (1, 1, 1, 2)
     table.peek(b"y")
     assert (table.misses, table.joins, table.hits) == (1, 1, 1)
 

@@ -102,9 +102,6 @@ class CacheTable:
         self.entries: dict[bytes | int, Work] = {}
         self.hits = self.joins = self.misses = 0
 
-    def __len__(self) -> int:
-        return len(self.entries)
-
     def key_of(self, row: bytes) -> bytes | int:
         """Return the key of an input: the input itself, or its hash if it is large."""
         return row if len(row) < HASHED_BYTES else xxh3_64_intdigest(row, self._seed)
