@@ -26,7 +26,7 @@ MAX_PATH_CHARACTERS = 200
 
 
 class RateBound:
-    """Bounds the lines of a log by a bucket of tokens. ``left_out`` counts omitted lines since ``take_left_out``.
+    """Bounds the lines of a log by a bucket of tokens. ``left_out`` counts the omitted lines.
 
     Args:
         per_second: how many lines may pass in the long run.
@@ -37,7 +37,7 @@ class RateBound:
         self._per_second, self._at_once = per_second, at_once
         self._tokens = float(at_once)
         self._last_s = 0.0
-        self.left_out = 0
+        self.left_out = self._told = 0
 
     def lets(self, now_s: float) -> bool:
         self._tokens = min(self._at_once, self._tokens + max(0.0, now_s - self._last_s) * self._per_second)
@@ -48,9 +48,10 @@ class RateBound:
         self._tokens -= 1
         return True
 
-    def take_left_out(self) -> int:
-        left_out, self.left_out = self.left_out, 0
-        return left_out
+    def left_out_since(self) -> int:
+        """Return how many lines were omitted since the last call."""
+        since, self._told = self.left_out - self._told, self.left_out
+        return since
 
 
 class Watch:
@@ -87,7 +88,6 @@ class Watch:
         self.draw = random.random
         self.most = max(settings.access_log, settings.trace_share if exporter is not None else 0.0)
         self._wall_s = wall_s
-        self._left_out = {"access": 0, "slow": 0}
         self.traced_until_s = 0.0
 
     # -- requests ----------------------------------------------------------------------------------------------
@@ -135,9 +135,7 @@ class Watch:
             system: ``http`` or ``grpc``.
         """
         if note.is_logged and self._access is not None and self._access_rate.lets(now_s):
-            left_out = self._access_rate.take_left_out()
-            self._left_out["access"] += left_out
-            message, said = access_said(note, status, now_s, answer_bytes, left_out)
+            message, said = access_said(note, status, now_s, answer_bytes, self._access_rate.left_out_since())
             line = self._format(self._wall_s(), ACCESS, message, said)
             self._access.add(line, len(line))
         if note.span is not None and self._tracer is not None:
@@ -172,9 +170,7 @@ class Watch:
         """Log and trace a query that is slow, or whose request has a note."""
         is_slow = query.ended_s - query.arrival_s > self.slow_s
         if is_slow and self._slow is not None and self._slow_rate.lets(query.ended_s):
-            left_out = self._slow_rate.take_left_out()
-            self._left_out["slow"] += left_out
-            message, said = slow_said(query, left_out)
+            message, said = slow_said(query, self._slow_rate.left_out_since())
             line = self._format(self._wall_s(), SLOW_QUERY, message, said)
             self._slow.add(line, len(line))
         if self._tracer is not None and query.note is not None:
@@ -223,10 +219,7 @@ class Watch:
         parts: list[LogFile | Exporter] = [*found.values(), *([] if exporter is None else [exporter])]
         return TelemetryStatistics(
             lines_written={name: file.done for name, file in found.items()},
-            lines_left_out={
-                name: file.over + file.failed + self._left_out[name] + rates[name].left_out
-                for name, file in found.items()
-            },
+            lines_left_out={name: file.over + file.failed + rates[name].left_out for name, file in found.items()},
             spans_exported=None if exporter is None else exporter.done,
             spans_dropped={} if exporter is None else {"queue_full": exporter.over, "export_failed": exporter.failed},
             spans_waiting=0 if exporter is None else exporter.waiting,
