@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from clipper.errors import ModelFailed
 from clipper.settings.pipeline import CONFIDENCE, ITEM, QUERY, Graph, Node, Reference, Value, Values
@@ -20,12 +20,17 @@ from clipper.values.outputs.output import Output, is_long, make_record
 from clipper.values.outputs.record_columns import names_of
 
 
-class Inputs(Protocol):
-    """The inputs of a step: how many, and each, which may be made only when it is read."""
+class WiredItems:
+    """The inputs that are wired to the items of a list. Each is made when it is read."""
 
-    def __len__(self) -> int: ...
+    def __init__(self, wired: Callable[[Output], Output], items: Elements | Sequence[Output]) -> None:
+        self._wired, self._items = wired, items
 
-    def __iter__(self) -> Iterator[Output | None]: ...
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Output]:
+        return map(self._wired, self._items)
 
 
 class Ask(NamedTuple):
@@ -35,7 +40,7 @@ class Ask(NamedTuple):
     """
 
     place: int
-    inputs: Inputs
+    inputs: Sequence[Output | None] | WiredItems
     is_long: bool = False
 
 
@@ -99,19 +104,6 @@ class Plan:
         self.answering = frozenset(places[name] for name in graph.answered_by)
 
 
-class _Inputs:
-    """The inputs that are wired to the items of a list. Each is made when it is read."""
-
-    def __init__(self, wired: Callable[[Output], Output], items: "Elements | Sequence[Output]") -> None:
-        self._wired, self._items = wired, items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Output]:
-        return map(self._wired, self._items)
-
-
 class _Answer(NamedTuple):
     output: Output
     confidence: float
@@ -153,9 +145,8 @@ class Run:
             return
         outputs[index] = answer
         self._missing[place] -= 1
-        if self._missing[place]:
-            return
-        self._to_join.append(place)
+        if not self._missing[place]:
+            self._to_join.append(place)
 
     def joined(self, place: int, output: Output) -> None:
         """Take the list of a step's answers."""
@@ -233,7 +224,7 @@ class Run:
             self._settle(place, _Answer(b"[]", 1.0))
             return None
         self._lists[place], self._missing[place] = [None] * count, count
-        inputs = _Inputs(lambda item: self._wired(node.input, item) or NULL, items)
+        inputs = WiredItems(lambda item: self._wired(node.input, item) or NULL, items)
         next(iter(inputs))  # what fails for an element of an array fails for each
         return Ask(place, inputs if isinstance(items, Elements) else list(inputs), is_long(found))
 
