@@ -5,7 +5,7 @@ It makes no task, future or timer: each answer of a step calls it, and each step
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol
 
 from clipper.control.snapshot import ApplicationSnapshot
@@ -28,8 +28,8 @@ from clipper.worker.telemetry.watch import Watch
 MAX_AT_ONCE = 32
 # The time of a typical query, as a share of the SLO: others have come late, or their clients want to wait for less.
 TYPICAL_SHARE = 0.9
-# Sources to remember: most combinations of the steps' versions, while versions change.
-MAX_SOURCES = 256
+# Remembers most combinations of the versions of pipelines' steps, while versions change.
+_source_of = lru_cache(1024)(make_source)
 # How a step ends, in the decision log, besides the codes of errors.
 OPEN, ANSWERED, SKIPPED, DEFAULT = "open", "answered", "skipped", "default"
 
@@ -76,7 +76,6 @@ class Pipeline:
         self._applications, self._finish, self._do, self._watch = applications, finish, do, watch
         self._now_s = asyncio.get_running_loop().time
         self._choice = Choice((snapshot.name,), (1.0,))
-        self._sources: dict[str, Source] = {}
         self._wired: object = None
         self.follow(snapshot)
 
@@ -84,7 +83,6 @@ class Pipeline:
         """Serve by these steps from the next query on. Queries under way keep the steps that they began with."""
         self._shows_model, self._slo_s = snapshot.show_model, snapshot.slo_ms / 1000
         self._is_logged = snapshot.selection.log_decisions > 0
-        self._sources.clear()
         if (snapshot.steps, snapshot.output) == self._wired:  # what was learned of the steps stays
             return
         self._wired = snapshot.steps, snapshot.output
@@ -239,14 +237,9 @@ class Pipeline:
             self._go_on(asked)
 
     def _end(self, asked: "_Asked", decision: Done | Failed) -> None:
-        query, text = asked.query, ",".join(asked.run.sources)
+        query, nodes, versions = asked.query, asked.plan.nodes, tuple(asked.run.sources)
         query.missing = 0
-        source = self._sources.get(text)
-        if source is None and text and self._shows_model:
-            if len(self._sources) >= MAX_SOURCES:
-                self._sources.clear()
-            source = self._sources[text] = make_source(tuple(asked.run.sources))
-        nodes = asked.plan.nodes
+        source = _source_of(versions) if versions and self._shows_model else None
         ids = tuple((nodes[place].name, nodes[place].application, id_) for place, id_ in asked.ids)
         query.path = Path(ids, source, () if asked.notes is None else asked.path_steps(self._now_s()))
         if isinstance(decision, Done):
