@@ -147,8 +147,8 @@ class ReplicaLink:
 
         ``trace`` is None if the batch is not traced. A container of an older version does not get it.
         """
-        is_told = trace is not None and self._version >= 3
-        self.send_frame(self._encoder.encode(batch_id, rows, write_trace(trace) if is_told and trace else b""))
+        told = b"" if trace is None or self._version < 3 else write_trace(trace)
+        self.send_frame(self._encoder.encode(batch_id, rows, told))
 
     def send_frame(self, frame: Sequence[Buffer]) -> None:
         """Write a batch, or the answer to an ask, that is encoded."""
@@ -352,15 +352,13 @@ class _Connection(asyncio.Protocol):
         self._end(str(error or "the container closed the connection"))
 
     def _receive(self, kind: int, frame_id: int, body: Buffer) -> None:
-        listener, is_linked = self._listener, self.welcome.done()
+        listener, is_linked, was_sent = self._listener, self.welcome.done(), True
         if body is DROPPED and is_linked and kind != Kind.ASK:
             most = self._splitter.most_kept_bytes
             message = f"{messages.BATCH_TOO_LARGE}outputs of a batch are over {most} bytes: have the model return less"
-            if not listener.on_error(frame_id, message):
-                self._count_stray(frame_id)
+            was_sent = listener.on_error(frame_id, message)
         elif kind == Kind.RESULTS and is_linked:
-            if not listener.on_results(frame_id, messages.decode_results(body)):
-                self._count_stray(frame_id)
+            was_sent = listener.on_results(frame_id, messages.decode_results(body))
         elif is_linked and self.version >= _RAW_SINCE.get(kind, PROTOCOL_VERSION + 1):
             try:
                 results = RESULTS_DECODERS[kind](body)
@@ -368,17 +366,14 @@ class _Connection(asyncio.Protocol):
                 was_sent = listener.on_error(frame_id, str(error))
             else:
                 was_sent = listener.on_results(frame_id, results)
-            if not was_sent:
-                self._count_stray(frame_id)
+        elif kind == Kind.ERROR and is_linked:
+            was_sent = listener.on_error(frame_id, messages.decode_error(body))
         elif kind == Kind.ASK and is_linked and self.version >= ASKS_VERSION:
             self._asks_at_once += 1
             self._unread_asks += self._is_paused
             if self._asks_at_once > MAX_ASKS_AT_ONCE or self._unread_asks > MAX_STRAY_ANSWERS:
-                raise ProtocolViolation("the container asks again and again, and does not wait for answers")
+                raise ProtocolViolation("the container sends ask after ask, and does not wait for answers")
             listener.on_ask(frame_id, body)
-        elif kind == Kind.ERROR and is_linked:
-            if not listener.on_error(frame_id, messages.decode_error(body)):
-                self._count_stray(frame_id)
         elif kind == Kind.ERROR:
             reason = messages.decode_error(body)
             self.welcome.set_exception(HelloRefused(f"the container refused the connection: {reason}"))
@@ -390,11 +385,13 @@ class _Connection(asyncio.Protocol):
             self._splitter.max_body_bytes = MAX_BODY_BYTES
         elif kind == Kind.WELCOME and self._may_tell:
             if len(body) > MAX_WELCOME_BYTES:
-                raise ProtocolViolation(f"a WELCOME of {len(body)} bytes is too long: expected {MAX_WELCOME_BYTES}")
+                raise ProtocolViolation(f"a WELCOME has {len(body)} bytes: expected at most {MAX_WELCOME_BYTES}")
             self._may_tell = False  # it learns once
             listener.on_told(messages.decode_welcome(body, self.version))
         else:
             raise ProtocolViolation(f"the container sent an unexpected frame of kind {kind}")
+        if not was_sent:
+            self._count_stray(frame_id)
 
     def _count_stray(self, batch_id: int) -> None:
         """Count an answer to a batch that the container was not sent."""

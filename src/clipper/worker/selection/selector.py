@@ -16,9 +16,7 @@ from clipper.learning.policies.policy import Choice, Combined, Outlook, Policy, 
 from clipper.learning.policies.prices import Prices
 from clipper.learning.policies.ramp import Ramp
 from clipper.worker.selection.counts import ApplicationCounts
-
-# The longest message of a failure in a user's code.
-MAX_PROBLEM_CHARACTERS = 300
+from clipper.worker.selection.feedback.scoring import MAX_CHARACTERS
 
 
 class Selector:
@@ -163,7 +161,7 @@ class Selector:
             raise self._failed("is_settled", error) from error
 
     def _failed(self, method: str, error: BaseException) -> PolicyFailed:
-        problem = f"policy {self._name} failed in {method}: {type(error).__name__}: {error}"[:MAX_PROBLEM_CHARACTERS]
+        problem = f"policy {self._name} failed in {method}: {type(error).__name__}: {error}"[:MAX_CHARACTERS]
         self._counts.fail_policy(problem)
         return PolicyFailed(problem)
 
