@@ -62,7 +62,7 @@ class Answering:
         rescue: called instead if none of them has answered: ``Stages.go_on`` if there are other models, or None.
         has_others: whether other models can answer a query: ``has_none``, or ``Stages.has_others``.
         now_s: the loop's clock.
-        goes_on, feedback_ttl_s, input_type: copies from the terms, which are read for each query.
+        goes_on, feedback_ttl_s, input_type, judged: copies from the terms, which are read for each query.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class Answering:
         self.terms = terms
         self.goes_on, self.feedback_ttl_s = terms.selector.goes_on, terms.feedback_ttl_s
         self.input_type = terms.input_type
+        self.judged: Callable[[Output], bytes] = terms.judged
         # These follow from the terms, and each query would otherwise compute them.
         selector = terms.selector
         self._slo_s = terms.slo_s
@@ -122,10 +123,6 @@ class Answering:
         if no_totals is not None:
             return no_totals
         return self.contexts.prior() if context is None else self.contexts.totals(context)
-
-    @property
-    def judged(self) -> Callable[[Output], bytes]:
-        return self.terms.judged
 
     # -- what models say ---------------------------------------------------------------------------------
 

@@ -222,23 +222,19 @@ class Query(msgspec.Struct, gc=False, eq=False):
             self.more_outputs = {model: _kept(output) for model, output in self.more_outputs.items()}
 
     def texts(self, text_of: Callable[[Output], bytes]) -> dict[str, bytes]:
-        """Return the texts of the outputs so far, by model, as ``text_of`` makes them."""
+        """Return the texts of the outputs so far, by model, as ``text_of`` makes them: a new dict."""
         if self.first_model is None or self.first_output is None:
             return {}
-        outputs = {self.first_model: self.first_output, **(self.more_outputs or {})}
-        return {model: text_of(output) for model, output in outputs.items()}
+        texts = {self.first_model: text_of(self.first_output)}
+        if self.more_outputs is not None:
+            for model, output in self.more_outputs.items():
+                texts[model] = text_of(output)
+        return texts
 
     @property
     def outputs(self) -> dict[str, bytes]:
-        """Return the texts of the outputs so far that policies combine, by model: a new dict."""
-        if self.first_model is None or self.first_output is None:
-            return {}
-        judged = self.owner.judged
-        outputs = {self.first_model: judged(self.first_output)}
-        if self.more_outputs is not None:
-            for model, output in self.more_outputs.items():
-                outputs[model] = judged(output)
-        return outputs
+        """The texts of the outputs so far that policies combine, by model: a new dict."""
+        return self.texts(self.owner.judged)
 
     def view(self) -> QueryView:
         return QueryView(self.context, self.features, self.row, self.owner.input_type)
