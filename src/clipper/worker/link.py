@@ -272,7 +272,7 @@ class _Connection(asyncio.Protocol):
         self.on_lost: Callable[[str], None] | None = None
         self.transport: asyncio.Transport | None = None
         # After a failed dial nobody awaits this future, and asyncio would log that its exception was not retrieved.
-        self.welcome.add_done_callback(_retrieve)
+        self.welcome.add_done_callback(lambda welcome: welcome.cancelled() or welcome.exception())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -417,8 +417,3 @@ class _Connection(asyncio.Protocol):
         if self.on_lost is not None:
             self.on_lost(reason)
         self.on_lost = self.transport = None
-
-
-def _retrieve(future: "asyncio.Future[Welcome]") -> None:
-    if not future.cancelled():
-        future.exception()

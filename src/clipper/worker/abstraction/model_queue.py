@@ -190,7 +190,7 @@ class ModelQueue:
                 replica.link.open()
             elif known.is_draining:
                 # A draining replica is only kept while it has a batch in flight, so it is still linked.
-                known.is_draining = False
+                known.set_draining(False)
                 self._scheduler.resume_replica(replica_id)
         for replica_id in [known for known in self._links if known not in wanted]:
             self._drain(self._links[replica_id])
@@ -239,7 +239,7 @@ class ModelQueue:
         self._take_turn()
 
     def _drain(self, replica: Replica) -> None:
-        replica.is_draining = True
+        replica.set_draining(True)
         if replica.state is None or not replica.state.in_flight:
             self._remove(replica)
         else:

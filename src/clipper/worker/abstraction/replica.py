@@ -79,17 +79,12 @@ class Replica:
         self.state: ReplicaState | None = None
         self.asks: dict[int, list[Any]] = {}
         self.max_batch = 1  # the largest batch that it takes, however small outputs are
-        self._is_draining = False
+        self.is_draining = False
         owner.unsettled[self] = None
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether the replica gets no more batches, and is closed once it has answered its last."""
-        return self._is_draining
-
-    @is_draining.setter
-    def is_draining(self, is_draining: bool) -> None:
-        self._is_draining = is_draining
+    def set_draining(self, is_draining: bool) -> None:
+        """Set whether it gets no more batches, and is closed once it has answered its last."""
+        self.is_draining = is_draining
         self._settle()
 
     def enter(
@@ -127,7 +122,7 @@ class Replica:
         self._owner.unsettled.pop(self, None)
 
     def _settle(self) -> None:
-        if self.link.is_linked and not self._is_draining:
+        if self.link.is_linked and not self.is_draining:
             self._owner.unsettled.pop(self, None)
         else:
             self._owner.unsettled[self] = None
@@ -188,8 +183,8 @@ class Replica:
         """Return a number that changes whenever ``statistics`` does, apart from the batch limit and errors."""
         state = self.state
         if state is None:
-            return hash((self._number, self._is_draining, self.link.last_error is None))
-        return hash((self._number, self._is_draining, len(state.in_flight), state.batches))
+            return hash((self._number, self.is_draining, self.link.last_error is None))
+        return hash((self._number, self.is_draining, len(state.in_flight), state.batches))
 
     def _state_name(self) -> str:
         if self.is_draining:

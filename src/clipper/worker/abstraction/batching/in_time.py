@@ -20,7 +20,7 @@ count that: for such a full model it is near 0.
 
 from math import inf, sqrt
 
-from clipper.worker.abstraction.batching.device import Device, rows_due_by
+from clipper.worker.abstraction.batching.device import Device, first_due_s, rows_due_by
 from clipper.worker.abstraction.batching.probing import may_try
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.scheduler import Scheduler
@@ -117,9 +117,7 @@ class InTime:
         ahead = suspects.length if suspects.by_name else 0
         if not queue.length:
             return ahead, due_s
-        lanes = queue.lanes()
-        head_due_s = min(due_s, *[lane.works[0].due_s for lane in lanes])
-        return ahead + rows_due_by(queue, due_s), head_due_s
+        return ahead + rows_due_by(queue, due_s), min(due_s, first_due_s(queue))
 
 
 def done_s(rows: float, replicas: list[tuple[float, float]]) -> float:

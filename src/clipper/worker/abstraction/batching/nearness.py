@@ -8,6 +8,7 @@ near replica for longer than half of its remaining time, or not be answered in t
 from collections.abc import Sequence
 
 from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
+from clipper.worker.abstraction.batching.device import first_due_s
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 
 
@@ -22,19 +23,18 @@ def near_until_s(near: Sequence[ReplicaState], queue: DeadlineQueue, now_s: floa
         near: the near replicas that get work; at least one.
         queue: the queue, which must not be empty.
     """
-    lanes = queue.lanes()
-    first_due_s = min([lane.works[0].due_s for lane in lanes])
-    row_bytes = sum([lane.size_bytes for lane in lanes]) / queue.length if queue.varies else 0.0
+    due_s = first_due_s(queue)
+    row_bytes = queue.size_bytes / queue.length if queue.varies else 0.0
     best_s = now_s
     for replica in near:
         size = min(queue.length, replica.limit)
         slow_s = replica.times.slow_s(size, size * row_bytes)
         if not replica.in_flight:
-            until_s = first_due_s - slow_s
+            until_s = due_s - slow_s
         else:
             free_s = replica.free_s(now_s)
-            if free_s - now_s > (first_due_s - now_s) / 2 or free_s + slow_s > first_due_s:
+            if free_s - now_s > (due_s - now_s) / 2 or free_s + slow_s > due_s:
                 continue
-            until_s = min((first_due_s + 2 * free_s) / 3, (first_due_s + free_s - slow_s) / 2)
+            until_s = min((due_s + 2 * free_s) / 3, (due_s + free_s - slow_s) / 2)
         best_s = max(best_s, until_s)
     return best_s

@@ -122,7 +122,8 @@ class Scheduler:
 
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: for controllers and short waits."""
-        self.slo_s, self._short_wait_s = slo_s, small_batches.short_wait_s(slo_s)
+        self.slo_s = slo_s
+        self._short_wait_s = min(small_batches.MAX_SHORT_WAIT_S, slo_s * small_batches.MAX_SHORT_WAIT_SHARE)
         for replica in self.replicas.values():
             if replica.controller is not None:
                 replica.controller.set_budget(slo_s * replica.controller.share_of_slo)
@@ -299,7 +300,7 @@ class Scheduler:
         if now_s >= self._rate.due_s:
             self._rate.look(queue.arrivals, now_s, main_slo_s(lanes, self.slo_s))
         size = waiting if waiting < limit else limit
-        row_bytes = sum([lane.size_bytes for lane in lanes]) / waiting if queue.varies else 0.0
+        row_bytes = queue.size_bytes / waiting if queue.varies else 0.0
         first_due_s = lanes[0].works[0].due_s if len(lanes) == 1 else min(lane.works[0].due_s for lane in lanes)
         if first_due_s < now_s:
             # Work that a query with a later deadline has joined is queued again.
@@ -313,10 +314,11 @@ class Scheduler:
         wait_s, margin_s = replica.wait_s(now_s), replica.margin_s(self.slo_s)
         slow_s = wait_s + times.outlook(size, size * row_bytes)[2] + margin_s
         if waiting < limit and (self._delay_s or self._returns.are_believed):
-            # No wait may make the most urgent query late.
-            until_s = min(
-                self._delayed_until_s(replica, waiting, limit, now_s), first_due_s - slow_s - small_batches.TIMER_LATE_S
-            )
+            # It waits for returning clients, or for its configured delay, unless the most urgent query would be late.
+            until_s = 0.0 if replica.in_flight else self._returns.until_s(replica, waiting, limit, queue, now_s)
+            if self._delay_s:
+                until_s = max(until_s, queue.oldest_arrival_s() + self._delay_s)
+            until_s = min(until_s, first_due_s - slow_s - small_batches.TIMER_LATE_S)
             if until_s > now_s:
                 wake_at(decision, until_s)
                 return True
@@ -367,11 +369,6 @@ class Scheduler:
         else:
             self._drop_or_probe(replica, replicas, now_s, decision)
         return True
-
-    def _delayed_until_s(self, replica: ReplicaState, waiting: int, limit: int, now_s: float) -> float:
-        """Return until when a batch that is not full waits: for its configured delay, or for returning clients."""
-        back_s = 0.0 if replica.in_flight else self._returns.until_s(replica, waiting, limit, self.queue, now_s)
-        return max(back_s, self.queue.oldest_arrival_s() + self._delay_s) if self._delay_s else back_s
 
     def _drop_or_probe(
         self, replica: ReplicaState, replicas: list[ReplicaState], now_s: float, decision: Decision

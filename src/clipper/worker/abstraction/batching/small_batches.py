@@ -48,11 +48,6 @@ def until_larger_s(
     return min(paused_s, first_due_s - times.slow_s(size + 1, (size + 1) * row_bytes) - TIMER_LATE_S)
 
 
-def short_wait_s(slo_s: float) -> float:
-    """Return how long a short batch waits for more queries at most."""
-    return min(MAX_SHORT_WAIT_S, slo_s * MAX_SHORT_WAIT_SHARE)
-
-
 def short_wait_until_s(queue: DeadlineQueue, replicas: Collection[ReplicaState], most_s: float) -> float:
     """Return until when a short batch of the waiting queries is held back at most; a past time if it is not."""
     waiting = queue.length

@@ -135,7 +135,8 @@ class Pipeline:
                 case Ask():
                     self._ask(asked, decision)
                 case Join(place, answers):
-                    self._in_steps(self._join(asked, place, answers), sum(map(len, answers)) > LONG_TEXT_BYTES)
+                    do = self._do if sum(map(len, answers)) > LONG_TEXT_BYTES else at_once
+                    do(self._join(asked, place, answers))
                 case Skip(place):
                     step = self._applications.get(asked.plan.nodes[place].application)
                     is_list = asked.plan.nodes[place].for_each is not None
@@ -165,12 +166,9 @@ class Pipeline:
                 self._without(asked, step, ask.place, index, DeadlineExceeded.code, message)
             return
         asked.left[ask.place] = len(ask.inputs)
-        steps = self._submit(asked, step, ask, now_s, deadline_s)
         is_much = ask.is_long or len(ask.inputs) > MAX_AT_ONCE
-        self._in_steps(steps, is_much or any(each is not None and is_long(each) for each in ask.inputs))
-
-    def _in_steps(self, steps: Steps, is_much: bool) -> None:
-        (self._do if is_much else at_once)(steps)
+        is_much = is_much or any(each is not None and is_long(each) for each in ask.inputs)
+        (self._do if is_much else at_once)(self._submit(asked, step, ask, now_s, deadline_s))
 
     def _join(self, asked: "_Asked", place: int, answers: Sequence[Output]) -> Steps:
         try:
