@@ -379,25 +379,21 @@ class _Part:
         self._place, self._index, self._asked_s = place, index, asked_s
 
     def on_prediction(self, query_id: int, output: Output, confidence: float, source: Source) -> None:
-        self._pipeline.ended(self._asked, self._place, self._asked_s)
-        self._asked.tell(self._place, ANSWERED, source.text)
-        self._take(output, confidence, source.text)
+        self._take(ANSWERED, output, confidence, source.text)
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
-        self._pipeline.ended(self._asked, self._place, self._asked_s, reason)
-        self._asked.tell(self._place, DEFAULT)
-        self._take(output, 0.0, "")
+        self._take(DEFAULT, output, 0.0, reason=reason)
 
     def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
-        self._pipeline.ended(self._asked, self._place, self._asked_s)
-        self._asked.tell(self._place, DEFAULT)
-        self._take(output, confidence, "")
+        self._take(DEFAULT, output, confidence)
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
         self._pipeline.ended(self._asked, self._place, self._asked_s, reason)
         self._asked.failed(self._place, reason, explanation)
         self._pipeline.go_on(self._asked)
 
-    def _take(self, output: Output, confidence: float, source: str) -> None:
+    def _take(self, end: str, output: Output, confidence: float, source: str = "", reason: str | None = None) -> None:
+        self._pipeline.ended(self._asked, self._place, self._asked_s, reason)
+        self._asked.tell(self._place, end, source)
         self._asked.run.answered(self._place, self._index, output, confidence, source)
         self._pipeline.go_on(self._asked)
