@@ -177,7 +177,7 @@ class Application:
         scheduler = self.schedulers[name]
         lost = scheduler.lose_replica(replica)
         if scheduler.replicas:
-            scheduler.push_back(lost)
+            scheduler.suspects.push_back(lost)
             return
         waiting = scheduler.queue.take(scheduler.queue.length, scheduler.queue.lanes()).batch
         self._lose(name, [*lost, *waiting], now_s)

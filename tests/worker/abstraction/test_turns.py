@@ -86,7 +86,7 @@ def test_a_bug_in_one_queues_turn_does_not_cost_the_others_theirs(caplog: pytest
         ask(turns, queue)
         await turn_over(1)
         assert queue.turns == 1
-        assert turns.are_idle
+        assert not turns.waiting
 
     run(scenario())
     assert "a bug" in caplog.text
@@ -210,11 +210,11 @@ def test_answers_that_do_not_come_are_waited_for_no_longer_than_the_bound() -> N
 def test_turns_are_idle_while_nobody_waits() -> None:
     async def scenario() -> None:
         turns = Turns()
-        assert turns.are_idle
+        assert not turns.waiting
         ask(turns, Queue())
-        assert not turns.are_idle
+        assert turns.waiting
         await turn_over(1)
-        assert turns.are_idle
+        assert not turns.waiting
 
     run(scenario())
 

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from clipper.worker.telemetry.request_note import EndedQuery, QueryNote, RequestNote
-from clipper.worker.telemetry.spans import MAX_LINKS, BatchEnd, BatchNote, Tracer, distinct
+from clipper.worker.telemetry.spans import MAX_LINKS, BatchEnd, BatchNote, Tracer
 from clipper.worker.telemetry.trace_context import Parent, SpanContext
 
 CALLER = SpanContext(11, 12, "a=1")
@@ -95,8 +95,3 @@ def test_links_are_bounded() -> None:
     batch, _ = tracer().batch("m", "1", BatchNote(SpanContext(1, 9), 1.0, "m:1#1", 4096, queries), (), BatchEnd(2, 0.1))
     assert len(batch.links) == MAX_LINKS
     assert batch.attributes["clipper.traced_queries"] == 3999
-
-
-def test_distinct() -> None:
-    one, other = SpanContext(1, 1), SpanContext(2, 2)
-    assert distinct([one, None, other, one, None]) == (one, other)

@@ -72,10 +72,6 @@ class BlockRuns:
     ) -> None:
         self._blocks, self._model, self._await_turn, self._wake = blocks, model, await_turn, wake
 
-    @property
-    def waiting(self) -> int:
-        return len(self._blocks.waiting)
-
     def begin(self, block: BlockRows) -> bool:
         """Evaluate a block while no query waits. Return False if there is no room for it."""
         if not self._blocks.push(block):

@@ -117,7 +117,7 @@ class ModelQueue:
         if table is not None:
             table.entries[key] = work
         if not self._turn_is_due:
-            if not (self._turns.are_idle and self._scheduler.is_quiet()):
+            if self._turns.waiting or not self._scheduler.is_quiet():
                 self._await_turn()
             elif (alone := self._scheduler.send_alone(self._loop.time())) is not None:
                 self._send(*alone)
@@ -172,7 +172,7 @@ class ModelQueue:
     @property
     def has_waiting(self) -> bool:
         """Whether queries wait for a replica."""
-        return self._queue.length + self._suspects.length + self.blocks.waiting > 0
+        return bool(self._queue.length or self._suspects.length or self._scheduler.blocks.waiting)
 
     def set_slo(self, slo_s: float) -> None:
         """Set the smallest SLO of the applications that query this version: batches are sized for it."""
@@ -255,7 +255,7 @@ class ModelQueue:
         for work in works:
             if not work.is_wanted:
                 work.forget()
-        self._scheduler.push_back([work for work in works if work.is_wanted])
+        self._suspects.push_back([work for work in works if work.is_wanted])
 
     def _drop_unservable(self) -> None:
         if not self._links and not self.wakes:
@@ -368,7 +368,7 @@ class ModelQueue:
             return True
         if are_too_large and replica.state is not None:  # together: evaluate them again, in smaller batches
             replica.state.max_batch = len(rows) // 2
-            self._scheduler.push_back(batch.works)
+            self._suspects.push_back(batch.works)
         self._go_on(replica)
         if not are_too_large:
             self._fail_rows(batch.works, dict.fromkeys(rows, message), is_whole=True)

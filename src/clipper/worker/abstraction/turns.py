@@ -13,7 +13,7 @@ from clipper.worker.abstraction.alarm import Alarm
 from clipper.worker.abstraction.batching.device import Device
 from clipper.worker.abstraction.batching.flow import Batch, Flow
 from clipper.worker.abstraction.replica import AskTaker, Replica
-from clipper.worker.telemetry.spans import BatchEnd, distinct
+from clipper.worker.telemetry.spans import BatchEnd
 from clipper.worker.telemetry.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Turns:
     Attributes:
         do: does long work in steps, between the loop's other events; at once, until it is set.
         asks: takes the asks of models; to be set before the first queue is made.
+        waiting: the queues that wait for their turn.
         flow: the queues' common knowledge of the worker's queries.
         devices: the accelerators that replicas of several versions may share, by node and id.
         unserved: the versions that were asked while they were asleep, and when they were last asked, on the loop's
@@ -62,18 +63,13 @@ class Turns:
         self.asks: AskTaker | None = None
         self.max_output_bytes = max_output_bytes
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[Waiting] = []
+        self.waiting: list[Waiting] = []
         self._end_is_due = False
         self._look_again = Alarm(self._loop)
         self.flow = Flow()
         self.unsettled: dict[Replica, None] = {}
         self.devices: dict[str, Device] = {}
         self.unserved: dict[ModelId, float] = {}
-
-    @property
-    def are_idle(self) -> bool:
-        """Whether no queue waits for its turn."""
-        return not self._waiting
 
     def devices_of(self, replica: Replica) -> tuple[Device, ...]:
         """Return the devices on which a replica computes, and drop the devices that no replica uses any more."""
@@ -83,7 +79,7 @@ class Turns:
 
     def await_end(self, queue: Waiting) -> None:
         """Give ``queue`` its turn once the loop has handled everything that a poll returned."""
-        self._waiting.append(queue)
+        self.waiting.append(queue)
         self._schedule()
 
     def end(self) -> None:
@@ -110,11 +106,12 @@ class Turns:
     def ended(self, model: ModelId, batch: Batch, evaluation_us: int | None = None) -> None:
         """Note that ``batch`` was answered, or its replica lost. Call this before the waiters get their outputs."""
         self.flow.ended(batch)
-        if self._waiting:
+        if self.waiting:
             self._schedule()
         if batch.note is not None and self._watch is not None:
             # Also the queries that have joined since it was sent.
-            queries = distinct(waiter.span for work in batch.works for waiter in work.waiters)
+            spans = [waiter.span for work in batch.works for waiter in work.waiters]
+            queries = [span for span in spans if span is not None]
             end = BatchEnd(self._loop.time(), None if evaluation_us is None else evaluation_us / 1e6)
             self._watch.batch_ended(model.name, model.version, batch.note, queries, end)
 
@@ -126,19 +123,19 @@ class Turns:
     def _end(self, arrivals: int) -> None:
         self._end_is_due = False
         has_arrivals, now_s = self.flow.arrivals > arrivals, self._loop.time()
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         are_expected, first_s = has_arrivals, math.inf
         for queue in waiting:
             are_expected = are_expected or self.flow.brings_more(now_s)
             try:
                 if are_expected and (until_s := queue.flow_wait_until_s()) > now_s:
-                    self._waiting.append(queue)
+                    self.waiting.append(queue)
                     first_s = min(first_s, until_s)
                 else:
                     queue.take_due_turn()
             except Exception:  # a bug in one queue must not cost the other models their turns
                 log.exception("failed to send the batches of one model")
-        if not self._waiting:
+        if not self.waiting:
             return
         # Look again in the next turn while queries arrive; else when a batch ends, or when the first wait ends.
         if has_arrivals:
@@ -147,5 +144,5 @@ class Turns:
             self._look_again.set(first_s, self._wake)
 
     def _wake(self) -> None:
-        if self._waiting:
+        if self.waiting:
             self._schedule()

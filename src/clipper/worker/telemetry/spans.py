@@ -5,7 +5,7 @@ its wait in a queue. A batch serves queries of many traces: its span belongs to 
 all.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Literal
 
@@ -177,7 +177,3 @@ class BatchEnd(msgspec.Struct, frozen=True, gc=False):
 
     at_s: float
     compute_s: float | None
-
-
-def distinct(contexts: Iterable[SpanContext | None]) -> tuple[SpanContext, ...]:
-    return tuple(dict.fromkeys(each for each in contexts if each is not None))

@@ -75,7 +75,7 @@ class Game:
         for message, works in failed.items():
             for work in works:
                 self._end(work, message)
-        self.scheduler.push_back(again)
+        self.scheduler.suspects.push_back(again)
         self.at(self.now_s + RESTART_S, self._start)
 
     def _start(self) -> None:

@@ -190,7 +190,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.draining.discard(replica_id)
         for work in lost:
             work.group = work.group or group
-        self.scheduler.push_back(lost)
+        self.scheduler.suspects.push_back(lost)
         self.waiting += lost
         self.decide()
 

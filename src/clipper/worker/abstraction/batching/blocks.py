@@ -159,11 +159,6 @@ class Blocks:
             self.waiting.popleft()
         return Piece(block, start, stop, size)
 
-    def answered(self, replica: ReplicaState, piece: Piece, service_s: float, now_s: float) -> None:
-        """Learn how long a piece took."""
-        replica.last_done_s = now_s
-        piece.size.learn(piece.rows, service_s)
-
     def forget_replica(self, replica_id: str) -> None:
         self._sizes.pop(replica_id, None)
 

@@ -18,6 +18,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sized
 from typing import Protocol
 
+import msgspec
+
 from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue, due_of
 from clipper.worker.abstraction.batching.flow import Batch
 from clipper.worker.abstraction.batching.service_times import LEAST_S, ServiceTimes
@@ -41,19 +43,17 @@ class Computing(Protocol):
     is_draining: bool
 
 
-class Sharer:
+class Sharer(msgspec.Struct, eq=False):
     """A replica on a device, with the queue that it takes its rows from, as do all ``replicas`` of the version.
 
     Attributes:
         await_turn: makes the version's scheduler decide again soon.
     """
 
-    __slots__ = ("await_turn", "queue", "replica", "replicas")
-
-    def __init__(
-        self, replica: Computing, queue: DeadlineQueue, replicas: Sized, await_turn: Callable[[], None]
-    ) -> None:
-        self.replica, self.queue, self.replicas, self.await_turn = replica, queue, replicas, await_turn
+    replica: Computing
+    queue: DeadlineQueue
+    replicas: Sized
+    await_turn: Callable[[], None]
 
 
 class Device:

@@ -41,11 +41,6 @@ def probe_every_s(replica: ReplicaState) -> float:
     return max(PROBE_EVERY_S, times * replica.times.mean_s(1))
 
 
-def is_due(replica: ReplicaState, now_s: float) -> bool:
-    """Whether it is time to probe a replica that has faster replicas beside it."""
-    return now_s >= replica.probed_s + probe_every_s(replica)
-
-
 def may_try(replica: ReplicaState, now_s: float) -> bool:
     """Whether a replica may get a query to learn its speed: no quicker version is beside it, or a probe is due."""
     return not replica.has_quicker_beside or now_s >= replica.asked_s + probe_every_s(replica)

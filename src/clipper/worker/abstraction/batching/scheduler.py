@@ -17,7 +17,15 @@ from clipper.worker.abstraction.batching.device import HANGS_S, Device, Sharer, 
 from clipper.worker.abstraction.batching.flow import Batch, Flow
 from clipper.worker.abstraction.batching.goodput import Choice, choose_lanes, cut_short
 from clipper.worker.abstraction.batching.nearness import near_until_s
-from clipper.worker.abstraction.batching.probing import alone_s, copy_of, fresh_s, given_up, is_due, may_try, unasked
+from clipper.worker.abstraction.batching.probing import (
+    alone_s,
+    copy_of,
+    fresh_s,
+    given_up,
+    may_try,
+    probe_every_s,
+    unasked,
+)
 from clipper.worker.abstraction.batching.replica_state import SHORT_S, ReplicaState
 from clipper.worker.abstraction.batching.returns import LEAST_FIXED_S, Returns
 from clipper.worker.abstraction.batching.service_times import ServiceTimes
@@ -139,10 +147,6 @@ class Scheduler:
         accepted, further = self.push(work, now_s) if expired else (False, [])
         return accepted, expired + further
 
-    def push_back(self, works: list[Work]) -> None:
-        """Queue work again, because its replica was lost or it failed beside other inputs."""
-        self.suspects.push_back(works)
-
     @property
     def has_work(self) -> bool:
         queue, suspects = self.queue, self.suspects
@@ -160,7 +164,8 @@ class Scheduler:
             return None
         service_s = replica.service_s(batch.sent_s, now_s)
         if batch.piece is not None:
-            self.blocks.answered(replica, batch.piece, service_s, now_s)
+            replica.last_done_s = now_s
+            batch.piece.size.learn(batch.piece.rows, service_s)
             return batch, service_s
         size, times = len(batch.works), replica.times
         if failed or batch.source or self.suspects.by_name:
@@ -381,7 +386,7 @@ class Scheduler:
             self._send(replica, self.queue.take_newest(lanes), now_s, decision, is_probe=True)
             return
         decision.late += self.queue.take_due_before(now_s + least_s)
-        if not self.queue.length or not is_due(replica, now_s):
+        if not self.queue.length or now_s < replica.probed_s + probe_every_s(replica):
             return
         replica.probed_s = now_s
         lanes = self.queue.lanes()
@@ -427,7 +432,7 @@ class Scheduler:
         works = taken.batch
         if self.most_batch_bytes != NO_BOUND:
             works = first_of(works, self.most_batch_bytes)
-            self.push_back(taken.batch[len(works) :])
+            self.suspects.push_back(taken.batch[len(works) :])
         if not works:
             return
         self._next_id += 1

@@ -96,9 +96,6 @@ class StepTimes:
         """Learn how long a step took to answer; also how long one took that was late, which is at least its time."""
         self._times[place].add(now_s, took_s, self._asked, is_late)
 
-    def slow_s(self, place: int) -> float:
-        return self._times[place].slow_s
-
     def deadline_s(self, place: int, now_s: float, deadline_s: float, is_probe: bool = False) -> float | None:
         """Return the deadline of a step that is asked now; None if the query cannot be answered by its deadline.
 
