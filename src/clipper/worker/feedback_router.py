@@ -157,7 +157,8 @@ class FeedbackRouter:
             pieces = feedback[start : start + BEGUN_TOGETHER]
             # A single piece waits only for its own context, if at all.
             async with self._beginning if len(pieces) > 1 else nullcontext():
-                await learner.read(learner.missing_contexts(pieces) if len(pieces) > 1 else ())
+                if len(pieces) > 1:
+                    await learner.read_contexts(pieces)
                 # Begin many before waiting for the first, so that they are committed together.
                 all_begun = asyncio.get_running_loop().create_future()
                 tells = [partial(gathered.put, start + index) for index in range(len(pieces))]

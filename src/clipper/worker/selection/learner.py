@@ -52,19 +52,16 @@ class Learner:
         self._recalled = recalled
         self._loop = asyncio.get_running_loop()
 
-    def missing_contexts(self, feedback: Sequence[Feedback]) -> list[str]:
-        """Return the contexts of a piece of feedback that are not in memory."""
-        queries = (None if each.query_id is None else self._known(each.query_id) for each in feedback)
-        named = (each.context if query is None else query.context for each, query in zip(feedback, queries))
-        return self._application.contexts.missing(named)
-
-    async def read(self, contexts: Sequence[str]) -> None:
-        """Read contexts that are not in memory, many at once.
+    async def read_contexts(self, feedback: Sequence[Feedback]) -> None:
+        """Read the contexts of feedback that are not in memory, many at once.
 
         It is no error here if the store cannot be read: a later step that needs a context tries again.
         """
+        queries = (None if each.query_id is None else self._known(each.query_id) for each in feedback)
+        named = (each.context if query is None else query.context for each, query in zip(feedback, queries))
+        contexts = self._application.contexts
         with suppress(StoreUnavailable):
-            await self._application.contexts.load_many(contexts)
+            await contexts.load_many(contexts.missing(named))
 
     def learn(self, feedback: Feedback, tell: Tell) -> "asyncio.Task[None] | None":
         """Learn from feedback, and ``tell`` whether it was new once it is durable.
