@@ -75,7 +75,7 @@ class SnapshotFile:
         except Exception:  # any error: a file that only a supervisor can replace must not cause a crash loop
             log.exception("this worker's kept snapshot, of epoch %(epoch)d, cannot be applied", {"epoch": epoch})
         else:
-            log.info("serves again by its kept snapshot, of epoch %(epoch)d", {"epoch": epoch})
+            log.info("this worker serves again by its kept snapshot, of epoch %(epoch)d", {"epoch": epoch})
 
     async def run(self) -> None:
         """Write each change of the snapshot, until cancelled."""

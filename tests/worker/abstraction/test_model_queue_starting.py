@@ -27,7 +27,7 @@ def test_queries_outlive_their_last_replica_if_another_is_starting(run: Callable
         after = bench.ask(b"z" * 8)
         assert not any(waiter.done for waiter in (*before, after)) and not queue.has_replicas
         assert failure(bench.ask(b"d" * 8, may_wait=False))[0] == "no_replica"
-        assert queue.why_late() == ("no_replica", "a replica of digits:1 is starting, and no other one is there")
+        assert queue.why_late() == ("no_replica", "a replica of digits:1 is starting, and no other is connected")
         container = await bench.start(max_batch=1)
         container.evaluate = lambda rows: [b"%d" % row[0] for row in rows]
         queue.is_starting = False

@@ -30,7 +30,7 @@ def test_a_query_that_no_other_model_may_answer_waits_until_its_deadline(tmp_pat
         assert not late.answer
         desk.loop.advance(SLO_S)
         await until_async(lambda: late.answer)
-        starting = "a replica of a:1 is starting, and no other one is there"
+        starting = "a replica of a:1 is starting, and no other is connected"
         assert late.answer == ("default", b'"default"', "no_replica", starting)
         patient, _ = desk.ask(application, b"p" * 8)
         desk.predictor.apply(Snapshot(3, (), desk.models.snapshots()))

@@ -155,7 +155,7 @@ def read_block(body: bytes | bytearray, input_type: ValueType, most_rows: int) -
             raise ProtocolViolation(f"a body of {len(body)} bytes is not one frame of {HEADER_BYTES} bytes and more")
         kind, _, content = frame
         if kind not in (Kind.PREDICT, Kind.PREDICT_COLUMNS):
-            raise ProtocolViolation(f"a frame of kind {kind} is no batch: expected {Kind.PREDICT:d} or 9")
+            raise ProtocolViolation(f"a frame of kind {kind} is no batch: expected kind {Kind.PREDICT:d} or 9")
         rows = int.from_bytes(content[:4], "little")
         if rows > most_rows:  # before lengths are read, of which there may be millions
             raise ProtocolViolation(f"a block has {rows} rows: expected at most {most_rows}")
@@ -179,7 +179,7 @@ def _read_tensors(content: Buffer, input_type: ValueType) -> _Read:
     ):
         raise ProtocolViolation(f"its rows are not {str(input_type)[:1000]}")
     yield
-    yield from _check_values("its rows", batch, input_type)
+    yield from _check_values("its data", batch, input_type)
     return batch, (places_of(batch.lengths),)
 
 
@@ -207,7 +207,7 @@ def _read_records(content: Buffer, input_type: ValueType) -> _Read:
 
 def _check_values(name: str, rows: Predict | Column, of_type: InputType) -> Generator[None, None, None]:
     if of_type.row_bytes is not None and rows.row_bytes != of_type.row_bytes:
-        raise ProtocolViolation(f"{name}: rows of {rows.row_bytes} bytes, expected {of_type.row_bytes} for {of_type}")
+        raise ProtocolViolation(f"{name} has rows of {rows.row_bytes} bytes: {of_type} has {of_type.row_bytes}")
     if of_type.dtype is DType.STRING:
         # A text is whole where no byte after its end goes on with a character of the text before.
         payload, decoder = memoryview(rows.payload), codecs.getincrementaldecoder("utf-8")()
@@ -225,7 +225,7 @@ def _check_values(name: str, rows: Predict | Column, of_type: InputType) -> Gene
             raise ProtocolViolation(f"{name} is not UTF-8: a text ends inside a character")
         yield
     elif of_type.row_bytes is None and of_type.dtype is not DType.BYTES and of_type.leading_dimensions:
-        raise ProtocolViolation(f"{name} has a shape with several open lengths: ask such inputs as queries")
+        raise ProtocolViolation(f"{name} has a shape with several open lengths: send such inputs as queries")
     elif of_type.row_bytes is None and of_type.dtype is not DType.BYTES:
         size = of_type.dtype.size_bytes
         if any(length % size for length in rows.lengths or (rows.row_bytes or 0,)):

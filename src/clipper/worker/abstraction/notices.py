@@ -48,5 +48,5 @@ def why_no_replica(model: ModelId, *, is_asleep: bool, is_starting: bool) -> str
     if is_asleep:
         return f"{model} was asleep, and has no replica yet"
     if is_starting:
-        return f"a replica of {model} is starting, and no other one is there"
+        return f"a replica of {model} is starting, and no other is connected"
     return f"no replica of {model} is connected"

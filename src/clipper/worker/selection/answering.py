@@ -40,8 +40,8 @@ USUALLY_IN_TIME = 0.5
 # Errors of models that had no time, as opposed to models that failed.
 NO_TIME = ("timeout", "overloaded")
 TOO_LARGE_TO_COMBINE = (
-    f"an output may have over {MAX_READ_BYTES} bytes as JSON, which the application's policy cannot combine or find a "
-    "confidence in: have models return less, or use a policy that answers with the output of one model"
+    f"an output may have over {MAX_READ_BYTES} bytes as JSON, too many for the application's policy to combine it or "
+    "find a confidence in it: have models return less, or use a policy that answers with the output of one model"
 )
 # Sources that are remembered: enough for most subsets of a dozen models that can answer in time.
 MAX_SOURCES = 1024

@@ -42,7 +42,10 @@ PROBLEM_S = 60.0
 # The factor by which the longest wait counts less with each further wait.
 WAIT_KEPT = 0.9
 
-_TOO_LONG = f"the selection store does not keep up: this waited for {MAX_WAIT_S:g} s and was not learned: send it again"
+_TOO_LONG = (
+    f"the selection store does not keep up: the feedback waited for {MAX_WAIT_S:g} s and was not learned, so send it "
+    "again"
+)
 
 
 class Commit(Protocol):

@@ -62,7 +62,8 @@ def _budget_problem(application: Application, totals: Totals) -> str | None:
         return None
     if not any(map(prices.costs.of, application.terms.models)):
         return (
-            "its budget weighs what models cost, and none of its models has a cost: give each one, as a number or auto"
+            "the application's budget limits what its models cost, but none of its models has a cost: set each one's, "
+            "to a number or auto"
         )
     if prices.min_quality is not None and application.counts.queries >= ENOUGH_QUERIES and not totals.observations:
         return (

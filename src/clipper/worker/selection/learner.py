@@ -122,8 +122,8 @@ class Learner:
         """Return the application that a step of a query asked, and the id of its query there."""
         asked = {} if query.path is None else {step: (of_step, id_) for step, of_step, id_ in query.path.queries}
         if name not in asked:
-            known = ", ".join(asked) or "none, since the application is no pipeline, or asked none"
-            raise InvalidArgument(f"step {name!r:.100} was not asked once for query {query.id}: expected {known}")
+            known = ", ".join(asked) or "no step, since it asked none exactly once"
+            raise InvalidArgument(f"query {query.id} did not ask step {name!r:.100} exactly once: expected {known}")
         step = self._application.surroundings.applications.get(asked[name][0])
         if not isinstance(step, Application):
             raise NotFound(f"application {asked[name][0]!r} of step {name!r} was removed")
@@ -276,7 +276,7 @@ class Learner:
             selection, decisions = application.snapshot.selection, application.terms.decisions
             late = feedback.query_id, feedback.label, feedback.reward, selection
             if query is None and decisions is not None and decisions.judge_late(*late):
-                why += "; it was not learned from, and is in the decision log"
+                why += "; the feedback was not learned, but the decision log has it"
             raise NotFound(f"query {feedback.query_id} is not known to {application.name}: {why}")
         if feedback.context is not None and feedback.context != query.context:
             raise InvalidArgument(

@@ -18,7 +18,7 @@ from clipper.worker.selection.feedback.scoring import default_loss, lesson, loss
 from clipper.worker.selection.query import Query
 
 TOO_LARGE_TO_COMPARE = (
-    f"an output has over {MAX_READ_BYTES} bytes as JSON, and labels are compared with smaller ones: judge the answer "
+    f"an output has over {MAX_READ_BYTES} bytes as JSON, too many to compare it with a label: judge the answer "
     "yourself, and send a reward from 0 to 1 with its query_id"
 )
 # The reason of a loss that the models' output caused.

@@ -79,7 +79,7 @@ def _target(application: Application, version: str | None) -> ModelQueue:
     found = terms.targets.get(terms.models[0]) if len(terms.models) == 1 else None
     if found is None:
         raise NotImplementedYet(
-            f"application {name!r} does not have one model that runs, and blocks of rows are for one: name a version, "
-            f"as in /v2/models/{name}/versions/VERSION/score, or ask for predictions"
+            f"application {name!r} has several models or none that runs, and a block of rows is for one: name a "
+            f"version, as in /v2/models/{name}/versions/VERSION/score, or ask for predictions"
         )
     return found

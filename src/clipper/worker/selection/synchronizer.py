@@ -88,7 +88,7 @@ class Synchronizer:
         is_lost = self._cursor is not None and cursor < self._cursor
         if is_lost:
             log.error(
-                "the selection store has lost what it held, and its present content counts: %(reason)s",
+                "the selection store has lost data, and all that was learned is read from it again: %(reason)s",
                 {"reason": f"it is at change {cursor}, and was at {self._cursor}"},
             )
         if self._cursor is None or is_lost:

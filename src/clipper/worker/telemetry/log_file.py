@@ -49,7 +49,8 @@ class LogFile(Background[bytes]):
                 found = self._path.stat()
                 if found.st_ino == os.fstat(self._file).st_ino:
                     if found.st_size > MAX_FILE_BYTES:
-                        raise OSError(errno.EFBIG, f"over {MAX_FILE_BYTES} bytes, since no supervisor has cut it")
+                        why = f"the file has over {MAX_FILE_BYTES} bytes, since no supervisor has cut it"
+                        raise OSError(errno.EFBIG, why)
                     return
             except FileNotFoundError:
                 pass

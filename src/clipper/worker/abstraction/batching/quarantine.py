@@ -75,8 +75,8 @@ class Quarantine:
         if suspect is not None and suspect.deaths:
             if now_s < suspect.held_until_s:
                 return (
-                    f"containers of {self._model} died while evaluating inputs of {work.source}, "
-                    f"{suspect.deaths} of which are refused: its other queries are not sent for "
+                    f"containers of {self._model} died while evaluating inputs of {work.source}: {suspect.deaths} of "
+                    "these inputs are refused, and its other queries are not sent for "
                     f"{suspect.held_until_s - now_s:.0f} s"
                 )
             work.group = DEADLY

@@ -82,11 +82,13 @@ class Asks:
             raise Unavailable("the batch that it was asked for is over")
         application = self._applications.get(name)
         if application is None:
-            raise NotFound(f"the application does not exist: clipper app create {name[:100]} --model MODEL makes one")
+            raise NotFound(
+                f"the application does not exist: create it by 'clipper app create {name[:100]} --model MODEL'"
+            )
         if ask.rows.rows > MAX_ASK_ROWS:
-            raise WrongInput(f"it was asked with {ask.rows.rows} rows: expected at most {MAX_ASK_ROWS}")
+            raise WrongInput(f"the ask has {ask.rows.rows} rows: expected at most {MAX_ASK_ROWS}")
         if application.terms.features_size is not None:
-            raise WrongInput("its queries bring features for its policy, which an ask cannot have")
+            raise WrongInput("its policy needs features with each query, and an ask cannot bring any")
         models = self._models_of(application)
         self.open.check(replica, replica.model.name, models, size_bytes)
         times = self._times_of(replica.model.name, name)
@@ -270,7 +272,9 @@ def _texts(outputs: Sequence[Output]) -> Generator[None, None, list[bytes]]:
     for output in outputs:
         text = bytes(output) if is_readable(output) else None
         if text is None or size + len(text) > MAX_TEXT_BYTES:
-            raise OutputTooLarge(f"the outputs have over {MAX_TEXT_BYTES} bytes as JSON, or one over {MAX_READ_BYTES}")
+            raise OutputTooLarge(
+                f"the outputs have over {MAX_TEXT_BYTES} bytes as JSON together, or one of them over {MAX_READ_BYTES}"
+            )
         size += len(text)
         texts.append(text)
         yield

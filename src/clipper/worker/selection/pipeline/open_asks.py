@@ -33,7 +33,7 @@ class OpenAsks:
             Overloaded: too many asks of the replica are open, or the worker holds too much for asks.
         """
         if self._replicas[replica] >= MAX_OPEN_ASKS:
-            raise Overloaded(f"{MAX_OPEN_ASKS} asks of this replica wait already")
+            raise Overloaded(f"this replica waits for {MAX_OPEN_ASKS} asks already: expected no more")
         self.check_room(size_bytes)
         # Which model each waits for, on the way to the asker; and those that were found last.
         way = {asker: ""}

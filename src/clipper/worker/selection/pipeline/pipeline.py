@@ -161,7 +161,7 @@ class Pipeline:
         deadline_s = asked.times.deadline_s(ask.place, now_s, asked.query.deadline_s, asked.is_probe)
         if deadline_s is None:
             left_ms = max(0.0, asked.query.deadline_s - now_s) * 1000
-            message = f"{left_ms:.1f} ms were left, too few for it and what follows"
+            message = f"{left_ms:.1f} ms were left, too few for it and the steps that follow"
             for index in range(len(ask.inputs)):
                 self._without(asked, step, ask.place, index, DeadlineExceeded.code, message)
             return
