@@ -1,7 +1,6 @@
 """Confidences of an application's answers: their source, and their calibration by feedback."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
@@ -14,7 +13,6 @@ from clipper.learning.mathematics.probabilities import read_claim
 from clipper.learning.mathematics.totals import Keyed, Totals
 from clipper.learning.policies.policy import Choice, Combined
 from clipper.settings.application import Selection
-from clipper.values.outputs.output import Output
 from clipper.worker.selection.contexts import Contexts
 
 # A curve is fitted again once this share of the answers behind it is new. A fit takes 0.15 ms: with a query after each
@@ -22,13 +20,6 @@ from clipper.worker.selection.contexts import Contexts
 REFIT_SHARE = 0.01
 # The model of an answer that several models made.
 SEVERAL = ""
-
-
-class Answered(Protocol):
-    """A query that was answered: see ``selection.query.Query``."""
-
-    output: Output | None
-    confidence: float
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
@@ -105,23 +96,24 @@ class Confidences:
             return None
         return self._curve(SEVERAL, "agreement").least_raw(threshold) if self.calibrates else threshold
 
-    def taught(self, feedback: Feedback, said: Said, arms: Arms, query: "Answered | None" = None) -> Keyed:
+    def taught(self, feedback: Feedback, said: Said, arms: Arms, answered: float | None, *, is_default: bool) -> Keyed:
         """Return what feedback adds to the application's state, by version and name.
 
         Args:
             said: the answer that the feedback is on.
-            query: the answered query; None for feedback on an input, which would be answered with ``said`` now.
+            answered: its confidence; None for feedback on an input, which would be answered with ``said`` now.
+            is_default: whether the user got the default.
 
         Raises InvalidArgument if the label cannot be compared with the answer, and PolicyFailed if the user's own loss
         failed.
         """
         if feedback.label is not None:
             right = 1.0 - self._loss(said.answer, feedback.label)
-        elif feedback.reward is not None and (query is None or query.output is not None):
+        elif feedback.reward is not None and not is_default:
             right = feedback.reward
         else:  # a reward for the default says nothing about the models' answer
             return {}
-        answered = self.confidence(said, arms) if query is None else query.confidence
+        answered = self.confidence(said, arms) if answered is None else answered
         return arms.keyed(lesson(said.model, said.basis, said.confidence, answered, right))
 
     def reliability(self, models: tuple[str, ...]) -> tuple[Reliability, ...]:

@@ -192,7 +192,9 @@ def learn(application: Application, joined: Joined, now_s: float) -> tuple[Score
     if not prior.observations:
         lessons[None] = {**lessons[None], ("", TELLS_PICKED): 1.0}
     if confidences is not None and confidences.calibrates and said is not None:
-        lessons[None] = {**lessons[None], **confidences.taught(feedback, said, arms, query)}
+        answered = None if query is None else query.confidence
+        taught = confidences.taught(feedback, said, arms, answered, is_default=is_default)
+        lessons[None] = {**lessons[None], **taught}
     if arms.ramps and would_lose is not None:
         shown = shown_of_newcomers(
             arms,

@@ -44,9 +44,6 @@ class Exporter(Background[Span]):
     def do(self, items: Sequence[Span]) -> None:
         self._sender.send(items, time.time() - time.monotonic())
 
-    def end(self) -> None:
-        self._sender.close()
-
     def give_up(self) -> None:
         self._sender.close()
 

@@ -220,8 +220,7 @@ class _Ask:
         self._outputs.clear()
         queries, self.queries = self.queries, []
         for query in queries:
-            if not query.done:
-                query.cancel()
+            query.cancel()
 
     def _answer(self) -> Steps:
         outputs = list(self._outputs)

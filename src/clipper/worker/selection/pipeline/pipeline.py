@@ -349,8 +349,7 @@ class _Asked:
             )
         queries, self._queries = self._queries, []
         for query in queries:
-            if not query.done:
-                query.cancel()
+            query.cancel()
 
 
 def _input_of(query: Query) -> Output:
