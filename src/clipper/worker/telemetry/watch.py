@@ -26,21 +26,16 @@ MAX_PATH_CHARACTERS = 200
 
 
 class RateBound:
-    """Bounds the lines of a log by a bucket of tokens. ``left_out`` counts the omitted lines.
+    """Bounds the lines of a log by a bucket of tokens for a second. ``left_out`` counts the omitted lines."""
 
-    Args:
-        per_second: how many lines may pass in the long run.
-        at_once: how many lines may pass at one moment.
-    """
-
-    def __init__(self, per_second: float, at_once: int) -> None:
-        self._per_second, self._at_once = per_second, at_once
-        self._tokens = float(at_once)
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._tokens = float(per_second)
         self._last_s = 0.0
         self.left_out = self._told = 0
 
     def lets(self, now_s: float) -> bool:
-        self._tokens = min(self._at_once, self._tokens + max(0.0, now_s - self._last_s) * self._per_second)
+        self._tokens = min(self._per_second, self._tokens + max(0.0, now_s - self._last_s) * self._per_second)
         self._last_s = now_s
         if self._tokens < 1:
             self.left_out += 1
@@ -79,8 +74,7 @@ class Watch:
         slow_ms = settings.slow_query_ms
         self._slow = None if slow_ms is None else LogFile(logs / f"slow-{index}.log")
         self.slow_s = float("inf") if slow_ms is None else slow_ms / 1000
-        self._access_rate = RateBound(ACCESS_LINES, ACCESS_LINES)
-        self._slow_rate = RateBound(SLOW_LINES, SLOW_LINES)
+        self._access_rate, self._slow_rate = RateBound(ACCESS_LINES), RateBound(SLOW_LINES)
         self._format: Formatter = as_json if settings.log_format == "json" else as_text
         self._exporter = exporter
         self._tracer = Tracer(settings.trace_share, random) if exporter is not None else None
