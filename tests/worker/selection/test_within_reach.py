@@ -9,6 +9,7 @@ from clipper.control.snapshot import Snapshot
 from clipper.settings.application import Selection
 from clipper.worker.selection.application import Application
 from clipper.worker.selection.feedback.promises import FIRST_TRY
+from clipper.worker.selection.query import Query
 from tests.event_loops import turn_over
 from tests.selection_desk import SLO_S, Desk, on_query, run
 from tests.waiting import until_async
@@ -141,6 +142,31 @@ def test_the_first_models_answer_counts_if_it_comes_after_all(tmp_path: Path) ->
         desk.models.held.clear()
         await desk.serve_until(lambda: asking.answer)
         assert asking.answer == ("prediction", TWO["a"], 1.0)
+
+    run(tmp_path, TWO, scenario)
+
+
+def test_a_query_that_ends_while_another_asks_further_asks_no_more(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await serving(desk, row_s=0.1 * SLO_S, other_s=20.0)
+        desk.models.held.add("a")
+        (_, first), (_, other) = desk.ask(application, row(1)), desk.ask(application, row(2))
+        await turn_over()
+        stages = application.stages
+        assert stages is not None
+        ask = stages._ask
+
+        def ask_and_end(query: Query, models: tuple[str, ...], now_s: float) -> None:
+            application.answering.finish(other)  # as if a queue had shed it
+            ask(query, models, now_s)
+
+        stages._ask = ask_and_end  # type: ignore[method-assign]
+        desk.loop.advance(SLO_S - 22.0)
+        await desk.serve_until(lambda: first.stage == 2)
+        assert other.done and other.choice is not None
+        assert (other.stage, other.choice.models) == (1, ("a",))
+        desk.models.held.clear()
+        await desk.serve_until(lambda: not first.missing)
 
     run(tmp_path, TWO, scenario)
 

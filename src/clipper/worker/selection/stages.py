@@ -283,10 +283,10 @@ class Stages:
         called = 0
         for query in deadlines.open_until(now_s + self._most_needed_s()):
             choice = query.choice
-            if query.stage > 1 or choice is None or len(choice.models) > 1 or not self._has_more(query, choice):
+            if query.done or query.stage > 1 or choice is None or len(choice.models) > 1:
                 continue
             needed_s = self._needed_s(choice.models[0])
-            if needed_s >= self._answering.terms.slo_s:
+            if needed_s >= self._answering.terms.slo_s or not self._has_more(query, choice):
                 continue
             at_s = query.deadline_s - needed_s
             if at_s > now_s or called >= MAX_CALLED:
