@@ -47,11 +47,6 @@ TOO_LARGE_TO_COMBINE = (
 MAX_SOURCES = 1024
 
 
-def has_none(query: Query) -> bool:
-    """Return False: the application has no model beside those that a query asks."""
-    return False
-
-
 class Answering:
     """Answers an application's queries.
 
@@ -60,7 +55,7 @@ class Answering:
         complete: called once all models of a query have answered or failed: ``Stages.go_on`` if the policy may ask
             further models, or None for ``finish``.
         rescue: called instead if none of them has answered: ``Stages.go_on`` if there are other models, or None.
-        has_others: whether other models can answer a query: ``has_none``, or ``Stages.has_others``.
+        has_others: whether other models can answer a query: ``Stages.has_others``, if there are any.
         now_s: the loop's clock.
         goes_on, feedback_ttl_s, input_type, judged: copies from the terms, which are read for each query.
     """
@@ -94,7 +89,7 @@ class Answering:
     def ask_no_further(self) -> None:
         """Answer each query by the models that it has asked."""
         self.complete = self.rescue = None
-        self.has_others = has_none
+        self.has_others = lambda query: False
 
     def follow(self, terms: Terms) -> None:
         """Answer by these terms from now on, including the queries in flight."""

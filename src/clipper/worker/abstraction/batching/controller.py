@@ -31,11 +31,9 @@ class Controller(Protocol):
             service_s: how long the replica was busy with it, without the wait for the batch before it.
             was_full: whether it was as large as the limit allowed. Only then may the limit grow.
         """
-        ...
 
     def set_budget(self, budget_s: float) -> None:
         """Use another budget from now on; keep what was learned about the replica."""
-        ...
 
 
 _KINDS: dict[str, type[Aimd | Quantile | DampedAimd | RefittedQuantile]] = {

@@ -9,7 +9,7 @@ leave out the longest rows. Background work has its own lane, behind all others.
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
-from math import nextafter
+from math import inf, nextafter
 
 import msgspec
 
@@ -31,8 +31,6 @@ UNWANTED_EVERY_S = 0.05
 
 # There are few lanes: one for each SLO in use and class of length. Beyond this many, empty lanes are dropped.
 MAX_IDLE_LANES = 64
-
-_NEVER_S = float("inf")
 
 
 class Lane:
@@ -79,7 +77,7 @@ class DeadlineQueue:
         self.varies = False
         self._lanes: dict[tuple[float, int], Lane] = {}
         self._lane_ids = 1
-        self._background = Lane(1, _NEVER_S, 0)
+        self._background = Lane(1, inf, 0)
         self._lanes_by_id = {1: self._background}
         # The lane of the last push; usually the next push goes to the same lane.
         self._last = self._background
@@ -175,7 +173,7 @@ class DeadlineQueue:
 
     def expire(self, now_s: float) -> list[Work]:
         """Remove and return work all of whose deadlines have passed: at most ``MAX_DUE`` predictions per call."""
-        expired = self.take_due_before(nextafter(now_s, _NEVER_S))
+        expired = self.take_due_before(nextafter(now_s, inf))
         lane = self._background
         while lane.works and lane.works[0].deadline_s <= now_s:
             expired.append(lane.works.popleft())
@@ -193,7 +191,7 @@ class DeadlineQueue:
         if len(lanes) == 1:
             works = lanes[0].works
             if self.varies or (works and works[0].due_s < from_s):
-                self._take_from(lanes[0], _NEVER_S, from_s, limit, batch, dropped)
+                self._take_from(lanes[0], inf, from_s, limit, batch, dropped)
             else:
                 self._take_alike(lanes[0], limit, taken)
             return taken
@@ -201,7 +199,7 @@ class DeadlineQueue:
             heads = sorted((lane for lane in lanes if lane.works), key=lambda lane: lane.works[0].due_s)
             if not heads:
                 break
-            until_s = heads[1].works[0].due_s if len(heads) > 1 else _NEVER_S
+            until_s = heads[1].works[0].due_s if len(heads) > 1 else inf
             self._take_from(heads[0], until_s, from_s, limit, batch, dropped)
         return taken
 

@@ -16,6 +16,7 @@ A batch that hangs holds its own replica, and no other version: whether it compu
 
 from bisect import bisect_left
 from collections.abc import Callable, Sized
+from math import inf
 from typing import Protocol
 
 import msgspec
@@ -32,7 +33,6 @@ OVERDUE_SHARE = 0.5
 HANGS_TIMES, HANGS_S = 5.0, 0.25
 # One batch computes, and the next one is there when it ends.
 MAX_IN_FLIGHT = 2
-NEVER_S = float("inf")
 
 
 class Computing(Protocol):
@@ -139,7 +139,7 @@ class Device:
     def spare_s(self, queue: DeadlineQueue, now_s: float) -> tuple[float, float]:
         """Return until when a batch may keep the device without making other versions' rows late, and the first
         deadline of these rows; infinite without any."""
-        until_s = head_due_s = NEVER_S
+        until_s = head_due_s = inf
         for each in self._sharers:
             if each.queue is not queue and each.queue.length and each.replica.times.is_known:
                 lanes = each.queue.lanes()
@@ -214,10 +214,6 @@ class Device:
                 if rows > 0:
                     queued_s += times.mean_s(rows / len(each.replicas))
         return queued_s
-
-
-def do_nothing() -> None:
-    """Await no turn: whoever calls the scheduler lets it decide after each event."""
 
 
 def first_due_s(queue: DeadlineQueue) -> float:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from clipper.worker.abstraction.batching.controller import Controller
 from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
-from clipper.worker.abstraction.batching.device import NEVER_S, OVERDUE_SHARE, Device, rows_due_by
+from clipper.worker.abstraction.batching.device import OVERDUE_SHARE, Device, rows_due_by
 from clipper.worker.abstraction.batching.flow import Batch
 from clipper.worker.abstraction.batching.service_times import LEAST_S, MAX_GROWTH, ServiceTimes
 
@@ -78,7 +79,7 @@ class ReplicaState:
         limit = self.limit
         for device in self.devices:
             until_s, head_due_s = device.spare_s(queue, now_s)
-            if until_s < NEVER_S and self.times.is_known:
+            if until_s < inf and self.times.is_known:
                 fitting = int(self.times.rows_within(until_s - now_s - device.busy_s(now_s, self)))
                 limit = min(limit, max(fitting, rows_due_by(queue, head_due_s), 1))
         return limit

@@ -13,7 +13,7 @@ from clipper.worker.abstraction.batching.blocks import Blocks
 from clipper.worker.abstraction.batching.controller import Controller
 from clipper.worker.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Taken, main_slo_s
 from clipper.worker.abstraction.batching.decision import NO_BOUND, Decision, first_of, sort_out, wake_at
-from clipper.worker.abstraction.batching.device import HANGS_S, Device, Sharer, do_nothing, first_due_s
+from clipper.worker.abstraction.batching.device import HANGS_S, Device, Sharer, first_due_s
 from clipper.worker.abstraction.batching.flow import Batch, Flow
 from clipper.worker.abstraction.batching.goodput import Choice, choose_lanes, cut_short
 from clipper.worker.abstraction.batching.nearness import near_until_s
@@ -77,7 +77,7 @@ class Scheduler:
         is_fixed: bool = False,
         is_far: bool = False,
         devices: tuple[Device, ...] = (),
-        await_turn: Callable[[], None] = do_nothing,
+        await_turn: Callable[[], None] = lambda: None,
     ) -> ReplicaState:
         """Add a replica. It is assumed to be as fast as the fastest other until its own batches show its speed.
 
