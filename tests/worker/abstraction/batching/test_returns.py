@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
+from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.batching.returns import (
     BELIEVED,
     GAIN,
@@ -21,13 +22,11 @@ from tests.works import make_work
 DONE_S = 1.0
 
 
-class Replica:
-    """It has answered ``last_size`` at 1 s."""
-
-    def __init__(self, answered: int, left: int, fixed_s: float = 0.0033, per_row_s: float = 27e-6) -> None:
-        self.times = ServiceTimes()
-        self.times.fixed_s, self.times.per_row_s, self.times.is_known = fixed_s, per_row_s, True
-        self.last_done_s, self.last_size, self.last_left = DONE_S, answered, left
+def make_replica(answered: int, left: int, fixed_s: float = 0.0033, per_row_s: float = 27e-6) -> ReplicaState:
+    """It has answered so many at 1 s, while others were left."""
+    times = ServiceTimes()
+    times.fixed_s, times.per_row_s, times.is_known = fixed_s, per_row_s, True
+    return ReplicaState("0", 1024, None, times, last_done_s=DONE_S, last_size=answered, last_left=left)
 
 
 def believing() -> Returns:
@@ -36,9 +35,9 @@ def believing() -> Returns:
     return returns
 
 
-def wait_s(came_s: float, back: int, replica: Replica | None = None, limit: int = 1024) -> float:
+def wait_s(came_s: float, back: int, replica: ReplicaState | None = None, limit: int = 1024) -> float:
     """How much longer to wait when so many of 128 are back, ``came_s`` after the first."""
-    replica = replica or Replica(128, 0)
+    replica = replica or make_replica(128, 0)
     queue = DeadlineQueue(10_000, 1 << 20)
     for _ in range(replica.last_left + back):
         queue.push(make_work(b"", DONE_S))
@@ -59,11 +58,11 @@ def test_it_ends_where_they_come_slowly() -> None:
 def test_it_ends_when_all_are_back_or_fill_a_batch() -> None:
     assert wait_s(0.001, 128) < 0
     assert wait_s(0.001, 64, limit=64) < 0
-    assert wait_s(0.001, 60, Replica(80, 0), limit=64) > 0
+    assert wait_s(0.001, 60, make_replica(80, 0), limit=64) > 0
 
 
 def test_while_none_is_back_it_is_for_a_fixed_time() -> None:
-    replica = Replica(128, 100)
+    replica = make_replica(128, 100)
     assert wait_s(0.0, 0, replica) == pytest.approx(0.0033)
     assert wait_s(0.0034, 0, replica) < 0
 
@@ -88,7 +87,7 @@ def test_nobody_is_waited_for_who_takes_too_long(
     returns.each_s = each_us * 1e-6
     queue = DeadlineQueue(10_000, 1 << 20)
     queue.push(make_work(b"", DONE_S))
-    until_s = returns.until_s(Replica(answered, left), max(left, 1), limit, queue, DONE_S + 20e-6)
+    until_s = returns.until_s(make_replica(answered, left), max(left, 1), limit, queue, DONE_S + 20e-6)
     assert (until_s > DONE_S) is waits
 
 
@@ -129,7 +128,7 @@ def test_the_wait_is_bounded_and_only_for_batches_dear_beside_their_rows(
 ) -> None:
     if left + back == 0:
         back = 1
-    more_s = wait_s(elapsed_s, back, Replica(answered, left, fixed_s, per_row_s))
+    more_s = wait_s(elapsed_s, back, make_replica(answered, left, fixed_s, per_row_s))
     assert more_s + elapsed_s <= MAX_TIMES * fixed_s + 1e-9 or more_s <= 0
     if fixed_s < LEAST_FIXED_S or answered < LEAST_ANSWERED:
         assert more_s <= 0
@@ -178,7 +177,7 @@ def test_they_are_no_longer_believed_to_when_they_stop() -> None:
     assert returns.share < BELIEVED
     queue = DeadlineQueue(10, 100)
     queue.push(make_work(b"", DONE_S))
-    assert returns.until_s(Replica(128, 0), 1, 1024, queue, DONE_S) == 0.0
+    assert returns.until_s(make_replica(128, 0), 1, 1024, queue, DONE_S) == 0.0
 
 
 def test_small_batches_tell_nothing() -> None:
@@ -235,7 +234,7 @@ def test_who_is_waited_for(answered: int, fixed_s: float, share: float, waits: b
     returns.share = share
     queue = DeadlineQueue(10_000, 1 << 20)
     queue.push(make_work(b"", DONE_S))
-    until_s = returns.until_s(Replica(answered, 0, fixed_s), 1, 1024, queue, DONE_S + 20e-6)
+    until_s = returns.until_s(make_replica(answered, 0, fixed_s), 1, 1024, queue, DONE_S + 20e-6)
     assert (until_s > DONE_S) is waits
 
 
@@ -246,14 +245,14 @@ def test_the_wait_is_until_the_rest_is_back_at_the_rate_of_the_first() -> None:
     queue = DeadlineQueue(10_000, 1 << 20)
     for _ in range(64):
         queue.push(make_work(b"", DONE_S + 0.002))
-    until_s = believing().until_s(Replica(128, 0), 64, 1024, queue, DONE_S + 0.003)
+    until_s = believing().until_s(make_replica(128, 0), 64, 1024, queue, DONE_S + 0.003)
     assert until_s == pytest.approx(DONE_S + 0.004)
 
 
 def test_one_that_is_back_tells_how_fast_the_others_come() -> None:
     queue = DeadlineQueue(10_000, 1 << 20)
     queue.push(make_work(b"", DONE_S + 0.001))
-    until_s = believing().until_s(Replica(128, 0), 1, 1024, queue, DONE_S + 0.001 + 20e-6)
+    until_s = believing().until_s(make_replica(128, 0), 1, 1024, queue, DONE_S + 0.001 + 20e-6)
     assert until_s == pytest.approx(DONE_S + 0.001 + 128 * 20e-6)
 
 
@@ -268,5 +267,5 @@ def test_one_that_comes_after_the_window_is_not_early() -> None:
 def test_the_time_counts_from_the_first_return_even_while_it_is_alone() -> None:
     queue = DeadlineQueue(10_000, 1 << 20)
     queue.push(make_work(b"", DONE_S + 0.0005))
-    until_s = believing().until_s(Replica(128, 0), 1, 1024, queue, DONE_S + 0.00052)
+    until_s = believing().until_s(make_replica(128, 0), 1, 1024, queue, DONE_S + 0.00052)
     assert until_s == pytest.approx(DONE_S + 0.0005 + 128 * 20e-6)

@@ -7,10 +7,8 @@ clients do not wait for answers, nobody comes back, and a wait only makes querie
 whether they come back, and how long they take.
 """
 
-from typing import Protocol
-
 from clipper.worker.abstraction.batching.deadline_queue import DeadlineQueue
-from clipper.worker.abstraction.batching.service_times import ServiceTimes
+from clipper.worker.abstraction.batching.replica_state import ReplicaState
 
 # A replica waits only after batches of at least this size: with few clients there is no wait.
 LEAST_ANSWERED = 16
@@ -34,15 +32,6 @@ MOST_EVENLY = 0.8
 # Weight of the newest batch in the share of clients that come back. Replicas wait once the share is at least BELIEVED.
 GAIN = 0.25
 BELIEVED = 0.5
-
-
-class Answering(Protocol):
-    """A replica that has just answered; see ``ReplicaState``."""
-
-    times: ServiceTimes
-    last_done_s: float
-    last_size: int
-    last_left: int
 
 
 class Returns:
@@ -96,7 +85,7 @@ class Returns:
         """Whether most answered clients query again at once."""
         return self.share >= BELIEVED
 
-    def until_s(self, replica: Answering, waiting: int, limit: int, queue: DeadlineQueue, now_s: float) -> float:
+    def until_s(self, replica: ReplicaState, waiting: int, limit: int, queue: DeadlineQueue, now_s: float) -> float:
         """Return until when an idle replica waits for the clients it has just answered; a past time if it does not.
 
         A batch of n takes ``t(n)`` with a fixed part ``f``, and clients take ``back`` to return. Two batches with parts
