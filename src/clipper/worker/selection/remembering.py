@@ -11,14 +11,7 @@ from clipper.learning.mathematics.arms import Arms
 from clipper.learning.stores.store import Queries
 from clipper.worker.selection.application import Application
 from clipper.worker.selection.feedback.join_table import JoinTable, query_bytes
-from clipper.worker.selection.feedback.remembered import (
-    RememberedQuery,
-    as_query,
-    decode_arms,
-    decode_query,
-    encode_arms,
-    encode_query,
-)
+from clipper.worker.selection.feedback.remembered import as_query, decode_arms, decode_query, encode_arms, encode_query
 from clipper.worker.selection.query import Query
 
 log = logging.getLogger(__name__)
@@ -135,29 +128,23 @@ class Remembering:
         return found | await self._read(list(steps))
 
     async def _read(self, ids: Sequence[int]) -> dict[int, Query]:
-        queries: dict[int, Query] = {}
-        for start in range(0, len(ids), AT_ONCE):
-            queries |= await self._read_some(ids[start : start + AT_ONCE])
-        return queries
-
-    async def _read_some(self, ids: Sequence[int]) -> dict[int, Query]:
-        found = await self._queries.find(ids)
-        now_s, wall_clock_s = self._now_s(), self._wall_clock_s()
         arms: dict[bytes, Arms] = {}
         queries: dict[int, Query] = {}
-        for id_, (text, shared) in found.items():
-            try:
-                remembered = decode_query(text)
-                if shared not in arms:
-                    arms[shared] = decode_arms(shared)
-            except ProtocolViolation as error:
-                log.warning("%(error)s", {"error": error})
-                continue
-            application, age_s = self._owner(remembered), max(wall_clock_s - remembered.asked_s, 0.0)
-            if application is not None and age_s < application.terms.feedback_ttl_s:
-                queries[id_] = as_query(id_, remembered, arms[shared], application.answering, now_s - age_s)
+        for start in range(0, len(ids), AT_ONCE):
+            found = await self._queries.find(ids[start : start + AT_ONCE])
+            now_s, wall_clock_s = self._now_s(), self._wall_clock_s()
+            for id_, (text, shared) in found.items():
+                try:
+                    remembered = decode_query(text)
+                    if shared not in arms:
+                        arms[shared] = decode_arms(shared)
+                except ProtocolViolation as error:
+                    log.warning("%(error)s", {"error": error})
+                    continue
+                application = self._applications.get(remembered.application)
+                if application is None or application.snapshot.id != remembered.application_id:
+                    continue
+                age_s = max(wall_clock_s - remembered.asked_s, 0.0)
+                if age_s < application.terms.feedback_ttl_s:
+                    queries[id_] = as_query(id_, remembered, arms[shared], application.answering, now_s - age_s)
         return queries
-
-    def _owner(self, query: RememberedQuery) -> Application | None:
-        application = self._applications.get(query.application)
-        return application if application is not None and application.snapshot.id == query.application_id else None

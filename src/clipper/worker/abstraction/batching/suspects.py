@@ -228,8 +228,12 @@ class Suspects:
         return taken
 
     def answered(self, source: str, works: Sequence[Work], failed: Collection[int], service_s: float) -> None:
-        """Note a batch that came back. ``source``: as in ``charge``."""
-        self.charge(source, service_s)
+        """Note a batch that came back. Its time counts for ``source``, or for all trusted ones if that is empty."""
+        suspect = self.by_name.get(source)
+        if suspect is not None:
+            suspect.served_s += service_s
+        elif not source and self.length:
+            self._trusted_served_s += service_s / max(len(self.known.difference(self.by_name)), 1)
         self.judge(works, failed)
         self.ended(source)
 
@@ -247,14 +251,6 @@ class Suspects:
             if suspect.queue.length and (name != DEADLY or now_s >= self.trial_until_s)
         ]
         return min(waiting, key=lambda suspect: suspect.served_s) if waiting else None
-
-    def charge(self, source: str, service_s: float) -> None:
-        """Count a batch's time for a suspect, or for all others if ``source`` is empty."""
-        suspect = self.by_name.get(source)
-        if suspect is not None:
-            suspect.served_s += service_s
-        elif not source and self.length:
-            self._trusted_served_s += service_s / max(len(self.known.difference(self.by_name)), 1)
 
     def expire(self, now_s: float) -> list[Work]:
         """Remove and return their work whose deadlines have all passed."""
