@@ -39,19 +39,16 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
         shares = await _shares(application, totals, context)
     except PolicyFailed as error:
         shares, problem = {}, str(error)
-    answering = application.terms.models + application.terms.newcomers
-    models = [_model(application, model, totals, shares.get(model, 0.0)) for model in answering]
-    models += [_model(application, model, totals, 0.0, shadow=True) for model in application.terms.shadows]
-    confidences = application.terms.confidences
-    calibration = () if confidences is None else confidences.reliability(application.terms.models)
+    terms = application.terms
+    asked = terms.models + terms.newcomers + terms.shadows
     return PolicyDescription(
         True,
         totals.observations,
-        tuple(models),
+        tuple(_model(application, model, totals, shares.get(model, 0.0)) for model in asked),
         problem,
-        calibration,
+        () if terms.confidences is None else terms.confidences.reliability(terms.models),
         _test(application),
-        tuple(application.prices.in_words(application.terms.models)),
+        tuple(application.prices.in_words(terms.models)),
     )
 
 
@@ -123,20 +120,18 @@ def _test(application: Application) -> Standing | None:
     return application.terms.selector.policy.standing(application.terms.models, totals)
 
 
-def _model(
-    application: Application, model: str, totals: Totals, share: float, *, shadow: bool = False
-) -> ModelDescription:
-    scored = totals.number(model, SCORED)
+def _model(application: Application, model: str, totals: Totals, share: float) -> ModelDescription:
+    terms, scored = application.terms, totals.number(model, SCORED)
     mean_loss = totals.number(model, LOSS) / scored if scored > 0 else None
     plain_scored = totals.number(model, PLAIN_SCORED)
     if totals.costs.weight and plain_scored > 0:
         mean_loss = totals.number(model, PLAIN_LOSS) / plain_scored
-    policy = application.terms.selector.policy
-    dearest = application.terms.models and by_cost(application.terms.models, totals.costs)[-1]
+    policy = terms.selector.policy
+    dearest = terms.models and by_cost(terms.models, totals.costs)[-1]
     threshold = None
-    if isinstance(policy, Cascade) and not shadow and model != dearest:
+    if isinstance(policy, Cascade) and model not in (*terms.shadows, dearest):
         threshold = min(policy.limit(model, totals), 1.0)
-    key = application.terms.arms.key(model)
+    key = terms.arms.key(model)
     in_time = application.outcomes.recent_share(key) if application.outcomes.knows(key) else None
     return ModelDescription(
         model,
@@ -144,7 +139,7 @@ def _model(
         mean_loss,
         totals.number(model, PULLS),
         scored,
-        shadow,
+        model in terms.shadows,
         key.partition(":")[2] or None,
         totals.costs.by_model.get(model),
         threshold,
