@@ -49,7 +49,6 @@ class Forwarder:
 
         Args:
             ask: sends a command, and raises OSError or ClipperError.
-            max_commands: the most commands under way.
             do: does work in short steps, so that a reply on thousands of pieces holds up nothing else.
         """
         self._do = do

@@ -51,12 +51,10 @@ class Answering:
     """Answers an application's queries.
 
     Attributes:
-        name: the application's name.
         complete: called once all models of a query have answered or failed: ``Stages.go_on`` if the policy may ask
             further models, or None for ``finish``.
         rescue: called instead if none of them has answered: ``Stages.go_on`` if there are other models, or None.
         has_others: whether other models can answer a query: ``Stages.has_others``, if there are any.
-        now_s: the loop's clock.
         goes_on, feedback_ttl_s, input_type, judged: copies from the terms, which are read for each query.
     """
 

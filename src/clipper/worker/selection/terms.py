@@ -47,7 +47,6 @@ class Terms:
     """The terms of a snapshot and of the versions that run at that time. New terms replace them when either changes.
 
     Attributes:
-        selector: the policy at work.
         input_type: the declared type, with the open lengths fixed by the linked models.
         null_is_nan: whether null in a tensor of floats is NaN.
         ignores_unknown_fields: whether a record may have fields that its type does not have.
@@ -61,14 +60,12 @@ class Terms:
         wait: which models an answer waits for; see ``Selection.wait``.
         threshold: answers of less confidence are not believed.
         judged: the text of an output that policies combine, and that labels are compared with.
-        feedback_ttl_s: how long queries are kept for feedback.
         features_are_input: whether the input itself is the features.
         features_size: number of features that each query brings; None if it brings none.
         targets: the queue for each link's name; None if no suitable version runs.
         max_batch: the largest batch that one of its models takes.
         models, newcomers, shadows, ramp: the names, and how newcomers are asked: see ``Lineup``.
         select: has the policy select among models, and gives newcomers their share: see ``Selector.select``.
-        arms: the versions behind the names.
         tried: the newcomers on trial: see ``Lineup``.
         is_watching: whether a newcomer is watched, so that another version may be asked in its place.
         only_choice: the choice of every query that names no version; None if the policy must be asked.
