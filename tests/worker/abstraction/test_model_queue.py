@@ -13,7 +13,7 @@ from clipper.model.protocol.typed import encode_typed_results
 from clipper.settings.version import Batching
 from clipper.values.output_arrays import OutputForm
 from clipper.values.outputs.output import TypedOutput
-from clipper.values.types import DType
+from clipper.values.types import DType, InputType
 from clipper.worker.abstraction import results as results_module
 from clipper.worker.abstraction.batching import scheduler as scheduler_module
 from clipper.worker.abstraction.counts import MAX_MESSAGE_CHARACTERS
@@ -354,6 +354,24 @@ def test_the_models_own_bound_on_batches_holds(run: Callable[..., None], max_bat
             assert len(batch.rows) == size
             batch.answer([b"1"] * size)
         await until_async(lambda: all(query.done for query in queries))
+
+    run(scenario)
+
+
+def test_the_bound_by_the_type_of_outputs_outlives_a_batch_without_any(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        welcome = decode_welcome((container.greeting or b"")[HEADER_BYTES:])
+        large = InputType(DType.FLOAT32, (2048, 2048))
+        container.greeting = encode_welcome(replace(welcome, output_type=large, output_is_declared=True))
+        await bench.link(container)
+        (replica,) = bench.queue.replicas()
+        query = bench.ask(bytes(8))
+        await until_async(lambda: container.batches)
+        container.take().answer([b""], {0: "no such user"})
+        await until_async(lambda: query.done)
+        assert failure(query)[0] == "model_error"
+        assert replica.state is not None and replica.state.max_batch == 2
 
     run(scenario)
 

@@ -78,7 +78,7 @@ class Replica:
         )
         self.state: ReplicaState | None = None
         self.asks: dict[int, list[Any]] = {}
-        self.max_batch = 1  # the largest batch that it takes, however small outputs are
+        self.max_batch = 1  # the largest batch that it takes, by what is known before outputs have come
         self.is_draining = False
         owner.unsettled[self] = None
 
@@ -103,13 +103,12 @@ class Replica:
         if max_batch is not None and max_batch < batching.max_batch:
             batching = msgspec.structs.replace(batching, max_batch=max_batch)
         controller = make_controller(batching, scheduler.slo_s)
-        self.max_batch = 1 if batching.policy == "none" else batching.max_batch
-        is_fixed, most = batching.policy in ("fixed", "none"), min(self.max_batch, most_rows)
+        self.max_batch = min(1 if batching.policy == "none" else batching.max_batch, most_rows)
         self.state = scheduler.add_replica(
             self.id,
-            most,
+            self.max_batch,
             controller,
-            is_fixed=is_fixed,
+            is_fixed=batching.policy in ("fixed", "none"),
             is_far=self.is_far,
             devices=devices,
             await_turn=await_turn,
