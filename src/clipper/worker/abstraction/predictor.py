@@ -1,10 +1,10 @@
 """The queues of all versions that a query worker can query; follows the snapshot."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from clipper.control.difference import Difference, Holding
-from clipper.control.snapshot import ModelSnapshot, Snapshot
+from clipper.control.snapshot import ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.settings.server import MAX_OUTPUT_BYTES
 from clipper.values.records import ValueType
 from clipper.values.types import ModelId
@@ -50,8 +50,6 @@ class Predictor:
         self._draining: list[ModelQueue] = []
         # Queues of versions whose record has no type of outputs, and does not say that there is none.
         self._unrecorded: dict[ModelId, ModelQueue] = {}
-        self._predecessors: dict[str, dict[str, str | None]] = {}
-        self._state_keys: dict[str, dict[str, str]] = {}
 
     def apply(self, told: Snapshot | Difference) -> Difference:
         """Make queues, replicas and current versions match a snapshot, or the snapshot that results from a difference.
@@ -96,11 +94,19 @@ class Predictor:
 
     def predecessors(self, model: str) -> Mapping[str, str | None]:
         """Map each version of a model that may be queried to the version that was current when it was deployed."""
-        return self._predecessors.get(model, {})
+        return {each.version: each.predecessor for each in self._versions(model)}
 
     def state_keys(self, model: str) -> Mapping[str, str]:
         """Map a model's versions, as ``MODEL:VERSION``, to their names in learned state, as far as these are told."""
-        return self._state_keys.get(model, {})
+        versions = self._versions(model)
+        # A predecessor may have left the snapshot.
+        known = [(each.predecessor, each.predecessor_state_key) for each in versions]
+        known += [(each.version, each.state_key) for each in versions]
+        return {f"{model}:{version}": key for version, key in known if key}
+
+    def _versions(self, model: str) -> Sequence[VersionSnapshot]:
+        known = self.held.models.get(model)
+        return () if known is None else known.versions
 
     def queues(self) -> list[ModelQueue]:
         return [queue for queues in self._queues.values() for queue in queues.values()]
@@ -192,16 +198,8 @@ class Predictor:
             else:
                 self._unrecorded[queue.model] = queue
             queue.set_replicas(version.replicas)
-        if queues:
-            self._predecessors[model.name] = {each.version: each.predecessor for each in model.versions}
-            # A predecessor may have left the snapshot.
-            known = [(each.predecessor, each.predecessor_state_key) for each in model.versions]
-            known += [(each.version, each.state_key) for each in model.versions]
-            self._state_keys[model.name] = {f"{model.name}:{version}": key for version, key in known if key}
-        else:
+        if not queues:
             del self._queues[model.name]
-            self._predecessors.pop(model.name, None)
-            self._state_keys.pop(model.name, None)
 
     def _set_slos(self, model: str) -> None:
         """Give each version of a model the smallest SLO of the applications that query it by their links.
