@@ -31,7 +31,7 @@ from clipper.control.snapshot import Peer
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError, ProtocolViolation, Unavailable
 from clipper.learning.stores.store import Mailbox
-from clipper.worker.forwarder import MAX_ASKING_COMMANDS, MAX_COMMANDS, Forwarder
+from clipper.worker.forwarder import MAX_ASKING_COMMANDS, MAX_COMMANDS, Forwarder, unavailable
 from clipper.worker.selection.application import Application
 from clipper.worker.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.worker.selection.query import Query, QueryIds
@@ -329,9 +329,7 @@ class FeedbackRouter:
             recalled = await self._recall(feedback)
             if not recalled:
                 raise
-            lost = Outcome(
-                error=Unavailable.code, cause=f"the worker that answered the query cannot be reached: {error!r}"
-            )
+            lost = unavailable(f"cannot be reached: {error!r}")
 
             async def observe(application: Application, pieces: Sequence[Feedback]) -> Sequence[Outcome]:
                 known = [each for each in pieces if each.query_id in recalled]

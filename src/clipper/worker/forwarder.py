@@ -9,7 +9,7 @@ from itertools import islice
 
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.messages import Observe, Observed, ObservePart
-from clipper.errors import ClipperError, StoreUnavailable
+from clipper.errors import ClipperError, StoreUnavailable, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -100,12 +100,12 @@ class Forwarder:
         except StoreUnavailable as error:
             outcomes = (Outcome(error=error.code, cause=str(error)),) * pieces
         except (OSError, ClipperError) as error:
-            outcomes = _unavailable(f"cannot be reached: {error!r}", pieces)
+            outcomes = (unavailable(f"cannot be reached: {error!r}"),) * pieces
         except Exception as error:  # a bug in Clipper: the waiting senders get an outcome
             log.exception("failed to pass feedback on to another worker")
             outcomes = (Outcome(error=ClipperError.code, cause=f"{type(error).__name__}: {error}"),) * pieces
         if len(outcomes) != pieces:
-            outcomes = _unavailable(f"sent {len(outcomes)} outcomes for {pieces} pieces of feedback", pieces)
+            outcomes = (unavailable(f"sent {len(outcomes)} outcomes for {pieces} pieces of feedback"),) * pieces
         self._reply_s = loop.time() - began_s
         self._do(_tell(sent, outcomes))
 
@@ -117,5 +117,5 @@ def _tell(sent: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> Iterator[Non
         yield
 
 
-def _unavailable(why: str, pieces: int) -> tuple[Outcome, ...]:
-    return (Outcome(error="unavailable", cause=f"the worker that answered the query {why}"),) * pieces
+def unavailable(why: str) -> Outcome:
+    return Outcome(error=Unavailable.code, cause=f"the worker that answered the query {why}")
