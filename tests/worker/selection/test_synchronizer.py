@@ -149,6 +149,32 @@ def test_it_goes_on_after_the_store_was_away(tmp_path: Path, caplog: pytest.LogC
     run(tmp_path, TWO, scenario)
 
 
+def test_it_goes_on_after_a_fault_of_clippers_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp3"))
+        looks: list[int] = []
+
+        def applications() -> list[Application]:
+            looks.append(1)
+            if len(looks) == 1:
+                raise RuntimeError("a fault")
+            return [application]
+
+        synchronizer = Synchronizer(desk.store, desk.surroundings.committer, applications, MAX_CONTEXTS)
+        task = asyncio.ensure_future(synchronizer.run())
+
+        def has_gone_on() -> bool:
+            desk.loop.advance(0.3)
+            return len(looks) > 1
+
+        await until_async(has_gone_on)
+        assert "a fault" in caplog.text
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(tmp_path, TWO, scenario)
+
+
 def test_ids_are_kept_while_their_feedback_may_come_again(tmp_path: Path) -> None:
     clock = [1000.0]
 

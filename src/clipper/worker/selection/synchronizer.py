@@ -61,11 +61,11 @@ class Synchronizer:
         is_down = False
         while True:
             now_s = self._wall_clock_s()
-            if not 0 <= now_s - self._costs_s < COSTS_S:  # the clock may be set back
-                self._costs_s = now_s
-                for application in self._applications():
-                    application.follow_costs()
             try:
+                if not 0 <= now_s - self._costs_s < COSTS_S:  # the clock may be set back
+                    self._costs_s = now_s
+                    for application in self._applications():
+                        application.follow_costs()
                 await self.follow()
                 for application in [one for one in self._applications() if one.outcomes.have_misses]:
                     Learner(application).make_up()
@@ -73,7 +73,7 @@ class Synchronizer:
                 is_down = False
             except Exception as error:  # whatever the error is, the states must not stay stale for ever
                 if not isinstance(error, ClipperError):
-                    log.exception("failed to follow the selection store")
+                    log.exception("failed to follow the selection store, or models' costs")
                 elif not is_down:
                     log.warning("%(error)s", {"error": error})
                 is_down = True
