@@ -23,8 +23,7 @@ class FailureNotices:
 
     def drop(self, works: Iterable[Work], code: str, message: str) -> None:
         """Fail many works, maybe a whole queue. All of them leave the cache at once, so that no query joins them."""
-        waiters = [waiter for work in works for waiter in work.forget() if not waiter.done]
-        self._waiting.extend((waiter, code, message) for waiter in waiters)
+        self._waiting += [(waiter, code, message) for work in works for waiter in work.forget() if not waiter.done]
         if not self._is_due:
             self._notify()
 

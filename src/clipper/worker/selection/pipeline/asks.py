@@ -7,6 +7,7 @@ row has no answer, the ask fails at once, and its other rows are cancelled.
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import lru_cache
 
 from clipper.errors import (
     ClipperError,
@@ -53,7 +54,7 @@ class Asks:
         self._applications, self.do, self._watch = applications, do, watch
         self.now_s = asyncio.get_running_loop().time
         self.open = OpenAsks()
-        self._times: dict[tuple[str, str], StepTimes] = {}
+        self._times_of = lru_cache(MAX_TIMES)(lambda model, application: StepTimes(((1,), ())))
 
     def take(self, replica: Replica, ask_id: int, body: Buffer) -> None:
         name = ""
@@ -108,14 +109,6 @@ class Asks:
         steps = [self._applications.get(step.application or "") for step in snapshot.steps.values()]
         asked = [snapshot, *(step.snapshot for step in steps if step is not None)]
         return frozenset(link.model for each in asked for link in each.links)
-
-    def _times_of(self, model: str, application: str) -> StepTimes:
-        times = self._times.get((model, application))
-        if times is None:
-            if len(self._times) >= MAX_TIMES:
-                self._times.clear()
-            times = self._times[model, application] = StepTimes(((1,), ()))
-        return times
 
     def _deadline_s(self, batch: Batch, times: StepTimes, now_s: float, timeout_s: float) -> float | None:
         """Return the deadline of an ask; None for that of the application. Raises DeadlineExceeded if there is none.
