@@ -175,6 +175,30 @@ def test_it_goes_on_after_a_fault_of_clippers_own(tmp_path: Path, caplog: pytest
     run(tmp_path, TWO, scenario)
 
 
+def test_a_clock_that_is_set_back_holds_up_no_expiry(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    class Store(SqliteStore):
+        async def expire(self) -> None:
+            times.append(clock_s)
+            await super().expire()
+
+    clock_s = 1e9
+
+    async def scenario(desk: Desk) -> None:
+        nonlocal clock_s
+        application = await desk.application(Selection("exp3"))
+        store = Store(tmp_path / "selection.sqlite3")
+        committer = application.surroundings.committer
+        synchronizer = Synchronizer(store, committer, lambda: [application], MAX_CONTEXTS, lambda: clock_s)
+        for clock_s in (1e9 + EXPIRE_S, 1e9 + EXPIRE_S + 1, 5e8, 5e8 + 1):
+            await synchronizer.expire()
+        assert times == [1e9 + EXPIRE_S, 5e8]
+        await store.close()
+
+    run(tmp_path, TWO, scenario)
+
+
 def test_ids_are_kept_while_their_feedback_may_come_again(tmp_path: Path) -> None:
     clock = [1000.0]
 

@@ -117,7 +117,7 @@ class Synchronizer:
         again.
         """
         now_s = self._wall_clock_s()
-        if now_s - self._expired_s < EXPIRE_S:
+        if 0 <= now_s - self._expired_s < EXPIRE_S:  # the clock may be set back
             return
         self._expired_s = now_s
         await self._store.expire()
