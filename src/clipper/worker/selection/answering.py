@@ -359,11 +359,8 @@ class Answering:
         """Count, for newcomers on trial, the models of the query that failed or are late."""
         if query.is_settled and query.missing:
             return
-        missing = [
-            model
-            for model in choice.models
-            if model != query.first_model and (query.more_outputs is None or model not in query.more_outputs)
-        ]
+        answered = query.answered
+        missing = [model for model in choice.models if model not in answered]
         error = "" if not missing else query.failure[1] if query.failure else "it did not answer within the SLO"
         late = [model for model in missing if query.is_late(model)]
         self.trials.ended(query.id, choice.models, missing, error, now_s, late=late)

@@ -97,13 +97,9 @@ class Terms:
             selector.select if self.ramp is None else partial(selector.select_beside, self.ramp)
         )
         self.models, self.newcomers, self.shadows = lineup.models, lineup.newcomers, lineup.shadows
-        answering = [self.targets[name] for name in self.models]
-        self.max_batch = max(
-            (each.snapshot.batching.max_batch for each in answering if each is not None), default=MAX_BATCH
-        )
-        is_asleep = any(target is not None and target.is_asleep for target in answering) and not any(
-            target is not None and target.is_served for target in answering
-        )
+        running = [target for name in self.models if (target := self.targets[name]) is not None]
+        self.max_batch = max((each.snapshot.batching.max_batch for each in running), default=MAX_BATCH)
+        is_asleep = any(each.is_asleep for each in running) and not any(each.is_served for each in running)
         slo_ms, waking_slo_ms = snapshot.slo_ms, snapshot.waking_slo_ms
         self.is_waking = is_asleep and waking_slo_ms is not None
         self.slo_s = (slo_ms if waking_slo_ms is None or not is_asleep else waking_slo_ms) / 1000
