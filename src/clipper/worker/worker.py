@@ -259,8 +259,9 @@ class Worker:
         if told.generation >= self._clients.generation:
             gone = told.gone_applications if isinstance(told, Difference) else None
             await self._own_code.prepare(told.applications, gone)
-            # A newer snapshot may have come and be in force by now.
-            if told.generation >= self._predictor.held.generation:
+            # By now, a newer snapshot may be in force, or none if one could not be applied.
+            base = told.base if isinstance(told, Difference) else 0
+            if base <= self._predictor.held.generation <= told.generation:
                 try:
                     new = self._follow(self._predictor.apply(told))
                 except BaseException:
