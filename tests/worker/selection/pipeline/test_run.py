@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clipper.errors import ModelFailed
 from clipper.settings.pipeline import Step, read_graph
 from clipper.values.output_arrays import OutputForm
-from clipper.values.outputs.as_inputs import list_of
+from clipper.values.outputs.as_inputs import MAX_LIST_BYTES, list_of
 from clipper.values.outputs.output import PIECE_BYTES, Output, RecordOutput, TypedOutput, make_array, make_record
 from clipper.values.outputs.record_columns import names_of
 from clipper.values.types import DType
@@ -222,6 +222,21 @@ def test_long_lists_are_neither_cut_nor_joined_at_once() -> None:
     assert isinstance(done, Done) and isinstance(done.output, RecordOutput)
     (part,) = done.output.parts
     assert isinstance(part, TypedOutput) and part.form.shape == rows.shape and part.data == rows.tobytes()
+
+
+def test_no_more_is_held_for_a_list_than_it_may_have() -> None:
+    _, run = run_of({"e": "each"}, all=Step(), each=Step(for_each="all", input={"x": "item"}, at_most=100))
+    run.next()
+    run.answered(0, 0, array(*range(100)), 1.0)
+    assert isinstance(run.next(), Ask)
+    size = MAX_LIST_BYTES // 4
+    large = make_array(OutputForm(DType.FLOAT64, (size // 8,), DType.FLOAT64), bytes(size))
+    for index in range(4):
+        run.answered(1, index, large, 1.0)
+        assert run.next() is None
+    run.answered(1, 4, large, 1.0)
+    failed = run.next()
+    assert isinstance(failed, Failed) and failed.code == "output_too_large" and failed.message.startswith("step each: ")
 
 
 def test_steps_that_every_query_asks_are_known() -> None:

@@ -1,12 +1,13 @@
 """One query on its way through a pipeline: answers of steps come in, and what to ask next goes out."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from clipper.errors import ModelFailed
+from clipper.errors import ModelFailed, OutputTooLarge
 from clipper.settings.pipeline import CONFIDENCE, ITEM, QUERY, Graph, Node, Reference, Value, Values
 from clipper.values.outputs.as_inputs import (
+    MAX_LIST_BYTES,
     NULL,
     Elements,
     as_part,
@@ -16,7 +17,7 @@ from clipper.values.outputs.as_inputs import (
     record_of,
     value_of,
 )
-from clipper.values.outputs.output import Output, is_long, make_record
+from clipper.values.outputs.output import Output, TypedOutput, is_long, make_record
 from clipper.values.outputs.record_columns import names_of
 
 
@@ -126,6 +127,7 @@ class Run:
         # The answers of a step that is asked more than once, and how many are to come.
         self._lists: dict[int, list[_Answer | None]] = {}
         self._missing: dict[int, int] = {}
+        self._list_bytes: Counter[int] = Counter()
         self._to_join: deque[int] = deque()
         self._open = set(plan.answering)
         self._failure: Failed | None = None
@@ -145,7 +147,11 @@ class Run:
             return
         outputs[index] = answer
         self._missing[place] -= 1
-        if not self._missing[place]:
+        self._list_bytes[place] += len(output.data) if isinstance(output, TypedOutput) else len(output)
+        if (size := self._list_bytes[place]) > MAX_LIST_BYTES:  # the list will not be made, so no more is held for it
+            message = f"the answers have {size} bytes so far: expected at most {MAX_LIST_BYTES} together"
+            self.failed(place, OutputTooLarge.code, message)
+        elif not self._missing[place]:
             self._to_join.append(place)
 
     def joined(self, place: int, output: Output) -> None:
