@@ -1,5 +1,6 @@
 """Several models: stragglers, confidence, shadows, contexts, policies of the user's, and changes while queries run."""
 
+import asyncio
 import gc
 import math
 import struct
@@ -10,6 +11,7 @@ import pytest
 from clipper.control.feedback import Feedback
 from clipper.settings.application import Selection
 from clipper.worker.selection.answering import MAX_SOURCES
+from clipper.worker.selection.description import describe
 from clipper.worker.selection.query import NO_SOURCE
 from tests.event_loops import turn_over
 from tests.selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run
@@ -156,6 +158,19 @@ def test_a_change_of_policy_models_or_settings_loses_no_query(tmp_path: Path) ->
 
 
 # -- a user's own policy -----------------------------------------------------------------------------------
+
+
+def test_a_model_that_comes_while_others_are_described_is_described_too(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp3"), linked=["a"])
+        describing = asyncio.ensure_future(describe(application, None))
+        await turn_over()
+        application.follow(desk.snapshot(Selection("exp3"), linked=["a", "b"]))
+        description = await describing
+        assert [each.model for each in description.models] == ["a", "b"]
+        assert all(0.0 < each.share < 1.0 for each in description.models)
+
+    run(tmp_path, {"a": b"1", "b": b"2"}, scenario)
 
 
 def test_a_users_policy_selects_and_combines(tmp_path: Path) -> None:

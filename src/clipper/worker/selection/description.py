@@ -1,6 +1,7 @@
 """Describes for people what an application has learned."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
 from random import Random
 
@@ -82,7 +83,7 @@ async def _shares(application: Application, totals: Totals, context: str | None)
             model: min(totals.number(model, PULLS) / totals.observations, 1.0) for model in application.terms.models
         }
     random = Random(_SEED)
-    weights = dict.fromkeys(application.terms.models + application.terms.newcomers, 0.0)
+    weights: dict[str, float] = defaultdict(float)  # also of models that come meanwhile
     for draw in range(DRAWS):
         if draw % DRAWS_AT_ONCE == 0:
             await asyncio.sleep(0)
