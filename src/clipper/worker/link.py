@@ -398,7 +398,7 @@ class _Connection(asyncio.Protocol):
         self._stray_answers += 1
         if self._stray_answers > MAX_STRAY_ANSWERS:
             raise ProtocolViolation(
-                f"the container answered {self._stray_answers} batches that it was not sent, the last as {batch_id}"
+                f"the container answered {self._stray_answers} batches that it was not sent; the last had id {batch_id}"
             )
         if self._stray_answers == 1:  # a line for each would fill the log
             log.warning(

@@ -152,7 +152,7 @@ def read_block(body: bytes | bytearray, input_type: ValueType, most_rows: int) -
         splitter = Splitter(len(body)).feed(body)  # type: ignore[arg-type]  # a bytearray that nobody changes
         frame = splitter.take()
         if frame is None or splitter.rest:
-            raise ProtocolViolation(f"a body of {len(body)} bytes is not one frame of {HEADER_BYTES} bytes and more")
+            raise ProtocolViolation(f"a body of {len(body)} bytes is not exactly one frame, as its head tells its size")
         kind, _, content = frame
         if kind not in (Kind.PREDICT, Kind.PREDICT_COLUMNS):
             raise ProtocolViolation(f"a frame of kind {kind} is no batch: expected kind {Kind.PREDICT:d} or 9")
