@@ -1,7 +1,6 @@
 """The decision of a scheduler."""
 
 from itertools import accumulate
-from math import inf
 
 import msgspec
 
@@ -9,9 +8,6 @@ from clipper.worker.abstraction.batching.deadline_queue import Taken
 from clipper.worker.abstraction.batching.flow import Batch
 from clipper.worker.abstraction.batching.replica_state import ReplicaState
 from clipper.worker.abstraction.work import Work
-
-# No bound on the bytes of a batch's inputs.
-NO_BOUND = inf
 
 
 class Decision(msgspec.Struct, eq=False):
@@ -38,8 +34,6 @@ def wake_at(decision: Decision, at_s: float) -> None:
 
 def first_of(works: list[Work], most_bytes: float) -> list[Work]:
     """Return the first works whose inputs have at most so many bytes together; at least one, if there are any."""
-    if most_bytes == NO_BOUND:
-        return works
     ends = accumulate(len(work.row) for work in works)
     return works[: max(1, sum(end <= most_bytes for end in ends))]
 

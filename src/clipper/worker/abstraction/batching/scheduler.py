@@ -5,6 +5,7 @@ their service times, and the time. Outputs: batches, drops, and the time of the 
 """
 
 from collections.abc import Callable, Collection
+from math import inf
 
 from clipper.worker.abstraction.batching import small_batches
 from clipper.worker.abstraction.batching.arrival_rate import ArrivalRate
@@ -12,7 +13,7 @@ from clipper.worker.abstraction.batching.background import riders, rows_alone
 from clipper.worker.abstraction.batching.blocks import Blocks
 from clipper.worker.abstraction.batching.controller import Controller
 from clipper.worker.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Taken, main_slo_s
-from clipper.worker.abstraction.batching.decision import NO_BOUND, Decision, first_of, sort_out, wake_at
+from clipper.worker.abstraction.batching.decision import Decision, first_of, sort_out, wake_at
 from clipper.worker.abstraction.batching.device import HANGS_S, Device, Sharer, first_due_s
 from clipper.worker.abstraction.batching.flow import Batch, Flow
 from clipper.worker.abstraction.batching.goodput import Choice, choose_lanes, cut_short
@@ -58,7 +59,7 @@ class Scheduler:
         self.suspects = Suspects(self.queue, max_length, max_bytes)
         self.blocks = Blocks()
         self.replicas: dict[str, ReplicaState] = {}
-        self._delay_s, self._flow, self._next_id, self.most_batch_bytes = delay_s, flow, 0, NO_BOUND
+        self._delay_s, self._flow, self._next_id, self.most_batch_bytes = delay_s, flow, 0, inf
         self._rate, self._returns = ArrivalRate(), Returns()
         # Whether some replicas drain; whether some of the others share accelerators; and whether some of them are on
         # this worker's node and others are not.
@@ -430,7 +431,7 @@ class Scheduler:
     ) -> None:
         decision.late += taken.dropped
         works = taken.batch
-        if self.most_batch_bytes != NO_BOUND:
+        if self.most_batch_bytes != inf:
             works = first_of(works, self.most_batch_bytes)
             self.suspects.push_back(taken.batch[len(works) :])
         if not works:
