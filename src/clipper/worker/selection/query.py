@@ -88,24 +88,18 @@ class Owner(Protocol):
     Attributes:
         feedback_ttl_s: how long its queries are kept for feedback.
         judged: see ``Terms.judged``.
+        complete: takes a query whose models have all answered or failed; None if it is to be finished.
+        has_others: whether other models can answer a query than those that it has asked.
     """
 
     name: str
     feedback_ttl_s: float
     input_type: ValueType
-
-    @property
-    def judged(self) -> Callable[[Output], bytes]: ...
-
-    @property
-    def complete(self) -> Callable[["Query"], None] | None:
-        """Take a query whose models have all answered or failed; None if it is to be finished."""
+    judged: Callable[[Output], bytes]
+    complete: Callable[["Query"], None] | None
+    has_others: Callable[["Query"], bool]
 
     def finish(self, query: "Query") -> None: ...
-
-    @property
-    def has_others(self) -> Callable[["Query"], bool]:
-        """Whether other models can answer a query than those that it has asked."""
 
     def consider_leaving(self, query: "Query") -> None: ...
 
