@@ -37,11 +37,8 @@ OPEN, ANSWERED, SKIPPED, DEFAULT = "open", "answered", "skipped", "default"
 class StepApplication(Protocol):
     """An application as its pipeline sees it."""
 
-    @property
-    def snapshot(self) -> ApplicationSnapshot: ...
-
-    @property
-    def terms(self) -> Terms: ...
+    snapshot: ApplicationSnapshot
+    terms: Terms
 
     def predict(
         self,
