@@ -55,19 +55,16 @@ class Selector:
         except InvalidArgument as error:
             self._problem = counts.last_policy_error = counts.why_no_policy = str(error)
             self.policy, self.loss = make_policy("single"), make_loss("zero_one")
-        # A user's own policy need not be a subclass, and may lack the method.
+        # A user's own policy need not be a subclass, and may lack these.
         self._is_settled = getattr(self.policy, "is_settled", lambda *_: False)
-        self.no_totals = None if self.policy.learns and self._problem is None else Totals()
-        # As above.
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
-        self.goes_by = "query" if self._is_of_user else self.policy.goes_by
-        # As above.
         self.may_ration = bool(getattr(self.policy, "has_budget", False))
+        self.goes_on = getattr(type(self.policy), "next", Policy.next) is not Policy.next
+        self.no_totals = None if self.policy.learns and self._problem is None else Totals()
+        self.goes_by = "query" if self._is_of_user else self.policy.goes_by
         self.may_need_input = self.keeps_input or self.policy.feedback == "all"
         self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
         self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
-        # As above.
-        self.goes_on = getattr(type(self.policy), "next", Policy.next) is not Policy.next
         self.weighs_time = not self._is_of_user
         self.has_stand_ins = not self._is_of_user and not self.goes_on and self.policy.feedback == "selected"
 
