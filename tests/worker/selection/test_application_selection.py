@@ -5,6 +5,7 @@ import gc
 import math
 import struct
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -12,6 +13,7 @@ from clipper.control.feedback import Feedback
 from clipper.settings.application import Selection
 from clipper.worker.selection.answering import MAX_SOURCES
 from clipper.worker.selection.description import describe
+from clipper.worker.selection.learner import Learner
 from clipper.worker.selection.query import NO_SOURCE
 from tests.event_loops import turn_over
 from tests.selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run
@@ -178,6 +180,38 @@ def test_a_users_policy_selects_and_combines(tmp_path: Path) -> None:
         application = await desk.application(own_policy(tmp_path))
         assert (await desk.answer(application)).answer == ("prediction", b"7", 0.5)
         assert [name for name, rows in desk.models.asked.items() if rows] == ["a", "b"]
+
+    run(tmp_path, FIVE, scenario)
+
+
+FOREIGN = """
+    from clipper.learning.policies.policy import Choice, Combined
+
+    class Foreign:
+        feedback = "selected"
+
+        def select(self, models, totals, query, random):
+            return Choice(models[:1], (1.0,))
+
+        def combine(self, choice, outputs, totals, query):
+            return Combined(b"7", 0.5)
+
+        def observe(self, choice, losses, totals, query):
+            return {("a", "seen"): 1}
+"""
+
+
+def test_a_users_policy_need_not_be_a_subclass(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "foreign_policy.py").write_text(dedent(FOREIGN))
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("foreign_policy:Foreign", code=str(code)))
+        asking = await desk.answer(application)
+        assert asking.answer == ("prediction", b"7", 0.5)
+        assert await desk.observe(application, on_query(asking.query_id, b"1"))
+        Learner(application).make_up()
 
     run(tmp_path, FIVE, scenario)
 

@@ -228,7 +228,8 @@ class Learner:
         terms, outcomes, contexts = application.terms, application.outcomes, application.contexts
         policy = terms.selector.policy
         committer = application.surroundings.committer
-        if policy.feedback == "all" or not policy.learns or not contexts.is_loaded or not committer.has_room:
+        learns = terms.selector.learns and policy.feedback != "all"
+        if not learns or not contexts.is_loaded or not committer.has_room:
             return
         made_up, prior = outcomes.make_up(), contexts.prior()
         increments: dict[Key, Amount] = {}

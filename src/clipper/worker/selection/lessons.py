@@ -247,15 +247,15 @@ def _is_weighed_anyway(arms: Arms, totals: Totals, context: str | None) -> bool:
 def _picked(application: Application, joined: Joined, *, is_reward: bool) -> Picked:
     """Return how the models of the feedback's query or input were picked."""
     selector, selection = application.terms.selector, application.snapshot.selection
-    policy, goes_by = selector.policy, selector.goes_by
-    if policy.feedback == "all":
+    goes_by = selector.goes_by
+    if selector.policy.feedback == "all":
         goes_by = "nothing"
-    elif goes_by == "nothing" and policy.learns and not selection.prior_weight:
+    elif goes_by == "nothing" and selector.learns and not selection.prior_weight:
         goes_by = "context"  # then each context has learned by itself
     totals = joined.totals
     return how_picked(
         goes_by,
-        learns=policy.learns,
+        learns=selector.learns,
         # Nor is it known how likely a model was to be asked in the place of another.
         is_pinned=joined.query is not None
         and (joined.query.pinned is not None or (joined.query.stage > 1 and not selector.goes_on)),

@@ -31,6 +31,7 @@ class Selector:
         has_stand_ins: whether another model may answer in the place of one that fails: the policy is Clipper's own, and
             asks one model.
         keeps_input: whether the policy also learns from the query's input.
+        learns: see ``Policy.learns``.
         may_need_input: whether the input is kept, for this policy or to ask models whose output feedback needs.
         believes_one: whether the output of a single asked model is the answer, with confidence 1.
         goes_by: see ``Policy.goes_by``; a user's own policy sees all of a query.
@@ -58,9 +59,10 @@ class Selector:
         # A user's own policy need not be a subclass, and may lack these.
         self._is_settled = getattr(self.policy, "is_settled", lambda *_: False)
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
+        self.learns = bool(getattr(self.policy, "learns", True))
         self.may_ration = bool(getattr(self.policy, "has_budget", False))
         self.goes_on = getattr(type(self.policy), "next", Policy.next) is not Policy.next
-        self.no_totals = None if self.policy.learns and self._problem is None else Totals()
+        self.no_totals = None if self.learns and self._problem is None else Totals()
         self.goes_by = "query" if self._is_of_user else self.policy.goes_by
         self.may_need_input = self.keeps_input or self.policy.feedback == "all"
         self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
