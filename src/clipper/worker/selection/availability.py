@@ -44,6 +44,7 @@ class Availability:
         self._models = [
             (name, queue, terms.arms.key(name)) for name in terms.models if (queue := terms.targets[name]) is not None
         ]
+        self._in_time = {name: queue.in_time for name, queue, _ in self._models}
         self._none: dict[str, float] = {name: 0.0 for name in terms.models if terms.targets[name] is None}
         self._slo_s = terms.slo_s
         self.flow = flow
@@ -88,8 +89,7 @@ class Availability:
         selector, found = self._selector, {}
         if selector.may_ration:
             with_models = selector.tells_apart(context) or (bool(prices.scarcity) and selector.goes_by != "nothing")
-            models = {name: queue.in_time for name, queue, _ in self._models}
-            found = resources(models, self._slo_s, with_models=with_models)
+            found = resources(self._in_time, self._slo_s, with_models=with_models)
         if found or prices.scarcity:
             prices.ration(asked, self.chances or {}, found, now_s)
         if prices.scarcity:
@@ -97,10 +97,9 @@ class Availability:
 
     def show(self, prices: Prices, now_s: float, due_s: float) -> None:
         """Let the prices see how full the devices are that several of the models share, before a query selects."""
-        models = {name: queue.in_time for name, queue, _ in self._models}
-        prices.filled = filled(models.values(), now_s, due_s)
+        prices.filled = filled(self._in_time.values(), now_s, due_s)
         if prices.filled and self.chances and self._selector.may_ration:
-            prices.foresee(self.chances, resources(models, self._slo_s, with_models=False))
+            prices.foresee(self.chances, resources(self._in_time, self._slo_s, with_models=False))
 
     def with_known(self, row: bytes) -> dict[str, float]:
         """Return the chances for this input: 1 for a model whose output the cache has."""
@@ -112,7 +111,7 @@ class Availability:
 
     def needs_s(self, besides: str) -> float:
         """Return the time within which the quickest of the other models surely answers; infinite without another."""
-        return min((queue.in_time.alone_s() for name, queue, _ in self._models if name != besides), default=inf)
+        return min((each.alone_s() for name, each in self._in_time.items() if name != besides), default=inf)
 
     def raw_chance(self, query: QueryView, model: str) -> float:
         """Return the chance that a model's queue gave, by which its promises are judged; 1 if its output is cached."""
