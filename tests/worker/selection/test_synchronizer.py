@@ -191,7 +191,8 @@ def test_a_clock_that_is_set_back_holds_up_no_expiry(tmp_path: Path) -> None:
         store = Store(tmp_path / "selection.sqlite3")
         committer = application.surroundings.committer
         synchronizer = Synchronizer(store, committer, lambda: [application], MAX_CONTEXTS, lambda: clock_s)
-        for clock_s in (1e9 + EXPIRE_S, 1e9 + EXPIRE_S + 1, 5e8, 5e8 + 1):
+        for at_s in (1e9 + EXPIRE_S, 1e9 + EXPIRE_S + 1, 5e8, 5e8 + 1):
+            clock_s = at_s
             await synchronizer.expire()
         assert times == [1e9 + EXPIRE_S, 5e8]
         await store.close()
