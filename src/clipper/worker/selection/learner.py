@@ -122,8 +122,8 @@ class Learner:
         """Return the application that a step of a query asked, and the id of its query there."""
         asked = {} if query.path is None else {step: (of_step, id_) for step, of_step, id_ in query.path.queries}
         if name not in asked:
-            known = ", ".join(asked) or "no step, since it asked none exactly once"
-            raise InvalidArgument(f"query {query.id} did not ask step {name!r:.100} exactly once: expected {known}")
+            known = f"expected {', '.join(asked)}" if asked else "it asked no step so, and feedback on it names none"
+            raise InvalidArgument(f"query {query.id} did not ask step {name!r:.100} exactly once: {known}")
         step = self._application.surroundings.applications.get(asked[name][0])
         if not isinstance(step, Application):
             raise NotFound(f"application {asked[name][0]!r} of step {name!r} was removed")

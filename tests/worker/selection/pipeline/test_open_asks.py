@@ -72,7 +72,7 @@ def test_replica_and_memory_have_bounds() -> None:
     for _ in range(MAX_OPEN_ASKS):
         rules.check(1, "a", {"b"}, 0)
         rules.begin(1, "a", {"b"}, 0)
-    with pytest.raises(Overloaded, match="of this replica"):
+    with pytest.raises(Overloaded, match="this replica waits for"):
         rules.check(1, "a", {"b"}, 0)
     rules.check(2, "a", {"b"}, MAX_HELD_BYTES)
     with pytest.raises(Overloaded, match="holds 0 bytes"):

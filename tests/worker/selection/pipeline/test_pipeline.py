@@ -271,7 +271,7 @@ def test_label_for_a_step_teaches_that_step_alone(tmp_path: Path) -> None:
         assert await desk.observe(applications["app"], on_query(asking.query_id, b"7"))
         assert joined() == [1, 1, 1]
         assert applications["b"].counts.feedback["duplicate"] == 1
-        with pytest.raises(InvalidArgument, match="is no pipeline"):
+        with pytest.raises(InvalidArgument, match="feedback on it names none"):
             plain, _ = desk.ask(applications["a"])
             await desk.serve_until(lambda: plain.answer)
             await desk.observe(applications["a"], replace_step(on_query(plain.query_id, b"7"), "b"))
