@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 KEPT = Path(__file__).parent / "kept"
 # Facts of what the pages and the help call experimental: any release may change it.
 EXPERIMENTAL = re.compile(
-    r"[Pp]ipeline|\.steps\b|max[-_]cost[-_]per|min[-_]quality|[Ff]rontier|[Bb]udget|gpus?\b|gpu_|precision"
+    r"[Pp]ipeline|\.steps\b|max[-_]cost[-_]per|min[-_]quality|[Ff]rontier|[Bb]udget|gpus?\b|gpu_|GpuStatus|precision"
 )
 
 

@@ -360,6 +360,18 @@ class DiskStatus(Struct, frozen=True):
     size_bytes: int
 
 
+class GpuStatus(Struct, frozen=True):
+    """A GPU of the server's machine. None: the driver does not tell it, such as the utilization of a part of a GPU (MIG).
+
+    ``utilization``: the share of the driver's last sample in which it computed.
+    """
+
+    id: str
+    memory_bytes: int | None
+    memory_used_bytes: int | None
+    utilization: float | None
+
+
 class Status(Struct, frozen=True):
     """The server's status.
 
@@ -373,6 +385,7 @@ class Status(Struct, frozen=True):
         lease: None if the registry is in the server's home.
         manager: the manager of deployments that name none.
         options: the server's options, by name.
+        gpus: those of which the driver tells something; empty if it no longer answers.
     """
 
     version: str
@@ -398,6 +411,7 @@ class Status(Struct, frozen=True):
     manager: ManagerName = "local"
     options: dict[str, OptionStatus] = {}
     disks: tuple[DiskStatus, ...] = ()
+    gpus: tuple[GpuStatus, ...] = ()
 
 
 class Health(Struct, frozen=True):

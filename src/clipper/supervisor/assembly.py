@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from clipper.base.build import build_id
+from clipper.base.processes.gpus import GpuWatch
 from clipper.base.processes.limits import machine_cores
 from clipper.learning.stores.store import Store
 from clipper.settings.secret_files import SecretFiles
@@ -126,6 +127,7 @@ def make_parts(ground: Ground) -> Parts:
         sampling=Sampling(catalog, manager, workers),
         events=ground.events,
         disks=Disks(folders_of(ground.home.root, ground.store_address)),
+        gpus=GpuWatch(ground.facilities.environ),
         certificates=ground.certificates,
         leadership=leadership,
         default_manager=config.manager,

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from clipper.base.known_ids import Known
+from clipper.base.processes import gpus
 from clipper.base.processes.process import ProcessRecord
 from clipper.errors import InvalidArgument, RegistryUnavailable
 from clipper.learning.stores.open import open_store
@@ -242,6 +243,7 @@ class Supervisor:
         keepers.repeat("keeping events", parts.events.look, EVENTS_EVERY_S)
         keepers.start("taking samples for the series", parts.sampling.run)
         keepers.repeat("watching the disks", parts.disks.look, disks.LOOK_EVERY_S)
+        keepers.repeat("watching the GPUs", parts.gpus.look, gpus.LOOK_EVERY_S)
         if parts.nodes is not None:
             keepers.start("following the cluster's nodes", parts.nodes.run)
         tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story, parts.events)

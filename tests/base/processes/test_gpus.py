@@ -106,16 +106,16 @@ def test_a_device_that_shares_the_machine_s_memory_is_counted(monkeypatch: pytes
 
 def test_a_watch_shows_what_it_read_last(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = GpuWatch({})
-    assert watch.gpus() == ()
+    assert watch.latest() == ()
     monkeypatch.setitem(sys.modules, "pynvml", nvml(GIB, GIB))
     watch.look()
-    assert [gpu.utilization for gpu in until(watch.gpus)] == [0.0, 0.1]
+    assert [gpu.utilization for gpu in until(watch.latest)] == [0.0, 0.1]
     busy = nvml(GIB, GIB, nvmlDeviceGetUtilizationRates=lambda _handle: SimpleNamespace(gpu=100))
     monkeypatch.setitem(sys.modules, "pynvml", busy)
 
     def is_busy() -> bool:
         watch.look()
-        return [gpu.utilization for gpu in watch.gpus()] == [1.0, 1.0]
+        return [gpu.utilization for gpu in watch.latest()] == [1.0, 1.0]
 
     until(is_busy)
 
@@ -132,14 +132,14 @@ def test_a_watch_does_not_wait_for_a_driver_that_hangs(monkeypatch: pytest.Monke
     watch = GpuWatch({})
     for _ in range(3):
         watch.look()
-        assert watch.gpus() == ()
+        assert watch.latest() == ()
     until(lambda: asked)
     assert asked == [1]
     goes_on.set()
-    assert until(watch.gpus) == [Gpu("0", GIB)]
+    assert until(watch.latest) == [Gpu("0", GIB)]
     # What was read long ago is not shown.
     monkeypatch.setattr(gpus, "FRESH_S", 0.0)
-    assert watch.gpus() == ()
+    assert watch.latest() == ()
 
 
 @pytest.mark.parametrize("missing", ["library", "driver", "device", "numbers"])
@@ -159,14 +159,14 @@ def test_a_machine_without_gpus_is_looked_at_once(monkeypatch: pytest.MonkeyPatc
     watch._thread.join(TIMEOUT_S)
     watch.look()
     watch._thread.join(TIMEOUT_S)
-    assert watch.gpus() == () and len(asked) == (missing in ("device", "numbers"))
+    assert watch.latest() == () and len(asked) == (missing in ("device", "numbers"))
 
 
 def test_a_driver_that_fails_later_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = GpuWatch({})
     monkeypatch.setitem(sys.modules, "pynvml", nvml(GIB))
     watch.look()
-    until(watch.gpus)
+    until(watch.latest)
     monkeypatch.setitem(sys.modules, "pynvml", nvml(GIB, fails=True))
     watch._thread.join(TIMEOUT_S)
     watch.look()
@@ -175,6 +175,6 @@ def test_a_driver_that_fails_later_is_read_again(monkeypatch: pytest.MonkeyPatch
 
     def is_back() -> bool:
         watch.look()
-        return watch.gpus() == [Gpu("0", 2 * GIB)]
+        return watch.latest() == [Gpu("0", 2 * GIB)]
 
     until(is_back)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
@@ -14,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.parser import text_string_to_metric_families
 
 from clipper.api.learned import Newcomer
-from clipper.api.schemas import LeaseStatus, Status, WorkerStatus
+from clipper.api.schemas import GpuStatus, LeaseStatus, Status, WorkerStatus
 from clipper.control.descriptions import Standing
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
@@ -35,6 +36,7 @@ from clipper.supervisor.metrics.definitions import (
     APPLICATION,
     DECISION_LOG,
     DEPLOYED,
+    GPU,
     LEASE,
     LIMIT,
     LINK,
@@ -165,6 +167,19 @@ def test_who_leads() -> None:
     standby = lease_of(LeaseStatus("standby", "redis://h/0", None))
     assert standby["clipper_lease_leads"] == 0.0 and math.isnan(standby["clipper_lease_epoch"])
     assert lease_of(None) == {}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8])
+def test_each_gpu_has_its_series_and_no_gpu_none(count: int) -> None:
+    gpus = tuple(GpuStatus(f"MIG-{number}", 2000, 100 * number, None) for number in range(count))
+    text = text_of(status=msgspec.structs.replace(STATUS, gpus=gpus))
+    read = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    found = {(one.name, one.labels["gpu"]): one.value for one in read if one.name.startswith("clipper_gpu_")}
+    assert len(found) == 3 * count
+    for number in range(count):
+        assert found["clipper_gpu_memory_used_bytes", f"MIG-{number}"] == 100 * number
+        assert found["clipper_gpu_memory_size_bytes", f"MIG-{number}"] == 2000
+        assert math.isnan(found["clipper_gpu_utilization_ratio", f"MIG-{number}"])
 
 
 def test_newcomers() -> None:
@@ -345,7 +360,7 @@ def documented() -> dict[str, str]:
 
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
-    servers = (SERVER, LEASE, WORKER_PROCESS, WORKER, LIMIT, DECISION_LOG, TELEMETRY)
+    servers = (SERVER, GPU, LEASE, WORKER_PROCESS, WORKER, LIMIT, DECISION_LOG, TELEMETRY)
     applications = (APPLICATION, SELECTION, SELECTED_MODEL, TEST, NEWCOMER)
     for group in (*servers, *applications, VERSION, DEPLOYED, LINK, REPLICA):
         for metric in group.metrics:

@@ -45,7 +45,7 @@ class GpuWatch:
             self._thread = threading.Thread(target=self._read, daemon=True)
             self._thread.start()
 
-    def gpus(self) -> Sequence[Gpu]:
+    def latest(self) -> Sequence[Gpu]:
         """Return the GPUs of which the driver tells something, as last read; none if it no longer answers."""
         read_at_s, gpus = self._seen
         return gpus if time.monotonic() < read_at_s + FRESH_S else ()

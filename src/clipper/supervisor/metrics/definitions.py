@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar, get_args
 
 from clipper.api.learned import Newcomer
-from clipper.api.schemas import LeaseStatus, ReplicaState, Status, WorkerStatus
+from clipper.api.schemas import GpuStatus, LeaseStatus, ReplicaState, Status, WorkerStatus
 from clipper.control import statistics
 from clipper.control.descriptions import Standing
 from clipper.supervisor.metrics.totals import Link, regret
@@ -75,13 +75,6 @@ APPLICATION: Group[statistics.ApplicationStatistics] = Group(
     is_summed=True,
 )
 
-
-def _regret(selection: statistics.SelectionStatistics) -> dict[str, float]:
-    """Return the regret by what the answers are compared with; 0 without feedback."""
-    found = regret(selection)
-    return {"model": 0.0} if found is None else dict([found])
-
-
 SELECTION: Group[statistics.SelectionStatistics] = Group(
     ("application",),
     (
@@ -104,7 +97,7 @@ SELECTION: Group[statistics.SelectionStatistics] = Group(
         gauge(
             "clipper_selection_regret",
             "Loss of the scored answers minus that of the best model, or of the best of each context, in hindsight.",
-            _regret,
+            lambda s: dict([regret(s) or ("model", 0.0)]),
             "against",
         ),
         counter(
@@ -287,9 +280,7 @@ SERVER: Group[Status] = Group(
         gauge("clipper_uptime_seconds", "Age of the supervisor.", lambda s: s.uptime_s),
         gauge("clipper_applications", "Number of applications.", lambda s: s.applications),
         gauge(
-            "clipper_applications_ready",
-            "Number of applications that can answer.",
-            lambda s: s.applications_ready or 0,
+            "clipper_applications_ready", "Number of applications that can answer.", lambda s: s.applications_ready or 0
         ),
         gauge("clipper_models", "Number of models.", lambda s: s.models),
         gauge(
@@ -307,6 +298,19 @@ SERVER: Group[Status] = Group(
         _expiry("certificate", "the certificate of both ports", lambda s: s.certificate_expires_at),
         _expiry("client_ca", "the first certificate of --tls-client-ca", lambda s: s.client_ca_expires_at),
         _expiry("credential", "the next key or token", lambda s: s.credential_expires_at),
+    ),
+)
+
+GPU: Group[GpuStatus] = Group(
+    ("gpu",),
+    (
+        gauge("clipper_gpu_memory_used_bytes", "Experimental: used memory of the GPU.", lambda g: g.memory_used_bytes),
+        gauge("clipper_gpu_memory_size_bytes", "Experimental: size of the GPU's memory.", lambda g: g.memory_bytes),
+        gauge(
+            "clipper_gpu_utilization_ratio",
+            "Experimental: share of the driver's last sample in which the GPU computed; NaN for a part of one (MIG).",
+            lambda g: g.utilization,
+        ),
     ),
 )
 

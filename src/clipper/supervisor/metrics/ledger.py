@@ -211,6 +211,7 @@ class _Tables:
 _OF_APPLICATION = (definitions.APPLICATION, definitions.SELECTION, definitions.SELECTED_MODEL, definitions.TEST)
 _OF_SERVER = (
     definitions.SERVER,
+    definitions.GPU,
     definitions.LEASE,
     definitions.WORKER_PROCESS,
     definitions.WORKER,
@@ -241,6 +242,7 @@ def _server_rows(labels: Labels, server: tuple[Status, Collection[WorkerStatisti
     workers = [((str(one.index),), one) for one in sorted(answered, key=lambda one: one.index)]
     return (
         [(labels, status)],
+        [((gpu.id,), gpu) for gpu in status.gpus],
         [] if status.lease is None else [((status.lease.registry,), status.lease)],
         [((str(one.index),), one) for one in status.workers],
         workers,

@@ -118,6 +118,10 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             lease=parts.leadership.status() if parts.leadership is not None else None,
             options=self._options,
             disks=tuple(schemas.DiskStatus(disk.path, disk.free_bytes, disk.size_bytes) for disk in parts.disks.facts),
+            gpus=tuple(
+                schemas.GpuStatus(gpu.id, gpu.memory_bytes or None, gpu.used_bytes, gpu.utilization)
+                for gpu in parts.gpus.latest()
+            ),
         )
 
     async def history(self) -> list[Step]:

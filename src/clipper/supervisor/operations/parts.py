@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from clipper.base.processes.gpus import GpuWatch
 from clipper.errors import Unavailable
 from clipper.learning.stores.store import Store
 from clipper.settings.version import ManagerName
@@ -47,6 +48,7 @@ class Parts:
     sampling: Sampling
     events: EventKeeper
     disks: Disks
+    gpus: GpuWatch
     certificates: Certificates | None = None
     leadership: Leadership | None = None
     default_manager: ManagerName = "local"
