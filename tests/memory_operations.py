@@ -18,6 +18,7 @@ from clipper.api.schemas import (
     Contexts,
     CreatedKey,
     CreatedToken,
+    GpuStatus,
     Key,
     LearnedPolicy,
     LeaseStatus,
@@ -74,6 +75,7 @@ class MemoryOperations:
         self.causes: list[str] = []
         self.replica_states: dict[str, int] = {}
         self.lease: LeaseStatus | None = None
+        self.gpus: tuple[GpuStatus, ...] = ()
         self.raises: Exception | None = None
         self.stopped = self.stopping = False
         self.artifacts: dict[str, int] = {}
@@ -146,6 +148,7 @@ class MemoryOperations:
             models=len(self.versions),
             replicas=self.replica_states or {"ready": len(await self.list_replicas(None))},
             lease=self.lease,
+            gpus=self.gpus,
         )
 
     async def has_artifact(self, digest: str) -> bool:

@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, expect
 
 from clipper.api.learned import Newcomer, Watched
 from clipper.api.recent import LastMinute
+from clipper.api.schemas import GpuStatus
 from clipper.control.descriptions import EndedRamp
 from clipper.settings.application import Link
 from clipper.settings.pipeline import Step
@@ -112,6 +113,25 @@ def test_steps_of_a_pipeline_are_drawn(browser: Browser, api: Api, width: int) -
     rows = screen.page.get_by_role("region", name="Steps").locator("tbody tr")
     expect(rows).to_have_count(3)
     expect(rows.first.get_by_role("link")).to_have_attribute("href", "#/applications/desk.language")
+    assert not screen.is_too_wide
+    assert screen.violations() == []
+    screen.context.close()
+    assert screen.faults == []
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_gpus_are_rows_where_there_are_any(browser: Browser, api: Api, width: int) -> None:
+    part = GpuStatus("MIG-41b36b44-9b1c-5a9e-b4f3-6a1e2a9d5b7c", 5 << 30, 1 << 20, None)
+    screen = Screen(browser, api.url, width)
+    screen.log_in(TOKEN)
+    screen.go("", "Overview")
+    table = screen.page.get_by_role("region", name="GPUs")
+    expect(table).to_have_count(0)
+    api.operations.gpus = (GpuStatus("0", 24 << 30, 6 << 30, 0.25), part)
+    rows = table.locator("tbody tr")
+    expect(rows).to_have_count(2)
+    assert [text in rows.first.inner_text() for text in ("25 %", "6,144 MiB", "24,576 MiB")] == [True] * 3
+    assert [text in rows.last.inner_text() for text in ("–", "1 MiB", "5,120 MiB")] == [True] * 3
     assert not screen.is_too_wide
     assert screen.violations() == []
     screen.context.close()

@@ -46,6 +46,10 @@ export function Overview({ api, status, mayAct }) {
       <h2>Query workers</h2>
       <${WorkerTable} workers=${status.workers} series=${series.value?.workers ?? {}} />
     </section>
+    ${status.gpus?.length > 0 && html`<section>
+      <h2>GPUs</h2>
+      <${GpuTable} gpus=${status.gpus} />
+    </section>`}
   `;
 }
 
@@ -213,4 +217,14 @@ function WorkerTable({ workers, series }) {
     { name: "last error", isText: true, cell: (worker) => worker.last_error ?? "–" },
   ];
   return html`<${Table} title="Query workers" columns=${columns} rows=${workers} keyOf=${(worker) => String(worker.index)} empty="There are no workers." />`;
+}
+
+function GpuTable({ gpus }) {
+  const columns = [
+    { name: "GPU", cell: (gpu) => gpu.id },
+    { name: "busy", isNumber: true, cell: (gpu) => percent(gpu.utilization) },
+    { name: "memory in use", isNumber: true, cell: (gpu) => megabytes(gpu.memory_used_bytes) },
+    { name: "memory", isNumber: true, cell: (gpu) => megabytes(gpu.memory_bytes) },
+  ];
+  return html`<${Table} title="GPUs" columns=${columns} rows=${gpus} keyOf=${(gpu) => gpu.id} empty="There are no GPUs." />`;
 }
