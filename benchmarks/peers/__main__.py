@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from benchmarks.peers.processes import proportional_mb
 from benchmarks.peers.results import OpenPair, Pair, Results, Side, save, tables, version_of
 from benchmarks.peers.rounds import alternate, middle, open_loop
 from benchmarks.peers.running import PeerFailed, running
-from benchmarks.peers.table import PEERS
+from benchmarks.peers.table import PEERS, Peer
 from benchmarks.peers.tasks import TASKS, Task
 from clipper.errors import ContainerFailed
 from scripts.real_models import environment
@@ -46,7 +47,7 @@ def main() -> int:
     for task in arguments.tasks:
         sides = results.tasks[task] = {}
         for name in [name for name in arguments.peers or PEERS if task in PEERS[name].tasks]:
-            sides[name] = measure(name, TASKS[task], arguments)
+            sides[name] = measure(name, PEERS, TASKS[task], arguments)
             print(f"{task}, {name}: {sides[name].problem or 'measured'}", flush=True)
     print("\n\n".join(tables(results).values()))
     if arguments.save:
@@ -54,16 +55,16 @@ def main() -> int:
     return int(any(side.problem for sides in results.tasks.values() for side in sides.values()))
 
 
-def measure(name: str, task: Task, arguments: argparse.Namespace) -> Side:
+def measure(name: str, peers: Mapping[str, Peer], task: Task, arguments: argparse.Namespace) -> Side:
     """Measure a peer beside Clipper; Clipper itself beside another of its kind, which tells how even the rounds are."""
-    peer = PEERS[name]
+    peer = peers[name]
     side = Side("", peer.settings_of(task.name))
     try:
         python = Path(sys.executable) if peer.environment is None else environment(f"peers/{peer.environment}")
         side = Side(version_of(python, peer.package), side.settings)
         with ExitStack() as stack:
             theirs = stack.enter_context(running(name, peer, task))
-            ours = stack.enter_context(running(OURS, PEERS[OURS], task))
+            ours = stack.enter_context(running(OURS, peers[OURS], task))
             for server in (theirs, ours):
                 warm_up_s = int(server.peer.warm_up_s)
                 run(server.url, HERE / "requests.lua", connections=32, seconds=warm_up_s, bodies=server.requests)

@@ -21,7 +21,7 @@ from benchmarks.harness.servers import free_port, listens
 from benchmarks.peers.forms import Row
 from benchmarks.peers.processes import is_running, processes_of
 from benchmarks.peers.table import APPS, Peer
-from benchmarks.peers.tasks import TABLES, Task
+from benchmarks.peers.tasks import Task
 from scripts.real_models import environment, made
 
 # Ray takes ten seconds on a quiet machine.
@@ -40,7 +40,7 @@ DEFAULT = b'"default":true'
 # ``ask`` raises these.
 NO_ANSWER = (OSError, http.client.HTTPException, LookupError, TypeError, ValueError)
 # A peer's process gets these of this one's variables.
-KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "JAVA_HOME", "CLIPPER_CACHE", "XDG_CACHE_HOME")
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "JAVA_HOME", "CLIPPER_CACHE", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES")
 # A BLAS of several threads would take processors from the other processes, whoever serves.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "BENTOML_DO_NOT_TRACK": "true", "PYTHONUNBUFFERED": "1"}
@@ -127,10 +127,10 @@ def _made(peer: Peer, task: Task) -> tuple[Path, Path]:
     script = APPS / task.rows_by
     if peer.environment is not None:
         name = f"peers/{peer.environment}"
-        return environment(name), made(script, name)
-    if task.name in TABLES:
-        # Clipper's own environment lacks LightGBM: Clipper finds out from the file what the model needs.
-        return Path(sys.executable), made(script, "tables")
+        return environment(name), made(script, name, *task.reads)
+    if task.made_in is not None:
+        # Clipper's own environment lacks the library: Clipper finds out from the file what the model needs.
+        return Path(sys.executable), made(script, task.made_in, *task.reads)
     return Path(sys.executable), Path(_own_data().name)
 
 
@@ -154,7 +154,7 @@ def _variables(peer: Peer, task: Task, python: Path, data: Path, scratch: Path) 
         "TASK": task.name,
         "SLO_MS": str(task.slo_ms),
         "DATA": str(data),
-        "MODEL": str(data / f"{task.name}.joblib"),
+        "MODEL": str(data / f"{task.name}.{task.suffix}"),
         "ROWS": str(data / "rows.json"),
         "PORT": str(free_port()),
         "SECOND_PORT": str(second),

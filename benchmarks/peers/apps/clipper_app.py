@@ -1,8 +1,10 @@
 """A Clipper with one model and one application, or one pipeline, made by its commands.
 
-It goes without its cache, unless ``CACHE`` is set: the load sends bodies again, and no peer has one.
+It goes without its cache, unless ``CACHE`` is set: the load sends bodies again, and no peer has one. ``DEPLOY`` has
+further options of the deployment, as a list in JSON.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -40,7 +42,7 @@ def main():
         function = functions.get(os.environ["TASK"])
         what = [os.environ["MODEL"]] if function is None else [function, "--input-type", "float64[4]"]
         cache = [] if "CACHE" in os.environ else ["--no-cache"]
-        run("deploy", "m", *what, *cache)
+        run("deploy", "m", *what, *cache, *json.loads(os.environ.get("DEPLOY", "[]")))
         run("app", "create", "m", "--model", "m", "--slo-ms", os.environ["SLO_MS"], "--default", "-1")
         sys.exit(process.wait())
 

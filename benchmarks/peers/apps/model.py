@@ -59,6 +59,10 @@ def load():
     task = os.environ["TASK"]
     if task in ("sum", "slept"):
         return Slept() if task == "slept" else Sum()
+    if task == "net":
+        from net_model import Net
+
+        return Net(os.environ["MODEL"])
     import joblib
 
     return joblib.load(os.environ["MODEL"])
