@@ -50,7 +50,7 @@ def main(names: list[str]) -> int:
         return 2
     now, failed = revision(), False
     for figure in to_measure(names, read(FIGURES), now):
-        failed |= not _try(figure, console)
+        failed |= not attempt(figure, console)
     found = read(FIGURES)
     page.PAGE.write_text(page.render(page.PAGE.read_text(), found))
     for problem in problems(found):
@@ -88,17 +88,17 @@ def problems(found: Documents) -> list[str]:
     return lines
 
 
-def _try(figure: Figure, console: Console) -> bool:
+def attempt(figure: Figure, console: Console, folder: Path = RESULTS) -> bool:
     """Measure; a figure that cannot be has failed, and takes no other with it."""
     try:
-        return make(figure, console)
+        return make(figure, console, folder)
     except (Exception, TookTooLong) as error:
         log.exception("%s cannot be measured", figure.name)
         console.print(f"{MARKS[False]} {figure.name}: not measured: {type(error).__name__}: {error}", soft_wrap=True)
         return False
 
 
-def make(figure: Figure, console: Console) -> bool:
+def make(figure: Figure, console: Console, folder: Path = RESULTS) -> bool:
     """Measure one figure with a Clipper of its own, write what came, and return whether it keeps Clipper's promises.
 
     Raises:
@@ -114,7 +114,7 @@ def make(figure: Figure, console: Console) -> bool:
     verdict = figure.judge(numbers)
     took_s = time.monotonic() - began_s
     if figure.name in PICTURES:
-        PICTURES[figure.name](numbers).savefig(RESULTS / f"{figure.name}.png", dpi=110)
+        PICTURES[figure.name](numbers).savefig(folder / f"{figure.name}.png", dpi=110)
     # Last, since it says that the figure is done.
     write(
         figure.name,
@@ -125,6 +125,7 @@ def make(figure: Figure, console: Console) -> bool:
             "machine": {**machine, "load_after": round(os.getloadavg()[0], 2)},
             "numbers": numbers,
         },
+        folder,
     )
     kept = not verdict.broken
     console.print(f"{MARKS[kept]} {figure.name} ({took_s:.0f} s)", highlight=False)

@@ -1,6 +1,7 @@
 """Figure 4: what batches are worth, and how the paper's two rules and Clipper's own find their size."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,31 +38,25 @@ LEVEL, ABOUT = 0.15, 1.05
 LEAST_OF_BEST = 0.9
 
 
+# Loads an application for so many seconds, and returns what came of it.
+Load = Callable[[str, int], Mapping[str, float]]
+
+
 def measure(bench: Bench) -> Numbers:
     """Each model under each rule, one after another: under load that does not wait, and under load that does."""
     train = fashion_mnist().train[:PLAIN_FITTED_TO]
     inputs = write_inputs(bench.server.home / "pictures.jsonl")
+
+    def waiting(application: str, seconds: int) -> Mapping[str, float]:
+        return serve(bench, application, model_of(application), REQUESTS, CONNECTIONS, seconds)
+
+    def offered(application: str, seconds: int) -> Mapping[str, float]:
+        return offer(bench, application, model_of(application), inputs, OFFERED_PER_S, seconds)
+
     models: dict[str, Any] = {}
     for name in (NO_OP, *PLAIN):
         path = None if name == NO_OP else trained(PLAIN[name](), train)
-        applications = {rule: _deploy(bench, name, path, rule) for rule in RULES}
-        batches = {rule: _warm_up(bench, application, rule) for rule, application in applications.items()}
-        rounds: dict[str, list[Mapping[str, Any]]] = {rule: [] for rule in RULES}
-        for _ in range(ROUNDS):
-            for rule, application in applications.items():
-                model = _model(application)
-                waiting = serve(bench, application, model, REQUESTS, CONNECTIONS, SECONDS)
-                offered = offer(bench, application, model, inputs, OFFERED_PER_S, SECONDS)
-                rounds[rule].append({"waiting": waiting, "offered": offered})
-        models[name] = {
-            rule: {
-                **{load: best([one[load] for one in found]) for load in LOADS},
-                "batches_before": batches[rule],
-            }
-            for rule, found in rounds.items()
-        }
-        for application in applications.values():
-            bench.remove(application, _model(application))
+        models[name] = compared(bench, partial(_deploy, bench, name, path), {"waiting": waiting, "offered": offered})
         bench.tell(_line(name, models[name]))
     return {
         "slo_ms": SLO_MS,
@@ -73,7 +68,30 @@ def measure(bench: Bench) -> Numbers:
     }
 
 
-def _model(application: str) -> str:
+def compared(
+    bench: Bench, deploy: Callable[[str], str], loads: Mapping[str, Load], rounds: int = ROUNDS, seconds: int = SECONDS
+) -> dict[str, Any]:
+    """For each rule, the best round of each load. The rules take turns.
+
+    Args:
+        deploy: deploys a model under a rule, and returns its application, which ``model_of`` knows.
+        loads: by name; ``waiting`` also warms up.
+    """
+    applications = {rule: deploy(rule) for rule in RULES}
+    batches = {rule: _warm_up(bench, application, rule, loads["waiting"]) for rule, application in applications.items()}
+    found: dict[str, list[Mapping[str, Any]]] = {rule: [] for rule in RULES}
+    for _ in range(rounds):
+        for rule, application in applications.items():
+            found[rule].append({name: load(application, seconds) for name, load in loads.items()})
+    for application in applications.values():
+        bench.remove(application, model_of(application))
+    return {
+        rule: {**{name: best([one[name] for one in each]) for name in loads}, "batches_before": batches[rule]}
+        for rule, each in found.items()
+    }
+
+
+def model_of(application: str) -> str:
     return application.removesuffix("-app")
 
 
@@ -88,12 +106,12 @@ def _deploy(bench: Bench, name: str, path: Path | None, rule: str) -> str:
     return bench.create(f"{deployed}-app", [deployed], slo_ms=SLO_MS)
 
 
-def _warm_up(bench: Bench, application: str, rule: str) -> int:
+def _warm_up(bench: Bench, application: str, rule: str, load: Load) -> int:
     """Return how many batches the rule has learned from."""
     batches = 0.0
     for _ in range(MOST_WARM_UPS):
-        serve(bench, application, _model(application), REQUESTS, CONNECTIONS, WARM_UP_S)
-        batches = bench.server.metrics().total("clipper_batch_size_count", model=_model(application))
+        load(application, WARM_UP_S)
+        batches = bench.server.metrics().total("clipper_batch_size_count", model=model_of(application))
         if rule != "quantile" or batches > SAMPLES:
             break
     return int(batches)
@@ -181,16 +199,21 @@ def describe(numbers: Numbers) -> str:
     }
     parts = [f"Each number is of the best of {numbers['rounds']} rounds, in which the rules took turns.\n"]
     for load, title in titles.items():
-        rows = [
-            [
-                name,
-                *(f"{found[rule][load]['outputs_per_s']:,.0f} ({found[rule][load]['p99_ms']:.1f})" for rule in RULES),
-            ]
-            for name, found in numbers["models"].items()
-        ]
-        shown = table(["model", *(f"`{rule}`" for rule in RULES)], rows)
+        shown = rules_table(numbers["models"], load)
         parts.append(f"{title}; outputs a second in time, and the 99th percentile in ms:\n\n{shown}")
     return "\n".join(parts)
+
+
+def rules_table(models: Mapping[str, Mapping[str, Any]], load: str) -> str:
+    """What each model answers under each rule, with the 99th percentile."""
+    rows = [
+        [
+            name,
+            *(f"{found[rule][load]['outputs_per_s']:,.0f} ({found[rule][load]['p99_ms']:.1f})" for rule in RULES),
+        ]
+        for name, found in models.items()
+    ]
+    return table(["model", *(f"`{rule}`" for rule in RULES)], rows)
 
 
 FIGURE = Figure(

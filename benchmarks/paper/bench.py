@@ -1,5 +1,6 @@
 """What the figures share: deploying models, creating applications, and what a query and its answer look like."""
 
+import base64
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,6 +106,8 @@ class Bench:
         return learned
 
 
-def encode_inputs(inputs: NDArray[np.float64]) -> list[bytes]:
-    """Each row as the JSON text of a list; whole numbers are written without a fraction."""
+def encode_inputs(inputs: NDArray[Any]) -> list[bytes]:
+    """Each row as JSON: a list, in which whole numbers have no fraction; pictures of uint8 as base64."""
+    if inputs.dtype == np.uint8:
+        return [b'"%b"' % base64.b64encode(row.tobytes()) for row in inputs]
     return [b"[" + b",".join(b"%g" % value for value in row) + b"]" for row in inputs.tolist()]

@@ -5,8 +5,8 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from clipper.model.protocol import messages
@@ -71,7 +71,7 @@ class Container:
                 return kind, body
 
 
-def encode_batch(inputs: NDArray[np.float64]) -> bytes:
-    """The frame of a batch, (rows, features)."""
+def encode_batch(inputs: NDArray[Any]) -> bytes:
+    """The frame of a batch, (rows, ...), of a fixed shape."""
     rows: Sequence[bytes] = [row.tobytes() for row in inputs]
-    return b"".join(messages.encode_predict(1, DType.FLOAT64, 0, rows))
+    return b"".join(messages.encode_predict(1, DType.parse(inputs.dtype.name), 0, rows))

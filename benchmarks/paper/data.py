@@ -129,5 +129,5 @@ def repetitions(speakers: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArr
 def _unpacked(path: Path) -> Path:
     whole = folder() / "debian" / path
     if not whole.is_file():
-        raise DataMissing(f"{whole} is not there: `make paper` fetches the Debian packages that hold the data")
+        raise DataMissing(f"{whole} is not there: `make paper` and `make gpu` fetch the Debian packages that hold it")
     return whole

@@ -1,13 +1,14 @@
 """Figure 3: how long a batch takes by its size, in a model's container and through the server; what 20 ms allow."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvloop
+from numpy.typing import NDArray
 
 from benchmarks.harness.pages import table
 from benchmarks.paper.bench import Bench, encode_inputs
@@ -16,6 +17,7 @@ from benchmarks.paper.container import Container, address, encode_batch
 from benchmarks.paper.data import Labelled, fashion_mnist
 from benchmarks.paper.figure import Claim, Figure, Numbers, Verdict, shows_gain
 from benchmarks.paper.training import PLAIN, PLAIN_FITTED_TO, spark_linear, trained
+from clipper.settings.server import MAX_BODY_BYTES
 from scripts.real_models import environment
 
 CODE = Path(__file__).parent / "models"
@@ -43,26 +45,33 @@ def prepare() -> None:
 
 
 def measure(bench: Bench) -> Numbers:
-    """Deploy each model, and time batches in its container, and requests of as many inputs, while nobody else asks."""
     data = fashion_mnist()
+    return profiled(bench, dict.fromkeys(_deploy(bench, data.train), data.test.inputs))
+
+
+def profiled(bench: Bench, models: Mapping[str, NDArray[Any]]) -> Numbers:
+    """Time batches in the container of each deployed model, and requests of as many rows, while nobody else asks.
+
+    Args:
+        models: the rows that each is asked about, by its name.
+    """
     profiles, served = {}, {}
-    for name in _deploy(bench, data.train):
-        profiles[name] = profile(address(bench.server.home, name), data.test)
-        served[name] = uvloop.run(_through_server(bench, name, data.test))
+    for name, rows in models.items():
+        profiles[name] = profile(address(bench.server.home, name), rows)
+        served[name] = uvloop.run(_through_server(bench, name, encode_inputs(rows)))
         largest = [largest_within(rows, WITHIN_MS) for rows in (profiles[name], served[name])]
         bench.tell(f"{name:<20} {largest[0]:>5} within {WITHIN_MS} ms, {largest[1]} through the server")
     return {"within_ms": WITHIN_MS, "profiles": profiles, "served": served}
 
 
-async def _through_server(bench: Bench, model: str, data: Labelled) -> list[dict[str, float]]:
+async def _through_server(bench: Bench, model: str, texts: Sequence[bytes]) -> list[dict[str, float]]:
     """The same of requests of 1, 2, 4, … inputs: from the first byte sent to the last output read."""
     application = bench.create(f"{model}-app", [model], slo_ms=SERVED_WITHIN_MS)
-    texts = encode_inputs(data.inputs)
     connection = await connect(bench.address)
     found: list[dict[str, float]] = []
-    rows = 1
+    rows, most = 1, min(SERVED_ROWS, len(texts), MAX_BODY_BYTES // len(texts[0]))
     try:
-        while rows <= SERVED_ROWS and (not found or found[-1]["p50_ms"] < ENOUGH_MS):
+        while rows <= most and (not found or found[-1]["p50_ms"] < ENOUGH_MS):
             times_s = [await _ask_s(connection, application, texts[:rows]) for _ in range(SERVED_TIMES)]
             found.append({"rows": rows, **_describe(times_s[WARM_UP_BATCHES:])})
             rows *= 2
@@ -90,19 +99,19 @@ def _deploy(bench: Bench, train: Labelled) -> list[str]:
     return ["no-op", *files, "spark-linear"]
 
 
-def profile(path: str, data: Labelled) -> list[dict[str, float]]:
+def profile(path: str, inputs: NDArray[Any]) -> list[dict[str, float]]:
     """The container's batches of 1, 2, 4, … rows: ``rows``, ``batches``, ``p50_ms``, ``p99_ms``."""
     found: list[dict[str, float]] = []
     rows = 1
     with closing(Container(path)) as container:
-        while rows <= MAX_ROWS and (not found or found[-1]["p50_ms"] < ENOUGH_MS):
-            found.append({"rows": rows, **_describe(_time(container, data, rows))})
+        while rows <= min(MAX_ROWS, len(inputs)) and (not found or found[-1]["p50_ms"] < ENOUGH_MS):
+            found.append({"rows": rows, **_describe(_time(container, inputs, rows))})
             rows *= 2
     return found
 
 
-def _time(container: Container, data: Labelled, rows: int) -> list[float]:
-    frame = encode_batch(data.inputs[:rows])
+def _time(container: Container, inputs: NDArray[Any], rows: int) -> list[float]:
+    frame = encode_batch(inputs[:rows])
     for _ in range(WARM_UP_BATCHES):
         container.predict_s(frame, rows)
     times_s: list[float] = []
@@ -173,7 +182,7 @@ def describe(numbers: Numbers) -> str:
 def _row(name: str, numbers: Numbers) -> list[str]:
     within_ms, rows = numbers["within_ms"], numbers["profiles"][name]
     largest, served = (largest_within(numbers[kind][name], within_ms) for kind in ("profiles", "served"))
-    within = [row for row in rows if row["p50_ms"] <= within_ms]
+    within = [row for row in rows if row["p50_ms"] <= within_ms] or rows[:1]
     first, last = within[0], within[-1]
     more_us = (last["p50_ms"] - first["p50_ms"]) / max(1, last["rows"] - first["rows"]) * 1e3
     return [name, f"{largest:,}", f"{served:,}", f"{first['p50_ms']:.2f}", f"{more_us:,.1f}"]

@@ -15,14 +15,14 @@ OFFERED_INPUTS = 4000
 
 
 def serve(
-    bench: Bench, application: str, model: str, script: Path, connections: int, seconds: int
+    bench: Bench, application: str, model: str, script: Path, connections: int, seconds: int, bodies: Path | None = None
 ) -> Mapping[str, float]:
     """Load it from wrk's connections, which wait: outputs a second, without defaults; latencies; mean batch."""
     load, counted = _counted(
         bench,
         application,
         model,
-        lambda: wrk.run(bench.server.url(application), script, connections=connections, seconds=seconds),
+        lambda: wrk.run(bench.server.url(application), script, connections=connections, seconds=seconds, bodies=bodies),
     )
     return {
         "outputs_per_s": round(load.requests_per_s * (1 - counted["default_share"]), 1),

@@ -28,21 +28,27 @@ MOST_P99_GROWTH = 1.25
 
 
 def measure(bench: Bench) -> Numbers:
-    """For each number of replicas, as many clients for each of them."""
-    server = bench.server
+    """Of a model that waits."""
     options = ("--input-type", "doubles", "--no-cache", "--max-batch", str(MAX_BATCH))
-    server.run("deploy", "waiting", "waiting:predict", *options, folder=MODELS)
+    bench.server.run("deploy", "waiting", "waiting:predict", *options, folder=MODELS)
     bench.create("waiting", ["waiting"], slo_ms=SLO_MS)
+    rows = scaled(bench, "waiting", COUNTS, count_requests())
+    return {"slo_ms": SLO_MS, "connections_a_replica": CONNECTIONS_A_REPLICA, "seconds": SECONDS, "counts": rows}
+
+
+def scaled(
+    bench: Bench, model: str, counts: Sequence[int], requests: Iterator[bytes], seconds: float = SECONDS
+) -> list[dict[str, Any]]:
+    """For each number of replicas of a deployed model, as many clients for each of them."""
     rows = []
-    requests = count_requests()
-    for count in COUNTS:
-        server.run("model", "scale", "waiting", str(count))
+    for count in counts:
+        bench.server.run("model", "scale", model, str(count))
         connections = CONNECTIONS_A_REPLICA * count
         load(bench.address, connections, WARM_UP_S, requests)
-        row = {"replicas": count, **describe(load(bench.address, connections, SECONDS, requests), SECONDS)}
+        row = {"replicas": count, **describe(load(bench.address, connections, seconds, requests), seconds)}
         bench.tell(f"{count} replicas: {row['outputs_per_s']:,.0f} outputs/s, p99 {row['p99_ms']:.1f} ms")
         rows.append(row)
-    return {"slo_ms": SLO_MS, "connections_a_replica": CONNECTIONS_A_REPLICA, "seconds": SECONDS, "counts": rows}
+    return rows
 
 
 def load(address: Address, connections: int, seconds: float, requests: Iterator[bytes]) -> list[Answer[None]]:

@@ -77,13 +77,18 @@ def spark_linear(data: Labelled) -> Path:
 
 def exported_pictures(name: str, framework: str, data: Labelled) -> Path:
     """Return the folder of a model that ``exports/NAME.py`` has fitted to ``data`` in a framework's environment."""
+    return exported(name, framework, pictures_file(data))
+
+
+def pictures_file(data: Labelled) -> Path:
+    """Return the file of pictures and labels that the programs of ``exports`` read."""
     path = folder() / "models" / f"{digest(data.inputs.tobytes(), data.labels.tobytes())}.npz"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}.npz")
         np.savez(aside, inputs=data.inputs.astype(np.uint8), labels=data.labels)
         aside.replace(path)
-    return exported(name, framework, path)
+    return path
 
 
 def libsvm(label: int, row: list[float]) -> bytes:

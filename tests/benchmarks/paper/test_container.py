@@ -8,7 +8,6 @@ import pytest
 
 from benchmarks.paper import latency_profiles
 from benchmarks.paper.container import BatchFailed, Container, encode_batch
-from benchmarks.paper.data import Labelled
 from tests.model.runtime import caller
 
 MODEL = """
@@ -28,6 +27,6 @@ def test_batches_are_timed_and_one_that_fails_is_no_time(tmp_path: Path, monkeyp
                 container.predict_s(encode_batch(np.full((2, 2), 7.0)), 2)
         for name, value in (("MAX_ROWS", 4), ("AT_LEAST", 5), ("AT_MOST", 5)):
             monkeypatch.setattr(latency_profiles, name, value)
-        rows = latency_profiles.profile(path, Labelled(np.ones((4, 2)), np.ones(4, np.int64)))
+        rows = latency_profiles.profile(path, np.ones((4, 2)))
     assert [(row["rows"], row["batches"]) for row in rows] == [(1, 5), (2, 5), (4, 5)]
     assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in rows)

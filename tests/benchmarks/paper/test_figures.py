@@ -329,6 +329,8 @@ def test_a_querys_time_is_split_into_queue_batch_and_rest() -> None:
 
 def test_inputs_are_json_without_needless_digits() -> None:
     assert encode_inputs(np.array([[0.0, 255.0], [-3.639, 0.5]])) == [b"[0,255]", b"[-3.639,0.5]"]
+    assert encode_inputs(np.array([[0.5, 2.0]], np.float32)) == [b"[0.5,2]"]
+    assert encode_inputs(np.array([[[0], [255]]], np.uint8)) == [b'"AP8="']
 
 
 def test_repetitions_count_within_speaker_and_label() -> None:
