@@ -5,7 +5,7 @@ PY := .venv/bin/python
 # Else each process of the tests would compile Clipper again, and pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup check format test test-all test-scale compiled wheel release audit lowest mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching pipelines regret best-arm calibration paper paper-cluster peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
+.PHONY: help setup check format test test-all test-scale compiled wheel release audit lowest mutants scale fuzz fuzz-server flood rollout soak bench against workers contexts feedback batching pipelines regret best-arm calibration paper paper-cluster gpu peers peers-rpc conformance demo image docs docs-test dashboard-pictures notebooks clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test what takes minutes in all; PYTEST=\"tests/worker/frontend -x\" picks tests"
@@ -31,6 +31,7 @@ help:
 	@echo "make best-arm  how often the test that ends itself, and reports, are wrong, and how much feedback they take; RUNS=1000"
 	@echo "make paper   the paper's figures that are not of this commit again, on real data; FIGURES=\"ensembles failure\" picks some"
 	@echo "make paper-cluster  the paper's figure 6 on a Ray cluster of four nodes on this machine, and Ray Serve on the same nodes"
+	@echo "make gpu     the paper's figures 3, 4, 6 and 11 on real nets, with PyTriton beside them, on GPUs if there are any; FIGURES=\"figure_3 figure_6\" picks some, SHORT=1 sees that all works, PRETEND=2 has two GPUs that are not there"
 	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
 	@echo "make fuzz-server  send a running server INPUTS=1000000 of the same, and look at its memory and its stalls"
 	@echo "make flood   send a running server the most feedback that it takes at once, and look at its memory and at others' waits"
@@ -243,6 +244,12 @@ paper:
 		sh scripts/apt-install.sh libdrogon-dev libonnxruntime-dev libjsoncpp-dev || \
 		echo "Without these, figure 11 beside a server in C++ cannot be measured."
 	@$(PY) -m benchmarks.paper $(FIGURES)
+
+gpu:
+	@sh scripts/setup.sh paper
+	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
+	@sh scripts/apt-unpack.sh "$${XDG_CACHE_HOME:-$$HOME/.cache}/clipper/debian" dataset-fashion-mnist
+	@$(PY) -m benchmarks.gpu $(FIGURES) $(if $(SHORT),--short) $(if $(PRETEND),--pretend $(PRETEND))
 
 # Figure 6 on a Ray cluster of this machine, beside the others because it needs an environment with Ray.
 paper-cluster:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     "target",
-    ["fuzz", "fuzz-server", "flood", "soak", "peers", "peers-rpc", "conformance", "against", "workers", "scale"],
+    ["fuzz", "fuzz-server", "flood", "soak", "peers", "peers-rpc", "conformance", "against", "workers", "scale", "gpu"],
 )
 def test_a_program_starts(target: str) -> None:
     environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}

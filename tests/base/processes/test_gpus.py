@@ -137,7 +137,7 @@ def test_a_watch_does_not_wait_for_a_driver_that_hangs(monkeypatch: pytest.Monke
     assert asked == [1]
     goes_on.set()
     assert until(watch.latest) == [Gpu("0", GIB)]
-    # What was read long ago is not shown.
+    # An old reading is not shown.
     monkeypatch.setattr(gpus, "FRESH_S", 0.0)
     assert watch.latest() == ()
 
