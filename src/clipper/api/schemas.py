@@ -361,7 +361,7 @@ class DiskStatus(Struct, frozen=True):
 
 
 class GpuStatus(Struct, frozen=True):
-    """A GPU of the server's machine. None: the driver does not tell it, such as the utilization of a part of a GPU (MIG).
+    """A GPU of the server's machine, or a part of one (MIG), whose utilization is None. None is not known.
 
     ``utilization``: the share of the driver's last sample in which it computed.
     """

@@ -110,6 +110,10 @@ def test_a_watch_shows_what_it_read_last(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "pynvml", nvml(GIB, GIB))
     watch.look()
     assert [gpu.utilization for gpu in until(watch.latest)] == [0.0, 0.1]
+    # A device that is named twice is one.
+    twice = GpuWatch({"CUDA_VISIBLE_DEVICES": "1,1"})
+    twice.look()
+    assert until(twice.latest) == (Gpu("1", GIB),)
     busy = nvml(GIB, GIB, nvmlDeviceGetUtilizationRates=lambda _handle: SimpleNamespace(gpu=100))
     monkeypatch.setitem(sys.modules, "pynvml", busy)
 
@@ -136,7 +140,7 @@ def test_a_watch_does_not_wait_for_a_driver_that_hangs(monkeypatch: pytest.Monke
     until(lambda: asked)
     assert asked == [1]
     goes_on.set()
-    assert until(watch.latest) == [Gpu("0", GIB)]
+    assert until(watch.latest) == (Gpu("0", GIB),)
     # An old reading is not shown.
     monkeypatch.setattr(gpus, "FRESH_S", 0.0)
     assert watch.latest() == ()
@@ -175,6 +179,6 @@ def test_a_driver_that_fails_later_is_read_again(monkeypatch: pytest.MonkeyPatch
 
     def is_back() -> bool:
         watch.look()
-        return watch.latest() == [Gpu("0", 2 * GIB)]
+        return watch.latest() == (Gpu("0", 2 * GIB),)
 
     until(is_back)

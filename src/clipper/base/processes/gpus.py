@@ -51,9 +51,10 @@ class GpuWatch:
         return gpus if time.monotonic() < read_at_s + FRESH_S else ()
 
     def _read(self) -> None:
-        told = [gpu for gpu in machine_gpus(self._environ) if gpu.memory_bytes or gpu.utilization is not None]
+        gpus = machine_gpus(self._environ)
+        told = {gpu.id: gpu for gpu in gpus if gpu.memory_bytes or gpu.utilization is not None}
         if told:
-            self._seen = time.monotonic(), told
+            self._seen = time.monotonic(), tuple(told.values())
 
 
 def machine_gpus(environ: Mapping[str, str]) -> list[Gpu]:
