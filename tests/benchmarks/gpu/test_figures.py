@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.gpu import figures as kit
 from benchmarks.gpu.figures import FULL, SHORT, figures, replica_counts
-from benchmarks.gpu.nets import FASHION, NETS
+from benchmarks.gpu.nets import FASHION, NETS, deploy
 from benchmarks.gpu.place import Place
 from benchmarks.paper.batching_gain import RULES
 from benchmarks.peers.results import Pair, Results, Side
@@ -81,13 +81,13 @@ def test_a_net_is_deployed_with_a_gpu_where_there_is_one(
     monkeypatch.setattr("benchmarks.gpu.nets.environment", lambda name: f"/{name}/python")
     server = Server(runtime)
     net = replace(FASHION, file=lambda: "network.pt")
-    assert kit.deploy(server, place, net, "fashion", "--batching", "aimd") == runtime
+    assert deploy(server, place, net, "fashion", "--batching", "aimd") == runtime
     [(name, *options)] = server.deployed
     assert name == "fashion" and options[-2:] == ["--batching", "aimd"]
     assert ("--gpus" in options) == (place.gpus > 0)
 
 
-@pytest@pytest.fixture
+@pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of environments, of the data, and of a PyTorch that computes on a GPU."""
     said = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(stdout="torch 2, on cuda (it)\n"))

@@ -1,5 +1,6 @@
 """Nets go to GPUs where there are any, and to the processor where there is none; a page says which."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_a_gpu_that_tells_something_will_do(monkeypatch: pytest.MonkeyPatch, kno
 
 def test_gpus_whose_use_cannot_be_read_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch, Gpu("0"), Gpu("1"))
-    with pytest.raises(Missing, match="this machine has 2 GPUs, but no driver .* pip install nvidia-ml-py"):
+    with pytest.raises(Missing, match=r"this machine has 2 GPUs, but no driver .* pip install nvidia-ml-py"):
         found({})
 
 
@@ -55,7 +56,7 @@ def test_pretended_gpus_are_found_also_by_other_processes(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.delitem(sys.modules, "pynvml")
     pretend(tmp_path, 2)
-    place = found(places.os.environ, is_pretended=True)
+    place = found(os.environ, is_pretended=True)
     assert place == Place(2, is_pretended=True) and place.options == ("--gpus", "1")
     assert place.note.startswith("**Measured on the processor**: its 2 GPUs are stand-ins")
     # No library computes on them.
