@@ -2,8 +2,9 @@
 
 import gc
 import sys
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.selection_desk import ROW, SLO_S, Desk, learn, on_input, on_query, ru
 QUERIES = 200
 CONTEXTS = ("ada", "bob", "eve")
 # Contexts that are kept, and come in a round: so few that all bounds are reached in the first rounds.
-KEPT, ROUNDS, WARM_UP_ROUNDS = 50, 8, 4
+KEPT, ROUNDS, WARM_UP_ROUNDS = 50, 12, 4
 
 
 @pytest.mark.long
@@ -94,7 +95,8 @@ def test_blocks_in_use_do_not_grow_with_queries(tmp_path: Path, monkeypatch: pyt
         blocks = [await ask_round() for _ in range(ROUNDS)]
         assert len(surroundings.joins) == QUERIES and desk.predictor.cache.statistics().evictions > QUERIES
         assert len(application.contexts) == KEPT
-        grown = blocks[-1] - blocks[WARM_UP_ROUNDS - 1]
-        assert grown < QUERIES * (ROUNDS - WARM_UP_ROUNDS) / 2, blocks
+        # The median: single rounds also fill or empty a memo, or enlarge a table.
+        grown = median(later - earlier for earlier, later in pairwise(blocks[WARM_UP_ROUNDS - 1 :]))
+        assert grown < QUERIES / 2, blocks
 
     run(tmp_path, {"a": b"1", "b": b"1"}, scenario, cache=True)
