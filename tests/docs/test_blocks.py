@@ -109,8 +109,9 @@ NOT_CHECKED = {
 }
 # Programs of others that pages call, whose options are theirs.
 OTHERS = set(
-    "autoload build/vectors cat cd cmake compinit cp curl docker echo export g++ grep grpcurl helm jar javac jq kill "  # noqa: SIM905
-    "kubectl make mkdir openssl perf perf_analyzer pip promtool python python3 ray rm rsync sdk/java/build.sh sh "
+    ".venv/bin/python autoload build/vectors cat cd cmake compinit cp curl docker echo export g++ grep "  # noqa: SIM905
+    "grpcurl helm jar javac jq kill kubectl make mkdir openssl perf perf_analyzer pip promtool python "
+    "python3 ray rm rsync sdk/java/build.sh sh "
     "source sudo systemctl useradd".split()
 )
 # Where a page leaves out what is long.

@@ -1,6 +1,7 @@
 """The facts of a soak that are findings."""
 
 from collections.abc import Callable
+from random import Random
 
 from msgspec.structs import replace
 
@@ -80,6 +81,12 @@ def test_descriptors_may_come_and_go_but_not_grow() -> None:
     assert judge(facts(lives=(leaking(1),))) == []
     (found,) = judge(facts(lives=(leaking(12),)))
     assert "descriptors grew by 12.0" in found
+    # Those of clients come and go: what is growth among few is none among many that move.
+    random, moving = Random(1), leaking(2)
+    moving.taken = [replace(each, descriptors=each.descriptors + random.randrange(40)) for each in moving.taken]
+    assert judge(facts(lives=(moving,))) == []
+    moving.taken = [replace(each, descriptors=each.descriptors + int(60 * each.at_s / HOUR_S)) for each in moving.taken]
+    assert "descriptors grew by" in judge(facts(lives=(moving,)))[0]
 
 
 def test_queries_without_an_answer_and_answers_of_5xx() -> None:
