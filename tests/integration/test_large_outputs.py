@@ -164,7 +164,7 @@ def test_an_output_over_the_bound_fails_its_query_alone(system: Serving, kind: i
 
 def test_a_policy_combines_no_output_that_is_too_large_for_it(system: Serving) -> None:
     answers = ask(system, "/both/predict", {"input_batch": [[ARRAY, 300], [ARRAY, 50]]}).json["batch_predictions"]
-    assert answers[0]["error"] == "output_too_large" and "policy cannot combine" in answers[0]["cause"]
+    assert answers[0]["error"] == "output_too_large" and "policy to combine it" in answers[0]["cause"]
     assert answers[1]["output"] == expected(ARRAY, 50)
 
 
