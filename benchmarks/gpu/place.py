@@ -32,6 +32,10 @@ def nvmlDeviceGetUtilizationRates(handle):
 """
 
 
+def _counted(gpus: int) -> str:
+    return "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+
+
 class Missing(Exception):
     """What is measured needs something that is not there; the message says what to do."""
 
@@ -68,7 +72,7 @@ class Place:
         """
         if self.gpus and not self.is_pretended and "on cuda" not in runtime:
             raise Missing(
-                f"this machine has {self.gpus} GPUs, but PyTorch does not compute on them ({runtime}): install a "
+                f"this machine has {_counted(self.gpus)}, but PyTorch does not compute on them ({runtime}): install a "
                 "PyTorch with CUDA for the driver, or set CUDA_VISIBLE_DEVICES= to measure on the processor"
             )
         return runtime
@@ -83,7 +87,7 @@ def found(environ: Mapping[str, str], is_pretended: bool = False) -> Place:
     gpus = machine_gpus(environ)
     if gpus and not any(gpu.memory_bytes or gpu.utilization is not None for gpu in gpus):
         raise Missing(
-            f"this machine has {len(gpus)} GPUs, but no driver says how much they are used: run "
+            f"this machine has {_counted(len(gpus))}, but no driver tells of any use: run "
             f"{sys.executable} -m pip install nvidia-ml-py, or set CUDA_VISIBLE_DEVICES= to measure on the processor"
         )
     return Place(len(gpus), is_pretended)
