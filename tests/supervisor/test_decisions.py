@@ -65,7 +65,7 @@ def test_queries_and_feedback_are_exported_also_if_too_late_to_be_learned(server
         assert server.observe("app", query_id=id_, label=2).status_code == 200
     server.call("PATCH", "/applications/app", {"feedback_ttl_s": 0.001})
     late = server.observe("app", query_id=ids[6], label=3)
-    assert late.status_code == 404 and "is in the decision log" in late.json()["cause"]
+    assert late.status_code == 404 and "the decision log has it" in late.json()["cause"]
     # Of ids that nobody can have been given there is nothing to keep.
     for unknown in (-1, 2**53, 10**40):
         answer = server.observe("app", query_id=unknown, label=3)
