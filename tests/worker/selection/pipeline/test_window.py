@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.worker.selection.pipeline.times import StepTimes
-from clipper.worker.selection.pipeline.window import COUNTED, LEAST, LEAST_CUT, LEAST_IN_VAIN, MOST_GROWTH, RISE, Window
+from clipper.worker.selection.pipeline.window import (
+    COUNTED,
+    LEAST,
+    LEAST_CLIMB,
+    LEAST_CUT,
+    LEAST_IN_VAIN,
+    MOST_GROWTH,
+    MOST_LATER,
+    RISE,
+    Window,
+)
 from tests.example_counts import share_of
 
 SLO_S = 0.2
@@ -88,24 +98,47 @@ def test_queries_from_before_a_cut_say_nothing_about_it() -> None:
     assert window.bound < bound
 
 
-def test_bound_rises_ever_faster_while_it_binds() -> None:
-    window = cut(later=20)
-    bounds, now_s = [], SLO_S
+@pytest.mark.parametrize(("later", "climb"), [(LEAST_IN_VAIN, LEAST_CLIMB), (20, 20 / MOST_LATER)])
+def test_bound_rises_ever_faster_while_it_binds(later: int, climb: float) -> None:
+    window = cut(later=later)
+    first, bounds, now_s = int(window.bound), [], SLO_S
     for _ in range(4):
         now_s += 2 * SLO_S
         let_in = begun(window, now_s, 500)
         bounds.append(window.bound)
         end(window, now_s, let_in)
-    # Nothing was refused before the first look. Each time all 160 that began have ended, and a few more at last.
-    assert bounds[0] == 160
+    # Nothing was refused before the first look. Each time all that began have ended, and a few more at last.
+    assert bounds[0] == first
+    once = 2 * RISE * first**2 / climb**2
     assert [after / before - 1 for before, after in pairwise(bounds)] == pytest.approx(
-        [RISE * 160 * 160 * times for times in (1, 2, 3)], rel=0.05
+        [once * times for times in (1, 2, 3)], rel=0.05
     )
     for _ in range(3):
         now_s += 2 * SLO_S
         end(window, now_s, begun(window, now_s, 20))
     # It was reached once more before the first of these looks, and then no more.
-    assert window.bound / bounds[-1] - 1 == pytest.approx(RISE * 160 * 160 * 4, rel=0.1)
+    assert window.bound / bounds[-1] - 1 == pytest.approx(once * 4, rel=0.1)
+
+
+def test_climb_is_as_long_as_the_cut_before_it_was_dear() -> None:
+    """Also queries that began before the cut and failed after it were in vain."""
+
+    def grown(stragglers: int) -> float:
+        window = Window()
+        begun(window, 0.0, 400)
+        end(window, 0.0, 190, later=10)
+        window.begin(SLO_S, SLO_S)
+        end(window, 0.0, 200 - stragglers, later=stragglers)
+        begun(window, SLO_S, 200)
+        end(window, SLO_S, 190, later=10)
+        window.begin(3 * SLO_S, SLO_S)
+        bound, now_s = window.bound, 3 * SLO_S
+        for _ in range(3):
+            now_s += 2 * SLO_S
+            end(window, now_s, begun(window, now_s, 500))
+        return window.bound / bound - 1
+
+    assert grown(0) == pytest.approx(4 * grown(10), rel=0.1) != 0
 
 
 def test_bound_rises_at_once_while_answers_take_little_time() -> None:

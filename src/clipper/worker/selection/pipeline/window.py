@@ -7,9 +7,11 @@ looked at after each ``period`` p, the time that a query has::
     in vain(s) = queries that failed for want of time after a step s had answered them / queries that ended
     bound     := bound * max(1/2, min(0.92, 1 - in vain(any) - in vain(later)))   if too many were in vain
                  bound * 1.1                           if answers take less than half of the time that queries have
-                 bound * (1 + min(0.1, RISE n N))      else, if N queries have ended without, n since the last look
+                 bound * (1 + min(0.1, 2 R n N / C^2)) else, if N queries have ended without, n since the last look
 
-as TCP finds its window (Chiu and Jain, 1989), slowly near the last cut and then ever faster (CUBIC, Ha et al., 2008).
+as TCP finds its window (Chiu and Jain, 1989), slowly near the last cut and then ever faster (CUBIC, Ha et al., 2008):
+by R after C queries. C is a hundred times the number of queries that were in vain from one cut to the next, within
+bounds, so that about a hundredth of all are if the next cut is due then.
 The bound rises only while it keeps queries out. A query begins as another one ends, so the steps get queries at the
 pace of the slowest one, whatever its speed is; by Little's law a query takes the bound divided by that speed. So if a
 step becomes faster, queries pass faster at once, and the bound need not follow.
@@ -32,8 +34,10 @@ LEAST_ANSWERED = 0.1
 LEAST_CUT, MOST_CUT = 0.92, 0.5
 # While answers take a smaller part of the time, more queries would hardly be late: after a stall, for which it was cut.
 QUICK = 0.5
-# It has risen by 8 % after 890 queries, so that about a hundredth of them is in vain if the next cut is due then.
-RISE, MOST_GROWTH = 2e-7, 0.1
+# How much it has risen after a climb, which takes so many queries at least and at most; and the most for one look.
+# Climbs of up to 20,000 answer up to a tenth fewer in time where batches stall now and then, in the simulation.
+RISE, MOST_GROWTH = 0.08, 0.1
+LEAST_CLIMB, MOST_CLIMB = 900.0, 2_500.0
 # The bound is never lower.
 LEAST = 4.0
 
@@ -49,6 +53,9 @@ class Window:
         # Whether it has kept a query out since the last look; how many queries have ended since then; and how many have
         # ended, while it did, since the last cut.
         self._binds, self._recent, self._clean = False, 0, 0
+        # How many queries were in vain after a later step since the last cut, or since the bound last kept none out,
+        # whenever they began; and how many queries the present climb takes.
+        self._cost, self._climb = 0, LEAST_CLIMB
         # Of the answers since the last look: how many, and the time that they took together.
         self._recent_answers, self._took_s = 0, 0.0
 
@@ -71,6 +78,7 @@ class Window:
             is_later: that step, or one of these steps, was not a first one.
         """
         self._under_way -= 1
+        self._cost += is_in_vain and is_later
         if began_s >= self._cut_s:
             self._ended += 1
             self._recent += 1
@@ -95,11 +103,15 @@ class Window:
             self._cut_s, self._look_s = now_s, now_s + 2 * period_s
             self._ended = self._answered = self._in_vain = self._later_in_vain = 0.0
             self._clean = 0
+            self._climb, self._cost = min(MOST_CLIMB, max(LEAST_CLIMB, self._cost / MOST_LATER)), 0
         else:
             if self._binds:
                 self._clean += self._recent
                 is_quick = self._took_s < QUICK * period_s * self._recent_answers
-                self.bound *= 1.0 + (MOST_GROWTH if is_quick else min(MOST_GROWTH, RISE * self._recent * self._clean))
+                growth = 2 * RISE * self._recent * self._clean / self._climb**2
+                self.bound *= 1.0 + (MOST_GROWTH if is_quick else min(MOST_GROWTH, growth))
+            else:
+                self._cost = 0
             if self._ended > COUNTED:
                 self._ended, self._answered = self._ended / 2, self._answered / 2
                 self._in_vain, self._later_in_vain = self._in_vain / 2, self._later_in_vain / 2
